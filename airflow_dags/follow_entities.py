@@ -1,6 +1,6 @@
-"""Example of a DAG that runs after each run whose entities of the `speeches` table have passed the check.
+"""Example of a DAG that runs after each run of the table `speeches` that has passed the check.
 
-There is no such DAG if `tables.yaml` has no table `speeches`.
+The DAG exists only if `tables.yaml` has a table `speeches`.
 """
 
 from __future__ import annotations

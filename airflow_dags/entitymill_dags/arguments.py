@@ -32,7 +32,7 @@ def build_condition(table: Table, context: Mapping[str, Any]) -> str | None:
 
 
 def _format_literal(slice_: Slice, moment: Any, zone: str) -> str:
-    """Return a moment as a SQL literal: for the type date, its day in the time zone `zone`; otherwise a timestamp in UTC."""
+    """Return a moment as a SQL literal: for the type `date`, its day in the time zone `zone`; otherwise its time in UTC."""
     # Midnight in Berlin is still the day before in UTC.
     if slice_.type == "date":
         return f"DATE '{moment.in_timezone(zone).to_date_string()}'"
@@ -40,10 +40,10 @@ def _format_literal(slice_: Slice, moment: Any, zone: str) -> str:
 
 
 def build_overrides(table: Table, context: Mapping[str, Any]) -> list[str]:
-    """Return the list of all settings of a run, each as `key.path=value`.
+    """Return all settings of a run, each as `key.path=value`; later settings override earlier ones.
 
-    First come those of the table, then those that a person entered for this run. Those that the DAG itself sets (output,
-    max_reject_ratio and slice) come last, so that they override the others.
+    First come the settings of the table, then those that a person entered for this run, and last those that the DAG itself
+    sets: output, max_reject_ratio and slice.
 
     Raises:
         AirflowFailException: the run needs a data interval (see `build_condition`).
@@ -57,7 +57,7 @@ def build_overrides(table: Table, context: Mapping[str, Any]) -> list[str]:
 
 def build_job_arguments(table: Table, config: str | None, context: Mapping[str, Any]) -> list[str]:
     """Return the command-line arguments of the job: its settings file `config`, all overrides, and --full if requested."""
-    assert config is not None, "validated with the entry"  # noqa: S101
+    assert config is not None, "the table's validation requires it"  # noqa: S101
     sets = [item for override in build_overrides(table, context) for item in ("--set", override)]
     return ["--config", config, *sets, *(["--full"] if context["params"].get("full") else [])]
 

@@ -1,4 +1,4 @@
-"""Check after a run that the tables agree with each other, and that not too many rows were rejected."""
+"""Check, after a run, that its tables agree with each other and that not too many rows were rejected."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _RUN_COLUMNS = (
     "sentences_per_second",
 )  # fmt: skip
 MAX_RUNS = 1000
-"""Maximum number of runs among which the last run of a slice is searched."""
+"""Number of latest runs among which the check looks for the last run of a slice."""
 SOURCE_STAGE = "source"
-"""The stage, in the `rejects` table, of source rows that are not valid documents. The check counts only these, because the
-job itself limits how many documents the tagger may reject."""
+"""The stage, in the `rejects` table, of source rows that are not valid documents. The check counts only rows of this stage,
+because the job itself limits how many documents the tagger may reject."""
 
 
 class ReportLink(BaseOperatorLink):
@@ -46,7 +46,7 @@ class CheckTables(BaseOperator):
 
         Args:
             table: the table whose run is checked.
-            home: directory to which paths are relative.
+            home: the repository's directory, to which paths are relative.
             options: arguments of BaseOperator.
         """
         super().__init__(**options)
@@ -57,9 +57,9 @@ class CheckTables(BaseOperator):
         """Check the tables, return the report, and add its run id and counts to the event of the asset.
 
         Raises:
-            AirflowFailException: the last run is not done, the tables contradict each other, or too many rows were rejected;
-                or no run covered the slice, or this run has no data interval. A retry would not help.
-            AirflowException: the tables have such faults while another run is changing them; a retry may help.
+            AirflowFailException: the last run is not done, the tables contradict each other, too many rows were rejected, no
+                run covered the slice, or this run has no data interval. A retry would not help.
+            AirflowException: the tables have a fault, but a run is still changing them; a retry may help.
         """
         condition = build_condition(self.table, context)
         output = self.table.output
@@ -80,7 +80,7 @@ class CheckTables(BaseOperator):
         return report
 
 
-def slice_digest(condition: str) -> str:
+def compute_slice_digest(condition: str) -> str:
     """Return the digest that the `slice` column of the tables has for the slice with this `source.where`.
 
     entitymill.run.summary.compute_slice_digest computes the same; Airflow's workers lack that package.
@@ -98,10 +98,10 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
     Returns:
         The columns of `runs` for that run, except its settings, and:
             where: the condition.
-            documents, entities: number of documents of the slice or source, and the sum of their counts of entities.
+            documents, entities: number of documents of the slice or source, and the sum of their `entities` column.
             rejects: code -> number of rejected rows.
             refused: number of the rejected rows that are not valid documents.
-            found: number of rows in the `entities` table.
+            found: number of rows of these documents in the `entities` table.
             doubled: number of this run's rows in `entities` that repeat a mention id.
             at_work: id of the latest run with the status `running`, or None.
 
@@ -119,30 +119,32 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
         return list(query.execute(sql).read_all().to_struct_array().to_pylist())
 
     runs = rows(f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs ORDER BY started_at DESC LIMIT {MAX_RUNS}")
-    last = next((run for run in runs if _covers(run, condition)), None)
+    last = next((run for run in runs if _covers_rows(run, condition)), None)
     if last is None:
         raise AirflowFailException(
             f"None of the last {len(runs)} runs on {output.address('runs')} covered {condition or 'the complete source'}."
         )
     # Only this slice: a run of another slice may be changing the tables now.
-    mine = f"slice = '{slice_digest(condition)}'" if condition is not None else "true"
-    here = rows(f"SELECT count(*) AS documents, coalesce(sum(entities), 0) AS entities FROM documents WHERE {mine}")[0]
+    scope = f"slice = '{compute_slice_digest(condition)}'" if condition is not None else "true"
+    counts = rows(f"SELECT count(*) AS documents, coalesce(sum(entities), 0) AS entities FROM documents WHERE {scope}")[0]
     if plain:
-        ids = None if condition is None else [row["doc_id"] for row in rows(f"SELECT doc_id FROM documents WHERE {mine}")]
+        ids = None if condition is None else [row["doc_id"] for row in rows(f"SELECT doc_id FROM documents WHERE {scope}")]
         scope_rows, run_rows = _count_parquet_rows(output.address("entities"), ids, last["run_id"])
     else:
         joined = (
-            f"JOIN documents ON documents.doc_id = entities.doc_id AND documents.{mine}" if condition is not None else ""
+            f"JOIN documents ON documents.doc_id = entities.doc_id AND documents.{scope}" if condition is not None else ""
         )
         scope_rows = rows(f"SELECT count(*) AS entities FROM entities {joined}")[0]
-        # Only this run: the ids of a large table would not fit into a worker. Older duplicates show up in the sum of counts.
+        # Only this run: the ids of a large table would not fit into a worker. Duplicates of older runs make `found` differ.
         new = f"FROM entities WHERE run_id = '{last['run_id']}'"
         run_rows = rows(f"SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions {new}")[0]
-    refused = rows(f"SELECT stage, code, count(*) AS documents FROM rejects WHERE {mine} GROUP BY stage, code ORDER BY code")
+    refused = rows(
+        f"SELECT stage, code, count(*) AS documents FROM rejects WHERE {scope} GROUP BY stage, code ORDER BY code"
+    )
     return {
         **{key: str(value) if isinstance(value, datetime) else value for key, value in last.items() if key != "settings"},
         "where": condition,
-        **here,
+        **counts,
         "rejects": {row["code"]: row["documents"] for row in refused},
         "refused": sum(row["documents"] for row in refused if row["stage"] == SOURCE_STAGE),
         "found": scope_rows["entities"],
@@ -157,48 +159,49 @@ def _is_plain_parquet(entities: str) -> bool:
 
 
 def _count_parquet_rows(entities: str, ids: list[str] | None, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Count rows of plain Parquet.
+    """Count the rows of some documents, and the rows and distinct mention ids of a run, in a table of plain Parquet.
 
     Args:
         entities: path of the `entities` table.
-        ids: the ids of the documents whose rows are counted; None for all documents.
-        run_id: the run whose rows and mentions are counted.
+        ids: the ids of the documents; None for all documents.
+        run_id: the id of the run.
 
     Returns:
-        The number of rows of these documents; and the number of rows and of distinct mention ids of the run.
+        (counts of the documents, counts of the run).
     """
     from pyarrow import array, dataset  # noqa: PLC0415  # comes with deltalake
 
     if not any(Path(entities).rglob("*.parquet")):  # no mention at all
         return {"entities": 0}, {"entities": 0, "mentions": 0}
     table = dataset.dataset(entities, format="parquet", partitioning="hive")
-    # With an explicit type, because Arrow cannot infer one from an empty list.
-    of_ids = None if ids is None else dataset.field("doc_id").isin(array(ids, table.schema.field("doc_id").type))
-    new = table.to_table(["mention_id"], filter=dataset.field("run_id") == run_id)["mention_id"]
-    return {"entities": table.count_rows(filter=of_ids)}, {"entities": len(new), "mentions": len(new.unique())}
+    # The type is explicit, because Arrow cannot infer it from an empty list.
+    has_id = None if ids is None else dataset.field("doc_id").isin(array(ids, table.schema.field("doc_id").type))
+    mention_ids = table.to_table(["mention_id"], filter=dataset.field("run_id") == run_id)["mention_id"]
+    of_run = {"entities": len(mention_ids), "mentions": len(mention_ids.unique())}
+    return {"entities": table.count_rows(filter=has_id)}, of_run
 
 
-def _covers(run: Mapping[str, Any], condition: str | None) -> bool:
+def _covers_rows(run: Mapping[str, Any], condition: str | None) -> bool:
     """Return whether a run covered exactly this slice or, if the condition is None, the complete source.
 
-    Runs of `entitymill maintain` cover nothing.
+    Runs of `entitymill maintain` have no settings, and cover nothing.
     """
-    if run["settings"] is None:  # a run of `entitymill maintain`
+    if run["settings"] is None:
         return False
     settings = json.loads(run["settings"])
     sliced = settings["output"]["replace_slice"]
     return bool(sliced and settings["source"]["where"] == condition) if condition is not None else not sliced
 
 
-def find_faults(report: Mapping[str, Any], allowed: float) -> list[str]:
+def find_faults(report: Mapping[str, Any], max_ratio: float) -> list[str]:
     """Return a list with one sentence for each fault in a report; empty if there is none.
 
-    Faults are: the status of the run is not `done`, the counts of `documents` and `entities` differ, the run wrote mentions
-    more than once, and too many source rows were not valid documents.
+    Faults are: the status of the run is not `done`; `documents` counts more or fewer entities than `entities` has rows; the
+    run wrote a mention more than once; too many source rows were not valid documents.
 
     Args:
-        report: the result of read_report.
-        allowed: largest allowed share of rejected rows among all rows, from 0 to 1.
+        report: the result of `read_report`.
+        max_ratio: largest allowed share of rejected rows among all rows, from 0 to 1.
     """
     faults = []
     if report["status"] != "done":
@@ -211,10 +214,8 @@ def find_faults(report: Mapping[str, Any], allowed: float) -> list[str]:
         faults.append(f"{report['doubled']} mentions of the last run are in entities more than once.")
     refused = report["refused"]
     ratio = refused / (refused + report["documents"]) if refused else 0.0
-    if ratio > allowed:
-        faults.append(
-            f"{refused} of {refused + report['documents']} rows were rejected; the largest allowed share is {allowed:g}."
-        )
+    if ratio > max_ratio:
+        faults.append(f"{refused} of {refused + report['documents']} rows were rejected; max_reject_ratio is {max_ratio:g}.")
     return faults
 
 

@@ -1,4 +1,4 @@
-"""Build the DAG of a table: extract, then check; then the table's asset triggers other DAGs.
+"""Build the DAG of a table: extract, check, and then update the table's asset, which triggers other DAGs.
 
 This module imports nothing heavy, because Airflow loads it every few seconds.
 """
@@ -20,10 +20,9 @@ from entitymill_dags.check import CheckTables
 from entitymill_dags.tables import Table, Tables
 
 SECTIONS = "source|segmentation|model|recognition|incremental|limits"
-# The DAG itself sets the source, the output and the slice.
 OWN = r"source\.(?:where|path|format)|limits\.max_reject_ratio"
 SETTING = rf"^(?!(?:{OWN})=)(?:{SECTIONS})(?:\.[a-z_]+)+=.*$"
-"""Pattern of the settings that a person may enter for a manual run: those in SECTIONS, except those in OWN."""
+"""Pattern of the settings that a person may enter for a manual run: those in SECTIONS, except OWN, which the DAG sets."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
 Rendered = Callable[..., Any]
@@ -67,7 +66,7 @@ def make_dag(table: Table, home: Path) -> DAG:
 
 
 def _import_on_call(name: str) -> Callable[[Mapping[str, Any]], Any]:
-    """Return a function that imports the function `name` only when it is called, so that a wrong `alert` breaks no DAG."""
+    """Return a function that imports and calls the function `name`; so a wrong `alert` does not break the DAG itself."""
 
     def call(context: Mapping[str, Any]) -> Any:
         module, _, function = name.rpartition(".")
@@ -84,8 +83,8 @@ def make_asset(table: Table) -> Asset:
 def make_params(table: Table) -> dict[str, Param]:
     """Return the params of a manual run, with the schemas by which Airflow validates them.
 
-    These are `max_reject_ratio`; `settings`, except with the runner databricks_run_now; and `full`, except with this runner
-    or with slices.
+    Every table has `max_reject_ratio`. With a runner other than databricks_run_now, it also has `settings` and, if it has no
+    slices, `full`.
     """
     chosen = {
         "max_reject_ratio": Param(
@@ -100,7 +99,7 @@ def make_params(table: Table) -> dict[str, Param]:
     if table.runner == "databricks_run_now":
         del chosen["settings"]  # this runner takes only the job's own parameters
     if table.slice is None and table.runner != "databricks_run_now":
-        chosen["full"] = Param(False, type="boolean", description="Recompute every document, unit by unit.")
+        chosen["full"] = Param(False, type="boolean", description="Recompute every document, even if nothing changed.")
     return chosen
 
 
@@ -116,8 +115,8 @@ def _render_at_run_time(make: Callable[[Mapping[str, Any]], Any]) -> Rendered:
 def _build_common_arguments(table: Table) -> dict[str, Any]:
     """Return the arguments that the task `extract` has with every runner."""
     return {
-        # Retries, cleared tasks and backfills must submit a new job instead of reattaching to an earlier one. If that one is
-        # still running, the job's lease makes the new one wait, on every kind of cluster.
+        # Retries, cleared tasks and backfills must submit a new job instead of reattaching to an earlier job. If the earlier
+        # job is still running, its lease makes the new job wait, on every kind of cluster.
         "durable": False,
         "task_id": "extract",
         "pool": table.pool,
@@ -137,38 +136,38 @@ def _make_spark_submit_task(table: Table, home: Path) -> BaseOperator:
         **_build_common_arguments(table),
         conn_id=submit.connection,
         spark_binary=str(home / submit.binary),
-        application=_resolve(home, submit.application),
+        application=_resolve_path(home, submit.application),
         application_args=_render_at_run_time(lambda context: build_job_arguments(table, config, context)),  # type: ignore[arg-type]
         name=f"entitymill {table.name}",
         deploy_mode=submit.deploy_mode,
         properties_file=str(home / submit.properties_file),
         jars=_render_at_run_time(lambda _: list_jars(home, submit.jars)) if submit.jars else None,  # type: ignore[arg-type]
-        files=",".join(_resolve(home, file) for file in submit.files) or None,
-        archives=_resolve(home, submit.archives) if submit.archives else None,
+        files=",".join(_resolve_path(home, file) for file in submit.files) or None,
+        archives=_resolve_path(home, submit.archives) if submit.archives else None,
         conf=dict(submit.conf),
     )
 
 
-def _resolve(home: Path, place: str) -> str:
+def _resolve_path(home: Path, path: str) -> str:
     """Return the absolute form of a path that is relative to `home`; return an address such as s3://… unchanged."""
-    return place if _ADDRESS.match(place) else str(home / place)
+    return path if _ADDRESS.match(path) else str(home / path)
 
 
-def list_jars(home: Path, places: Sequence[str]) -> str:
-    """Return the value of --jars, separated by commas: all jars in the directories, and the addresses unchanged.
+def list_jars(home: Path, paths: Sequence[str]) -> str:
+    """Return the value of --jars: all jars in the directories, and addresses of jars unchanged, separated by commas.
 
     Raises:
         FileNotFoundError: a directory contains no jar.
     """
     found = []
-    for place in places:
-        here = [place] if _ADDRESS.match(place) else sorted(str(jar) for jar in (home / place).glob("*.jar"))
-        if not here:
+    for path in paths:
+        jars = [path] if _ADDRESS.match(path) else sorted(str(jar) for jar in (home / path).glob("*.jar"))
+        if not jars:
             raise FileNotFoundError(
-                f"spark_submit.jars: {home / place} contains no jar. Run `make jars` in {home}, or set "
+                f"spark_submit.jars: {home / path} contains no jar. Run `make jars` in {home}, or set "
                 "`spark_submit.jars: []` if the cluster has the jars."
             )
-        found += here
+        found += jars
     return ",".join(found)
 
 

@@ -1,4 +1,4 @@
-"""Run the job with spark-submit, and do not retry errors that a retry cannot fix or would hide."""
+"""Run the job with spark-submit; do not retry errors that a retry cannot fix or would hide."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 _CODES = (re.compile(r"[Ss]park exit code is: (\d+)"), re.compile(r"Error code is: (\d+)"))
-"""Patterns of the exit code in error messages of the provider. The first one is for Kubernetes, where spark-submit itself
-ends with 0 and the message also contains the exit code of the driver."""
+"""Patterns of the exit code in error messages of the provider. The first pattern is for Kubernetes, where spark-submit
+itself ends with 0 and the message also contains the exit code of the driver."""
 FINAL = {
     2: "a setting is wrong",
     3: "the source cannot be read as the settings say",
@@ -18,7 +18,7 @@ FINAL = {
     "higher max_reject_ratio, or with limits.max_removed_ratio=1 in settings",
     5: "the model was refused",
     6: "the run was published, but differs too much from earlier runs (report.fail_on_drift)",
-    7: "the run reached limits.max_core_hours; what it finished was published, and the next run of the same rows "
+    7: "the run reached limits.max_core_hours; its finished units were published, and the next run of the same rows "
     "continues. If this run covers a slice, clear it to continue",
 }
 """Exit code after which a retry would fail again or hide the problem -> what it means."""
@@ -32,7 +32,7 @@ class SubmitJob(SparkSubmitOperator):
 
         Raises:
             AirflowFailException: the job ended with an exit code in FINAL.
-            AirflowException: the job failed otherwise; Airflow retries.
+            AirflowException: the job failed in another way; Airflow retries.
         """
         try:
             return super().execute(context)
@@ -41,12 +41,12 @@ class SubmitJob(SparkSubmitOperator):
             if code is None:
                 raise
             raise AirflowFailException(
-                f"exit {code}: {FINAL[code]}; see the error in the log above. Airflow does not retry: it would not help."
+                f"exit {code}: {FINAL[code]}; see the error in the log above. Airflow does not retry: that would not help."
             ) from error
 
 
 def parse_final_code(message: str) -> int | None:
-    """Return the exit code in an error message of the provider if it is in FINAL, else None."""
+    """Return the exit code in an error message of the provider if that code is in FINAL; otherwise None."""
     match = next(filter(None, (code.search(message) for code in _CODES)), None)
     code = int(match[1]) if match else None
     return code if code in FINAL else None

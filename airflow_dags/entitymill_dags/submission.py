@@ -8,7 +8,7 @@ from airflow.providers.databricks.operators.databricks import DatabricksSubmitRu
 
 
 class SubmitRun(DatabricksSubmitRunOperator):
-    """The provider's operator, but it does not send the DAG's params, as the API refuses them next to a command line."""
+    """The provider's operator, without the DAG's params: the Databricks API refuses these if there is a command line."""
 
     def _prepare_submit_json(self, context: Any) -> dict[str, Any]:
         """Return the provider's request without the DAG's params."""

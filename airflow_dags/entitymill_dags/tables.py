@@ -1,4 +1,4 @@
-"""Load and validate `tables.yaml`, the tables that are extracted on a schedule; unknown keys are refused."""
+"""Load and validate `tables.yaml`, which lists the tables that Airflow extracts; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 HERE = Path(__file__).parents[1]
 """The directory of the DAG files."""
 CHECKED_FIRINGS = 100
-"""Number of firings of a schedule among which two on the same day are searched."""
+"""Number of firings of a schedule that are searched for two on the same day."""
 _SECRET = re.compile(
     r"secret|password|passwd|passphrase|pwd$|api[._-]?key|access[._]?key|account\.?key|private\.key$|session\.token|sas\.token|"
     r"\bsas\.",
@@ -33,6 +33,8 @@ which Airflow cannot import."""
 
 
 class _Section(BaseModel):
+    """Base class of all parts of `tables.yaml`: refuses unknown keys."""
+
     # Airflow shows import errors to everybody, so they must not contain the values.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -45,20 +47,20 @@ class Slice(_Section):
 
 
 class Output(_Section):
-    """The place of the tables that the job writes: a directory or a catalog schema."""
+    """Where the job writes its tables: a directory or a catalog schema."""
 
     path: str | None = Field(None, min_length=1)
     schema_: str | None = Field(None, min_length=1, alias="schema")
 
     @model_validator(mode="after")
-    def _check_one_place(self) -> Output:
-        """Refuse both or neither of path and schema."""
+    def _check_path_or_schema(self) -> Output:
+        """Refuse an output with both path and schema, or with neither."""
         if (self.path is None) == (self.schema_ is None):
             raise ValueError("set either output.path or output.schema")
         return self
 
     def setting(self) -> str:
-        """Return the place as a setting of the job, `output.path=…` or `output.schema=…`."""
+        """Return the output as a setting of the job, `output.path=…` or `output.schema=…`."""
         return f"output.path={self.path}" if self.path is not None else f"output.schema={self.schema_}"
 
     def address(self, table: str) -> str:
@@ -111,7 +113,7 @@ class Table(_Section):
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,99}$")
     config: str | None = Field(None, min_length=1, description="--config of the job: relative to home, or absolute")
     output: Output
-    schedule: str | None = Field(None, description="five cron fields; null: runs start by hand, or by `after`")
+    schedule: str | None = Field(None, description="five cron fields; null: runs start manually, or by `after`")
     after: tuple[str, ...] = Field((), description="URIs of assets: a run starts when all of them have been updated")
     timezone: str = "UTC"
     start_date: datetime
@@ -169,7 +171,7 @@ class Table(_Section):
         if self.slice is not None and self.schedule is None:
             raise ValueError("slice needs data intervals, which come from a schedule: set a schedule, or remove slice")
         if self.slice is not None and self.slice.type == "date" and _fires_twice_a_day(self.schedule or "", self.start_date):
-            raise ValueError("slices of days need a schedule that fires at most once a day; or set slice.type: timestamp")
+            raise ValueError("slice.type date needs a schedule that fires at most once a day; or use slice.type timestamp")
         return self
 
     @model_validator(mode="after")
@@ -226,7 +228,7 @@ def load(path: Path | None = None) -> Tables:
             next to the DAG files.
 
     Raises:
-        pydantic.ValidationError: an entry is wrong; the message names it.
+        pydantic.ValidationError: a value is invalid; the message names its key.
     """
     path = path or Path(os.environ.get("ENTITYMILL_TABLES") or HERE / "tables.yaml")
     content = yaml.safe_load(path.read_text(encoding="utf8")) or {}
@@ -242,8 +244,8 @@ def _refuse_secrets(keys: Iterable[str]) -> None:
     for key in keys:
         if _SECRET.search(key) and not _SECRET_REFERENCE.search(key):
             raise ValueError(
-                f"{key} holds a secret, which the command line would show: use the worker's "
-                "environment or a credentials provider"
+                f"{key} holds a secret, which the command line would show: set it in the worker's "
+                "environment, or use a credentials provider"
             )
 
 

@@ -1,9 +1,9 @@
 """Find the named entities of a text table, and write them to entity tables, in a Spark job.
 
-A document passes through these packages in this order: `source`, `recognition` (called by `workers`), `tables`, `terminal`.
-`run` controls one run of the job, `commands` contains the commands of the command line, `settings` defines all settings,
-and `spark` opens the session. Python programs call `load` to find entities in texts, `mentions` or `udf` to find them in a
-DataFrame, or `extract` to run the job on a table.
+`source` reads the texts, `workers` calls `recognition` to find the entities, `tables` writes them, and `terminal` prints a
+summary. `run` controls one run of the job, `commands` contains the commands of the command line, `settings` defines all
+settings, and `spark` opens the session. Python programs call `load` to find entities in texts, `mentions` or `udf` to find
+them in a DataFrame, or `extract` to run the job on a table.
 """
 
 from __future__ import annotations

@@ -13,21 +13,21 @@ from entitymill.spark import requirements
 from entitymill.terminal.console_text import visible
 
 COMMANDS = {
-    "extract": ("entitymill.commands.extract", "the job: read a text table, write entity tables"),
-    "tag": ("entitymill.commands.tag", "mark the entities in texts and files, or print the entities as JSON; no Spark"),
-    "benchmark": ("entitymill.commands.benchmark", "measure each precision on this machine, and recommend one; no Spark"),
-    "sample": ("entitymill.commands.sample", "draw a sample of mentions, and write a file in which people check them"),
+    "extract": ("entitymill.commands.extract", "run the job: read a text table, write entity tables"),
+    "tag": ("entitymill.commands.tag", "mark the entities in texts and files, or print them as JSON; no Spark needed"),
+    "benchmark": ("entitymill.commands.benchmark", "find the best precision for this machine; no Spark needed"),
+    "sample": ("entitymill.commands.sample", "write a sample of mentions to a file, for people to check"),
     "evaluate": (
         "entitymill.commands.evaluate",
         "score an entity table against a gold table, or a sample that people checked",
     ),
     "prepare": (f"{extensions.MODELS}.prepare_command", "make a model bundle from a trained model"),
-    "init": ("entitymill.commands.init", "look at your table and write a settings file for it"),
+    "init": ("entitymill.commands.init", "inspect your table, and write a settings file for it"),
     "fetch-jars": ("entitymill.commands.fetch_jars", "fetch Delta's jars for local runs, with Maven or Ivy"),
     "maintain": ("entitymill.commands.maintain", "compact and clean up entity tables"),
-    "redact": ("entitymill.commands.redact", "write a table of the source's texts with their mentions masked"),
+    "redact": ("entitymill.commands.redact", "write a copy of the source table with the mentions in its texts masked"),
     "erase": ("entitymill.commands.erase", "erase documents from the tables and their old files, and record the erasure"),
-    "runs": ("entitymill.commands.list_runs", "list the runs of an output: progress, how they ended, and why"),
+    "runs": ("entitymill.commands.list_runs", "list the runs of an output: their progress, how they ended, and why"),
     "report": (f"{extensions.REPORTS}.report_command", "write an HTML page about the entity tables and the latest run"),
 }
 """Name of a command -> (module whose `main` runs the command, description of the command in the help)."""
@@ -62,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name = "extract" if remaining[0].startswith("-") else remaining.pop(0)
     if name not in COMMANDS:
-        alike = get_close_matches(name, COMMANDS, 1)
-        hint = f" Did you mean `entitymill {alike[0]}`?" if alike else ""
+        similar = get_close_matches(name, COMMANDS, 1)
+        hint = f" Did you mean `entitymill {similar[0]}`?" if similar else ""
         print(f"error: {visible(name)} is not a command.{hint}\n\n{_help()}", file=sys.stderr)
         return 2
     try:
@@ -81,9 +81,9 @@ def _help() -> str:
     """Return the help of `entitymill`: its usage, its commands and some examples."""
     lines = [f"  {name:12}{summary}" for name, (_, summary) in COMMANDS.items()]
     usage = "usage: entitymill COMMAND [OPTION …]   or   entitymill --version"
-    shown = [f"  {example}" for example in EXAMPLES]
+    examples = [f"  {example}" for example in EXAMPLES]
     closing = "entitymill COMMAND --help lists its options."
-    return "\n".join([usage, "", *lines, "", "examples:", *shown, "", closing])
+    return "\n".join([usage, "", *lines, "", "examples:", *examples, "", closing])
 
 
 def entry() -> None:

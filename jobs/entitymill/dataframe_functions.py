@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FIELDS = tuple(schemas.MENTIONS.elementType.names)  # type: ignore[attr-defined]
+_ADVICE = "; remove the text, or run the job, which records such texts in the table rejects"
 
 
 def mentions(
@@ -39,25 +40,25 @@ def mentions(
     """Return a DataFrame with one row for each mention in a column of texts.
 
     Args:
-        df: any DataFrame, also a streaming one; rows whose text is null have no mentions.
-        id_column: column that is copied to each row, of any type.
+        df: any DataFrame, batch or streaming; rows whose text is null have no mentions.
+        id_column: column of any type, which is copied to each returned row.
         text_column: column of strings.
         model: directory of a bundle, such as models/demo, on any file system that Spark can read.
         options: detector, detector_model, precision, trim, decoding, consistent_labels and markup, as in `load`; and
-            batch_seconds (see the `limits.batch_seconds` setting).
+            batch_seconds: the task fails if a batch of texts takes longer than this (see `limits.batch_seconds`).
 
     Returns:
         A lazy DataFrame with the id column and the fields of `Mention`. A task fails if a text crashes or hangs the model.
 
     Raises:
-        ModelError: a model is missing, altered or damaged, or does not run in the given precision.
+        ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
         SettingsError: an option is unknown or has an unknown value, or the DataFrame lacks a column.
     """
     names = _read_column_names(df)
     for column in (id_column, text_column):
         if column not in names:
             raise SettingsError(f"the DataFrame has no column {column}; it has {', '.join(names)}.")
-    worker = _ship(df.sparkSession, model, _Options(**_check_options(options)))
+    worker = _ship_worker(df.sparkSession, model, _Options(**_check_options(options)))
     # Bytes that are not valid UTF-8 are replaced with U+FFFD.
     text = F.coalesce(F.decode(F.encode(df[text_column], "UTF-8"), "UTF-8"), F.lit(""))
     rows = df.select(
@@ -69,7 +70,8 @@ def mentions(
     )
     returned = T.StructType([*schemas.RECOGNIZED, rows.schema["passthrough"]])
     found = rows.mapInArrow(worker, returned)
-    failure = F.concat(F.lit("recognition failed on a text: "), F.col("failure.code"), F.lit(", "), F.col("failure.detail"))
+    reason = F.concat_ws(", ", "failure.code", "failure.detail")
+    failure = F.concat(F.lit("recognition failed on a text: "), reason, F.lit(_ADVICE))
     listed = F.when(F.col("failure").isNotNull(), F.raise_error(failure)).otherwise(F.col("mentions"))
     exploded = found.select(F.col("passthrough.id").alias(id_column), F.explode(listed).alias("mention"))
     return exploded.select(F.col(id_column), *(F.col(f"mention.{name}") for name in _FIELDS))
@@ -79,7 +81,7 @@ def _read_column_names(df: DataFrame) -> list[str]:
     """Return the names of a DataFrame's columns.
 
     Raises:
-        SettingsError: the caller is a query function of a declarative pipeline; such a function may not analyze a DataFrame.
+        SettingsError: the caller is a query function of a declarative pipeline, which may not analyze a DataFrame.
     """
     try:
         return df.columns
@@ -107,14 +109,15 @@ def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **o
         A pandas UDF. The array has the fields of `Mention`, in schemas.MENTIONS; it is null where the text is null.
 
     Raises:
-        ModelError: a model is missing, altered or damaged, or does not run in the given precision.
+        ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
         SettingsError: an option is unknown or has an unknown value, or there is no active session.
     """
     opened = spark or SparkSession.getActiveSession()
     if opened is None:
         raise SettingsError("There is no active Spark session: pass one to udf as the argument `spark`.")
-    make: Any = pandas_udf  # its type hints know no array of structs
-    return make(_TextColumn(_ship(opened, model, _Options(**_check_options(options)))).build(), schemas.MENTIONS)
+    make_udf: Any = pandas_udf  # its type hints do not allow an array of structs
+    worker = _ship_worker(opened, model, _Options(**_check_options(options)))
+    return make_udf(_ColumnRecognizer(worker).build_function(), schemas.MENTIONS)
 
 
 @dataclass(frozen=True)
@@ -135,25 +138,25 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options unchanged, after checking their names and values.
 
     Raises:
-        SettingsError: a name is unknown, or an option with a fixed set of values has another value; None is accepted.
+        SettingsError: an option is unknown, or it has a fixed set of values and this is not one of them (None is allowed).
     """
-    known = tuple(_Options.__dataclass_fields__)
-    unknown = [name for name in options if name not in known]
+    names = tuple(_Options.__dataclass_fields__)
+    unknown = [name for name in options if name not in names]
     if unknown:
-        raise SettingsError(f"{unknown[0]} is not an option; the options are {', '.join(known)}.")
+        raise SettingsError(f"{unknown[0]} is not an option; the options are {', '.join(names)}.")
     for name, allowed in (("detector", Kind), ("precision", Precision), ("decoding", Decoding), ("markup", Markup)):
         if options.get(name) is not None:
             check_choice(name, options[name], allowed)
     return options
 
 
-def _ship(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) -> Worker:
+def _ship_worker(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) -> Worker:
     """Send this package, the model and the detector to the executors, and return the worker that uses them.
 
     The worker is a function that `mapInArrow` can call: it takes and yields Arrow batches.
 
     Raises:
-        ModelError: a model is missing, altered or damaged, or does not run in the given precision.
+        ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
     """
     session.ship_package(spark)
     kind = choose_kind(chosen.detector, chosen.detector_model)
@@ -169,12 +172,12 @@ def _ship(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) 
 
 
 @dataclass(frozen=True)
-class _TextColumn:
-    """The pandas UDF behind `udf`: it finds the mentions in pandas columns of texts with a worker."""
+class _ColumnRecognizer:
+    """The pandas UDF behind `udf`: a worker that finds the mentions in pandas columns of texts."""
 
     worker: Worker
 
-    def build(self) -> Callable[[Iterator[pd.Series]], Iterator[pd.Series]]:
+    def build_function(self) -> Callable[[Iterator[pd.Series]], Iterator[pd.Series]]:
         """Return the function to pass to `pandas_udf`, with the type hints that `pandas_udf` needs."""
         import pandas as pd  # noqa: PLC0415
 
@@ -194,14 +197,15 @@ class _TextColumn:
         texts = [None if text is None or text != text else str(text) for text in column]  # noqa: PLR0124  # NaN
         if not texts:
             return []
-        empty = pa.array([""] * len(texts), pa.string())
-        written = pa.array([text or "" for text in texts], pa.large_string())
+        unused = pa.array([""] * len(texts), pa.string())
+        strings = pa.array([text or "" for text in texts], pa.large_string())
         chars = pa.array([len(text or "") for text in texts], pa.int32())
-        batch = pa.RecordBatch.from_arrays([empty, empty, chars, written], ["doc_id", "text_hash", "chars", "text"])
+        batch = pa.RecordBatch.from_arrays([unused, unused, chars, strings], ["doc_id", "text_hash", "chars", "text"])
         found: list[list[dict[str, Any]] | None] = []
-        for window in self.worker([batch]):
-            for row in window.to_pylist():
-                if row["failure"] is not None:
-                    raise WorkerError(f"recognition failed on a text: {row['failure']['code']}, {row['failure']['detail']}")
+        for result in self.worker([batch]):
+            for row in result.to_pylist():
+                failure = row["failure"]
+                if failure is not None:
+                    raise WorkerError(f"recognition failed on a text: {failure['code']}, {failure['detail']}{_ADVICE}")
                 found.append([{name: mention[name] for name in _FIELDS} for mention in row["mentions"]])
-        return [None if text is None else mentioned for text, mentioned in zip(texts, found, strict=True)]
+        return [None if text is None else rows for text, rows in zip(texts, found, strict=True)]

@@ -12,8 +12,8 @@ import traceback
 from pathlib import Path
 
 SIGNATURE = secrets.token_hex(8)
-"""Random text that marks errors raised by this driver's own workers. Spark passes errors on as text, and the text of an
-error without this mark may quote a document."""
+"""Random text that marks errors raised by this driver's own workers. Spark passes errors on as text; an error text without
+this mark may quote a document."""
 
 _QUOTES_VALUES = re.compile(
     r"org\.apache\.spark\.(?:\w+\.)*(?:Spark\w+Exception|PythonException)|\[(?!FAILED_READ_FILE|TASK_WRITE_FAILED)[A-Z][A-Z_.]+\]"
@@ -85,7 +85,7 @@ def sign_error(error: EntityMillError, signature: str) -> EntityMillError:
 
 
 def strip_quoted_values(text: str) -> str:
-    """Return the beginning of Spark's description of an error, up to the first place that may quote a document's text."""
+    """Return Spark's description of an error, cut off before the first part that may quote a document's text."""
     return _QUOTES_VALUES.split(text, maxsplit=1)[0]
 
 
@@ -98,14 +98,14 @@ def is_rust_panic(error: BaseException) -> bool:
 
 
 def hide_message(error: Exception) -> WorkerError:
-    """Return a WorkerError that tells the type of `error` and the line that raised it, but not its message.
+    """Return a WorkerError that names the type of `error` and the line that raised it, but omits its message.
 
-    A note of the returned error lists the stack frames of `error`, without the values of variables.
+    A note on the returned error lists the stack frames of `error`, without the values of variables.
     """
     frames = traceback.extract_tb(error.__traceback__)
     described = WorkerError(
-        f"{type(error).__name__} in the process that tags, at line {frames[-1].lineno} of {Path(frames[-1].filename).name}: "
-        "this is a bug of this program or of a package that it uses; report it with the stack frames in the worker's log."
+        f"{type(error).__name__} in the tagging process, at line {frames[-1].lineno} of {Path(frames[-1].filename).name}: "
+        "this is a bug in this program or in a package that it uses; report it with the stack frames in the worker's log."
     )
     described.add_note("".join(traceback.format_list(frames)))
     return described

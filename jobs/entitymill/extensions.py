@@ -15,12 +15,12 @@ PACKAGES = (MODELS, REPORTS, SPARKNLP)
 """Names of the packages that extend the core."""
 
 
-def load(module: str, asked_by: str) -> ModuleType:
+def load(module: str, needed_by: str) -> ModuleType:
     """Import a module of an extension, and return it.
 
     Args:
         module: full name of the module, such as entitymill_reports.observer.
-        asked_by: the setting or command that needs the module, for the message.
+        needed_by: the setting or command that needs the module, for the message.
 
     Raises:
         SettingsError: the extension is not installed.
@@ -33,6 +33,6 @@ def load(module: str, asked_by: str) -> ModuleType:
         if error.name != package:
             raise
         raise SettingsError(
-            f"{asked_by} needs the package {package}, which is not installed: copy it from the repository or the "
-            "wheel, and put it next to the installed package entitymill."
+            f"{needed_by} needs the package {package}, which is not installed: copy it from the repository or the "
+            "wheel to the directory in which the package entitymill is installed."
         ) from error

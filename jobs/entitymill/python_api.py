@@ -82,7 +82,7 @@ class TextTagger:
 
         Returns:
             For one text, a list of its mentions. For several texts, one such list per text, in order; the list is empty if
-            the text is None. For an Arrow array, a list array of structs with the fields of `Mention`; a list is null if the
+            the text is None. For an Arrow array, a list array of structs with the fields of `Mention`; the list of a null
             text is null.
 
         Raises:
@@ -113,7 +113,7 @@ class TextTagger:
             TypeError: the array does not contain strings.
         """
         column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-        if isinstance(column, pa.ChunkedArray):  # some pyarrow versions return one if there is no chunk
+        if isinstance(column, pa.ChunkedArray):  # some pyarrow versions return a ChunkedArray if there are no chunks
             column = pa.array([], texts.type)
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -129,7 +129,7 @@ class TextTagger:
 
 
 def _to_string(value: object) -> str:
-    """Return a text, or an empty string for None, NA and NaN; raise a TypeError for any other value."""
+    """Return a text unchanged, and an empty string for None, NA and NaN; raise a TypeError for any other value."""
     if value is None or isinstance(value, str):
         return value or ""
     # pandas stores NA or NaN instead of None, depending on the type of the column.
@@ -161,7 +161,7 @@ def load(
         precision: number format in which the model runs.
         trim: whether to remove possessive endings and stray punctuation from mentions.
         decoding: viterbi for the most probable valid sequence of tags, or argmax for each token's most probable tag.
-        consistent_labels: whether to give the same label to all mentions of one text that are spelled alike: the label whose
+        consistent_labels: whether all mentions with the same spelling in a text get the same label: the label whose
             confidences have the greatest sum.
         markup: `html` to ignore HTML tags in the texts, `none` to treat them as text. Offsets always count the tags, too.
         threads: number of threads for inference; None for one thread per core.
@@ -171,18 +171,19 @@ def load(
         SettingsError: the value of `detector`, `precision`, `decoding` or `markup` is unknown.
     """
     detector = sentences.choose_kind(detector, detector_model)
-    for name, value, known in (
+    for name, value, allowed in (
         ("detector", detector, sentences.Kind),
         ("precision", precision, Precision),
         ("decoding", decoding, Decoding),
         ("markup", markup, Markup),
     ):
-        check_choice(name, value, known)
+        check_choice(name, value, allowed)
     directory = Path(model)
     manifest, files = read_bundle(directory)
-    places = [directory.resolve().parent / DETECTOR, Path(__file__).parents[2] / "models" / DETECTOR]
-    saved = Path(detector_model) if detector_model is not None else next(filter(Path.is_dir, places), places[0])
-    opened = sentences.open_detector(detector, sentences.find_detector_files(saved) if detector == "dl" else {}, str(saved))
+    defaults = [directory.resolve().parent / DETECTOR, Path(__file__).parents[2] / "models" / DETECTOR]
+    saved = Path(detector_model) if detector_model is not None else next(filter(Path.is_dir, defaults), defaults[0])
+    detector_files = sentences.find_detector_files(saved) if detector == "dl" else {}
+    opened = sentences.open_detector(detector, detector_files, str(saved))
     execution = Execution(precision, threads=threads or len(os.sched_getaffinity(0)), decoding=decoding)
     tagger = Tagger.load(files, manifest, execution, str(directory))
     return TextTagger(Recognizer(opened, tagger, trim=trim, consistent_labels=consistent_labels, markup=markup))
@@ -220,7 +221,7 @@ def extract(
         spark: session to run in. None for the active session or, if there is none, a new one with the settings `spark.*`.
         full: whether to recompute every document, and replace its rows unit by unit.
         dry_run: whether to only check the settings and count documents, and write nothing.
-        allow_removals: whether to remove every document that the source no longer has, even if these are more than
+        allow_removals: whether to remove all documents that the source no longer has, even if there are more of them than
             limits.max_removed_ratio allows.
 
     Raises:

@@ -9,10 +9,12 @@ VERSION = "5"
 
 
 def _column(name: str, kind: T.DataType, comment: str, *, nullable: bool = True) -> T.StructField:
+    """Return a column with a comment."""
     return T.StructField(name, kind, nullable, {"comment": comment})
 
 
 def _key(name: str, kind: T.DataType, comment: str) -> T.StructField:
+    """Return a column with a comment that is never null."""
     return _column(name, kind, comment, nullable=False)
 
 
@@ -195,8 +197,8 @@ FAILURE = T.StructType([T.StructField("code", _STRING), T.StructField("detail", 
 PARTS = ("segmentation", "encoding", "inference", "mentions")
 """The parts of recognition in a worker, in order. `mentions` is everything after inference."""
 TIMES = (*PARTS, "cpu")
-"""Times that are measured for each window (batch of documents recognized at once): the wall-clock seconds of PARTS, and the
-CPU seconds of worker and child process."""
+"""Times that a worker measures for the documents that it recognizes at once: the wall-clock seconds of PARTS, and the CPU
+seconds of the worker and its child process."""
 
 RECOGNIZED = [
     T.StructField("doc_id", _STRING, False),
@@ -206,8 +208,8 @@ RECOGNIZED = [
     T.StructField("tokens", _INT, False),
     T.StructField("split_sentences", _INT, False),
     T.StructField("mentions", MENTIONS, False),
-    # The first row of a window has the seconds for all its documents and the other rows have 0, so that a sum over rows is
-    # correct.
+    # Of the documents that were recognized at once, the first row has the seconds of all, and the other rows have 0: so the
+    # sum over all rows is correct.
     *(T.StructField(f"{name}_seconds", T.DoubleType(), False) for name in TIMES),
     T.StructField("failure", FAILURE, True),
 ]

@@ -4,5 +4,5 @@
 `page_queries` reads the numbers from the output's tables, and `page_excerpts` reads the text. `drift` compares a run with
 earlier runs. `plots` draws the plots, and `page` renders the HTML. `prometheus_metrics` is for Prometheus, `lineage` for
 OpenLineage. `report_command` is the `entitymill report` command.
-Libraries of an extra, such as matplotlib, are imported only where they are used.
+Optional libraries, such as matplotlib, are imported only where they are used.
 """

@@ -21,7 +21,7 @@ class Change:
     measure: `share` (of one label in all mentions, 0 to 1), `rate` (mentions per 1,000 sentences) or `confidence` (mean,
         0 to 1).
     label: the label for the measure `share`; None for the other measures.
-    before, now: the value for the earlier runs, and the value for the run.
+    before, now: the values for the earlier runs and for the run.
     change: `now` minus `before`; for `rate`, this difference divided by `before`.
     bound: the largest absolute value of `change` that is not flagged.
     """
@@ -47,8 +47,8 @@ class Change:
 
     def __str__(self) -> str:
         """Return the name of the measure with the values now and before, for messages."""
-        places = 1 if self.measure == "rate" else 3
-        return f"{self.name} {self.now:.{places}f} instead of {self.before:.{places}f}"
+        decimals = 1 if self.measure == "rate" else 3
+        return f"{self.name} {self.now:.{decimals}f} instead of {self.before:.{decimals}f}"
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Drift:
     """The result of comparing a run with earlier runs.
 
     run: the run that was compared; None if the output has no run to compare.
-    runs, sentences: the number of earlier runs, and the number of sentences in these runs.
-    changes: one change for the share of each label, and one for each other measure; empty if nothing could be compared.
-    why_not_compared: the reason why nothing could be compared; otherwise empty.
+    runs, sentences: the number of earlier runs, and of the sentences that they tagged.
+    changes: one Change per label for the measure `share`, and one for each other measure; empty if nothing was compared.
+    why_not_compared: the reason why nothing was compared; otherwise empty.
     other_model: whether an earlier run's model, precision or settings that affect results differ from those of `run`.
     """
 
@@ -87,23 +87,24 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
         run: the run to compare; None if the output has no run to compare.
         before: the earlier runs, newest first. The run is compared with the first MAX_EARLIER_RUNS of those that
             completed and tagged a sentence.
-        bounds: the settings `report.drift_*`: the largest changes that are not flagged, and how many sentences are needed.
+        bounds: the settings `report.drift_*`: the largest changes that are not flagged, and the minimum number of sentences.
     """
-    done = [other for other in before if other.status == "done" and other.sentences][:MAX_EARLIER_RUNS]
-    sentences = sum(other.sentences for other in done)
+    completed = [other for other in before if other.status == "done" and other.sentences][:MAX_EARLIER_RUNS]
+    sentences = sum(other.sentences for other in completed)
     least = bounds.drift_sentences
     if run is None or run.status != "done":
         return Drift(run, why_not_compared="No run has completed yet.")
     if run.sentences < least:
         why = f"The run tagged {run.sentences:,} sentences, but report.drift_sentences requires {least:,} for a comparison."
-        return Drift(run, len(done), sentences, why_not_compared=why)
-    if not done:
+        return Drift(run, len(completed), sentences, why_not_compared=why)
+    if not completed:
         return Drift(run, why_not_compared="No earlier run tagged any sentence.")
     if sentences < least:
         why = f"Earlier runs tagged {sentences:,} sentences, but report.drift_sentences requires {least:,} for a comparison."
-        return Drift(run, len(done), sentences, why_not_compared=why)
-    other_model = any(other.fingerprint != run.fingerprint for other in done)
-    return Drift(run, len(done), sentences, tuple(_compute_changes(run, done, bounds)), other_model=other_model)
+        return Drift(run, len(completed), sentences, why_not_compared=why)
+    other_model = any(other.fingerprint != run.fingerprint for other in completed)
+    changes = tuple(_compute_changes(run, completed, bounds))
+    return Drift(run, len(completed), sentences, changes, other_model=other_model)
 
 
 def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
@@ -119,16 +120,16 @@ def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
         flagged = ", ".join(str(change) for change in drift.flagged)
         raise DriftError(
             f"report.fail_on_drift: the run was published, but differs from {drift.earlier_runs}: {flagged}. Look "
-            "at its report page; if the results are right, raise the bound in report.drift_*. Later runs are compared with "
-            "this one, too."
+            "at its report page; if the results are right, raise the bound in report.drift_*. Later runs will be compared "
+            "with this run, too."
         )
 
 
 def _compute_changes(run: Run, before: Sequence[Run], bounds: ReportSettings) -> list[Change]:
     """Return one change for the share of each label, one for the rate, and one for the mean confidence.
 
-    The labels are those of all the runs. The confidence is left out if the run, or all earlier runs, have no mentions in the
-    table `entities` any more.
+    The labels are those of all the runs. The confidence is left out if the table `entities` no longer has any mention of the
+    run, or any mention of the earlier runs.
     """
     mentions, earlier_mentions = run.mentions, sum(other.mentions for other in before)
     changes = []
@@ -138,8 +139,8 @@ def _compute_changes(run: Run, before: Sequence[Run], bounds: ReportSettings) ->
         changes.append(Change("share", label, was, now, now - was, bounds.drift_share))
     was = 1000 * earlier_mentions / sum(other.sentences for other in before)
     now = 1000 * mentions / run.sentences
-    first_mentions = math.inf if now else 0.0
-    relative = (now - was) / was if was else first_mentions
+    change_from_zero = math.inf if now else 0.0
+    relative = (now - was) / was if was else change_from_zero
     changes.append(Change("rate", None, was, now, relative, bounds.drift_rate))
     weight = sum(other.current_mentions for other in before)
     if run.confidence is not None and weight:

@@ -46,7 +46,7 @@ class Lineage:
         self._send(summary, "START")
 
     def end(self, state: str, error: str | None = None) -> None:
-        """Send the last event of the run; do nothing if `begin` was not called, since the receiver does not know such a run.
+        """Send the last event of the run; do nothing if `begin` sent none, because then the receiver does not know the run.
 
         Args:
             state: the type of the event: COMPLETE, FAIL or ABORT.
@@ -64,11 +64,11 @@ class Lineage:
         try:
             config = HttpConfig(url=address, timeout=TIMEOUT_SECONDS, retry={"total": 0})
             OpenLineageClient(transport=HttpTransport(config)).emit(self._build_event(summary, state, error))
-        except Exception as fault:
+        except Exception as failure:
             log.exception("the lineage event could not be sent")
-            where, why = secret_masking.mask_address(address), type(fault).__name__
-            failure = f"lineage.url: the event {state} of the run could not be sent to {where}: {why}."
-            message = f"{failure} This does not affect the run."
+            where, why = secret_masking.mask_address(address), type(failure).__name__
+            problem = f"lineage.url: the event {state} of the run could not be sent to {where}: {why}."
+            message = f"{problem} This does not affect the run."
             open_console(stderr=True).print(message, highlight=False, soft_wrap=True, markup=False)
 
     def _build_event(self, summary: Summary, state: str, error: str | None) -> Any:
@@ -106,24 +106,25 @@ class Lineage:
 
         from entitymill import schemas  # noqa: PLC0415  # imports Spark
 
-        def fields(schema: T.StructType) -> list[Any]:
+        def build_fields(schema: T.StructType) -> list[Any]:
+            """Return the columns of a table as OpenLineage describes them."""
             kinds = [(field.name, field.dataType.simpleString(), field.metadata.get("comment")) for field in schema]
             return [schema_dataset.SchemaDatasetFacetFields(*kind) for kind in kinds]
 
-        place = self._settings.output
+        output = self._settings.output
         written = {
             "entities": (schemas.entities_schema([]), sum(summary.by_label.values())),
             "documents": (schemas.DOCUMENTS, summary.documents),
         }
         outputs = []
         for name, (schema, rows) in written.items():
-            address = f"{place.path}/{name}" if place.path is not None else f"{place.schema_}.{name}"
+            address = f"{output.path}/{name}" if output.path is not None else f"{output.schema_}.{name}"
             statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rowCount=rows)
             outputs.append(
                 events.OutputDataset(
-                    *self._name_dataset(address, by_name=place.path is None),
+                    *self._name_dataset(address, by_name=output.path is None),
                     outputFacets={"outputStatistics": statistics},
-                    facets={"schema": schema_dataset.SchemaDatasetFacet(fields=fields(schema))},
+                    facets={"schema": schema_dataset.SchemaDatasetFacet(fields=build_fields(schema))},
                 )
             )
         return outputs
@@ -140,8 +141,8 @@ class Lineage:
 def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | None]:
     """Send the last lineage event when the run inside the `with` block ends; the caller sends the first one.
 
-    The event is COMPLETE if the run succeeded or only differs too much from earlier runs, ABORT if it was interrupted or
-    reached limits.max_core_hours, and FAIL otherwise. The value of the `with` statement is the object that sends the events.
+    The event is COMPLETE if the run succeeded, even if it differs too much from earlier runs; ABORT if it was interrupted or
+    reached limits.max_core_hours; and FAIL otherwise. The value of the `with` statement is the object that sends the events.
     If lineage.url is not set or `enabled` is false, the value is None, and no events are sent.
 
     Raises:
@@ -154,7 +155,7 @@ def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | Non
     lineage = Lineage(settings)
     try:
         yield lineage
-    except DriftError:  # raised only after everything was published
+    except DriftError:  # raised only after the run has published everything
         lineage.end("COMPLETE")
         raise
     except BaseException as error:

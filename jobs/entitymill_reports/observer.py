@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class Observer:
-    """Follows one run, which calls the methods at its stages; created by `observe`."""
+    """Follows one run: the run calls these methods as it proceeds. Created by `observe`."""
 
     def __init__(self, settings: Settings, outcome: prometheus_metrics.RunOutcome, events: lineage.Lineage | None) -> None:
-        """Keep references to the objects that the observer uses. If `events` is None, no lineage events are sent."""
+        """Keep references to what the observer needs; if `events` is None, it sends no lineage events."""
         self._settings = settings
         self._outcome = outcome
         self._events = events
@@ -42,15 +42,15 @@ class Observer:
         self._outcome.tables = tables
 
     def begin(self, summary: Summary) -> None:
-        """Send the lineage event for the start of the run, if lineage events are sent at all."""
+        """Send the lineage event for the start of the run, if the settings ask for lineage."""
         if self._events is not None:
             self._events.begin(summary)
 
     def finish(self, spark: SparkSession, tables: Tables, summary: Summary, console: Console) -> None:
         """Write the report page of a run that has published its results, and compare the run with earlier runs.
 
-        Each is done only if the settings ask for it (see `write_page_and_compare_runs`).
-        No error is raised if the page cannot be written.
+        Each happens only if the settings ask for it (see `write_page_and_compare_runs`). A page that cannot be written is
+        not an error.
 
         Raises:
             DriftError: the run differs too much from earlier runs, and report.fail_on_drift is set.
@@ -67,8 +67,7 @@ def observe(settings: Settings, *, dry_run: bool) -> Iterator[Observer]:
     The value of the `with` statement is the run's observer.
 
     Args:
-        settings: the settings of the run.
-        dry_run: whether this is a dry run, for which neither metrics nor lineage are written.
+        dry_run: whether this is a dry run, which writes no metrics and sends no lineage.
 
     Raises:
         SettingsError: a library that the settings require is not installed; raised before the run begins.
@@ -95,7 +94,7 @@ def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | N
     Raises:
         SettingsError: a setting in `report` does not match the tables, or the file cannot be written.
     """
-    from entitymill_reports import page, page_queries  # noqa: PLC0415  # import libraries of the extra `report`
+    from entitymill_reports import page, page_queries  # noqa: PLC0415  # imports libraries of the extra `report`
 
     content = page_queries.read_page_content(reader, settings, run_id)
     drift = drift_module.compare_runs(content.run, content.before, settings.report)
@@ -113,7 +112,7 @@ def write_page_and_compare_runs(
     """Write the report page and print its path if report.path is set; compare the run with earlier runs; return the drift.
 
     The result is None if the run had nothing to do, or if no page was written and report.fail_on_drift is not set. A page
-    that cannot be written is reported in the log and on the console, but it is not an error, because the run has already
+    that cannot be written is reported in the log and on the console, but is not an error, because the run has already
     published its results.
     """
     report = settings.report
@@ -127,7 +126,7 @@ def write_page_and_compare_runs(
             console.print(f"{'page':11}", report.path, highlight=False, soft_wrap=True, markup=False)
         except Exception as error:
             log.exception("the page of the run could not be written")
-            message = f"The run was published, but not its page: {convert_error(error)}"
+            message = f"The run was published, but its page could not be written: {convert_error(error)}"
             console.print(message, highlight=False, soft_wrap=True, markup=False)
     if run_id is None:
         return None

@@ -6,17 +6,17 @@ if (form) {
     const chosen = new FormData(form);
     const labels = new Set(chosen.getAll("label"));
     const sample = chosen.get("sample");
-    const number = (name, otherwise) => (chosen.get(name) === "" ? otherwise : Number(chosen.get(name)));
+    const number = (name, fallback) => (chosen.get(name) === "" ? fallback : Number(chosen.get(name)));
     const from = number("from", 0), to = number("to", 1);
     let shown = 0;
     for (const sentence of sentences) {
       let some = false;
       for (const mark of sentence.querySelectorAll("mark")) {
         const confidence = Number(mark.dataset.confidence);
-        const wanted = labels.has(mark.dataset.label) && from <= confidence && confidence <= to;
-        mark.classList.toggle("off", !wanted);
-        // In a sample only the sampled mention counts, not others in its sentence.
-        some ||= wanted && (!sample || mark.classList.contains("sampled"));
+        const matches = labels.has(mark.dataset.label) && from <= confidence && confidence <= to;
+        mark.classList.toggle("off", !matches);
+        // If a sample is selected, only its mentions count, not other mentions in the same sentence.
+        some ||= matches && (!sample || mark.classList.contains("sampled"));
       }
       sentence.hidden = !some || Boolean(sample && !sentence.dataset.samples.split(" ").includes(sample));
       shown += !sentence.hidden;

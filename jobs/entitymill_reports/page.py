@@ -18,7 +18,7 @@ from entitymill_reports.page_content import SENTENCE_BIN, SENTENCE_BINS, STAGES,
 SHOWN_RUNS = 20
 """Number of runs in the table and the plots of runs."""
 MAX_BARS = 200
-"""Maximum number of bars in the plot of mentions by time; if there are more, bars without a mention are left out."""
+"""Maximum number of bars in the plot of mentions by time; above it, bars without a mention are left out."""
 SAMPLES = {"least": "least confident", "rarest": "rarest", "random": "random"}
 """Name of a sample of mentions -> its description on the page."""
 MODES = {
@@ -39,7 +39,7 @@ def render(content: PageContent, drift: Drift) -> str:
     environment.filters.update(number=_format_number, seconds=_format_seconds, time=_format_time)
     script, style = _read_resource("page.js"), _read_resource("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    colors = {label.name: min(number, plots.SERIES - 1) for number, label in enumerate(content.labels)}
+    colors = {label.name: min(number, plots.COLOR_COUNT - 1) for number, label in enumerate(content.labels)}
     return environment.from_string(_read_resource("page.html")).render(
         content=content,
         run=content.run,
@@ -76,9 +76,9 @@ def _draw_plots(content: PageContent) -> dict[str, str]:
     days = content.days
     if days is not None and days.counts:
         form = {"day": "%-d %b", "week": "%-d %b", "month": "%b %Y", "year": "%Y"}[days.step]
-        every = _list_steps(days)
-        series = {name: [days.counts.get(day, {}).get(name, 0) for day in every] for name in names}
-        found["days"] = plots.draw_stacked_bars([day.strftime(form) for day in every], series, f"Mentions by {days.step}")
+        steps = _list_steps(days)
+        series = {name: [days.counts.get(day, {}).get(name, 0) for day in steps] for name in names}
+        found["days"] = plots.draw_stacked_bars([day.strftime(form) for day in steps], series, f"Mentions by {days.step}")
     if any(content.lengths.bins):
         labels = [str(at * SENTENCE_BIN) for at in range(SENTENCE_BINS)]
         found["sentences"] = plots.draw_stacked_bars(
@@ -86,9 +86,9 @@ def _draw_plots(content: PageContent) -> dict[str, str]:
         )
     sizes = content.documents.by_tokens
     if sizes:
-        places = range(min(sizes), max(sizes) + 1)
-        series = {"documents": [sizes.get(place, 0) for place in places]}
-        labels = ["none" if place < 0 else f"{2**place:,}" for place in places]
+        exponents = range(min(sizes), max(sizes) + 1)
+        series = {"documents": [sizes.get(exponent, 0) for exponent in exponents]}
+        labels = ["none" if exponent < 0 else f"{2**exponent:,}" for exponent in exponents]
         found["documents"] = plots.draw_stacked_bars(labels, series, "Documents by length", about="tokens, from")
     return found | _draw_runs(content)
 
@@ -100,7 +100,7 @@ def _list_steps(days: Days) -> list[date]:
     """
     at, last, found = min(days.counts), max(days.counts), []
     months = {"month": 1, "year": 12}.get(days.step)
-    while at < last:  # never go beyond the last step, as a date after 9999-12-31 is an error
+    while at < last:  # never step past `last`: a date after 9999-12-31 would be an error
         found.append(at)
         if len(found) > MAX_BARS:  # probably a date means "never", such as 9999-12-31
             return sorted(days.counts)
@@ -121,16 +121,16 @@ def _draw_runs(content: PageContent) -> dict[str, str]:
     found = {}
     if runs:
         days = [f"{run.started:%-d %b}" for run in runs]
-        at = days if len(set(days)) == len(days) else [f"{run.started:%-d %b %H:%M}" for run in runs]
+        labels = days if len(set(days)) == len(days) else [f"{run.started:%-d %b %H:%M}" for run in runs]
         stages = {stage: [run.seconds.get(stage, 0.0) for run in runs] for stage in STAGES}
-        found["seconds"] = plots.draw_stacked_bars(at, stages, "Seconds by stage and run", about="run of", seconds=True)
+        found["seconds"] = plots.draw_stacked_bars(labels, stages, "Seconds by stage and run", about="run of", seconds=True)
         speeds: dict[str, list[float | None]] = {
             "complete run": [run.speed for run in runs],
             "recognition": [_compute_recognition_speed(run) for run in runs],
         }
-        found["speed"] = plots.draw_lines(at, speeds, "Sentences per second by run", about="run of")
+        found["speed"] = plots.draw_lines(labels, speeds, "Sentences per second by run", about="run of")
         rates = {label.name: _compute_rates(runs, label.name) for label in content.labels}
-        found["rates"] = plots.draw_lines(at, rates, "Mentions per 1,000 sentences by run", about="run of")
+        found["rates"] = plots.draw_lines(labels, rates, "Mentions per 1,000 sentences by run", about="run of")
     if len(content.units) > 1:
         units = [str(unit.number) for unit in content.units]
         values = {"documents": [unit.speed for unit in content.units]}
@@ -160,8 +160,9 @@ def _read_resource(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf8")
 
 
-def _format_number(value: float, places: int = 0) -> str:
-    return f"{value:,.{places}f}"
+def _format_number(value: float, decimals: int = 0) -> str:
+    """Return a number as text with `decimals` decimal places and commas between thousands."""
+    return f"{value:,.{decimals}f}"
 
 
 def _format_seconds(value: float) -> str:

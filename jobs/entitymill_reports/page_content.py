@@ -140,7 +140,7 @@ class Days:
     column: the column with the date of a mention.
     step: the length of a step: day, week, month or year.
     counts: first day of a step -> label -> number of mentions.
-    without: number of mentions that have no date.
+    without: number of mentions without a date.
     """
 
     column: str
@@ -154,7 +154,7 @@ class Lengths:
     """The lengths of sentences with a mention.
 
     bins: number of sentences in each of the SENTENCE_BINS bins.
-    one_in: if this is n, only about one in n documents was counted.
+    one_in: n if only the sentences of about one in n documents were counted; 1 if all were.
     """
 
     bins: tuple[int, ...]
@@ -167,7 +167,7 @@ class Reject:
 
     rows: number of rows.
     examples: the ids of some of the rows.
-    detail: more about the reason, from one of the rows; never contains text of documents.
+    detail: more about the reason, from one of the rows; never text of a document.
     """
 
     stage: str
@@ -179,10 +179,10 @@ class Reject:
 
 @dataclass(frozen=True)
 class UnitSpeed:
-    """The speed of a unit of work (documents that are committed together) in a run.
+    """The speed of one unit of work (documents that are published together) of a run.
 
     number: the number of the unit in the run, from 1.
-    seconds: the seconds from the commit of the previous unit (for unit 1: from the start of the run) to that of this unit.
+    seconds: the seconds from the commit of the previous unit (for unit 1: from the start of the run) to its own commit.
     documents: the number of documents that the commit added or changed.
     """
 
@@ -227,7 +227,7 @@ class TextSamples:
 
     top: label -> (entity, number of mentions) of the most frequent entities.
     sentences: the sentences that contain a sampled mention.
-    changed: number of sentences that were left out because the document has changed in the source.
+    changed: number of sentences that were left out because their document has changed in the source.
     problem: the reason why the sentences could not be read; otherwise empty.
     """
 

@@ -14,18 +14,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 WIDTH, HEIGHT = 352, 190
-"""Size of a plot in CSS pixels. A card of the page has this width on all screens, so letters have the same size, too."""
-SERIES = 8
-"""Number of colors of the series of a plot; if it has more series, all further ones share the last color."""
+"""Size of a plot in CSS pixels. A card of the page has this width on all screens, so all text has the same size."""
+COLOR_COUNT = 8
+"""Number of colors for the series of a plot; if a plot has more series, the rest share the last color."""
 _PER_INCH = 72
-# Placeholders: colors that occur nowhere else, and are replaced by the page's CSS variables.
+# Placeholders: colors that occur nowhere else, and that `_render_svg` replaces by the page's CSS variables.
 _INK, _MUTED, _LINE, _BAD = "#010101", "#010102", "#010103", "#010104"
 _VARIABLES = {
     _INK: "var(--ink)",
     _MUTED: "var(--muted)",
     _LINE: "var(--line)",
     _BAD: "var(--bad)",
-    **{f"#0102{number:02x}": f"var(--s{number})" for number in range(SERIES)},
+    **{f"#0102{number:02x}": f"var(--s{number})" for number in range(COLOR_COUNT)},
 }
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -56,13 +56,13 @@ _IDS = re.compile(
 )
 
 
-def color(number: int) -> str:
+def choose_color(number: int) -> str:
     """Return the placeholder for the color of a series, which `_render_svg` replaces by the page's CSS variable.
 
     Args:
-        number: number of the series, from 0; all from SERIES - 1 on have the same color.
+        number: number of the series, from 0.
     """
-    return f"#0102{min(number, SERIES - 1):02x}"
+    return f"#0102{min(number, COLOR_COUNT - 1):02x}"
 
 
 def draw_bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
@@ -74,18 +74,19 @@ def draw_bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
     """
 
     def draw(axes: Axes) -> None:
-        """Draw the bars from top to bottom, with the name before and the value behind each bar."""
-        places = range(len(rows))[::-1]
-        axes.barh(list(places), [value for _, value, _ in rows], color=[color(number) for *_, number in rows], height=0.62)
-        axes.set_yticks(list(places), [_shorten(name) for name, *_ in rows])
+        """Draw the bars from top to bottom, with a name before and a value after each bar."""
+        positions = range(len(rows))[::-1]
+        colors = [choose_color(number) for *_, number in rows]
+        axes.barh(list(positions), [value for _, value, _ in rows], color=colors, height=0.62)
+        axes.set_yticks(list(positions), [_shorten(name) for name, *_ in rows])
         axes.tick_params(axis="y", labelcolor=_INK)
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
         axes.set_xticks([])
         largest = max((value for _, value, _ in rows), default=1) or 1
         axes.set_xlim(0, largest * 1.22)
-        for place, (_, value, _) in zip(places, rows, strict=True):
-            axes.text(value + largest * 0.02, place, f"{value:,.0f}", va="center", color=_INK)
+        for position, (_, value, _) in zip(positions, rows, strict=True):
+            axes.text(value + largest * 0.02, position, f"{value:,.0f}", va="center", color=_INK)
 
     return _render_svg(draw, title, height=max(90, 26 * len(rows) + 16))
 
@@ -109,7 +110,7 @@ def draw_stacked_bars(
         # If there are only a few bars, keep them narrow.
         width = 0.86 if len(names) > 8 else 0.1 * len(names)
         for number, (name, values) in enumerate(series.items()):
-            axes.bar(range(len(names)), values, width, below, color=color(number), label=_shorten(name), linewidth=0)
+            axes.bar(range(len(names)), values, width, below, color=choose_color(number), label=_shorten(name), linewidth=0)
             below = [low + value for low, value in zip(below, values, strict=True)]
         axes.set_xlim(-0.6, max(len(names), 4) - 0.4)
         _set_up_axes(axes, names, series, about, unit=" s" * seconds, integer=not seconds)
@@ -127,8 +128,8 @@ def draw_lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]
         """Draw one line with markers per series."""
         for number, (name, values) in enumerate(series.items()):
             found = [float("nan") if value is None else value for value in values]
-            line = axes.plot(range(len(names)), found, "o-", color=color(number), label=_shorten(name))[0]
-            line.set(markersize=3.5, linewidth=1.6, clip_on=False)  # do not cut off half of a line along zero
+            line = axes.plot(range(len(names)), found, "o-", color=choose_color(number), label=_shorten(name))[0]
+            line.set(markersize=3.5, linewidth=1.6, clip_on=False)  # otherwise half of a line along zero is cut off
         axes.set_ylim(bottom=0)
         axes.margins(x=0.04)
         _set_up_axes(axes, names, series, about)
@@ -146,11 +147,11 @@ def _add_legend(axes: Axes, count: int) -> None:
 
 
 def _label_horizontal_axis(axes: Axes, names: Sequence[str]) -> None:
-    """Write names below the horizontal axis: all of them, or every n-th if there is no room for all."""
+    """Write names below the horizontal axis: all of them or, if there is no room, every n-th."""
     room = max(1, int((WIDTH - 50) / (8 + 6.6 * max((len(name) for name in names), default=1))))
     step = -(-len(names) // room)
-    places = list(range(0, len(names), max(1, step)))
-    axes.set_xticks(places, [names[place] for place in places])
+    positions = list(range(0, len(names), max(1, step)))
+    axes.set_xticks(positions, [names[position] for position in positions])
 
 
 def _shorten(name: str) -> str:
@@ -172,8 +173,10 @@ def _set_up_axes(
     """Label both axes, and add a legend if there are several series.
 
     Args:
-        names, about: labels below the horizontal axis, and its own label.
-        unit, integer: text after each number of the vertical axis, and whether these are whole numbers.
+        names: labels below the horizontal axis.
+        about: label of the horizontal axis.
+        unit: text after each number of the vertical axis.
+        integer: whether the numbers of the vertical axis are whole numbers.
     """
     _label_horizontal_axis(axes, names)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _format_value(value) + unit))
@@ -185,7 +188,7 @@ def _set_up_axes(
 def _render_svg(draw: Callable[[Axes], None], title: str, height: int = HEIGHT) -> str:
     """Return a plot as an <svg> element for the report page.
 
-    Matplotlib escapes all text in the element except the title, which must be a text of this program.
+    Matplotlib escapes all text except the title, which must therefore be a constant of this program.
 
     Args:
         title: description for screen readers.

@@ -32,7 +32,7 @@ PUSH_SECONDS = 5
 MAX_LABELS = 100
 """Maximum number of labels whose mentions are counted over all runs."""
 _CORE_SECONDS_STAGES = (*schemas.PARTS, "idle")
-"""The stages of recognition, whose seconds are sums over all cores; those of other stages are wall-clock times."""
+"""The stages of recognition, whose seconds are summed over all cores; the other stages have wall-clock seconds."""
 _OVER_ALL = "over all runs of the output"
 
 
@@ -40,7 +40,7 @@ _OVER_ALL = "over all runs of the output"
 class Totals:
     """Sums over all runs of an output that have ended, without maintenance.
 
-    runs: status -> number of runs that ended with this status.
+    runs: status -> number of runs that ended with it.
     documents, sentences, rejects: numbers of processed documents, tagged sentences and rejected rows.
     mentions: label -> number of mentions that the runs found; at most MAX_LABELS labels.
     last_success: end of the latest run with the status done, in seconds since 1970; None if there is no such run.
@@ -56,7 +56,7 @@ class Totals:
 
 @dataclass
 class RunOutcome:
-    """The outcome of a run, as far as it is available when the run ends; after a failure, most of it may be missing.
+    """What is known about a run when it ends; after a failure, most of it may be missing.
 
     output: path or schema of the run's tables, without secrets.
     exit_code: 0, or the exit code of the run's error.
@@ -78,11 +78,11 @@ class RunOutcome:
 
 @contextmanager
 def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunOutcome]:
-    """Write the metrics of a run when the `with` block ends, whether the run in it succeeds or fails.
+    """Write the metrics of the run inside the `with` block when it ends, whether it succeeds or fails.
 
-    The value of the `with` statement is an object in which the caller collects the outcome of the run. Metrics are written
-    to metrics.textfile and metrics.pushgateway, or nowhere if neither is set. If writing fails, the failure is reported in
-    the log and on stderr, and the run does not fail.
+    The value of the `with` statement is an object to which the caller adds the outcome of the run. Metrics are written to
+    metrics.textfile and metrics.pushgateway, if they are set. If writing fails, this is reported in the log and on stderr,
+    and the run does not fail.
 
     Args:
         enabled: false for dry runs, which write no metrics.
@@ -90,8 +90,8 @@ def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunO
     Raises:
         SettingsError: a setting asks for metrics, but Prometheus' library is not installed; raised before the run begins.
     """
-    place = secret_masking.mask_address(settings.output.path or settings.output.schema_ or "")
-    run_outcome = RunOutcome(place, datetime.now(timezone.utc))
+    output = secret_masking.mask_address(settings.output.path or settings.output.schema_ or "")
+    run_outcome = RunOutcome(output, datetime.now(timezone.utc))
     enabled = enabled and bool(settings.metrics.textfile or settings.metrics.pushgateway)
     if enabled:
         requirements.require_extra("metrics", "metrics")
@@ -123,13 +123,13 @@ def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool)
         log.exception("the totals of the runs could not be read for the metrics")
     registry = build_metrics(run_outcome)
     for setting, write in (("textfile", write_textfile), ("pushgateway", push)):
-        place = getattr(settings.metrics, setting)
+        target = getattr(settings.metrics, setting)
         try:
-            if place:
-                write(registry, place, run_outcome)
+            if target:
+                write(registry, target, run_outcome)
         except Exception as error:
             log.exception("metrics could not be written")
-            where, why = secret_masking.mask_address(place), type(error).__name__
+            where, why = secret_masking.mask_address(target), type(error).__name__
             message = f"metrics.{setting}: the metrics could not be written to {where}: {why}. This does not affect the run."
             open_console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
 
@@ -137,8 +137,8 @@ def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool)
 def read_totals(tables: Tables) -> Totals | None:
     """Return the sums over all runs in the `runs` table that have ended; None if the table does not exist.
 
-    Running runs and maintenance are left out. If there are more than MAX_LABELS labels, the mentions of an arbitrary
-    MAX_LABELS of them are counted. This takes two Spark queries.
+    Maintenance is left out. If there are more than MAX_LABELS labels, only the mentions of MAX_LABELS arbitrary labels are
+    counted. This takes two Spark queries.
     """
     from pyspark.sql import functions as F  # noqa: PLC0415  # imports Spark, which --help does not need
 
@@ -170,7 +170,7 @@ def read_totals(tables: Tables) -> Totals | None:
 def build_metrics(run_outcome: RunOutcome) -> _Metrics:
     """Return the metrics of a run, as a collector for prometheus_client.
 
-    Metrics whose values are missing in the outcome are left out. Counters are sums over all runs of the output.
+    Metrics without a value in the outcome are left out. Counters are sums over all runs of the output.
     """
     metrics = _Metrics(run_outcome.output)
     published = run_outcome.summary is not None
@@ -230,7 +230,7 @@ class _Metrics:
     """
 
     def __init__(self, output: str) -> None:
-        """Create an empty collector; `output` is the value of the label `output` of each metric that is added later."""
+        """Create an empty collector; every metric will have the label `output` with this value."""
         self._output = output
         self._families: list[Metric] = []
 
@@ -239,7 +239,7 @@ class _Metrics:
         return self._families
 
     def gauge(self, name: str, help_: str, value: float) -> None:
-        """Add a metric of the type gauge with one value, and no label but `output`; arguments as for `add`."""
+        """Add a gauge with one value, and with `output` as its only label; the arguments are those of `add`."""
         self.add("Gauge", name, help_, {"": value})
 
     def add(self, kind: str, name: str, help_: str, values: Mapping[str, float], label: str = "") -> None:
@@ -249,8 +249,8 @@ class _Metrics:
             kind: Gauge or Counter.
             name: the metric's name without the prefix `entitymill_`.
             help_: description of the metric, without a period.
-            values: value of the other label -> value of the metric; if `label` is empty, a dict with one value and any key.
-            label: name of the label that the metric has in addition to `output`; empty for none.
+            values: value of `label` -> value of the metric; if `label` is empty, a dict with one value and any key.
+            label: name of a second label, in addition to `output`; empty for none.
         """
         from prometheus_client import core  # noqa: PLC0415  # installed only with the extra
 
@@ -264,7 +264,7 @@ class _Metrics:
 def write_textfile(registry: Any, path: str, _: RunOutcome) -> None:
     """Write the metrics to a file, atomically, so that node_exporter never reads an incomplete file.
 
-    The unnamed argument is not used; it gives this function the same arguments as `push`.
+    The argument `_` is not used: this function has the same arguments as `push`.
     """
     from prometheus_client import generate_latest  # noqa: PLC0415  # installed only with the extra
 
@@ -274,7 +274,7 @@ def write_textfile(registry: Any, path: str, _: RunOutcome) -> None:
 def push(registry: Any, address: str, run_outcome: RunOutcome) -> None:
     """Send the metrics to a Pushgateway, as the group of this output.
 
-    They replace all metrics of the group. But after a failed run, metrics that its outcome lacks keep their old values.
+    They replace all metrics of the group; after a failed run, only those that its outcome has.
 
     Args:
         registry: the result of `build_metrics`.

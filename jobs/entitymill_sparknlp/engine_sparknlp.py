@@ -39,9 +39,8 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
     session.
 
     Returns:
-        A tuple: the model's name; a dictionary with the model's part of what the fingerprint is computed from (the digest of
-        everything but the text that decides a document's result); and a function that recognizes the documents of a
-        DataFrame.
+        A tuple: the model's name; what the model contributes to the fingerprint (the digest of everything but the text that
+        decides a document's result), as name -> value; and a function that recognizes the documents of a DataFrame.
 
     Raises:
         ModelError: a model is missing, damaged or of the wrong kind, or cannot run in this session.
@@ -50,21 +49,21 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
 
     recognition = settings.recognition
     saved = pipeline_stages.inspect_model(spark, recognition.sparknlp_model or "")
-    # Whether OpenVINO's Java classes are on the class path, and whether they are this product's own binding.
+    # Whether OpenVINO's Java classes are on the class path, and whether they come from this product's own Java binding.
     has_classes, is_own_binding = (session.has_class(spark, f"org.intel.openvino.{name}") for name in ("Core", "OpenvinoC"))
     pipeline_stages.check_runnable(saved, recognition.precision, has_classes=has_classes, is_own_binding=is_own_binding)
     pipeline_stages.configure_openvino(spark, recognition.precision)
-    classifier = saved.kind != "PipelineModel"
+    is_classifier = saved.kind != "PipelineModel"
     detector = settings.detector, settings.detector_model
-    pipeline = pipeline_stages.load_pipeline(saved, pipeline_stages.build_stages(spark, *detector) if classifier else [])
-    own = (
+    pipeline = pipeline_stages.load_pipeline(saved, pipeline_stages.build_stages(spark, *detector) if is_classifier else [])
+    digest = (
         None
         if saved.pretrained
         else storage.hash_files(spark, (path for path, *_ in storage.list_files(spark, saved.address)))
     )
     parts = {
-        "detector": pipeline_stages.identify_detector(spark, *detector) if classifier else "the pipeline's",
-        "model": own or saved.address,
+        "detector": pipeline_stages.identify_detector(spark, *detector) if is_classifier else "the pipeline's",
+        "model": digest or saved.address,
         "engine": recognition.engine,
         "precision": recognition.precision if is_own_binding or saved.engine != "openvino" else "as jsl-openvino chooses",
     }
@@ -86,7 +85,7 @@ def recognize(
         pipeline: the stages that tag the documents.
         trim: whether to remove possessive endings and stray punctuation from mentions.
         annotations: whether to also return the columns `ner` and `ner_chunk`.
-        consistent_labels: whether to give all mentions with the same spelling in a document the same label.
+        consistent_labels: whether all mentions with the same spelling in a document get the same label.
 
     Returns:
         One row per document, with the columns of schemas.RECOGNIZED, passthrough if the rows have this column, and the
@@ -114,7 +113,7 @@ def recognize(
 
 @dataclass(frozen=True)
 class _MentionBuilder:
-    """A function for executors that builds mentions from Spark NLP's tags (one tag per token), one batch at a time."""
+    """Function for executors that builds mentions from the tags of Spark NLP's tokens, one batch at a time."""
 
     trim: bool
     annotations: bool
@@ -138,34 +137,34 @@ class _MentionBuilder:
 def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
     """Return the sentences and tokens that Spark NLP found in a batch; empty tokens are left out.
 
-    Spark NLP's offsets count UTF-16 units in the document, with inclusive ends. The returned offsets count UTF-16 units in
-    the concatenated texts of the batch, with exclusive ends.
+    Spark NLP's offsets count UTF-16 code units in the document, with inclusive ends. The returned offsets count UTF-16 code
+    units in the concatenated texts of the batch, with exclusive ends.
     """
-    begin = _convert_to_places(batch, "token_begin", texts)
-    end = _convert_to_places(batch, "token_end", texts, 1)
+    begin = _convert_to_batch_offsets(batch, "token_begin", texts)
+    end = _convert_to_batch_offsets(batch, "token_end", texts, 1)
     # The rule-based detector returns wrong offsets for some texts (docs/migration.md), which must not affect other texts.
-    sentences = np.sort(_convert_to_places(batch, "sentence_begin", texts))
+    sentences = np.sort(_convert_to_batch_offsets(batch, "sentence_begin", texts))
     order = np.argsort(begin, kind="stable")
     order = order[end[order] > begin[order]]
     begin, end = begin[order], end[order]
     return tokens.group_by_sentence(texts, begin, end, np.searchsorted(sentences, begin, side="right"))
 
 
-def _convert_to_places(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:
-    """Convert offsets in documents to places, which are offsets in the concatenated texts of the batch.
+def _convert_to_batch_offsets(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:
+    """Convert offsets in each document to offsets in the concatenated texts of the batch; return them in one array.
 
-    The places of all documents are in one array. An offset outside its document becomes the document's begin or end.
+    An offset outside its document becomes the document's begin or end.
 
     Args:
         batch: the batch, with one row per document.
         column: name of a column with a list of offsets per document.
         texts: the texts of the batch.
-        add: the number to add to each offset.
+        add: number to add to each offset: 1 to make inclusive ends exclusive.
     """
     values = batch.column(column)
     counts = np.diff(values.offsets.to_numpy())
-    places = values.flatten().to_numpy().astype(np.int64) + add + np.repeat(texts.edges[:-1], counts)
-    return np.clip(places, np.repeat(texts.edges[:-1], counts), np.repeat(texts.edges[1:], counts))
+    converted = values.flatten().to_numpy().astype(np.int64) + add + np.repeat(texts.edges[:-1], counts)
+    return np.clip(converted, np.repeat(texts.edges[:-1], counts), np.repeat(texts.edges[1:], counts))
 
 
 def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[Tags, list[str]]:
@@ -182,20 +181,20 @@ def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[
     """
     results = batch.column("ner_result").flatten().dictionary_encode()
     labels = results.dictionary.to_pylist()
-    strange = [label for label in labels if not re.fullmatch(r"O|[BI]-.+", label, re.DOTALL)]
-    if strange:
+    invalid = [label for label in labels if not re.fullmatch(r"O|[BI]-.+", label, re.DOTALL)]
+    if invalid:
         raise ModelError(
-            f"recognition.sparknlp_model: the model's tag {bundle.shorten_label(strange[0])} is neither O nor an IOB2 tag "
-            "such as B-PER."
+            f"recognition.sparknlp_model: the model's tag {bundle.shorten_label(invalid[0])} is neither O nor an IOB2 tag "
+            "such as B-PER: name a model with IOB2 tags."
         )
     for label in labels:
         fault = None if label == "O" else bundle.find_label_fault(label[2:])
         if fault is not None:
             raise ModelError(
                 f"recognition.sparknlp_model: the model's label '{bundle.shorten_label(label[2:])}' {fault}, so it cannot "
-                "name a directory of the table entities: train or save the model with another name for it."
+                "be the name of a directory of the table entities: rename the label, and train or save the model again."
             )
-    begins = _convert_to_places(batch, "ner_begin", texts)
+    begins = _convert_to_batch_offsets(batch, "ner_begin", texts)
     tagged = np.searchsorted(segments.token_begin, begins)
     has_token = tagged < len(segments.token_begin)
     has_token[has_token] = segments.token_begin[tagged[has_token]] == begins[has_token]

@@ -26,18 +26,18 @@ from entitymill.workers import engine_openvino
 from entitymill_sparknlp import saved_model_check
 
 _LIBRARY, _PROPERTIES = "entitymill.openvino.library", "entitymill.openvino.properties"
-"""Keys of the settings for the Java binding: the directory of OpenVINO's library, and the properties of models."""
+"""Keys of the Java binding's settings: the directory of OpenVINO's library, and the properties with which models run."""
 _DYNAMIC_GROUP = 128
 """The group size for dynamic quantization in OpenVINO (see `precision_properties`)."""
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A Spark NLP model that is not loaded yet; a saved one was checked, a pretrained:NAME/LANGUAGE was not.
+    """A Spark NLP model that is not loaded yet. A saved model was checked; a pretrained:NAME/LANGUAGE was not.
 
     address: URI or path of the model's directory, or pretrained:NAME/LANGUAGE.
     kind: the name of the model's class, without its package.
-    engine: the engine that runs the network: openvino, onnx or tensorflow; unknown before the model is downloaded.
+    engine: what runs the network: openvino, onnx or tensorflow; unknown before the model is downloaded.
     """
 
     address: str
@@ -56,15 +56,15 @@ class SavedModel:
 
 
 def inspect_model(spark: SparkSession, address: str) -> SavedModel:
-    """Check that no file of a saved model could run foreign code, and return a SavedModel with its class and engine.
+    """Check that no file of a saved model could run its own code, and return a SavedModel with its class and engine.
 
-    A model pretrained:NAME/LANGUAGE is neither downloaded nor checked; its class is assumed to be the DistilBERT one.
+    A model pretrained:NAME/LANGUAGE is neither downloaded nor checked; it is assumed to be a DistilBERT classifier.
 
     Args:
         address: URI or path of the model's directory, or pretrained:NAME/LANGUAGE.
 
     Raises:
-        ModelError: the model is missing or damaged, could run foreign code, or is neither a token classifier nor a pipeline.
+        ModelError: the model is missing or damaged, could run its own code, or is neither a token classifier nor a pipeline.
     """
     setting = f"recognition.sparknlp_model: {address}"
     if address.startswith("pretrained:"):
@@ -75,7 +75,7 @@ def inspect_model(spark: SparkSession, address: str) -> SavedModel:
         if not storage.exists(spark, address):
             raise ModelError(f"{setting} does not exist; name a saved Spark NLP model.")
         if address.endswith(".zip"):
-            hint = "unpack the zip first, to where every executor can read it"
+            hint = "unpack the zip first, to a directory that every executor can read"
             raise ModelError(f"{setting} is not a saved Spark NLP model: {hint}.")
         kind = str(saved_model_check.check_model_files(spark, address, "recognition.sparknlp_model").get("class"))
         files = [path for path, _, _ in storage.list_files(spark, address)]
@@ -83,17 +83,19 @@ def inspect_model(spark: SparkSession, address: str) -> SavedModel:
         raise ModelError(f"{setting} cannot be read: {error}.") from error
     classifier = saved_model_check.CLASSIFIER.fullmatch(kind)
     if kind != saved_model_check.PIPELINE and not classifier:
-        raise ModelError(f"{setting} is a {kind.rpartition('.')[2]}, neither a token classifier nor a PipelineModel.")
+        raise ModelError(
+            f"{setting} is a {kind.rpartition('.')[2]}, neither a token classifier nor a PipelineModel; name another model."
+        )
     engines = {match[1] for path in files if (match := re.search(r"_classification_(openvino|onnx)$", path))}
     return SavedModel(address, classifier[1] if classifier else "PipelineModel", engines.pop() if engines else "tensorflow")
 
 
 def check_runnable(model: SavedModel, precision: Precision, *, has_classes: bool, is_own_binding: bool) -> None:
-    """Raise ModelError for a model that cannot run, before it is loaded.
+    """Check, before a model is loaded, that this session can run it in the requested precision.
 
     Args:
         has_classes: whether the classes org.intel.openvino are on the class path.
-        is_own_binding: whether these classes are this product's own binding, which can set the precision.
+        is_own_binding: whether they come from this product's own Java binding, which can set the precision.
 
     Raises:
         ModelError: the classes are missing, or the engine cannot run the model in this precision.
@@ -119,11 +121,11 @@ def check_runnable(model: SavedModel, precision: Precision, *, has_classes: bool
 def configure_openvino(spark: SparkSession, precision: Precision) -> None:
     """Tell the Java binding of OpenVINO, on the driver and in every task, where its library is and how to run models.
 
-    The binding reads these settings from the local properties of a Spark job, and on the driver from system properties
+    The binding reads its settings from the local properties of a Spark job, and on the driver from system properties
     (`jars/sparknlp/src`).
     """
     context = spark.sparkContext
-    system: Any = context._jvm
+    jvm: Any = context._jvm
     library = Path(ov.__file__).parent / "libs"
     local = (context.master or "").startswith("local")
     cores = context.defaultParallelism if local else int(context.getConf().get("spark.executor.cores", "0") or 0)
@@ -137,7 +139,7 @@ def configure_openvino(spark: SparkSession, precision: Precision) -> None:
     text = ";".join(f"{key}={value}" for key, value in properties.items())
     for key, value in ((_LIBRARY, str(library)), (_PROPERTIES, text)):
         context.setLocalProperty(key, value)
-        system.java.lang.System.setProperty(key, value)
+        jvm.java.lang.System.setProperty(key, value)
 
 
 def load_pipeline(model: SavedModel, earlier_stages: Sequence[Any]) -> Pipeline:
@@ -145,8 +147,8 @@ def load_pipeline(model: SavedModel, earlier_stages: Sequence[Any]) -> Pipeline:
 
     Args:
         model: a checked model.
-        earlier_stages: the stages document assembler, sentence detector and tokenizer for a classifier that was saved
-            without them; not used if the model is a saved pipeline.
+        earlier_stages: document assembler, sentence detector and tokenizer, to run before a classifier; ignored if the model
+            is a pipeline, which has its own.
 
     Raises:
         ModelError: the model is damaged, or cannot be downloaded.
@@ -155,8 +157,8 @@ def load_pipeline(model: SavedModel, earlier_stages: Sequence[Any]) -> Pipeline:
         if model.kind == "PipelineModel":
             return Pipeline.from_stages(ml.PipelineModel.load(model.address).stages, model.address)
         kind = getattr(annotator, model.kind)
-        named = PRETRAINED.fullmatch(model.address)
-        classifier = kind.pretrained(named[1], named[2]) if named else kind.load(model.address)
+        pretrained = PRETRAINED.fullmatch(model.address)
+        classifier = kind.pretrained(pretrained[1], pretrained[2]) if pretrained else kind.load(model.address)
     except (Py4JJavaError, TypeError, AttributeError) as error:
         raise ModelError(_describe_loading_error(model, error)) from error
     columns = [stage.getOutputCol() for stage in earlier_stages]
@@ -171,7 +173,7 @@ def _describe_loading_error(model: SavedModel, error: Exception) -> str:
     if model.pretrained:
         return (
             f"recognition.sparknlp_model: {model.address} cannot be downloaded from the models hub ({reason}); if the "
-            "hub cannot be reached, name a saved model."
+            "hub cannot be reached, use a saved model."
         )
     return f"recognition.sparknlp_model: {model.address} cannot be loaded: {reason}"
 
@@ -181,7 +183,7 @@ class Pipeline:
     """The stages that tag a document, and the columns that the stages read and write.
 
     text: the column with the texts.
-    sentence, token, ner: the columns with the sentences, the tokens and the tags that the stages find.
+    sentence, token, ner: the columns to which the stages write sentences, tokens and tags.
     """
 
     stages: ml.PipelineModel
@@ -207,8 +209,8 @@ class Pipeline:
         if not classifiers or type(stages[0]).__name__ != "DocumentAssembler":
             kinds = ", ".join(type(stage).__name__ for stage in stages)
             raise ModelError(
-                f"recognition.sparknlp_model: {address} has the stages {kinds}; expected a DocumentAssembler first, and a "
-                "token classifier."
+                f"recognition.sparknlp_model: {address} has the stages {kinds}; expected a DocumentAssembler as the "
+                "first stage, and a token classifier."
             )
         last = stages[classifiers[0]]
         sentence, token = last.getInputCols()
@@ -222,7 +224,7 @@ def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
     Args:
         spark: the session.
         kind: kind of sentence detector.
-        model: address of the detector's model, for any kind but rules (see `load_detector`).
+        model: address of the detector's model; not used for the kind `rules`.
 
     Raises:
         ModelError: the detector's model is missing or is not a sentence detector.
@@ -239,31 +241,31 @@ def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
 def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetector | SentenceDetectorDLModel:
     """Load a sentence detector: the rules or, for any other kind, the SentenceDetectorDLModel at `model`.
 
-    A saved detector is checked first; a pretrained:NAME/LANGUAGE is downloaded from the models hub and not checked.
+    A saved detector is checked first; a pretrained:NAME/LANGUAGE is downloaded from the models hub unchecked.
 
     Raises:
         ModelError: the detector's model is missing or is not a sentence detector.
     """
     if kind == "rules":
         return SentenceDetector()
-    named = PRETRAINED.fullmatch(model)
+    pretrained = PRETRAINED.fullmatch(model)
     try:
-        if named:
-            return SentenceDetectorDLModel.pretrained(named[1], named[2])
+        if pretrained:
+            return SentenceDetectorDLModel.pretrained(pretrained[1], pretrained[2])
         address = storage.prefer_local_file(model)
         if not storage.exists(spark, address):
             raise ModelError(f"segmentation.model: {model} does not exist; name a saved SentenceDetectorDLModel.")
         if re.search(r"\s", address):
             raise ModelError(
-                f"segmentation.model: {model} cannot be read, because Spark NLP reads nothing below a directory with a "
-                "blank in its name: move it to a path without blanks."
+                f"segmentation.model: {model} cannot be read, because Spark NLP reads no path that contains a space: "
+                "move it to a path without spaces."
             )
         found = str(saved_model_check.check_model_files(spark, address, "segmentation.model").get("class"))
         if found != saved_model_check.DETECTOR:
             raise ModelError(f"segmentation.model: {model} is a {found.rpartition('.')[2]}, not a SentenceDetectorDLModel.")
         return SentenceDetectorDLModel.load(address)
     except (Py4JJavaError, OSError, TypeError) as error:
-        what = "cannot be downloaded; name a saved one" if named else "is not a saved SentenceDetectorDLModel"
+        what = "cannot be downloaded; use a saved model" if pretrained else "is not a saved SentenceDetectorDLModel"
         raise ModelError(f"segmentation.model: {model} {what}.") from error
 
 

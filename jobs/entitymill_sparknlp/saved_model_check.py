@@ -38,8 +38,8 @@ STAGES = (
     "com.johnsnowlabs.nlp.annotators.sbd.pragmatic.SentenceDetector",
     DETECTOR,
 )
-"""The classes that the stages of a pipeline may have, besides token classifiers; others, such as SQLTransformer, can run
-SQL or code."""
+"""The classes that the stages of a pipeline may have, besides token classifiers. Other classes, such as SQLTransformer, can
+run SQL or code."""
 _METADATA_FILE = re.compile(r"part-\d+")
 """Matches the name of a metadata file, but not part-00000.gz, which Spark would unpack."""
 _STAGE_ID = re.compile(r"\w[\w.-]*")
@@ -47,15 +47,15 @@ _COPY_AGAIN = "copy the model again from a source that you trust"
 
 
 def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[str, Any]:
-    """Check every file of a saved model, and the class of each stage if the model is a pipeline.
+    """Check every file of a saved model and, if the model is a pipeline, the class of each stage.
 
-    The caller must check that the class of the model itself may be loaded.
+    The class of the model itself is not checked: the caller must compare it with the classes that it expects.
 
     Returns:
         The model's metadata, parsed from JSON; the value of `class` is the name of the model's class.
 
     Raises:
-        ModelError: a file could run code that is not part of Spark NLP, or is damaged.
+        ModelError: a file is damaged, or could run code that is not part of Spark NLP.
         OSError: the model cannot be listed or read.
     """
     saved: dict[str, dict[str, Any]] = {}
@@ -63,20 +63,20 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
     if not any(str(file.parent) == sparknlp_saved.METADATA for file, _ in files):
         raise ModelError(f"{setting}: {address} is not a saved Spark NLP model: it has no metadata.")
     with tempfile.TemporaryDirectory() as scratch:
-        for file, place in files:
-            copy = _fetch(spark, place, Path(scratch) / "copy")
+        for file, uri in files:
+            copy = _fetch_file(spark, uri, Path(scratch) / "copy")
             if sparknlp_saved.METADATA in file.parts[:-1]:
                 is_first = file.parent.name == sparknlp_saved.METADATA and str(file.parent.parent) not in saved
                 if not is_first or not _METADATA_FILE.fullmatch(file.name):
                     raise ModelError(
-                        f"{setting}: {file.parent} of {address} must contain only one file, part-00000, but also or instead "
-                        f"contains {file.name}, which Spark might read: {_COPY_AGAIN}."
+                        f"{setting}: {file.parent} of {address} must contain only the file part-00000, but contains "
+                        f"{file.name}, which Spark might read: {_COPY_AGAIN}."
                     )
-                saved[str(file.parent.parent)] = _parse_metadata(copy, f"{setting}: {place}")
+                saved[str(file.parent.parent)] = _parse_metadata(copy, f"{setting}: {uri}")
             elif sparknlp_saved.FIELDS in file.parts:
-                sparknlp_field_files.check_field(read_bytes(copy), f"{setting}: {place}")
+                sparknlp_field_files.check_field(read_bytes(copy), f"{setting}: {uri}")
             elif zipfile.is_zipfile(copy):
-                sparknlp_saved.unpack(copy, None, f"{setting}: {place}", sparknlp_saved.Budget.for_archive(copy))
+                sparknlp_saved.unpack(copy, None, f"{setting}: {uri}", sparknlp_saved.Budget.for_archive(copy))
     for directory, metadata in saved.items():
         _check_class(metadata, directory, f"{setting}: {address}")
     return saved["."]
@@ -90,12 +90,12 @@ def _list_visible_files(spark: SparkSession, address: str, setting: str) -> Iter
         OSError: the model cannot be listed.
     """
     top = storage.qualify(spark, address).rstrip("/")
-    for place, *_ in storage.list_files(spark, address):
-        if not place.startswith(f"{top}/"):
-            raise ModelError(f"{setting}: {place} is not in {address}: name the model's own directory.")
-        file = PurePosixPath(place.removeprefix(f"{top}/"))
+    for uri, *_ in storage.list_files(spark, address):
+        if not uri.startswith(f"{top}/"):
+            raise ModelError(f"{setting}: {uri} is not in {address}: name the model's own directory.")
+        file = PurePosixPath(uri.removeprefix(f"{top}/"))
         if file.name[0] not in "._":
-            yield file, place
+            yield file, uri
     # storage.list_files leaves out all *.crc files, but Spark ignores only files whose names begin with a dot.
     for directory, _, names in os.walk(top.removeprefix("file:"), followlinks=True) if top.startswith("file:") else ():
         for name in names:
@@ -103,12 +103,12 @@ def _list_visible_files(spark: SparkSession, address: str, setting: str) -> Iter
                 raise ModelError(f"{setting}: {directory}/{name} does not belong to a saved model: {_COPY_AGAIN}.")
 
 
-def _fetch(spark: SparkSession, place: str, copy: Path) -> Path:
-    """Return the path of a local file, or copy a remote file to `copy` and return that path."""
-    local = Path(place.removeprefix("file:"))
-    if place.startswith("file:") and local.is_file():
+def _fetch_file(spark: SparkSession, uri: str, copy: Path) -> Path:
+    """Return the path of a local file; for a remote file, copy it to `copy` and return that path."""
+    local = Path(uri.removeprefix("file:"))
+    if uri.startswith("file:") and local.is_file():
         return local
-    storage.fetch(spark, place, copy)
+    storage.fetch(spark, uri, copy)
     return copy
 
 
@@ -118,9 +118,9 @@ def _parse_metadata(file: Path, where: str) -> dict[str, Any]:
     try:
         found = None if re.search(r"[\r\n]", line) else json.loads(line, object_pairs_hook=_reject_duplicate_keys)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{where} is not JSON: copy the model again.") from error
+        raise ModelError(f"{where} is not JSON: {_COPY_AGAIN}.") from error
     if not isinstance(found, dict):
-        raise ModelError(f"{where} is not one line with a JSON object: copy the model again.")
+        raise ModelError(f"{where} is not one line with a JSON object: {_COPY_AGAIN}.")
     return found
 
 
@@ -133,18 +133,17 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
-    """Check that Spark may instantiate the class that a directory's metadata names.
+    """Check that a stage has an allowed class, or that a pipeline lists its stages and has none written in Python.
 
-    The class of the model itself is not checked.
+    Any other model is not checked here, only its stages.
 
     Args:
         metadata: the content of the metadata.
-        directory: path inside the model: "." for the model itself, which may be a pipeline, otherwise a stage.
+        directory: path inside the model: "." for the model itself, otherwise a stage.
         where: the setting and the address of the model, for messages.
 
     Raises:
-        ModelError: a stage's class is neither in STAGES nor a token classifier; or the model is a pipeline that would import
-            Python modules, or whose metadata does not list its stages.
+        ModelError: the check fails.
     """
     kind = str(metadata.get("class"))
     if kind == PIPELINE and directory == ".":
@@ -166,7 +165,7 @@ def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
 def imports_python(metadata: dict[str, Any]) -> bool:
     """Return whether PySpark would import Python modules that the metadata of a pipeline names.
 
-    (Source: PipelineModelReader in pyspark.ml.pipeline.)
+    Source: PipelineModelReader in pyspark.ml.pipeline.
     """
     chosen = metadata.get("paramMap")
     return not isinstance(chosen, dict) or chosen.get("language", "Scala") != "Scala"

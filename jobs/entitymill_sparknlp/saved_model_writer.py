@@ -39,7 +39,7 @@ def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = F
         directory: the directory of a checked bundle.
         into: an empty directory for the saved model.
         keep_calibration: whether to keep the calibration of activations, if the bundle has one. With it, Spark NLP quantizes
-            activations even in precision f32, and so finds different entities than this program finds in f32.
+            activations even in precision f32, and so its entities differ from those that this program finds in f32.
 
     Raises:
         ModelError: the bundle's vocabulary is not WordPiece or lacks a special piece, so Spark NLP's class cannot use it.
@@ -75,7 +75,7 @@ def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = F
 
 
 def _write_uncalibrated(files: dict[str, Path], into: Path, where: str) -> dict[str, Path]:
-    """Write a copy of the network, whose activations are not quantized, to `into`; return name -> path of its two files."""
+    """Write a copy of the network without quantized activations to `into`; return name -> path of its two files."""
     model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
     network.remove_activation_quantization(model)
     ov.save_model(model, into / bundle.NETWORK, compress_to_fp16=False)
@@ -90,7 +90,7 @@ def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[
         kind = model.get("type") if isinstance(model, dict) else None
         if kind != "WordPiece":
             raise ModelError(
-                f"{manifest.name} has a {kind} vocabulary, but {CLASS} of Spark NLP needs WordPiece, as BERT has."
+                f"{manifest.name} has a {kind} vocabulary, but {CLASS} of Spark NLP needs WordPiece, like BERT's."
             )
     vocabulary: dict[str, int] = read_tokenizer(files, manifest).get_vocab()
     missing = [piece for piece in BERT_PIECES if piece not in vocabulary]
@@ -109,7 +109,7 @@ def _write_field(into: Path, name: str, pairs: list[tuple[str, int]]) -> None:
 
 
 def _write_part(directory: Path, content: bytes) -> None:
-    """Write a directory with one part file and the file _SUCCESS, as a Spark job does."""
+    """Write a directory with one part file and an empty file _SUCCESS, as a Spark job does."""
     directory.mkdir(parents=True)
     (directory / "part-00000").write_bytes(content)
     (directory / "_SUCCESS").touch()

@@ -20,7 +20,7 @@ from entitymill.recognition.tagger.encoding import BERT_PIECES, WordCache, find_
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Rows, find_truncated_sentences
 
 MAX_WORD = 200
-"""Maximum length of a word in UTF-16 units; a longer word becomes [UNK]."""
+"""Maximum length of a word in UTF-16 code units; a longer word becomes [UNK]."""
 _TRIMMED = "".join(map(chr, range(0x21)))  # what java.lang.String.trim removes
 _WHITE = frozenset(" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f")
 _NOT_WHITE = frozenset("\u00a0\u2007\u202f")  # not white space for java.lang.Character.isWhitespace
@@ -49,8 +49,8 @@ class SparkNlpRows(WordCache):
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
         """Return one row for each sentence (see `RowMaker.make_rows`); a sentence without pieces has no row.
 
-        A row is truncated to `max_length` pieces, and later tokens have no tag, except one that begins with the first piece
-        that does not fit.
+        A row is truncated to `max_length` pieces. Tokens after that get no tag, except a token that begins with the first
+        piece that does not fit.
         """
         pieces, piece_starts = self._encode_tokens(tokens)
         ids, offsets = pieces[:, 0], pieces[:, 1]
@@ -76,7 +76,7 @@ class SparkNlpRows(WordCache):
         )
 
     def _encode(self, words: list[str]) -> list[list[tuple[int, int]]]:
-        """Return, for each word, the list of its pieces, each as (id, begin in the token in UTF-16 units)."""
+        """Return, for each word, the list of its pieces, each as (id, begin in the token in UTF-16 code units)."""
         first = ("" if word == " " else extract_first_word(word, lowercase=self._lowercase) for word in words)
         return [split_word(word, self._vocabulary, self._unknown) if word else [] for word in first]
 
@@ -90,13 +90,13 @@ def _match_tokens(
     """Find, for each piece, the token of the same sentence that begins at the same offset.
 
     Spark NLP matches pieces to tokens only by offset. Normalization can make a word longer than its token, so an inner
-    piece of one token may begin where another token begins, and determine the tag of that other token.
+    piece of one token may begin where another token begins, and then determines the tag of that other token.
 
     Args:
         piece_sentences: index of each piece's sentence, shape [pieces].
-        piece_begins: where each piece begins in the document, in UTF-16 units, shape [pieces].
+        piece_begins: where each piece begins in the document, in UTF-16 code units, shape [pieces].
         token_sentences: index of each token's sentence, shape [tokens].
-        token_begins: where each token begins in the document, in UTF-16 units, shape [tokens].
+        token_begins: where each token begins in the document, in UTF-16 code units, shape [tokens].
 
     Returns:
         Two arrays of shape [pieces]: the index of each piece's token (arbitrary if the piece has no token), and whether the
@@ -131,10 +131,10 @@ def extract_first_word(token: str, *, lowercase: bool) -> str:
 
 
 def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tuple[int, int]]:
-    """Split a word into pieces, longest match first; return a list of pieces, each as (id, begin in UTF-16 units).
+    """Split a word into pieces, longest match first; return a list of pieces, each as (id, begin in UTF-16 code units).
 
-    If no piece matches a part of the word, or the word is longer than MAX_WORD, the whole word is one piece [UNK], whose id
-    is `unknown`.
+    If no piece matches some part of the word, or the word is longer than MAX_WORD, the whole word becomes one piece [UNK],
+    whose id is `unknown`.
     """
     if utf16_length(word) > MAX_WORD:
         return [(unknown, 0)]
@@ -154,7 +154,7 @@ def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tupl
 
 
 def _normalize(text: str, *, lowercase: bool) -> str:
-    """Return a text without accents and control characters, lowercased on request, as Spark NLP's BasicTokenizer does."""
+    """Remove accents and control characters from a text, and lowercase it on request, as Spark NLP's BasicTokenizer does."""
     plain = _COMBINING.sub("", unicodedata.normalize("NFD", text.strip(_TRIMMED)))
     kept = "".join(character for character in plain if not _is_dropped(character))
     return kept.lower() if lowercase else kept
@@ -168,7 +168,7 @@ def _is_java_whitespace(character: str) -> bool:
 
 
 def _is_dropped(character: str) -> bool:
-    """Return whether a character is removed from words and separates them: a control character, NUL or U+FFFD."""
+    """Return whether a character separates words and is removed from the text: a control character, NUL or U+FFFD."""
     control = character not in "\t\n\r" and (ord(character) <= 0x1F or 0x7F <= ord(character) <= 0x9F)
     return control or character in "\0\ufffd"
 
@@ -180,6 +180,6 @@ def _is_own_word(character: str) -> bool:
 
 def _is_punctuation(character: str) -> bool:
     """Return whether Spark NLP treats a character as punctuation, which includes ASCII symbols such as $ and +."""
-    # Spark NLP examines UTF-16 units: those of a character above U+FFFF are surrogates, which are not punctuation.
+    # Spark NLP examines UTF-16 code units: those of a character above U+FFFF are surrogates, which are not punctuation.
     named = ord(character) <= 0xFFFF and "PUNCTUATION" in unicodedata.name(character, "")
     return character in _ASCII_PUNCTUATION or named

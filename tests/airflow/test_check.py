@@ -28,7 +28,7 @@ RUN = {
 def test_mentions_and_refused_rows_are_counted(tmp_path: Path, kind: str, condition: str | None, found: int) -> None:
     """Of a slice or of all; also where `entities` carries a column of a name that `documents` has."""
     settings = {"output": {"replace_slice": condition is not None}, "source": {"where": condition}}
-    mine = check.slice_digest(SLICE)
+    mine = check.compute_slice_digest(SLICE)
     mentions = [{"doc_id": key, "mention_id": key, "run_id": "r", "slice": "x", "label": "PER"} for key in ("a", "b", "b")]
     written = {
         "runs": [{**RUN, "settings": json.dumps(settings)}],
@@ -65,8 +65,8 @@ def test_a_bad_report_is_judged_bad() -> None:
 
 
 def test_maintenance_is_no_run_about_anything() -> None:
-    assert not check._covers({"settings": None}, None)
-    assert not check._covers({"settings": None}, "day = '2026-11-26'")
+    assert not check._covers_rows({"settings": None}, None)
+    assert not check._covers_rows({"settings": None}, "day = '2026-11-26'")
 
 
 def test_the_report_link_is_a_page_of_airflow() -> None:

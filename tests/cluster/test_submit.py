@@ -106,7 +106,7 @@ def test_workers_see_nothing_of_the_driver(cluster: Cluster) -> None:
 def test_tables_are_maintained_on_the_cluster(cluster: Cluster) -> None:
     done = cluster.submit("two", 2, UNIT_ROWS, "maintain_tables.py --config conf/articles.yaml optimize")
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    assert "small files joined" in done.stdout
+    assert "small files compacted" in done.stdout
     assert len(found(cluster.read("two/entities"))) > UNIT_ROWS
 
 

@@ -55,7 +55,7 @@ def overheard(job: Job, capfd: pytest.CaptureFixture[str]) -> Main:
 @pytest.mark.parametrize(
     ("overrides", "code", "message"),
     [
-        (["source.path=/nowhere/at/all"], 3, r"source.path: nothing is at /nowhere/at/all."),
+        (["source.path=/nowhere/at/all"], 3, r"source.path: nothing is at /nowhere/at/all; check the path."),
         (["source.path=nosuchscheme://x/y"], 3, "source.path: nosuchscheme://x/y cannot be reached"),
         (["source.format=delta"], 3, "is not a Delta table. For plain Parquet files, set `source.format: parquet`"),
         (["source.format=table", "source.path=no.such_table"], 3, "source.path: there is no table no.such_table"),

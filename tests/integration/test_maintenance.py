@@ -142,7 +142,7 @@ def test_the_command_says_what_it_did_and_what_is_missing(small_files: Job, capf
     options = [item for option in small_files.options() for item in ("--set", option)]
     log = ["--set", f"log={small_files.directory}/run.log"]
     assert maintain_tables([*options, *log, "optimize"]) == 0
-    assert "small files joined" in capfd.readouterr().out
+    assert "small files compacted" in capfd.readouterr().out
     files = {name: count_files(small_files, name) for name in ("documents", "entities")}
     assert files == {"documents": 1, "entities": small_files.read("entities").select("label").distinct().count()}
     assert read_tables(small_files.output) == before

@@ -120,7 +120,7 @@ def test_nothing_that_a_run_writes_beside_its_tables_quotes_a_text(ran: tuple[Pa
     assert {file.suffix for file in written} >= {".log", ".json", ".html", ".prom", ".jsonl"}
     assert [file.name for file in written if SECRET in file.read_text()] == []
     logs = [(directory / "said" / f"{name}.log").read_text() for name in FAILING]
-    assert "ValueError in the process that tags, at line 15 of leaky_stub.py" in (directory / "said/stderr").read_text()
+    assert "ValueError in the tagging process, at line 15 of leaky_stub.py" in (directory / "said/stderr").read_text()
     classes = ("org.apache.spark", "pyspark.errors")
     assert all("extraction.py" in log and any(name in log for name in classes) for log in logs), "frames and classes"
 

@@ -296,7 +296,7 @@ def test_the_commands_say_what_they_did(filled: Job, capsys: pytest.CaptureFixtu
     assert "would erase 1 documents, 3 mentions, 0 rejects" in " ".join(capsys.readouterr().out.split())
     assert versions(filled) == before
     assert cli.main(["erase", *options]) == 2
-    assert "--ids, --ids-file: 0 ids are given" in " ".join(capsys.readouterr().err.split())
+    assert "--ids, --ids-file: got 0 ids; name 1 to" in " ".join(capsys.readouterr().err.split())
     missing = f"{filled.directory}/none"
     assert cli.main(["erase", *options, "--ids-file", missing]) == 2
     assert f"--ids-file: {missing} cannot be read" in " ".join(capsys.readouterr().err.split())

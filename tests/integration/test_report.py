@@ -260,7 +260,7 @@ def test_a_page_that_cannot_be_written_fails_no_run(output: Job) -> None:
     )
 
     said = " ".join(told.getvalue().split())
-    assert "The run was published, but not its page: report.path: /proc/page.html cannot be written" in said
+    assert "The run was published, but its page could not be written: report.path: /proc/page.html cannot be written" in said
     assert drift is not None, "it is looked at without a page, too"
     drift_module.check_drift(drift, chosen.report)
 

@@ -43,7 +43,7 @@ def test_a_step_ends_with_its_command(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("command", "options", "said", "code"),
     [
-        (extract, ["--set", "output.path={0}/out"], "source.path: nothing is at {0}/texts.", 3),
+        (extract, ["--set", "output.path={0}/out"], "source.path: nothing is at {0}/texts; check the path.", 3),
         (maintain, ["--set", "output.path={0}/out", "optimize"], "no entity tables at {0}/out", 1),
         (erase, ["--set", "output.path={0}/out", "--ids", "a"], "no entity tables at {0}/out", 1),
         (redact, ["--set", "output.path={0}/out", "--to", "{0}/redacted"], "no entity tables at {0}/out", 1),

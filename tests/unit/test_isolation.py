@@ -170,7 +170,7 @@ def test_windows_of_short_texts_with_much_beside_them_are_bounded(monkeypatch: p
 
 def test_a_python_error_is_raised_without_its_message_and_is_no_documents_fault(here: Here) -> None:
     """The message may quote a document."""
-    with pytest.raises(WorkerError, match=r"ZeroDivisionError in the process that tags, at line .* poison_stub") as raised:
+    with pytest.raises(WorkerError, match=r"ZeroDivisionError in the tagging process, at line .* poison_stub") as raised:
         run(here, [*GOOD, poison_stub.BUG])
     shown = "".join(traceback.format_exception(raised.value))
     assert 'poison_stub.py", line' in shown and "ZeroDivisionError: a bug" not in shown

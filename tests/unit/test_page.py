@@ -87,7 +87,7 @@ def test_a_change_beyond_its_bound_is_marked() -> None:
     latest = run(2, by_label={"PER": 950, "LOC": 50})
     text = rendered(run=latest, runs=(latest, run(1), run(0)))
     assert text.count("beyond its bound") == 2  # the shares of both labels; not the rate, nor the confidence
-    assert "differs from the 2 previous runs. Beyond their bounds: share of LOC, share of PER." in text
+    assert "differs from the 2 previous runs. Measures beyond their bounds: share of LOC, share of PER." in text
 
 
 def test_a_run_that_failed_since_is_said() -> None:

@@ -15,7 +15,7 @@ import pytest
 from entitymill.commands import evaluate, sample
 from entitymill.errors import SettingsError, SourceError
 from entitymill.tables.mention_sample import STRATEGIES, allocate_sample, choose_hash_limit
-from entitymill.terminal.review_file_reader import Judgement, Review, convert_from_utf16, read_review
+from entitymill.terminal.review_file_reader import Judgment, Review, convert_from_utf16, read_review
 from entitymill.terminal.review_file_writer import (
     Mention,
     Sentence,
@@ -136,15 +136,15 @@ def test_a_corrected_csv_file_is_read(tmp_path: Path) -> None:
     rows = ["label,confidence,correct,corrected_label"]
     rows += ["PER,0.9,yes,", "PER,0.8,NO,", "PER,0.7,,LOC", "LOC,0.6,1,LOC", "LOC,0.5,,", "LOC,0.4,0,"]
     review = read(tmp_path, "\ufeff" + "\n".join(rows))
-    assert review.judgements == [
-        Judgement("PER", 0.9, correct=True),
-        Judgement("PER", 0.8, correct=False),
-        Judgement("PER", 0.7, correct=False),
-        Judgement("LOC", 0.6, correct=True),
-        Judgement("LOC", 0.4, correct=False),
+    assert review.judgments == [
+        Judgment("PER", 0.9, correct=True),
+        Judgment("PER", 0.8, correct=False),
+        Judgment("PER", 0.7, correct=False),
+        Judgment("LOC", 0.6, correct=True),
+        Judgment("LOC", 0.4, correct=False),
     ]
     assert (review.unreviewed, review.annotated) == (1, None)
-    assert read(tmp_path, "\n".join(rows).replace(",", ";")).judgements == review.judgements
+    assert read(tmp_path, "\n".join(rows).replace(",", ";")).judgments == review.judgments
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_file_that_is_missing_or_no_text_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("utf16", [False, True])
 def test_a_label_studio_export_is_read_whatever_its_offsets_count(tmp_path: Path, utf16: bool) -> None:
     review = read(tmp_path, exported(("Angela Merkel", "PER"), ("Paris", "ORG"), ("flew", "MISC"), utf16=utf16))
-    assert review.judgements == [Judgement("PER", 0.75, correct=True)], "only drawn mentions are judged"
+    assert review.judgments == [Judgment("PER", 0.75, correct=True)], "only drawn mentions are judged"
     assert review.annotated == {"PER": 1, "ORG": 1, "MISC": 1}
     assert review.found == {"PER": 1}
     scores = score_review(review, 0.95)
@@ -192,7 +192,7 @@ def test_a_label_studio_export_is_read_whatever_its_offsets_count(tmp_path: Path
 
 def test_a_span_that_was_moved_is_wrong(tmp_path: Path) -> None:
     review = read(tmp_path, exported(("Angela", "PER")))
-    assert review.judgements == [Judgement("PER", 0.75, correct=False)]
+    assert review.judgments == [Judgment("PER", 0.75, correct=False)]
     assert (review.annotated, review.found) == ({"PER": 1}, {})
 
 
@@ -201,11 +201,11 @@ def test_skipped_tasks_are_not_reviewed(tmp_path: Path) -> None:
     [open_task] = exported()
     open_task["annotations"] = []
     review = read(tmp_path, [skipped, open_task, *exported(("Angela Merkel", "PER"))])
-    assert (len(review.judgements), review.unreviewed) == (1, 2)
+    assert (len(review.judgments), review.unreviewed) == (1, 2)
 
 
 def test_utf16_units_become_code_points() -> None:
-    assert [convert_from_utf16("a😀b", units) for units in range(6)] == [0, 1, 2, 2, 3, 3]
+    assert [convert_from_utf16("a😀b", offset) for offset in range(6)] == [0, 1, 2, 2, 3, 3]
 
 
 @pytest.mark.parametrize(
@@ -223,9 +223,9 @@ def test_wilson_intervals_are_those_of_the_literature(correct: int, reviewed: in
     assert compute_wilson_interval(correct, reviewed) == pytest.approx(interval, abs=6e-5)
 
 
-def judgements(text: str) -> list[Judgement]:
+def judgments(text: str) -> list[Judgment]:
     """From "0.9+ 0.8-": confidences of correct and wrong mentions."""
-    return [Judgement("PER", float(word[:-1]), correct=word[-1] == "+") for word in text.split()]
+    return [Judgment("PER", float(word[:-1]), correct=word[-1] == "+") for word in text.split()]
 
 
 @pytest.mark.parametrize(
@@ -244,13 +244,13 @@ def judgements(text: str) -> list[Judgement]:
 def test_the_smallest_sufficient_threshold_is_found(
     reviewed: str, wanted: float, found: tuple[float, float, int] | None
 ) -> None:
-    threshold = find_threshold(judgements(reviewed), wanted)
+    threshold = find_threshold(judgments(reviewed), wanted)
     shown = None if threshold is None else (threshold.min_confidence, threshold.precision, threshold.mentions)
     assert shown == found
 
 
 def test_labels_are_scored_apart_and_together() -> None:
-    review = Review([Judgement("PER", 0.9, correct=True), Judgement("LOC", 0.8, correct=False)])
+    review = Review([Judgment("PER", 0.9, correct=True), Judgment("LOC", 0.8, correct=False)])
     scores = score_review(review, 0.95)
     assert {label: (one.reviewed, one.correct, one.precision) for label, one in scores.items()} == {
         "LOC": (1, 0, 0.0),

@@ -30,7 +30,7 @@ FACTORY = "entitymill.commands.tagging_child:open_measured_tagger"
 CHARACTERS = 60_000
 """Maximum number of characters that each round recognizes; a round takes the bundled model about two seconds."""
 MILLION, DOCUMENT_CHARACTERS, HOUR = 1_000_000, 1_500, 3_600
-"""Number of documents for which core-hours and prices are computed, their length in characters, and seconds in an hour."""
+"""Number of documents for which core-hours and prices are computed; their length in characters; seconds in an hour."""
 F1_TOLERANCE = 0.005
 """A precision is recommended only if its F1 is at most this much below the best F1."""
 TIMEOUT_SECONDS = 600.0
@@ -72,8 +72,8 @@ def parser() -> argparse.ArgumentParser:
         "benchmark",
         description="Measure how many sentences per CPU-second a model recognizes on this machine, in each precision, and "
         "recommend a precision.",
-        epilog="The precisions take turns, so that other programs disturb all of them alike. Only recognition is measured: "
-        "a run also reads, compares and writes tables.",
+        epilog="The precisions take turns, so that other programs disturb all of them equally. Only recognition is "
+        "measured: a run also reads, compares and writes tables.",
     )
     built.add_argument("--model", type=Path, default=MODEL, help="a model bundle (default: the bundled one)")
     built.add_argument(
@@ -128,7 +128,7 @@ def measure(
         manifest: the bundle's manifest.
         texts: the texts that each round recognizes.
         seconds: total time to measure; each precision is measured in at least two rounds, even if that takes longer.
-        price: price of one core for one hour; None if results need no price.
+        price: price of one core for one hour; None for results without a price.
 
     Raises:
         ModelError: the model cannot be loaded, crashes on the texts, or takes longer than TIMEOUT_SECONDS for one round.
@@ -190,7 +190,7 @@ def _run_round(
 def _read_texts(path: Path) -> list[str]:
     """Return the first texts of a file, with at most CHARACTERS characters in total; the last text may be cut.
 
-    The texts are the values of the `text` column of a Parquet file, or the lines of any other file; empty ones are left out.
+    The texts are the values of the `text` column of a Parquet file, or the lines of any other file; empty texts are skipped.
 
     Raises:
         SourceError: the file cannot be read, or has no text.

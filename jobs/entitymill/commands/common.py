@@ -1,4 +1,4 @@
-"""Functions that all commands use: options that select settings, the log, error messages and exit codes."""
+"""What all commands share: the options that select settings, the log, error messages and exit codes."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive_number(kind: type[int | float], most: float = MAX_NUMBER) -> Callable[[str], float]:
-    """Return a function for argparse's `type` that parses a number (int or float) above 0 and up to `most`."""
+def positive_number(kind: type[int | float], largest: float = MAX_NUMBER) -> Callable[[str], float]:
+    """Return a function for argparse's `type` that parses a number (int or float) above 0 and up to `largest`."""
 
     def number(text: str) -> float:
         """Return the text as a number; raise ArgumentTypeError if it is out of range."""
         value = kind(text)
-        if not 0 < value <= most:
-            raise argparse.ArgumentTypeError(f"{text} is out of range: the number must be above 0 and at most {most:,}")
+        if not 0 < value <= largest:
+            raise argparse.ArgumentTypeError(f"{text} is out of range: the number must be above 0 and at most {largest:,}")
         return value
 
     number.__name__ = kind.__name__  # argparse shows this name in its own error messages
@@ -76,11 +76,11 @@ def positive_number(kind: type[int | float], most: float = MAX_NUMBER) -> Callab
 
 
 def run_with_settings(
-    options: argparse.Namespace, work: Callable[[settings_module.Settings], object], interrupted: str
+    options: argparse.Namespace, work: Callable[[settings_module.Settings], object], stop_message: str
 ) -> int:
     """Load the settings that the options select, start the log, call `work` with the settings, and return the exit code.
 
-    Errors are reported as in `run_and_report`, which also explains `interrupted`.
+    Errors are reported as in `run_and_report`, which also explains `stop_message`.
     """
 
     def load_and_work(start_log: Callable[[str | None], str]) -> None:
@@ -88,7 +88,7 @@ def run_with_settings(
         start_log(settings.log)
         work(settings)
 
-    return run_and_report(load_and_work, interrupted)
+    return run_and_report(load_and_work, stop_message)
 
 
 def check_output_exists(settings: settings_module.Settings) -> None:
@@ -107,19 +107,19 @@ def check_output_exists(settings: settings_module.Settings) -> None:
 def check_source_exists(settings: settings_module.Settings) -> None:
     """Check, before Spark starts, that `source.path` exists.
 
-    Nothing is checked for a catalog table, for a path that has wildcards or names a version of a Delta table, or
-    for a path that may be on another machine's disk.
+    Nothing is checked for a catalog table, for a path that has wildcards or names a version of a Delta table, or for a path
+    that may be on another machine's disk.
 
     Raises:
-        SourceError: nothing is at source.path.
+        SourceError: the path does not exist.
     """
     path = settings.source.path
     if settings.source.format != "table" and not _PATTERN_OR_VERSION.search(path) and is_missing(path, settings.spark.conf):
-        raise SourceError(f"source.path: nothing is at {path}.")
+        raise SourceError(f"source.path: nothing is at {path}; check the path.")
 
 
 def is_missing(path: str, conf: Mapping[str, str]) -> bool:
-    """Return whether nothing exists at a path; False also if the path may be on another machine's disk.
+    """Return whether a path certainly does not exist; False if it may be on another machine's disk.
 
     Args:
         path: path, URI or name.
@@ -129,7 +129,7 @@ def is_missing(path: str, conf: Mapping[str, str]) -> bool:
 
 
 def run_and_report(
-    work: Callable[[Callable[[str | None], str]], None], interrupted: str, results: dict[str, Any] | None = None
+    work: Callable[[Callable[[str | None], str]], None], stop_message: str, results: dict[str, Any] | None = None
 ) -> int:
     """Call `work` and return the exit code. Print an error as one sentence on stderr, and write its stack trace to the log.
 
@@ -138,7 +138,7 @@ def run_and_report(
     Args:
         work: a function that is called with another function, `start(path)`. Calling `start` starts the log at the path,
             or in a temporary file if the path is None, and returns the log's path.
-        interrupted: message to print after Ctrl-C or SIGTERM; empty for the message of `outcome.describe_error`.
+        stop_message: message to print after Ctrl-C or SIGTERM; empty for the message of `outcome.describe_error`.
         results: dictionary to which an error is added, under the key `error`; None if the caller does not need the error.
     """
     errors = open_console(stderr=True, highlight=False, soft_wrap=True)
@@ -147,6 +147,7 @@ def run_and_report(
     handlers: list[logging.Handler] = []
 
     def start(path: str | None) -> str:
+        """Start the log, remember its handler and path for the cleanup, and return its path."""
         handler, where = _start_log(path)
         handlers.append(handler)
         logs.append(where)
@@ -156,12 +157,12 @@ def run_and_report(
         with outcome.stop_on_signals():
             work(start)
     except (KeyboardInterrupt, Exception) as error:
-        said, code = outcome.describe_error(error)
+        message, code = outcome.describe_error(error)
         if results is not None:
             results["error"] = error
         errors.print("[bold red]error:[/bold red]", end=" ")
         stopped = isinstance(error, KeyboardInterrupt)
-        errors.print(interrupted if stopped and interrupted else said, markup=False)
+        errors.print(stop_message if stopped and stop_message else message, markup=False)
         if logs and not stopped:
             log.exception("the command failed")
             errors.print(f"       stack trace: {logs[0]}", markup=False)
@@ -199,7 +200,7 @@ def _start_log(path: str | None) -> tuple[logging.Handler, str]:
             file.parent.mkdir(parents=True, exist_ok=True)
             handler, path = logging.FileHandler(file, encoding="utf8"), str(file)
         except OSError as error:
-            raise SettingsError(f"log: {file} cannot be written: {error.strerror}.") from error
+            raise SettingsError(f"log: {file} cannot be written: {error.strerror}; name another file.") from error
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -32,9 +32,9 @@ def _read_ids(options: argparse.Namespace) -> list[str]:
             ids += options.ids_file.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"--ids-file: {options.ids_file} cannot be read: {error}.") from error
-    ids = [one for one in dict.fromkeys(ids) if one]
+    ids = [doc_id for doc_id in dict.fromkeys(ids) if doc_id]
     if not ids or len(ids) > MAX_IDS:
-        raise SettingsError(f"--ids, --ids-file: {len(ids):,} ids are given; give 1 to {MAX_IDS:,} at a time.")
+        raise SettingsError(f"--ids, --ids-file: got {len(ids):,} ids; name 1 to {MAX_IDS:,} at a time.")
     return ids
 
 
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         "and the error messages of runs that contain their ids. The table erasures records how much was erased from which "
         "table, with the SHA-256 of the ids.",
         epilog="Delete the documents from the source first. All older versions of the tables are deleted, too: "
-        "docs/privacy.md. On a terminal the command asks before it starts.\n"
+        "docs/privacy.md. On a terminal the command asks for confirmation first.\n"
         "Exit codes: 0 done, 2 bad settings or tables of another source, 3 the documents are still in the source, "
         "1 anything else.",
     )
@@ -67,9 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(settings: Settings) -> None:
         _erase(settings, _read_ids(options), options, open_console(highlight=False))
 
-    return common.run_with_settings(
-        options, work, "interrupted; what was erased stays erased, and it is safe to run this again."
-    )
+    return common.run_with_settings(options, work, "interrupted; erased rows stay erased, and it is safe to run this again.")
 
 
 def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
@@ -82,22 +80,22 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     activity.begin("starting Spark")
     spark = open_session(settings.spark, "entitymill erase")
     activity.begin("looking for the documents")
-    place = settings.output.path or settings.output.schema_
+    output = str(settings.output.path or settings.output.schema_)
     findings = erasure.find_documents(spark, settings, ids)
     activity.end()
-    nothing = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {place}"
+    nothing = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {output}"
     nothing += f"{_describe_old_files(findings)}: nothing was erased; "
     if findings.empty and options.dry_run:
-        advice = "a run is at work and may still publish them." if findings.run_is_active else "check the ids."
+        advice = "a run is active and may still publish them." if findings.run_is_active else "check the ids."
         console.print(nothing + advice, markup=False, soft_wrap=True)
         return
     if options.dry_run:
         console.print(
-            f"would erase {_describe_findings(findings)} of {place}; nothing was changed", markup=False, soft_wrap=True
+            f"would erase {_describe_findings(findings)} of {output}; nothing was changed", markup=False, soft_wrap=True
         )
         return
     certain = findings.empty and not findings.run_is_active
-    if not certain and not options.yes and _is_on_terminal() and not _confirm(findings, str(place), console):
+    if not certain and not options.yes and _is_on_terminal() and not _confirm(findings, output, console):
         console.print("nothing was changed")
         return
     activity.begin("waiting until no run is active, then erasing")
@@ -105,8 +103,8 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     erased = erasure.erase(spark, settings, ids, findings)
     if not erased:
         activity.end()
-        said = f"the run that was at work published none of the ids{_describe_old_files(findings)}: nothing was erased"
-        console.print(said if findings.run_is_active else f"{nothing}check the ids.", markup=False, soft_wrap=True)
+        message = f"the run that was active published none of the ids{_describe_old_files(findings)}: nothing was erased"
+        console.print(message if findings.run_is_active else f"{nothing}check the ids.", markup=False, soft_wrap=True)
         return
     for name, rows in erased.items():
         shown.add_row(name, f"{rows:,}")
@@ -115,30 +113,30 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
 
 
 def _describe_old_files(findings: Findings) -> str:
-    """Return the part of a message which says that old files do not contain the ids, or that they cannot be searched."""
+    """Return the end of a message, which says that no old file contains the ids, or that old files cannot be searched."""
     if findings.in_old_files is None:
         return " (files of older versions cannot be searched here; `entitymill maintain … purge` deletes them all)"
     return ", nor in a file of an older version"
 
 
 def _describe_findings(findings: Findings) -> str:
-    """Return a part of a sentence that says how many rows of which tables are to be erased."""
+    """Return the number of rows to erase, by table, as a phrase for a message."""
     rows = findings.totals()
-    counts = {"documents": "documents", "entities": "mentions", "rejects": "rejects"}
-    said = ", ".join(f"{rows.get(table, 0):,} {what}" for table, what in counts.items())
+    nouns = {"documents": "documents", "entities": "mentions", "rejects": "rejects"}
+    counts = ", ".join(f"{rows.get(table, 0):,} {noun}" for table, noun in nouns.items())
     messages = f", messages in {rows['runs']:,} rows of runs" if rows.get("runs") else ""
-    return f"{said}{messages} and all older versions of the tables"
+    return f"{counts}{messages} and all older versions of the tables"
 
 
 def _is_on_terminal() -> bool:
-    """Return whether both stdin and stdout are a terminal, so that the user can be asked."""
+    """Return whether the user can be asked: both stdin and stdout are a terminal."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _confirm(findings: Findings, place: str, console: Console) -> bool:
+def _confirm(findings: Findings, output: str, console: Console) -> bool:
     """Ask the user whether to erase the rows, and return whether the answer is yes."""
-    question = f"Erase {_describe_findings(findings)} of {place}?"
+    question = f"Erase {_describe_findings(findings)} of {output}?"
     if findings.empty:
-        question = f"Nothing was found in {place} yet, but a run is at work. Wait for it, and erase what it publishes?"
+        question = f"Nothing was found in {output} yet, but a run is active. Wait for it, and erase what it publishes?"
     console.print(f"{question} [y/N]", end=" ", markup=False, soft_wrap=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

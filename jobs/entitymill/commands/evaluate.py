@@ -22,10 +22,11 @@ if TYPE_CHECKING:  # a reviewed sample needs no Spark
     from pyspark.sql import DataFrame
 
 KEY = ("doc_id", "begin", "end", "label")
-"""Columns in which a correct mention and a gold mention are equal."""
+"""Columns in which a found mention must equal a gold mention to be correct."""
 ALL = "all"
 """Key of the score of all labels together."""
 WANTED_PRECISION = 0.95
+"""Default of --wanted-precision."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     address = "a Delta table, Parquet, JSON Lines (.jsonl), or table:NAME of the catalog"
     built.add_argument("--entities", metavar="PATH", help=address)
     built.add_argument(
-        "--gold", metavar="PATH", help="a table in any format of --entities, with the columns doc_id, begin, end, label"
+        "--gold", metavar="PATH", help="a table in a format of --entities, with the columns doc_id, begin, end and label"
     )
     built.add_argument(
         "--reviewed",
@@ -108,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--wanted-precision",
         metavar="SHARE",
-        type=common.positive_number(float, most=1),
+        type=common.positive_number(float, largest=1),
         default=WANTED_PRECISION,
         help="with --reviewed: show the smallest min_confidence that reaches this precision on the sample "
         f"(default: {WANTED_PRECISION})",
@@ -123,9 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Score an entity table or a reviewed sample, print the scores, and return the exit code."""
     built = parser()
     options = built.parse_args(arguments)
-    given = tuple(value is not None for value in (options.entities, options.gold, options.reviewed))
-    if given not in ((True, True, False), (False, False, True)):
-        built.error("give either --entities and --gold, or --reviewed")
+    present = tuple(value is not None for value in (options.entities, options.gold, options.reviewed))
+    if present not in ((True, True, False), (False, False, True)):
+        built.error("use either --entities and --gold, or --reviewed")
 
     def work(start_log: Callable[[str | None], str]) -> None:
         """Score the reviewed sample or, with Spark, the entity table, and print the scores."""
@@ -155,18 +156,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return common.run_and_report(work, "interrupted.")
 
 
-def _check_labels(labels: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Refuse the option --labels if one of its labels is not known, because a misspelled label would be scored 0.
+def _check_labels(labels: Iterable[str], occurring: Iterable[str], problem: str) -> None:
+    """Refuse the option --labels if one of its labels does not occur, because a misspelled label would be scored 0.
 
     Args:
-        where: the part of the message that says where the label does not occur.
+        problem: phrase for the message that says where the label does not occur, such as "in neither table".
 
     Raises:
-        SettingsError: a label is not known.
+        SettingsError: a label does not occur.
     """
     for label in labels:
-        if label not in known:
-            raise SettingsError(f"--labels: {label} is {where}; check its spelling, and whether it is in capitals.")
+        if label not in occurring:
+            raise SettingsError(f"--labels: {label} is {problem}; check its spelling: labels are case-sensitive.")
 
 
 def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_json: bool) -> None:
@@ -199,7 +200,7 @@ def _format_json(scores: dict[str, Score]) -> str:
 
 
 def _build_table(scores: dict[str, Score]) -> Table:
-    """Return the table of scores that is printed on the terminal, with one row per label."""
+    """Return the table of scores for the terminal, with one row per label."""
     table = Table("label", *("precision", "recall", "F1", "found", "gold", "correct"))
     for label, score in scores.items():
         shares = (f"{share:.4f}" for share in (score.precision, score.recall, score.f1))

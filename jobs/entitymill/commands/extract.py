@@ -54,13 +54,13 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--show-entities",
         action="store_true",
-        help="at the end print frequent entities and some sentences: this shows text of documents",
+        help="at the end, print frequent entities and some sentences; this shows text of documents",
     )
     built.add_argument(
         "--progress",
         choices=progress.KINDS,
         default="auto",
-        help="progress: a bar (on a terminal), a line per minute (elsewhere), the same as JSON, or none",
+        help="auto: a bar on a terminal, lines elsewhere; json: each line as a JSON object (default: auto)",
     )
     built.add_argument(
         "--progress-seconds", type=common.positive_number(float), metavar="N", help="seconds between two lines (default: 60)"
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job, write its outcome as JSON if --result-json is given, and return the exit code.
+    """Run the job, write its outcome as JSON if --result-json asks for it, and return the exit code.
 
     If the outcome cannot be written, the exit code is that of the run, or 1 if the run succeeded.
     """
@@ -122,10 +122,10 @@ def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> Abst
 
 def _is_small_local_source(path: str, size: int) -> bool:
     """Return whether a path names a local file or directory of at most `size` bytes in total; False if it is unreadable."""
-    place = Path(path)
+    source = Path(path)
     try:
-        sizes = (file.stat().st_size for file in itertools.chain([place], place.rglob("*")))
-        return place.exists() and all(total <= size for total in itertools.accumulate(sizes))
+        sizes = (file.stat().st_size for file in itertools.chain([source], source.rglob("*")))
+        return source.exists() and all(total <= size for total in itertools.accumulate(sizes))
     except OSError:  # the run opens the source later, and reports what is wrong with it
         return False
 
@@ -138,7 +138,7 @@ def _run_job(
     Args:
         settings: the settings of the run.
         options: the options of the command line.
-        observer: the observer of the run; None if there is none.
+        observer: the observer of the run (see `_open_observer`), or None.
         results: dictionary that has the log's path under `log`; this function adds the run's summary under `summary`.
     """
     common.check_source_exists(settings)
@@ -152,26 +152,27 @@ def _run_job(
     where = (
         results["log"]
         if settings.log
-        else f"{results['log']} (deleted if all goes well; the setting log selects a file that is kept)"
+        else f"{results['log']} (deleted if the run succeeds; to keep the log, name a file in the setting `log`)"
     )
     errors.print(
         f"entitymill {__version__}, settings {options.config or 'from --set'}, log {where}", markup=False, style="dim"
     )
     sparknlp = settings.recognition.engine == "sparknlp"
 
-    def brief() -> bool:
+    def is_brief() -> bool:
         return not sparknlp and _is_small_local_source(settings.source.path, SMALL_BYTES)
 
-    spark = open_session(settings.spark, "entitymill", sparknlp=sparknlp, brief=brief)
+    spark = open_session(settings.spark, "entitymill", sparknlp=sparknlp, brief=is_brief)
     tables = Tables(spark, settings.output)
     if observer is not None:
         observer.open_tables(tables)
-    shown = progress.Progress(options.progress, options.progress_seconds)
+    display = progress.Progress(options.progress, options.progress_seconds)
 
     def watch(summary: Summary) -> None:
+        """Print the run's id, and start to show its progress."""
         results["summary"] = summary
         errors.print(f"run {summary.run_id} ({summary.application_id})", markup=False, style="dim")
-        shown.watch(summary)
+        display.watch(summary)
         if observer is not None:
             observer.begin(summary)
 
@@ -186,7 +187,7 @@ def _run_job(
             log_path=results["log"],
         )
     finally:
-        shown.close()
+        display.close()
     console = open_console(stderr=options.result_json == outcome.STDOUT)
     if options.dry_run:
         if summary.plan is not None:

@@ -88,10 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         A directory with jars of another Delta version is refused.
         """
-        jars = JARS[options.spark or _installed_release()]
+        jars = JARS[options.spark or _find_installed_release()]
         names = ", ".join(jar.name for jar in jars)
         _refuse_other_delta(options.to, jars)
-        if all(_sha256(options.to / jar.name) == jar.sha256 for jar in jars):
+        if all(_hash_file(options.to / jar.name) == jar.sha256 for jar in jars):
             print(f"{visible(str(options.to))} already has {names}")
             return
         start_log(None)
@@ -117,7 +117,7 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
     chosen = client or next(iter(installed), None)
     if chosen not in installed:
         raise SettingsError(
-            f"{f'--client {client} is not' if client else 'Neither Maven nor PySpark with Java is'} installed: "
+            f"{f'--client: {client} is not' if client else 'Neither Maven nor PySpark with Java is'} installed: "
             f"install Maven (mvn), or PySpark (`{requirements.install_command('spark')}`) and a JDK 17; or copy "
             f"{' and '.join(jar.name for jar in jars)} to {to} from another machine."
         )
@@ -128,11 +128,12 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
             fetched = next(Path(scratch, "jars").glob(f"*{jar.name}"), None)
             if fetched is None:
                 raise SessionError(
-                    f"{chosen} did not fetch {jar.coordinates}: ask the administrator of your Maven repository for it."
+                    f"{chosen} did not fetch {jar.coordinates}: ask the administrator of your Maven repository to add it."
                 )
-            if _sha256(fetched) != jar.sha256:
+            digest = _hash_file(fetched)
+            if digest != jar.sha256:
                 raise SessionError(
-                    f"{jar.name} has SHA-256 {str(_sha256(fetched))[:12]}…, but entitymill expects {jar.sha256[:12]}…: the "
+                    f"{jar.name} has SHA-256 {str(digest)[:12]}…, but entitymill expects {jar.sha256[:12]}…: the "
                     "file was altered or damaged, and nothing was written. Empty the client's cache and fetch again."
                 )
             files[jar] = fetched
@@ -144,11 +145,11 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
             raise OutputError(f"--to {to} cannot be written: {error.strerror}.") from error
 
 
-def _installed_release() -> str:
+def _find_installed_release() -> str:
     """Return the release of the installed PySpark, as a key of JARS; the first key if PySpark is not installed.
 
     Raises:
-        SettingsError: JARS lacks the release.
+        SettingsError: this release of PySpark is not supported.
     """
     try:
         version = importlib.metadata.version("pyspark")
@@ -170,7 +171,7 @@ def _refuse_other_delta(to: Path, jars: Sequence[Jar]) -> None:
         )
 
 
-def _sha256(path: Path) -> str | None:
+def _hash_file(path: Path) -> str | None:
     """Return the SHA-256 of a file in hexadecimal; None if the file does not exist."""
     if not path.is_file():
         return None

@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `entitymill init`."""
     built = common.build_parser(
         "init",
-        description="Look at a table, propose its id, text and passthrough columns, and write a commented settings file.",
+        description="Inspect a table, propose its id, text and passthrough columns, and write a commented settings file.",
         epilog="Examples:\n  entitymill init /data/articles\n  entitymill init main.news.articles --to conf/articles.yaml",
     )
     built.add_argument("table", metavar="TABLE", help="a Delta table, Parquet files, or a catalog table's name")
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY.PATH=VALUE",
         action="append",
         default=[],
-        help="a setting of spark.* with which to read the table; repeatable",
+        help="a spark.* setting for reading the table; repeatable",
     )
     return built
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(start_log: Callable[[str | None], str]) -> None:
         """Start Spark, inspect the table, write a new settings file, and print the proposed columns.
 
-        An existing --to is refused before Spark starts.
+        An existing file is refused before Spark starts.
         """
         file = options.to or Path(f"{_build_file_stem(options.table)}.yaml")
         if file.exists():
@@ -77,14 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from entitymill.spark import session  # imports Spark
 
         spark = session.open_session(loaded.spark, "entitymill init")
-        activity.begin("looking at the table")
+        activity.begin("inspecting the table")
         source, proposal = column_proposal.propose_columns(spark, options.table, options.id, options.text)
         output = options.output and column_proposal.make_absolute(spark, options.output)
-        neighbour = source.path.rstrip("/").removesuffix(".parquet") + "_entities"
+        default_output = source.path.rstrip("/").removesuffix(".parquet") + "_entities"
         if source.format == "table":
-            neighbour = column_proposal.make_absolute(spark, f"entities/{_build_file_stem(source.path)}")
+            default_output = column_proposal.make_absolute(spark, f"entities/{_build_file_stem(source.path)}")
         bad_ids = column_proposal.describe_bad_ids(proposal.key, proposal.rows)
-        write(file, render(file, source, proposal, output or neighbour, loaded.spark.jars, bad_ids))
+        write(file, render(file, source, proposal, output or default_output, loaded.spark.jars, bad_ids))
         columns = f"id {proposal.key.name}, text {proposal.text.name}, {len(proposal.passthrough)} passthrough columns"
         note = f"\nnote: {proposal.key.name}: {bad_ids}" if bad_ids else ""
         print(visible(f"wrote {file}: {columns}{note}\nnext: entitymill extract --config {file} --dry-run"))
@@ -104,8 +104,8 @@ def _build_file_stem(table: str) -> str:
 def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, jars: str, bad_ids: str) -> str:
     """Return the text of the settings file.
 
-    The file must mean the same in every working directory. Therefore relative paths of the model and the jars are written as
-    absolute paths if they exist in the working directory, but not in this program's repository. The paths in `source` and
+    The file must mean the same in every working directory. Therefore a relative path of the model or the jars is written as
+    an absolute path if it exists in the working directory, but not in this program's repository. The paths in `source` and
     `output` are written unchanged.
 
     Args:
@@ -113,7 +113,7 @@ def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, 
         source: the settings of the table that `entitymill extract` will read.
         proposal: the proposed columns.
         output: directory of the entity tables.
-        jars: the setting spark.jars of this session; it is written to the file only if it differs from the default.
+        jars: the setting spark.jars; it is written to the file only if it differs from the default.
         bad_ids: phrase on what a run does with null and repeated ids; empty if there are none.
     """
     keys = _name_alternatives(f"{column.name} ({column.kind})" for column in proposal.other_keys)
@@ -173,11 +173,11 @@ def write(file: Path, text: str) -> None:
         raise
 
 
-def _name_alternatives(others: Iterable[str]) -> str:
+def _name_alternatives(columns: Iterable[str]) -> str:
     """Return the end of a comment, which names at most _MAX_NAMED other possible columns; empty if there are none."""
-    named = list(others)
-    more = ", …" if len(named) > _MAX_NAMED else ""
-    return f"; or {_to_yaml(', '.join(named[:_MAX_NAMED]))}{more}" if named else ""
+    others = list(columns)
+    more = ", …" if len(others) > _MAX_NAMED else ""
+    return f"; or {_to_yaml(', '.join(others[:_MAX_NAMED]))}{more}" if others else ""
 
 
 def _to_yaml(value: Any) -> str:

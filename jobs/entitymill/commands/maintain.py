@@ -32,12 +32,12 @@ def parser() -> argparse.ArgumentParser:
     )
     common.add_settings_options(built)
     tasks = built.add_subparsers(dest="task", required=True)
-    tasks.add_parser("optimize", help="join small files").add_argument(
-        "--sort", action="store_true", help="rewrite all files, in order of doc_id"
+    tasks.add_parser("optimize", help="compact small files").add_argument(
+        "--sort", action="store_true", help="rewrite all files, sorted by doc_id"
     )
     for name, default, what in (
         ("vacuum", WEEK_HOURS, "delete files that only old versions need"),
-        ("purge", 0, "delete removed documents physically"),
+        ("purge", 0, "physically delete removed documents"),
     ):
         retention = f"versions younger than this many hours stay readable (default {default})"
         tasks.add_parser(name, help=what).add_argument("--retain-hours", type=float, default=default, help=retention)
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         common.check_output_exists(settings)
         activity.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill maintenance")
-        activity.begin(f"waiting for active runs if necessary, then {options.task} of the tables")
+        activity.begin(f"running {options.task}, after waiting for active runs if necessary")
         _run_task(spark, settings, options)
 
     return common.run_with_settings(options, work, "interrupted; finished steps are kept, and it is safe to run this again.")
@@ -67,28 +67,27 @@ def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespa
     """Check that the output has tables of this job, run the task, and print how it changed the tables' files.
 
     Raises:
-        OutputError: there are no entity tables at the output, they have another schema version, or this program did not
-            write them.
+        OutputError: the output has no entity tables, or they have another schema version or were written by another program.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         tables = Tables(own, settings.output)
         if not tables.exists("documents"):
-            place = tables.address("documents").rpartition("/")[0] or "that schema"
-            raise OutputError(f"output: no entity tables at {place}; check output.path or output.schema.")
+            output = tables.address("documents").rpartition("/")[0] or settings.output.schema_
+            raise OutputError(f"output: no entity tables at {output}; check output.path or output.schema.")
         table_setup.check_tables_to_write(tables)
         changes, note = _change_tables(tables, settings, options)
     _print_changes(changes, note)
 
 
 def _change_tables(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[TableChange], str]:
-    """Run optimize, vacuum or purge; return a tuple: how each table's files changed, and a note about it for the user.
+    """Run optimize, vacuum or purge; return how each table's files changed, and a note for the user about what was done.
 
     Raises:
         SettingsError: --retain-hours is negative, or too small for vacuum.
     """
     if options.task == "optimize":
         with shared_access(tables, settings):
-            return optimize(tables, sort=options.sort), "small files joined"
+            return optimize(tables, sort=options.sort), "small files compacted"
     hours = options.retain_hours
     if hours < 0:
         raise SettingsError("--retain-hours cannot be negative: give 0 or more.")
@@ -106,19 +105,18 @@ _LOG_NOTE = (
 )
 
 
-def _format_number(value: float | None, places: int) -> str:
-    """Return a number with `places` decimal places; `?` for None, which stands for an unknown number."""
-    return "?" if value is None else f"{value:,.{places}f}"
+def _format_number(value: float | None, decimals: int) -> str:
+    """Return a number with `decimals` decimal places; `?` for None, an unknown number."""
+    return "?" if value is None else f"{value:,.{decimals}f}"
 
 
 def _print_changes(changes: list[TableChange], note: str) -> None:
     """Print a table with the number and size of each table's files before and after the task, and then the note."""
     table = Table("table", "files", "MB", "files on disk")
-    for one in changes:
-        sides = zip(one.before, one.after, (0, 1, 0), strict=True)
-        table.add_row(
-            one.name, *(f"{_format_number(old, places)} -> {_format_number(new, places)}" for old, new, places in sides)
-        )
+    for change in changes:
+        counts = zip(change.before, change.after, (0, 1, 0), strict=True)
+        cells = [f"{_format_number(old, decimals)} -> {_format_number(new, decimals)}" for old, new, decimals in counts]
+        table.add_row(change.name, *cells)
     console = open_console()
     console.print(table)
     console.print(note, highlight=False)

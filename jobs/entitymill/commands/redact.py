@@ -1,4 +1,4 @@
-"""`entitymill redact`: write a copy of the source's texts in which the mentions of some or all labels are masked."""
+"""`entitymill redact`: write a copy of the source table, with the mentions of some or all labels masked in its texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `entitymill redact`."""
     built = common.build_parser(
         "redact",
-        description="Write the source's texts with their mentions masked, as a Delta table with the same columns.",
+        description="Write a copy of the source as a Delta table, with the mentions in its texts masked.",
         epilog="Entities that the model did not find are not masked: docs/privacy.md.\n"
         "Exit codes: 0 done, 2 bad settings, 3 some documents are new or changed since the last run, 1 anything else.",
     )
@@ -33,12 +33,12 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--mask",
         default=MASK,
-        help=f"replaces a mention (default: {MASK}); a single character is repeated, so offsets do not change",
+        help=f"text in place of a mention (default: {MASK}); a single character is repeated, which keeps all offsets",
     )
     built.add_argument(
         "--partly",
         action="store_true",
-        help="leave out documents that are new or changed since the last run, and rejected rows",
+        help="leave out rejected rows, and documents that are new or changed since the last run",
     )
     return built
 
@@ -48,17 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
-        """Start Spark, write the redacted table, and print how many mentions were masked and how many rows left out."""
+        """Start Spark, write the redacted table, and print how many mentions were masked and how many rows were left out."""
         common.check_output_exists(settings)
         activity.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill redact")
         activity.begin("writing the texts with their mentions masked")
-        known = _list_model_labels(spark, settings) if options.labels else []
-        choices = {"partly": options.partly, "known_labels": known}
+        known_labels = _list_model_labels(spark, settings) if options.labels else []
+        choices = {"partly": options.partly, "known_labels": known_labels}
         done = redact(spark, settings, options.to, options.labels, options.mask, **choices)
         left = f"; {done.left_out:,} rows left out" if done.left_out else ""
-        said = f"{done.documents:,} documents, {done.mentions:,} mentions masked{left} -> {options.to}"
-        open_console().print(said, highlight=False, soft_wrap=True, markup=False)
+        summary = f"{done.documents:,} documents, {done.mentions:,} mentions masked{left} -> {options.to}"
+        open_console().print(summary, highlight=False, soft_wrap=True, markup=False)
 
     return common.run_with_settings(options, work, "interrupted; nothing was written.")
 

@@ -1,4 +1,4 @@
-"""`entitymill sample`: write a sample of mentions to a file, in which people check them by hand."""
+"""`entitymill sample`: write a sample of mentions to a file, for people to check."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     common.add_settings_options(built)
     built.add_argument("--to", metavar="FILE", type=Path, required=True, help="the new file to write")
     built.add_argument(
-        "--format", choices=review_file_writer.FORMATS, help="default: by the file's suffix: .json, .csv, .conll or .txt"
+        "--format", choices=review_file_writer.FORMATS, help="default: by the suffix of FILE: .json, .csv, .conll or .txt"
     )
     built.add_argument(
         "--count",
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         help="draw the same number of mentions for each value of this column: label (default), or a passthrough column",
     )
     built.add_argument(
-        "--seed", type=int, default=0, help="seed of the random choice; another number gives another sample (default: 0)"
+        "--seed", type=int, default=0, help="seed of the random choice; another seed gives another sample (default: 0)"
     )
     built.add_argument("--show-text", action="store_true", help="write entities and sentences to the file, too")
     return built
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(settings: Settings) -> None:
         """Start Spark, draw the sample, write it to the new file --to, and print a line with its size.
 
-        An existing file and bad options are refused before Spark starts.
+        An existing file and invalid options are refused before Spark starts.
         """
         kind = _choose_format(options.to, options.format, show_text=options.show_text)
         _check_target(options.to, options.count)
@@ -80,15 +80,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from entitymill.spark.session import open_session  # imports Spark
         from entitymill.tables.mention_sample import SampleRequest, draw_sample
 
-        # The fast compiler: a sample of 10 million mentions took 21 seconds instead of 39 with it.
+        # `brief` selects the JVM's fast compiler: with it, sampling 10 million mentions took 21 seconds instead of 39.
         spark = open_session(settings.spark, "entitymill sample", brief=lambda: True)
         activity.begin("drawing mentions")
         request = SampleRequest(int(options.count), options.strategy, options.by, options.seed)
         sample = draw_sample(spark, settings, request, show_text=options.show_text)
         review_file_writer.write_file(options.to, format_sample(sample, kind))
         left = f"; {sample.left_out:,} left out, because their documents have changed" if sample.left_out else ""
-        said = f"{len(sample.mentions):,} of {sample.population:,} mentions, {sample.strata:,} strata{left} -> {options.to}"
-        open_console().print(said, highlight=False, soft_wrap=True, markup=False)
+        line = f"{len(sample.mentions):,} of {sample.population:,} mentions, {sample.strata:,} strata{left} -> {options.to}"
+        open_console().print(line, highlight=False, soft_wrap=True, markup=False)
 
     return common.run_with_settings(options, work, "interrupted; nothing was written.")
 
@@ -97,12 +97,12 @@ def _choose_format(to: Path, requested: str | None, *, show_text: bool) -> str:
     """Return the format of the file: the requested one or, if that is None, the one that fits the file's suffix.
 
     Raises:
-        SettingsError: the suffix names no format, or the format contains text and --show-text is missing.
+        SettingsError: the suffix names no format, or files of the format contain text and --show-text is missing.
     """
     kind = requested or review_file_writer.choose_format(to)
     if kind is None:
-        known = ", ".join(review_file_writer.SUFFIXES)
-        raise SettingsError(f"--to: the suffix of {to} names no format: use one of {known}, or add --format.")
+        suffixes = ", ".join(review_file_writer.SUFFIXES)
+        raise SettingsError(f"--to: the suffix of {to} names no format: use one of {suffixes}, or add --format.")
     if kind != review_file_writer.CSV and not show_text:
         raise SettingsError(
             f"--format: {kind} contains text of documents: add --show-text, or write CSV, which has only ids and offsets."
@@ -146,5 +146,5 @@ def format_sample(sample: MentionSample, kind: str) -> str:
 
 def _build_sentence(doc_id: str, begin: int, text: str, drawn: list[str], mentions: list[dict[str, Any]]) -> Sentence:
     """Build a Sentence from an item of `MentionSample.sentences`; a mention's `entity` is cut from the sentence."""
-    own = (Mention(**one, entity=text[one["begin"] - begin : one["end"] - begin]) for one in mentions)
-    return Sentence(doc_id, begin, text, tuple(own), frozenset(drawn))
+    complete = (Mention(**row, entity=text[row["begin"] - begin : row["end"] - begin]) for row in mentions)
+    return Sentence(doc_id, begin, text, tuple(complete), frozenset(drawn))

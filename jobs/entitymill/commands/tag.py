@@ -31,14 +31,14 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `entitymill tag`."""
     built = common.build_parser(
         "tag",
-        description="Find the entities of texts, and print the texts with the entities marked. If an argument names a file, "
+        description="Find the entities in texts, and print the texts with the entities marked. If an argument names a file, "
         "the file is read; any other argument is a text; - is standard input.",
         epilog='Examples:\n  entitymill tag "Angela Merkel flew to Paris."\n  entitymill tag --json letters/*.txt',
     )
     built.add_argument(
         "texts", metavar="TEXT|FILE", nargs="*", help="a text, a UTF-8 file with one text, or - (default: standard input)"
     )
-    built.add_argument("--json", action="store_true", help="print one JSON object per mention, each on a line")
+    built.add_argument("--json", action="store_true", help="print one JSON object per mention, one per line")
     built.add_argument("--model", type=Path, default=MODEL, help="a model bundle (default: the bundled one)")
     built.add_argument(
         "--precision",
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--detector",
         choices=("dl", "rules", "sentencex"),
-        help="sentence detector (default: sentencex, or dl if --detector-model is given)",
+        help="sentence detector (default: dl with --detector-model, otherwise sentencex)",
     )
     built.add_argument(
         "--detector-model",
@@ -73,10 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.texts = options.texts or [STDIN]
 
     def work(start_log: Callable[[str | None], str]) -> None:
-        """Find the mentions of all texts, and print them, with --json as JSON lines, otherwise marked in the texts."""
+        """Find the mentions of all texts, and print them: with --json as lines of JSON, otherwise marked in the texts."""
         start_log(None)
         named_texts = list(_read_texts(options.texts))
-        found = _tag([text for _, text in named_texts], options)
+        found = _tag_texts([text for _, text in named_texts], options)
         show = _print_json if options.json else _print_marked
         for (name, text), mentions in zip(named_texts, found, strict=True):
             show(name, text, mentions, several=len(named_texts) > 1)
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return common.run_and_report(work, "interrupted.")
 
 
-def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, Any]]]:
+def _tag_texts(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, Any]]]:
     """Return the mentions of each text; each mention is a dictionary with the fields of `python_api.Mention`.
 
     A child process loads the model and tags the texts, so that a damaged model crashes only the child.
@@ -100,9 +100,9 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
     import pyarrow as pa  # takes a while, and --help does not need it
 
     # A lone surrogate cannot be encoded as UTF-8. Its replacement is also one code point, so offsets stay correct.
-    sent = pa.array([_SURROGATE.sub("\ufffd", text) for text in texts], pa.large_string())
+    column = pa.array([_SURROGATE.sub("\ufffd", text) for text in texts], pa.large_string())
     try:
-        column = child(pa.RecordBatch.from_arrays([sent], ["text"]), TIMEOUT_SECONDS).column("mentions")
+        found = child(pa.RecordBatch.from_arrays([column], ["text"]), TIMEOUT_SECONDS).column("mentions")
     except isolation.LostError as lost:
         raise ModelError(
             f"The model {options.model} crashes on these texts, or needs far more memory than texts of this size "
@@ -111,7 +111,7 @@ def _tag(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, A
     child.close()
     return [
         [{**row, "entity": text[row["begin"] : row["end"]]} for row in rows]
-        for text, rows in zip(texts, column.to_pylist(), strict=True)
+        for text, rows in zip(texts, found.to_pylist(), strict=True)
     ]
 
 

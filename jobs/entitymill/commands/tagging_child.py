@@ -61,7 +61,7 @@ def open_measured_tagger(model: Path, precision: Precision, characters: int) -> 
     def measure(batch: pa.RecordBatch) -> pa.RecordBatch:
         began = process_time()
         found = recognizer(batch.column("text"))
-        spent = process_time() - began
-        return pa.RecordBatch.from_pydict({"sentences": [pc.sum(found.sentences).as_py()], "cpu_seconds": [spent]})
+        seconds = process_time() - began
+        return pa.RecordBatch.from_pydict({"sentences": [pc.sum(found.sentences).as_py()], "cpu_seconds": [seconds]})
 
     return measure

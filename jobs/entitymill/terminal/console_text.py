@@ -70,7 +70,7 @@ class _ShowControls(RenderHook):
     """Hook that turns control characters into escapes in everything that a rich console prints."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [_Visible(one) for one in renderables]
+        return [_Visible(renderable) for renderable in renderables]
 
 
 class _SafeConsole(Console):
@@ -81,8 +81,8 @@ class _SafeConsole(Console):
         self.push_render_hook(_ShowControls())
 
     def print(self, *objects: Any, **options: Any) -> None:
-        # Rich would drop some control characters from a string before the render hook could replace them by escapes.
-        super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **options)
+        # Rich drops some control characters from a string before the render hook could replace them by escapes.
+        super().print(*(visible(item) if isinstance(item, str) else item for item in objects), **options)
 
 
 def open_console(**options: Any) -> Console:
@@ -105,21 +105,21 @@ class SafeFormatter(logging.Formatter):
 def describe_exception(error: BaseException | None) -> str:
     """Return a traceback as one text: the types, stack frames, error classes and SQL states of an exception and its causes.
 
-    The root cause comes first; at most _MAX_CAUSES exceptions are described. Messages of this program are
-    included, because they never quote a document. Spark's messages are not included, because they quote values and so texts
-    of documents, for example in `cast('…' as int)` or `raise_error`.
+    The root cause comes first; at most _MAX_CAUSES exceptions are described. Messages of this program are included, because
+    they never quote a document. Spark's messages are left out, because the values that they quote may be texts of documents,
+    for example in `cast('…' as int)` or `raise_error`.
     """
     parts: list[str] = []
     while error is not None and len(parts) < _MAX_CAUSES:
         frames = "".join(traceback.format_tb(error.__traceback__))
         name = f"{type(error).__module__}.{type(error).__qualname__}"
         inside = "".join(f"  in Spark: {line}\n" for line in _find_inner_frames(error))
-        parts.append(f"Traceback (most recent call last):\n{frames}{name}{_safe_message(error)}\n{inside}")
+        parts.append(f"Traceback (most recent call last):\n{frames}{name}{_extract_safe_message(error)}\n{inside}")
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "\nThe above exception was the direct cause of the following:\n\n".join(reversed(parts)).rstrip()
 
 
-def _safe_message(error: BaseException) -> str:
+def _extract_safe_message(error: BaseException) -> str:
     """Return ": " and the part of an exception's message that cannot quote a document; empty if there is no such part."""
     if isinstance(error, EntityMillError):
         return f": {error}"
@@ -131,7 +131,7 @@ def _safe_message(error: BaseException) -> str:
     for name in ("getErrorClass", "getCondition", "getSqlState"):  # methods of PySpark's exceptions
         with contextlib.suppress(Exception):
             found.append(str(getattr(error, name)()))
-    return f": {', '.join(dict.fromkeys(one for one in found if one != 'None'))}" if found else ""
+    return f": {', '.join(dict.fromkeys(name for name in found if name != 'None'))}" if found else ""
 
 
 def _find_inner_frames(error: BaseException) -> list[str]:
@@ -148,7 +148,7 @@ def shows_colors(console: Console) -> bool:
 
 
 def shorten(entity: str) -> str:
-    """Return a mention's text for display; if it is longer than MAX_SHOWN_CHARS, a note replaces its middle."""
+    """Return a mention's text for display; if it is longer than MAX_SHOWN_CHARS, only both ends."""
     if len(entity) <= MAX_SHOWN_CHARS:
         return entity
     end = MAX_SHOWN_CHARS // 3
@@ -161,11 +161,11 @@ def select_style(label: str) -> str:
 
 
 def clip_overlaps(spans: Iterable[tuple[int, int, T]], first: int = 0) -> Iterator[tuple[int, int, T]]:
-    """Yield spans without the parts that an earlier span covers or that lie before `first`, so that no two overlap.
+    """Yield spans that do not overlap: cut off what an earlier span covers, and what lies before `first`.
 
     Args:
-        spans: (begin, end, anything) of each span, sorted by begin. A span of which nothing remains is left out.
-        first: smallest position in the result; the part of a span before it is cut off.
+        spans: (begin, end, value) of each span, sorted by begin. A span of which nothing remains is left out.
+        first: smallest offset in the result.
     """
     for begin, end, value in spans:
         if end > max(begin, first):
@@ -183,7 +183,7 @@ def mark_mentions(
     Args:
         text: the complete text.
         spans: (begin, end, label) of each mention, in code points of the complete text, sorted by begin. If two mentions
-            overlap, only the rest of the later mention is marked, so that each character is shown once.
+            overlap, only the remaining part of the later mention is marked, so each character is shown once.
         colors: whether to mark mentions with colors; otherwise a mention and its label are written as [Paris LOC].
         first: where the returned part begins, in code points.
         last: where the returned part ends, or None for the end of the text.

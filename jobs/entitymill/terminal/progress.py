@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from entitymill.run.summary import Summary
 
 KINDS = ("auto", "bar", "lines", "json", "none")
-LINE_SECONDS = 60.0
-BAR_SECONDS = 0.5
+LINE_SECONDS, BAR_SECONDS = 60.0, 0.5
+"""Default seconds between two lines, and between two updates of the bar."""
 _BAR_WIDTH = 30
 _RECOGNITION, _RECOGNIZING = "recognition", "recognizing"
+"""Name of the stage that recognizes documents, and the key in `Summary.seconds` for the time of recognition."""
 
 
 class Progress:
@@ -59,14 +60,14 @@ class Progress:
     def measure(self, summary: Summary) -> dict[str, Any]:
         """Return a dictionary with the stage, the counts, the speed and the estimated remaining seconds of a run.
 
-        The number of finished documents in the current unit of work (documents that are committed together) is estimated
+        For the current unit of work (documents that are published together), the number of finished documents is estimated
         from finished Spark tasks.
         """
         done = summary.documents
         if summary.stage == _RECOGNITION:
-            unit = (summary.planned - done) / max(1, summary.units - summary.units_done)
-            # Tasks of the next unit may run, too, so the share may fall.
-            done = self._done = max(self._done, done + int(unit * _compute_finished_share()))
+            unit_documents = (summary.planned - done) / max(1, summary.units - summary.units_done)
+            # Tasks of the next unit may run, too, which lowers the share; the number that is shown must not fall.
+            done = self._done = max(self._done, done + int(unit_documents * _compute_finished_share()))
         rate, left = self._estimate_speed(summary, done)
         return {
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -89,7 +90,7 @@ class Progress:
         The first call during recognition starts the clock for the estimate.
 
         Args:
-            done: number of finished documents, which may be an estimate.
+            done: number of finished documents; may be an estimate.
         """
         if self._began is None:
             self._began = time.monotonic() if summary.stage == _RECOGNITION else None
@@ -104,7 +105,7 @@ class Progress:
         stage = ""
         while not self._stopped.wait(self._seconds if stage else 0):
             state = self.measure(summary)
-            # A run that waits for another run is reported at once; otherwise the first line comes after one interval.
+            # A run that waits for another run is reported immediately; otherwise the first line comes after one interval.
             if self._kind == "json":
                 self._console.print(json.dumps(state), markup=False)
             elif stage or state["waiting"]:

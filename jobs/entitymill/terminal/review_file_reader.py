@@ -23,8 +23,8 @@ Span = tuple[int, int, str]
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A mention of the sample, and whether the reviewer called its span and label correct."""
+class Judgment:
+    """The reviewer's answer for one mention of the sample: whether its span and label are correct."""
 
     label: str
     confidence: float
@@ -35,14 +35,14 @@ class Judgement:
 class Review:
     """The reviewers' answers in a corrected file.
 
-    judgements: list of the answers, one for each reviewed mention of the sample.
+    judgments: the answers, one for each reviewed mention of the sample.
     unreviewed: number of mentions of the sample without an answer.
     annotated: label -> number of mentions that reviewers marked in the sentences shown to them; None for a CSV file, in
         which reviewers cannot mark mentions.
     found: label -> number of the mentions counted in `annotated` that the entity table also contains; None for a CSV file.
     """
 
-    judgements: list[Judgement] = field(default_factory=list)
+    judgments: list[Judgment] = field(default_factory=list)
     unreviewed: int = 0
     annotated: Counter[str] | None = None
     found: Counter[str] | None = None
@@ -64,7 +64,7 @@ def read_review(file: Path) -> Review:
     except UnicodeDecodeError as error:
         raise SourceError(f"--reviewed: {file} is not in UTF-8; save it as UTF-8.") from error
     review = _read_label_studio(file, text) if text.lstrip()[:1] in ("[", "{") else _read_csv(file, text)
-    if not review.judgements:
+    if not review.judgments:
         raise SourceError(
             f"--reviewed: {file} has no answer yet for any of its {review.unreviewed:,} mentions; review it first."
         )
@@ -87,18 +87,18 @@ def _read_csv(file: Path, text: str) -> Review:
             if name not in (rows.fieldnames or ()):
                 raise SourceError(f"--reviewed: {file} has no column {name}; it needs the columns {', '.join(_NEEDED)}.")
         for row in rows:
-            judgement = _read_row(row, f"--reviewed: {file}, line {rows.line_num}")
-            if judgement is None:
+            judgment = _read_row(row, f"--reviewed: {file}, line {rows.line_num}")
+            if judgment is None:
                 review.unreviewed += 1
             else:
-                review.judgements.append(judgement)
+                review.judgments.append(judgment)
     except csv.Error as error:
-        raise SourceError(f"--reviewed: {file} is not a CSV file: line {rows.line_num} is malformed.") from error
+        raise SourceError(f"--reviewed: {file}, line {rows.line_num} is not valid CSV; save the file as CSV.") from error
     return review
 
 
-def _read_row(row: dict[str, Any], where: str) -> Judgement | None:
-    """Return the reviewer's answer in a row of the CSV file; None if the reviewer filled in nothing.
+def _read_row(row: dict[str, Any], where: str) -> Judgment | None:
+    """Return the reviewer's answer in a row of the CSV file; None if the reviewer left both columns empty.
 
     A mention counts as wrong if the reviewer gave it another label, even if the `correct` column is empty.
 
@@ -106,19 +106,19 @@ def _read_row(row: dict[str, Any], where: str) -> Judgement | None:
         SourceError: the row has no label, an unknown or contradictory answer, or an invalid confidence.
     """
     label, answer = (row["label"] or "").strip(), (row[CORRECT] or "").strip().lower()
-    other = (row.get(CORRECTED_LABEL) or "").strip()
+    corrected = (row.get(CORRECTED_LABEL) or "").strip()
     if not label:
-        raise SourceError(f"{where}: the column label is empty.")
+        raise SourceError(f"{where}: the column label is empty; edit only {CORRECT} and {CORRECTED_LABEL}.")
     if answer and answer not in ANSWERS:
         raise SourceError(f"{where}: the column {CORRECT} must be empty or one of {', '.join(ANSWERS)}.")
-    relabelled = other not in ("", label)
-    if not answer and not relabelled:
+    relabeled = corrected not in ("", label)
+    if not answer and not relabeled:
         return None
-    if relabelled and ANSWERS.get(answer, False):
+    if relabeled and ANSWERS.get(answer, False):
         raise SourceError(
             f"{where}: {CORRECT} says yes, but {CORRECTED_LABEL} differs from label; change {CORRECT} or {CORRECTED_LABEL}."
         )
-    return Judgement(label, _read_confidence(row["confidence"], where), ANSWERS.get(answer, False))
+    return Judgment(label, _read_confidence(row["confidence"], where), ANSWERS.get(answer, False))
 
 
 def _read_confidence(value: object, where: str) -> float:
@@ -155,7 +155,7 @@ def _read_label_studio(file: Path, text: str) -> Review:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise SourceError(
                 f"--reviewed: {file}, task {number} is not a task of `entitymill sample`, or was not exported in Label "
-                "Studio's format JSON (JSON-MIN and CSV lack what is needed)."
+                "Studio's format JSON; export it as JSON (JSON-MIN and CSV lack some of the data)."
             ) from error
     return review
 
@@ -176,7 +176,7 @@ def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
     """
     data = task["data"]
     drawn = set(data["mention_ids"])
-    finished = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
+    finished = [annotation for annotation in task.get("annotations") or () if not annotation.get("was_cancelled")]
     if not finished:
         review.unreviewed += len(drawn)
         return
@@ -188,7 +188,7 @@ def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
         proposed.add(span)
         if mention["mention_id"] in drawn:
             confidence = _read_confidence(mention["confidence"], where)
-            review.judgements.append(Judgement(span[2], confidence, span in marked))
+            review.judgments.append(Judgment(span[2], confidence, span in marked))
     if review.annotated is not None and review.found is not None:
         review.annotated.update(label for _, _, label in marked)
         review.found.update(label for _, _, label in marked & proposed)
@@ -208,14 +208,14 @@ def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
     begin, end = int(value["start"]), int(value["end"])
     quoted = value.get("text")
     if text[begin:end] != quoted:
-        # Old versions of Label Studio count UTF-16 code units. The quoted text shows which of the two this file has.
-        units = convert_from_utf16(text, begin), convert_from_utf16(text, end)
-        if text[slice(*units)] == quoted:
-            begin, end = units
+        # Old versions of Label Studio count UTF-16 code units. The quoted text shows which kind of offset this file has.
+        converted = convert_from_utf16(text, begin), convert_from_utf16(text, end)
+        if text[slice(*converted)] == quoted:
+            begin, end = converted
     for label in value["labels"]:
         yield begin, end, str(label)
 
 
-def convert_from_utf16(text: str, units: int) -> int:
-    """Convert an offset in UTF-16 code units to code points; an offset inside a surrogate pair is moved behind the pair."""
-    return len(text.encode("utf-16-le", "surrogatepass")[: 2 * units].decode("utf-16-le", "replace"))
+def convert_from_utf16(text: str, offset: int) -> int:
+    """Convert an offset in UTF-16 code units to code points; an offset inside a surrogate pair moves to its end."""
+    return len(text.encode("utf-16-le", "surrogatepass")[: 2 * offset].decode("utf-16-le", "replace"))

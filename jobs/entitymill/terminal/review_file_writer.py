@@ -49,11 +49,11 @@ class Mention:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence that reviewers see, or the part of a long sentence around a mention.
+    """A sentence that reviewers see; of a long sentence, only the part around a mention.
 
     begin: offset of the sentence in the document's text, in code points.
     mentions: all mentions that the table has in the sentence, sorted by `begin`, including those that are not in the
-        sample: if they were missing, reviewers would add them, and the computed recall would be too low.
+        sample: otherwise reviewers would add these, and the computed recall would be too low.
     drawn: ids of the mentions that are in the sample.
     """
 
@@ -70,7 +70,7 @@ def choose_format(file: Path) -> str | None:
 
 
 def write_file(file: Path, content: str) -> None:
-    """Write a text to a file in UTF-8, atomically; an existing file is replaced.
+    """Write a text to a file in UTF-8, atomically replacing an existing file.
 
     Raises:
         OutputError: the file cannot be written.
@@ -145,8 +145,8 @@ def _build_task(sentence: Sentence) -> dict[str, Any]:
 def format_conll(sentences: Sequence[Sentence]) -> str:
     """Return the content of a CoNLL file: on each line a token, its begin and end in the document, and its IOB2 tag.
 
-    The columns are separated by tabs. Before each sentence is a comment with the id of the document as JSON, after it an
-    empty line. A token is a word, or one character that is not part of a word; the model splits texts differently.
+    The columns are separated by tabs. Each sentence is preceded by a comment with the id of the document as JSON, and
+    followed by an empty line. A token is a word, or one character that is not part of a word; the model's tokens differ.
     """
     lines = []
     for sentence in sentences:
@@ -161,16 +161,16 @@ def _tag_tokens(sentence: Sentence) -> Iterator[tuple[str, int, int, str]]:
 
     A token never crosses the begin or end of a mention. A mention that overlaps the one before it is ignored.
     """
-    place = 0
+    at = 0
     for mention in sentence.mentions:
         begin, end = mention.begin - sentence.begin, mention.end - sentence.begin
-        if begin < place:
+        if begin < at:
             continue  # overlaps the mention before it: IOB2 has one tag per token
-        yield from ((*token, "O") for token in _split_tokens(sentence, place, begin))
+        yield from ((*token, "O") for token in _split_tokens(sentence, at, begin))
         for number, token in enumerate(_split_tokens(sentence, begin, end)):
             yield (*token, f"{'I' if number else 'B'}-{mention.label}")
-        place = end
-    yield from ((*token, "O") for token in _split_tokens(sentence, place, len(sentence.text)))
+        at = end
+    yield from ((*token, "O") for token in _split_tokens(sentence, at, len(sentence.text)))
 
 
 def _split_tokens(sentence: Sentence, begin: int, end: int) -> Iterator[tuple[str, int, int]]:

@@ -1,4 +1,4 @@
-"""Compute scores from reviewers' answers: precision and its confidence interval, recall if known, and a threshold."""
+"""Compute scores from reviewers' answers: precision with its confidence interval, recall if possible, and a threshold."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from entitymill.terminal.console_text import visible
-from entitymill.terminal.review_file_reader import Judgement, Review
+from entitymill.terminal.review_file_reader import Judgment, Review
 
 ALL = "all"
 """Key of the score of all labels together."""
 LEVEL = 0.95
-"""Probability with which the interval contains the precision of the table, if the sample is random."""
+"""Confidence level: probability that the interval contains the precision of the table, if the sample is random."""
 _STEPS = 10_000
 """Thresholds are multiples of 1 / _STEPS, so that the printed threshold is not rounded."""
 
@@ -37,7 +37,7 @@ class ReviewScore:
     reviewed, correct: number of reviewed mentions, and how many of them are correct.
     precision: correct / reviewed; None if no mention was reviewed.
     low, high: ends of the Wilson interval of the precision.
-    threshold: the smallest threshold with the wanted precision; None if no threshold reaches it.
+    threshold: the smallest threshold that reaches the wanted precision; None if no threshold does.
     annotated: number of mentions that reviewers marked in the sentences shown to them; None for a CSV file, in which
         reviewers cannot mark mentions.
     recall: share of the annotated mentions that the entity table contains; None if `annotated` is None or 0.
@@ -71,17 +71,17 @@ def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -
     return low, high
 
 
-def find_threshold(judgements: Iterable[Judgement], wanted_precision: float) -> Threshold | None:
-    """Return the smallest threshold at which the reviewed mentions reach the wanted precision; None if there is none.
+def find_threshold(judgments: Iterable[Judgment], wanted_precision: float) -> Threshold | None:
+    """Return the smallest threshold at which the reviewed mentions reach the wanted precision; None if none does.
 
     The threshold is 0 if all mentions together reach the precision. A higher threshold may have a lower precision, so every
     confidence in the sample is tried.
     """
-    ordered = sorted(judgements, key=lambda one: one.confidence, reverse=True)
+    ordered = sorted(judgments, key=lambda judgment: judgment.confidence, reverse=True)
     best, correct = None, 0
-    for number, judgement in enumerate(ordered, 1):
-        correct += judgement.correct
-        step = math.floor(judgement.confidence * _STEPS)
+    for number, judgment in enumerate(ordered, 1):
+        correct += judgment.correct
+        step = math.floor(judgment.confidence * _STEPS)
         following = ordered[number].confidence if number < len(ordered) else -1.0
         if math.floor(following * _STEPS) != step and correct >= wanted_precision * number:
             lowest = step / _STEPS if number < len(ordered) else 0.0
@@ -90,8 +90,8 @@ def find_threshold(judgements: Iterable[Judgement], wanted_precision: float) -> 
 
 
 def list_labels(review: Review) -> set[str]:
-    """Return the labels that occur in the review, those of mentions that reviewers added included."""
-    return {one.label for one in review.judgements} | set(review.annotated or ())
+    """Return the labels that occur in the review, including those of mentions that reviewers added."""
+    return {judgment.label for judgment in review.judgments} | set(review.annotated or ())
 
 
 def score_review(review: Review, wanted_precision: float, labels: Sequence[str] = ()) -> dict[str, ReviewScore]:
@@ -102,23 +102,24 @@ def score_review(review: Review, wanted_precision: float, labels: Sequence[str] 
         wanted_precision: the precision, from 0 to 1, that the threshold of each score must reach.
         labels: the labels to score; empty for all labels. Labels that do not occur in the review are ignored.
     """
-    known = list_labels(review)
-    chosen = sorted(known & set(labels) if labels else known)
+    occurring = list_labels(review)
+    chosen = sorted(occurring & set(labels) if labels else occurring)
     scores = {label: _score_labels(review, wanted_precision, [label]) for label in chosen}
     return {**scores, ALL: _score_labels(review, wanted_precision, chosen)}
 
 
 def _score_labels(review: Review, wanted_precision: float, labels: Sequence[str]) -> ReviewScore:
-    """Return one score, for the mentions of all these labels together."""
-    own = [one for one in review.judgements if one.label in labels]
-    correct = sum(one.correct for one in own)
-    low, high = compute_wilson_interval(correct, len(own))
+    """Return one score for the mentions of all `labels` together."""
+    judgments = [judgment for judgment in review.judgments if judgment.label in labels]
+    correct = sum(judgment.correct for judgment in judgments)
+    low, high = compute_wilson_interval(correct, len(judgments))
     annotated = recall = None
     if review.annotated is not None and review.found is not None:
         annotated = sum(review.annotated[label] for label in labels)
         recall = sum(review.found[label] for label in labels) / annotated if annotated else None
-    precision = correct / len(own) if own else None
-    return ReviewScore(len(own), correct, precision, low, high, find_threshold(own, wanted_precision), annotated, recall)
+    precision = correct / len(judgments) if judgments else None
+    threshold = find_threshold(judgments, wanted_precision)
+    return ReviewScore(len(judgments), correct, precision, low, high, threshold, annotated, recall)
 
 
 def build_table(scores: dict[str, ReviewScore], wanted_precision: float) -> Table:
