@@ -24,6 +24,7 @@ from entitymill_reports.page_content import PageContent
 from expected_tables import TEXT_POOL
 
 from .conftest import Job
+from .page_reading import read_both_ways
 
 DAY = dt.date(2026, 11, 1)
 DATED = ("source.passthrough=[published]", "limits.max_reject_ratio=1")
@@ -55,9 +56,8 @@ def loaded(job: Job, *overrides: str) -> settings.Settings:
     return settings.load(None, job.options(*PAGE, *overrides), {})
 
 
-def read(job: Job, *overrides: str) -> PageContent:
-    chosen = loaded(job, *overrides)
-    return page_queries.read_page_content(job.spark, chosen, Tables(job.spark, chosen.output))
+def read(job: Job, *overrides: str, needs_spark: bool = False) -> PageContent:
+    return read_both_ways(job, loaded(job, *overrides), needs_spark=needs_spark)
 
 
 def test_figures_are_those_of_the_tables(output: Job) -> None:
@@ -160,7 +160,7 @@ def test_sentences_of_changed_documents_are_left_out(output: Job) -> None:
         assert found is not None
         assert (found.sentences, found.changed > 0) == ((), True)
         source.unlink()
-        found = read(output, "report.show_text=true").shown
+        found = read(output, "report.show_text=true", needs_spark=True).shown
         assert found is not None
         assert "source.path" in found.problem
         assert found.top

@@ -38,7 +38,7 @@ def test_a_page_does_not_go_where_a_link_leads(tmp_path: Path, monkeypatch: pyte
     (tmp_path / f".page.html.{os.getpid()}").symlink_to(victim)
     there.symlink_to(victim)
     settings = load(None, ["source.path=x", "output.path=y"], {})
-    observer.write_page(cast("Any", None), settings, cast("Any", None), str(there))
+    observer.write_page(cast("Any", None), settings, str(there))
     assert (victim.read_text(), there.read_text(), there.is_symlink()) == (MINE, "<html>", False)
 
 

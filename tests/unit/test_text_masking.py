@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyspark.sql import Row
 
 from entitymill.tables.text_masking import mask_text
 from entitymill.terminal import console_text
@@ -62,9 +61,11 @@ def test_marked_texts_show_each_character_once(given_: tuple[str, list[Span]]) -
 def test_sentences_of_the_page_show_each_character_once(given_: tuple[str, list[Span]]) -> None:
     text, spans = given_
     mentions = [
-        Row(doc_id="a", sentence_id=0, mention_id=str(number), begin=begin, end=end, label=label, confidence=1.0)
+        {"doc_id": "a", "sentence_id": 0, "mention_id": str(number), "begin": begin, "end": end, "label": label}
+        | {"confidence": 1.0, "sample": sample}
         for number, (begin, end, label) in enumerate(sorted(spans))
+        for sample in ("least", "random")
     ]
-    sentence = page_excerpts._build_sentence(text, ("a", 0, 0, len(text)), mentions, [])
+    sentence = page_excerpts._build_sentence(text, ("a", 0, 0, len(text)), mentions)
     assert "".join(part.text for part in sentence.parts) == text
     assert "".join(part.text for part in sentence.parts if part.label) == "".join(text[at] for at in sorted(inside(spans)))

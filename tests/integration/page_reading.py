@@ -1,0 +1,39 @@
+"""Read the content of a page with Spark and, where that is possible, without it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from entitymill.settings import Settings
+from entitymill.tables import Tables
+from entitymill_reports import page_queries
+from entitymill_reports.page_content import PageContent
+from entitymill_reports.table_reader import open_local_reader, open_spark_reader
+
+from .conftest import Job
+
+
+def read_both_ways(job: Job, chosen: Settings, *, needs_spark: bool = False) -> PageContent:
+    """Return what Spark reads; without Spark it must be the same, up to the order in which floats were added.
+
+    needs_spark: whether the page cannot be read without Spark.
+    """
+    with open_spark_reader(job.spark, chosen, Tables(job.spark, chosen.output)) as reader:
+        found = page_queries.read_page_content(reader, chosen)
+    local = open_local_reader(chosen)
+    assert (local is None) == needs_spark
+    if local is not None:
+        other = page_queries.read_page_content(local, chosen)
+        assert rounded(dataclasses.asdict(other)) == rounded(dataclasses.asdict(found))
+    return found
+
+
+def rounded(value: Any) -> Any:
+    """Return a value with all floats in it rounded; nested values, too."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, Mapping):
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,73 @@
+"""`entitymill report` without a JVM, and what the page says of tables of other kinds."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from entitymill import cli, settings
+from entitymill_reports.table_reader import open_local_reader
+from expected_tables import TEXT_POOL
+
+from .conftest import Job
+from .page_reading import read_both_ways
+
+TIMES = [dt.datetime(2026, 3, day, 23, 30, tzinfo=dt.timezone.utc) for day in range(1, 9)]
+COLUMNS = {
+    "date": pa.array([time.date() for time in TIMES], pa.date32()),
+    "time": pa.array(TIMES, pa.timestamp("us", "UTC")),
+    "wall": pa.array([time.replace(tzinfo=None) for time in TIMES], pa.timestamp("us")),
+    "Said On": pa.array([*(f"{time:%Y-%m-%d} at night" for time in TIMES[:6]), "2026-02-30", "never"], pa.string()),
+}
+
+
+@pytest.fixture(scope="module")
+def dated(module_job: Job) -> Job:
+    """Documents with days of each kind, in a Parquet output; some of them have been changed."""
+    options = ["output.format=parquet", f"source.passthrough=[{', '.join(COLUMNS)}]", "limits.unit_rows=3"]
+    for texts in (TEXT_POOL[:8], [*TEXT_POOL[:7], "Angela Merkel met John Smith in Paris."]):
+        module_job.texts(pa.table({"id": [f"d{at}" for at in range(8)], "text": texts, **COLUMNS})).run(*options)
+    return module_job
+
+
+def load(job: Job, *overrides: str) -> settings.Settings:
+    return settings.load(None, job.options("output.format=parquet", "report.show_text=true", *overrides), {})
+
+
+@pytest.mark.parametrize("name", ["date", "time", "wall", "said on"])
+def test_days_of_every_kind_are_the_same_with_and_without_spark(dated: Job, name: str) -> None:
+    found = read_both_ways(dated, load(dated, f"report.date_column={name}"))
+    assert found.days is not None and found.days.counts
+    assert found.shown is not None and found.shown.sentences
+    assert {day for day in found.days.counts if not dt.date(2026, 3, 1) <= day <= dt.date(2026, 3, 8)} == set()
+
+
+@pytest.mark.parametrize(
+    ("override", "local"),
+    [
+        ("source.time_zone=Asia/Tokyo", False),  # days of times
+        ("source.where=id <> 'x'", False),  # excerpts
+        ("source.format=table", False),
+        ("output.path=s3a://lake/out", False),
+        ("output.path=/nowhere", False),
+        ("log=stderr", True),
+    ],
+)
+def test_spark_is_started_only_where_it_is_needed(dated: Job, override: str, *, local: bool) -> None:
+    assert (open_local_reader(load(dated, "report.date_column=time", override)) is not None) == local
+
+
+def test_the_command_starts_no_jvm(dated: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a JVM is started")
+
+    monkeypatch.setattr("entitymill.spark.session._start_session", refuse)
+    page = dated.directory / "page.html"
+    chosen = dated.options("output.format=parquet", "report.show_text=true", "report.date_column=date", "log=stderr")
+    options = [item for option in chosen for item in ("--set", option)]
+    assert cli.main(["report", *options, "--to", str(page)]) == 0
+    assert str(page) in capsys.readouterr().out
+    assert "Merkel" in page.read_text(encoding="utf8")
