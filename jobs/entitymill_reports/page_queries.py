@@ -58,11 +58,11 @@ def read_page_content(spark: SparkSession, settings: Settings, tables: Tables, r
         run = select_run(runs, run_id)
         if run is None and run_id is not None:
             raise SettingsError(
-                f"--run: {run_id} is not among the latest {MAX_RUNS} runs of {tables.place}; `entitymill runs` lists them."
+                f"--run: {run_id} is not among the latest {MAX_RUNS} runs of {tables.output}; `entitymill runs` lists them."
             )
         labels = _build_labels(counts)
         return PageContent(
-            output=tables.place,
+            output=tables.output,
             run=run,
             runs=runs,
             documents=_read_documents(tables),
@@ -103,7 +103,7 @@ def check_tables_exist(tables: Tables) -> None:
         OutputError: the output has no tables, or another program wrote the tables.
     """
     if not (tables.is_complete() and tables.exists("runs")):
-        raise OutputError(f"output: no entity tables in {tables.place}: run the job first.")
+        raise OutputError(f"output: no entity tables in {tables.output}: run the job first.")
     table_setup.check_tables(tables)
 
 

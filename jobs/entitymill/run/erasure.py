@@ -1,4 +1,4 @@
-"""Erase documents from the tables, from old files and versions of the tables, and from messages; record the erasure."""
+"""Erase documents from the tables, from the tables' old files and versions, and from messages; record the erasure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Findings:
 
     rows: table -> doc_id -> number of rows in the table's current version; for `runs`, number of rows that contain the id.
     in_old_files: whether data files, including those of older versions, contain any of the ids; None if they cannot be read.
-    run_is_active: whether a run may be at work, which could still publish the documents.
+    run_is_active: whether a run may be active, and could still publish the documents.
     """
 
     rows: dict[str, dict[str, int]]
@@ -51,7 +51,7 @@ class Findings:
         return not any(self.rows.values()) and not self.in_old_files
 
     def totals(self) -> dict[str, int]:
-        """Return table -> number of rows with the given ids."""
+        """Return a dict table -> number of rows that contain any of the ids."""
         return {table: sum(found.values()) for table, found in self.rows.items()}
 
 
@@ -75,8 +75,8 @@ def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) 
 def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings: Findings | None = None) -> dict[str, int]:
     """Remove documents from all tables, delete the files that contained them, and record the erasure.
 
-    The function first waits until no job is running. It can safely be called again, for example to complete an erasure
-    that was interrupted. If there is nothing to erase, nothing changes.
+    This first waits until no job is running. It is safe to call again, for example to complete an interrupted erasure. If
+    there is nothing to erase, nothing changes.
 
     Args:
         spark: the session.
@@ -85,36 +85,36 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
         findings: result of `find_documents` for these ids; None calls `find_documents` first.
 
     Returns:
-        Table -> number of erased rows; for `runs`, number of rows in which a message was replaced. It is empty if there was
+        A dict table -> number of erased rows; for `runs`, number of rows in which a message was replaced. Empty if there was
         nothing to erase.
 
     Raises:
-        EntityMillError: an error that `find_documents` raises; or a job is still running after `limits.wait_seconds`; or
-            another run took over before the erasure was complete.
+        EntityMillError: an error of `find_documents`; or a job is still running after `limits.wait_seconds`; or another run
+            took over before the erasure was complete.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         found = findings or _find_documents(own, settings, ids)
         if found.empty and not found.run_is_active:
             return {}
-        return _erase(own, settings, ids, look_again=found.empty)
+        return _erase(own, settings, ids, found_nothing=found.empty)
 
 
 def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
     """Do the work of `find_documents`, in its private session."""
     tables = Tables(spark, settings.output)
     if not tables.exists("documents"):
-        raise OutputError(f"output: no entity tables at {tables.place}; check output.path or output.schema.")
+        raise OutputError(f"output: no entity tables at {tables.output}; check output.path or output.schema.")
     table_setup.check_tables_to_write(tables)
     _check_owner(settings, tables)
     id_frame = _create_id_frame(spark, ids)
     _check_source(spark, settings, id_frame)
     rows, in_old_files = _count_rows(tables, ids, id_frame), _occurs_in_old_files(tables, ids, id_frame)
-    # This is the last look, so that a run that began before it is seen. A run that has read the source's version before, but
+    # Look for active runs last, to see those that have begun meanwhile. A run that has read the version of the source, but
     # has not begun yet, is not seen.
     return Findings(rows, in_old_files, Runs(tables).read_record().running)
 
 
-def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, look_again: bool) -> dict[str, int]:
+def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found_nothing: bool) -> dict[str, int]:
     """Do the work of `erase`, in its private session, after the checks; return what `erase` returns.
 
     The rows are counted again, because a run may have changed the tables since `_find_documents`.
@@ -123,7 +123,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, look_
         spark: the private session.
         settings: settings of the job that wrote the tables.
         ids: ids of the documents to erase.
-        look_again: whether nothing was found so far; if nothing is found now either, nothing is changed.
+        found_nothing: whether `_find_documents` found nothing; if this function finds nothing either, it changes nothing.
     """
     tables = Tables(spark, settings.output)
     digests = {one: hashlib.sha256(one.encode()).hexdigest() for one in ids}
@@ -131,9 +131,9 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, look_
     name = f"erasure-{uuid.uuid4().hex[:6]}"
     with maintenance.exclusive_access(tables, settings, name) as lease:
         commits = lease.commits
-        _check_source(spark, settings, id_frame)  # a run may have published a document that came back
+        _check_source(spark, settings, id_frame)  # a run may have published a document that is back in the source
         rows = _count_rows(tables, ids, id_frame)
-        if look_again and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty:
+        if found_nothing and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty:
             return {}
         with commits.track_change():
             for table in DOCUMENT_TABLES:
@@ -153,6 +153,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, look_
 
 
 def _create_id_frame(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
+    """Return a frame with each of the ids once, in the column doc_id."""
     return spark.createDataFrame([(one,) for one in dict.fromkeys(ids)], "doc_id string")
 
 
@@ -162,25 +163,25 @@ def _check_owner(settings: Settings, tables: Tables) -> None:
     if guards.is_another_source(settings, owner):
         here = settings.dump_masked()["source"]["path"]
         raise SettingsError(
-            f"source.path: the output {tables.place} belongs to {owner}, but the settings name {here}. Only {owner} "
+            f"source.path: the output {tables.output} belongs to {owner}, but the settings name {here}. Only {owner} "
             f"can show whether the next run would bring the documents back: set source.path to {owner}, or "
             f"output.adopt_source=true if {here} has replaced it."
         )
 
 
 def _check_source(spark: SparkSession, settings: Settings, id_frame: DataFrame) -> None:
-    """Raise SourceError if the source still contains some of the ids, even in rows that `source.where` excludes.
+    """Raise SourceError if the source still contains any of the ids, even in rows that `source.where` excludes.
 
-    A later run would read these rows and bring the documents back.
+    A later run could read these rows and publish the documents again.
     """
     found = _find_ids_in_source(spark, settings.source.model_copy(update={"where": None}), id_frame)
     if not found:
         return
-    hidden = set() if settings.source.where is None else found - _find_ids_in_source(spark, settings.source, id_frame)
-    where = f", {len(hidden)} of them in rows that source.where hides," if hidden else ""
+    excluded = set() if settings.source.where is None else found - _find_ids_in_source(spark, settings.source, id_frame)
+    where = f", {len(excluded)} of them in rows that source.where excludes," if excluded else ""
     raise SourceError(
         f"{settings.source.path} still has {len(found)} of the documents (for example {min(found)!r}){where} and the next "
-        "run would bring them back: delete them there first, including old files and versions."
+        "run would publish them again: delete them in the source first, including its old files and versions."
     )
 
 
@@ -192,7 +193,7 @@ def _find_ids_in_source(spark: SparkSession, source: SourceSettings, id_frame: D
 
 
 def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict[str, dict[str, int]]:
-    """Return table -> doc_id -> number of rows, for the tables that exist, as in `Findings.rows`."""
+    """Return the dict `Findings.rows`: table -> doc_id -> number of rows, for the tables that exist."""
     rows = {name: _count_table(tables, name, id_frame) for name in DOCUMENT_TABLES if tables.exists(name)}
     if tables.exists("runs"):
         rows["runs"] = run_messages.count_rows_by_id(tables, ids)
@@ -208,11 +209,11 @@ def _count_table(tables: Tables, name: str, id_frame: DataFrame) -> dict[str, in
 def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> bool | None:
     """Return whether any data file contains one of the ids; None, with a warning in the log, if the files cannot be read.
 
-    Data files keep the rows of removed documents until the files are deleted. Files of the current version are searched,
-    too, except those of `runs`. Hidden tables of runs are not read; each may contain the ids.
+    Data files keep the rows of removed documents until the files are deleted. Files of the current version are also
+    searched, except those of `runs`. Temporary tables of runs are not read: if there is one, the result is True.
     """
     try:
-        if unit_texts.find_hidden_tables(tables):
+        if unit_texts.find_temporary_tables(tables):
             return True
         for name in DOCUMENT_TABLES:
             if tables.exists(name):
@@ -223,7 +224,7 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
     except data_file_reader.READ_ERRORS as error:
         log.warning(
             "the data files of %s cannot be read (%s); old files may contain the documents",
-            tables.place,
+            tables.output,
             type(error).__name__,
         )
         return None
