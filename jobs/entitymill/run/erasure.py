@@ -126,7 +126,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
         found_nothing: whether `_find_documents` found nothing; if this function finds nothing either, it changes nothing.
     """
     tables = Tables(spark, settings.output)
-    digests = {one: hashlib.sha256(one.encode()).hexdigest() for one in ids}
+    digests = {doc_id: hashlib.sha256(doc_id.encode()).hexdigest() for doc_id in ids}
     id_frame = _create_id_frame(spark, ids)
     name = f"erasure-{uuid.uuid4().hex[:6]}"
     with maintenance.exclusive_access(tables, settings, name) as lease:
@@ -145,7 +145,9 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
         table_setup.create_table(tables, RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)
         record = [
-            (name, now, digest, table, found.get(one, 0)) for table, found in rows.items() for one, digest in digests.items()
+            (name, now, digest, table, found.get(doc_id, 0))
+            for table, found in rows.items()
+            for doc_id, digest in digests.items()
         ]
         commits.append(spark.createDataFrame(record, schemas.ERASURES).coalesce(1), RECORD)
         commits.check_committed(RECORD)
@@ -154,7 +156,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
 
 def _create_id_frame(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
     """Return a frame with each of the ids once, in the column doc_id."""
-    return spark.createDataFrame([(one,) for one in dict.fromkeys(ids)], "doc_id string")
+    return spark.createDataFrame([(doc_id,) for doc_id in dict.fromkeys(ids)], "doc_id string")
 
 
 def _check_owner(settings: Settings, tables: Tables) -> None:

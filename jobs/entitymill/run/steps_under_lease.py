@@ -88,8 +88,8 @@ class Run:
         These are steps 3 to 6 of "The table protocol" in docs/decisions.md; `Lease` performs the other steps.
 
         Raises:
-            RejectedError: too many rows are rejected or removed, so that nothing is published; or too many documents of a
-                unit crash or hang the tagger, so that only earlier units are published.
+            RejectedError: too many rows are rejected or removed, and nothing is published; or too many documents of a unit
+                crash or hang the tagger, and only earlier units are published.
             LimitError: the run reached limits.max_core_hours; it has published its finished units.
         """
         self.summary.stage = "source"

@@ -98,7 +98,7 @@ def repartition_unit(
         unit: unit whose documents are repartitioned.
         task_chars: number of code points in a Spark task.
         partitions: number of partitions; None computes a number from the length of the texts.
-        drop_duplicates: whether to keep only one row per id; needed if ids may have been duplicated since the rows were
+        drop_duplicates: whether to keep only one row per id; needed if the source may have changed since its rows were
             counted.
     """
     cores = spark_connect.count_cores(spark)

@@ -28,7 +28,7 @@ NON_DATA_OPERATIONS = frozenset({
 ROW_OPERATIONS = frozenset({"WRITE", "MERGE", "UPDATE", "DELETE", "STREAMING UPDATE", "TRUNCATE", "COPY INTO"})
 """Delta operations that write an event for every changed row to the change feed. Other operations, such as replacing a
 column, write no events."""
-PUT_EVENTS = ("insert", "update_postimage")
+WRITE_EVENTS = ("insert", "update_postimage")
 """Types of events whose row is in the table after the commit; the row of any other event is not."""
 CHANGE, COMMIT = "_change_type", "_commit_version"
 """Columns of Delta's change feed: the type of the event, and the version of the commit."""
@@ -176,21 +176,21 @@ def aggregate_events(feed: Feed) -> DataFrame:
 
     Returns:
         Frame with the columns doc_id, row (struct of text and, if present, `passthrough`; null if the latest commit neither
-        inserted nor updated a row with this id), rows_put (number of rows that the latest commit inserted or updated), and
-        net_rows (number of rows added minus number of rows removed, over all commits; an update adds and removes a row).
+        inserted nor updated a row with this id), rows_written (number of rows that the latest commit inserted or updated),
+        and net_rows (number of rows added minus number of rows removed, over all commits; an update adds and removes a row).
     """
-    put = F.col(CHANGE).isin(*PUT_EVENTS)
+    written = F.col(CHANGE).isin(*WRITE_EVENTS)
     columns = [name for name in feed.events.columns if name not in ("doc_id", CHANGE, COMMIT)]
-    row = F.when(put, F.struct(*columns))
+    row = F.when(written, F.struct(*columns))
     # Partition by id only, so that both groupings below need no further shuffle.
-    events = feed.events.repartition("doc_id").withColumns({"put": put.cast("int"), "row": row})
+    events = feed.events.repartition("doc_id").withColumns({"written": written.cast("int"), "row": row})
     commits = events.groupBy("doc_id", COMMIT).agg(
-        F.sum("put").alias("rows_put"),
-        F.sum(2 * F.col("put") - 1).alias("net_rows"),
+        F.sum("written").alias("rows_written"),
+        F.sum(2 * F.col("written") - 1).alias("net_rows"),
         F.first("row", ignorenulls=True).alias("row"),
     )
     return commits.groupBy("doc_id").agg(
         F.max_by("row", COMMIT).alias("row"),
-        F.max_by("rows_put", COMMIT).alias("rows_put"),
+        F.max_by("rows_written", COMMIT).alias("rows_written"),
         F.sum("net_rows").alias("net_rows"),
     )

@@ -51,8 +51,8 @@ class Changes:
     chars: total number of code points of the texts in `documents`.
     to_replace: number of `documents` that are already in the output.
     close: function that releases cached data.
-    stale_rejects: number of `compared_ids` that earlier runs rejected, so that their rows in `rejects` must be replaced; 0
-        if `compared_ids` is None. See `FeedComparison`.
+    stale_rejects: number of `compared_ids` that earlier runs rejected, whose rows in `rejects` must be replaced; 0 if
+        `compared_ids` is None. See `FeedComparison`.
     causes: Cause -> number of changed documents.
     """
 
@@ -166,7 +166,7 @@ def compare_feed(
         retry: frame with the doc_id of each document to look up even if it has no event; None if there are none.
 
     Returns:
-        What the run must do; None if Delta cannot read the feed, so that all rows must be compared.
+        What the run must do; None if Delta cannot read the feed; then all rows must be compared.
 
     Raises:
         OutputError: as in `compare_all`.

@@ -35,7 +35,7 @@ class FeedComparison:
     totals: totals of `differing`.
     documents: result of `row_checks.select_documents`, with at least all new and changed documents.
     compared_ids: frame with each doc_id that was compared; null stands for rows without an id.
-    stale_rejects: number of `compared_ids` that earlier runs rejected, so that their rows in `rejects` must be replaced.
+    stale_rejects: number of `compared_ids` that earlier runs rejected, whose rows in `rejects` must be replaced.
         The null id counts whenever it is in `compared_ids` and `rejects` has any rows.
     """
 
@@ -100,7 +100,7 @@ def _add_ids_to_look_up(latest: DataFrame, ids: DataFrame) -> DataFrame:
     The column is true for the ids in `ids`, and null for all others. Null ids are not added.
     """
     flagged = ids.where("doc_id IS NOT NULL").select("doc_id").distinct().withColumn("must_look_up", F.lit(True))
-    return latest.join(flagged, "doc_id", "full").fillna(0, ["rows_put", "net_rows"])
+    return latest.join(flagged, "doc_id", "full").fillna(0, ["rows_written", "net_rows"])
 
 
 def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
@@ -108,15 +108,15 @@ def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
 
     Returns:
         Frame with the columns of `row_checks.validate_rows`, present (whether the latest commit inserted or updated exactly
-        one row), rows_put and net_rows (see `change_feed.aggregate_events`), and must_look_up (whether the id must be looked
-        up, whatever its events are).
+        one row), rows_written and net_rows (see `change_feed.aggregate_events`), and must_look_up (whether the id must be
+        looked up, whatever its events are).
     """
     rows = latest.select(
         "doc_id",
         "row.*",
         F.lit(1).cast("long").alias("copies"),
-        (F.col("rows_put") == 1).alias("present"),
-        *("rows_put", "net_rows"),
+        (F.col("rows_written") == 1).alias("present"),
+        *("rows_written", "net_rows"),
         F.col("must_look_up") if "must_look_up" in latest.columns else F.lit(False).alias("must_look_up"),
     )
     return row_checks.validate_rows(rows, max_chars).withColumn(CODE, F.when(F.col("present"), F.col(CODE)))
@@ -151,8 +151,8 @@ def _explain_undecided() -> Column:
         .when(F.col("s.must_look_up"), "to be retried")
         .when(F.col("o.status").eqNullSafe(PENDING), PENDING)
         .when(F.coalesce("s.doc_id", "o.doc_id").isNull(), _NULL)
-        .when(F.col("s.rows_put") > 1, "in several rows of a commit")
-        .when(output_rows + F.col("s.net_rows") != F.col("s.rows_put"), "with an unexpected number of rows")
+        .when(F.col("s.rows_written") > 1, "in several rows of a commit")
+        .when(output_rows + F.col("s.net_rows") != F.col("s.rows_written"), "with an unexpected number of rows")
     )
 
 
@@ -174,8 +174,8 @@ def _look_up_rows(
 
     Returns:
         Two frames with the columns of `row_checks.validate_rows`. The first has all rows of the ids; the text is null in
-        rows that are rejected because of their id. The second has only the rows whose texts are not in `events`, so that
-        they were read from the source.
+        rows that are rejected because of their id. The second has only the rows whose texts were read
+        from the source, because `events` does not contain them.
     """
     ids = F.broadcast(ids) if id_count <= BROADCAST_IDS else ids
     same_id = F.col("s.doc_id").eqNullSafe(F.col("i.doc_id"))

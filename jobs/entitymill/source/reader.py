@@ -126,8 +126,8 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
     )
 
 
-def select_rows(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
-    """Return doc_id, text, `passthrough` if configured, and the columns `others` of the rows that meet `source.where`.
+def select_rows(table: DataFrame, settings: SourceSettings, *extra_columns: str) -> DataFrame:
+    """Return doc_id, text, `passthrough` if configured, and `extra_columns` of the rows that meet `source.where`.
 
     `table` is a frame with all columns of the source.
 
@@ -138,7 +138,7 @@ def select_rows(table: DataFrame, settings: SourceSettings, *others: str) -> Dat
     columns = [F.col(quote_part(column)) for column in settings.passthrough]
     struct = [F.struct(*columns).alias("passthrough")] if columns else []
     doc_id = F.col(quote_part(settings.id_column)).cast("string").alias("doc_id")
-    return selected.select(doc_id, F.col(quote_part(settings.text_column)).alias("text"), *struct, *others)
+    return selected.select(doc_id, F.col(quote_part(settings.text_column)).alias("text"), *struct, *extra_columns)
 
 
 def _sql_name(spark: SparkSession, settings: SourceSettings) -> str:

@@ -105,7 +105,7 @@ def _classify(policy: Policy) -> Column:
 
 
 def _is_changed(policy: Policy) -> Column:
-    """Return a condition that is true if a document, which is in the source and in the output, must be recomputed."""
+    """Return a condition that is true if a document that is both in the source and in the output must be recomputed."""
     fingerprint_differs = _fingerprint_differs(policy)
     changed = _is_pending() | _text_differs() | _passthrough_differs(policy)
     # A document of another slice is adopted only if it equals what this run would write.
@@ -153,7 +153,7 @@ def is_in_run_slice(policy: Policy) -> Column:
 
 
 def has_refused_fingerprint(policy: Policy) -> Column:
-    """Return a condition that is true for published documents whose fingerprint the policy refuses, so that the run fails.
+    """Return a condition that is true for published documents whose fingerprint the policy refuses; these make the run fail.
 
     Documents with the status PENDING are never refused, because they are recomputed anyway.
     """

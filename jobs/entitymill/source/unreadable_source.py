@@ -100,7 +100,7 @@ def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
 
 
 def parse_unreadable_type(error: Exception) -> str | None:
-    """Return the Parquet type that Spark cannot read according to an error; None if the error is about something else."""
+    """Return the Parquet type that, according to an error, Spark cannot read; None if the error has another cause."""
     found = _UNREADABLE_TYPE.search(str(error))
     return found[1] if found else None
 

@@ -19,7 +19,7 @@ _TABLE_FILES = ("_SUCCESS", "_metadata", "_common_metadata", "part-*.parquet")
 """Name patterns of files that make a directory a Parquet table. A single Parquet file is also a table."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/]*))?(.*)", re.DOTALL)
 _SCHEME_ALIASES = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "wasbs": "wasb"}
-"""Scheme -> equivalent scheme, with which the same files have other URIs."""
+"""Scheme -> other scheme that leads to the same files."""
 _LOCAL = "file"
 Exists = Callable[[str], bool]
 """A function such as `storage.exists`: takes a path, and returns whether it exists."""

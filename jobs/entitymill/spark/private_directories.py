@@ -66,8 +66,8 @@ def create_scratch_directory(prefix: str) -> Path:
 def choose_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
     """Return a dict with the property that makes Spark store blocks and shuffle files in a private directory.
 
-    The private directory is created in the directory that spark.local.dir names. The dict is empty, so that the user's
-    choice applies, if spark.local.dir names several directories or one that cannot be written, or if one of the environment
+    The private directory is created in the directory that spark.local.dir names. The dict is empty, and the user's
+    choice applies, if spark.local.dir names several directories or one that cannot be written, or if any of the environment
     variables SPARK_LOCAL_DIRS and LOCAL_DIRS is set.
 
     Args:

@@ -36,7 +36,7 @@ _counted_cores: dict[str, tuple[float, int]] = {}
 
 
 def is_remote(spark: SparkSession) -> bool:
-    """Return whether a session uses Spark Connect, so that it has only SQL and DataFrames, without access to the JVM."""
+    """Return whether a session uses Spark Connect, which offers only SQL and DataFrames, without access to the JVM."""
     return type(spark).__module__.startswith("pyspark.sql.connect.")
 
 

@@ -19,7 +19,7 @@ _READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", 
 def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
     """Return the rows of all data files in a table's directory, including deleted rows; the column FILE names their file.
 
-    Columns that a file lacks are null. With `output.format: parquet`, the Parquet export of `entities` is read, too.
+    Columns that a file lacks are null. With `output.format: parquet`, the Parquet export of `entities` is also read.
 
     Args:
         tables: tables of the output.

@@ -229,7 +229,7 @@ def _add_sentences(
             "begin": key[1],
             "text": texts[key],
             "drawn": ids,
-            "mentions": sorted(mentions[key], key=lambda one: (one["begin"], one["end"])),
+            "mentions": sorted(mentions[key], key=lambda mention: (mention["begin"], mention["end"])),
         }
         for key, ids in keys.items()
         if key in texts

@@ -52,7 +52,7 @@ _PERMANENT_ERRORS = (
 class Commits:
     """Makes the Delta commits of one run, with increasing transaction numbers.
 
-    Because of these, Delta skips a repeated commit, and refuses the commits of a run from which a later run took over.
+    Because of the numbers, Delta skips a repeated commit, and refuses commits of a run from which a later run took over.
     """
 
     def __init__(self, tables: Tables, run_id: str, epoch: int) -> None:

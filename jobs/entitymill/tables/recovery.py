@@ -76,9 +76,9 @@ def read_settled_documents(tables: Tables) -> DataFrame:
 def find_unsound_documents(tables: Tables) -> DataFrame:
     """Return a frame with doc_id, run_id and slice of each unsound document that does not have the status PENDING yet.
 
-    A document is sound if `documents` has exactly one row of it, and `entities` has as many rows of it as that row says, all
-    with the same run_id. In addition, `annotations` must have exactly one row of it, with this run_id, if that run wrote
-    annotations, and no row otherwise.
+    A document is sound if it has exactly one row in `documents`, and as many rows in `entities` as this row says, all with
+    its run_id. In `annotations`, it must have exactly one row with this run_id if that run wrote annotations, and no row
+    otherwise.
     """
     copies = F.count("*").over(Window.partitionBy("doc_id")).alias("copies")
     columns = ("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice", copies)
@@ -124,7 +124,7 @@ def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
 def _is_of_named_run(prefix: str) -> Column:
     """Return a condition that is true if all rows of a document in a table have the run_id that `documents` names.
 
-    It is also true if there are no rows. `prefix` is the one with which `_count_rows` counted the rows of the table.
+    It is also true if there are no rows. `prefix` is the argument with which `_count_rows` was called for the table.
     """
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs

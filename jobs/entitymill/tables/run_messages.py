@@ -65,7 +65,7 @@ def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
 
 
 def erase_ids(tables: Tables, ids: Sequence[str]) -> None:
-    """Erase document ids from `runs`: overwrite texts that contain one, then delete the data files with the old rows.
+    """Erase document ids from `runs`: overwrite texts that contain any of them, then delete the old data files.
 
     The column `error` is replaced by ERASED, and `source.where` in the settings by ERASED_CONDITION. Do not use VACUUM: idle
     runs may be writing `runs`, and VACUUM would delete their uncommitted files.

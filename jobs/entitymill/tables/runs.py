@@ -35,7 +35,7 @@ class Record:
     latest: row of the run with the greatest epoch, including maintenance.
     sliced: whether any run has replaced a slice (the rows that source.where selects).
     running: whether any row has the status running.
-    certain: whether no other run began between the reading of this summary and the run's first commit.
+    certain: whether it is certain that no other run began between the reading of this summary and the run's first commit.
     """
 
     last: Row | None = None
