@@ -74,8 +74,8 @@ def compare_events(
     compared = cache_on_disk(row_comparison.compare_rows(flagged, related, policy, _explain_undecided()), cached)
     sums = row_comparison.sum_outcomes(compared)
     reasons = Totals(sums).count_by("reason", Kind.UNDECIDED)
-    settled = ~F.col("kind").isin(Kind.UNDECIDED.value, Kind.SAME.value)
-    differing = compared.where(settled).drop("reason", "present", "output_row")
+    decided = ~F.col("kind").isin(Kind.UNDECIDED.value, Kind.SAME.value)
+    differing = compared.where(decided).drop("reason", "present", "output_row")
     documents = row_checks.select_documents(validated.where("present"))
     if reasons:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
@@ -174,8 +174,8 @@ def _look_up_rows(
 
     Returns:
         Two frames with the columns of `row_checks.validate_rows`. The first has all rows of the ids; the text is null in
-        rows that are rejected because of their id. The second has only the rows whose texts were read
-        from the source, because `events` does not contain them.
+        rows that are rejected because of their id. The second has only the rows whose texts were read from
+        the source, because `events` does not contain them.
     """
     ids = F.broadcast(ids) if id_count <= BROADCAST_IDS else ids
     same_id = F.col("s.doc_id").eqNullSafe(F.col("i.doc_id"))
