@@ -133,7 +133,7 @@ class Lineage:
         """Return (namespace, name) of a dataset; for a path, these are the storage and the path within the storage."""
         if by_name:
             return self._settings.lineage.namespace, address
-        place = overlapping_paths.resolve_places(secret_masking.mask_address(address))[0]
+        place = overlapping_paths.list_normalized_paths(secret_masking.mask_address(address))[0]
         return place.storage, f"/{'/'.join(place.parts)}"
 
 

@@ -76,11 +76,11 @@ def read_page_content(reader: TableReader, settings: Settings, run_id: str | Non
     run = select_run(runs, run_id)
     if run is None and run_id is not None:
         raise SettingsError(
-            f"--run: {run_id} is not among the latest {MAX_RUNS} runs of {reader.place}; `entitymill runs` lists them."
+            f"--run: {run_id} is not among the latest {MAX_RUNS} runs of {reader.output}; `entitymill runs` lists them."
         )
     labels = _build_labels(counts)
     return PageContent(
-        output=reader.place,
+        output=reader.output,
         run=run,
         runs=runs,
         documents=_read_documents(reader),

@@ -36,10 +36,10 @@ TABLES = ("entities", "documents", "rejects", "runs")
 class TableReader(Protocol):
     """Reads the tables of one output.
 
-    place: path or schema of the output, as in the settings.
+    output: path or schema of the output, as in the settings.
     """
 
-    place: str
+    output: str
 
     def has(self, table: str) -> bool:
         """Return whether a table exists; all except `rejects` always do."""
@@ -78,7 +78,7 @@ class SparkReader:
         self._spark = spark
         self._settings = settings
         self._tables = tables
-        self.place = tables.place
+        self.output = tables.output
         for name in TABLES:
             if self.has(name):
                 tables.read(name).createOrReplaceTempView(PREFIX + name)
@@ -131,7 +131,7 @@ class LocalReader:
         self._source = settings.source
         self._tables = tables
         self._builder = builder
-        self.place = str(settings.output.path)
+        self.output = str(settings.output.path)
         for name, table in tables.items():
             self._builder.register(PREFIX + name, table)
 
@@ -237,7 +237,7 @@ def open_spark_reader(spark: SparkSession, settings: Settings, tables: Tables) -
         OutputError: the output has no tables, or another program wrote them.
     """
     if not (tables.is_complete() and tables.exists("runs")):
-        raise OutputError(f"output: no entity tables in {tables.place}: run the job first.")
+        raise OutputError(f"output: no entity tables in {tables.output}: run the job first.")
     table_setup.check_tables(tables)
     with open_private_session(spark, settings.source.time_zone, {}) as own:
         opened = SparkReader(own, settings, Tables(own, tables.settings))

@@ -77,7 +77,11 @@ def overheard(job: Job, capfd: pytest.CaptureFixture[str]) -> Main:
             3,
             "nothing is at /data/2026-*/*.parquet. Wildcards are not supported: name",
         ),
-        (["source.format=table", "source.path=texts_*"], 3, "there is no table texts_*, or you may not read it. Wildcards"),
+        (
+            ["source.format=table", "source.path=texts_*"],
+            3,
+            "there is no table texts_*, or you lack permission to read it. Wildcards",
+        ),
         (["source.max_chars=none"], 2, "source.max_chars: "),
         (["sauce.path=x"], 2, "sauce is not a setting; did you mean source?"),
         (["model.path=/nowhere"], 5, "model.path: nothing is at /nowhere; name a model bundle."),

@@ -23,7 +23,7 @@ from entitymill.spark.private_session import open_private_session, override_conf
 from entitymill.tables import Tables, lease, maintenance, recovery, runs, table_rows
 from entitymill.tables.output_tables import build_write_confs
 from entitymill.tables.publisher import Publisher
-from entitymill.tables.unit_texts import UnitTable
+from entitymill.tables.unit_texts import TemporaryTable
 
 from .stub_world import HOUR, UNITS_OF_3, FrozenRun, World, hook, make_texts, run_until_death, world
 
@@ -101,7 +101,7 @@ def test_a_run_that_began_before_the_one_it_takes_over_from_fences_it(
     world.check()
 
 
-@pytest.mark.parametrize(("owner", "name"), [(UnitTable, "write"), (Publisher, "publish")], ids=["replace", "drop"])
+@pytest.mark.parametrize(("owner", "name"), [(TemporaryTable, "write"), (Publisher, "publish")], ids=["replace", "drop"])
 def test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone(
     world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:

@@ -168,7 +168,7 @@ def test_nothing_is_erased_by_what_another_source_says(filled: Job) -> None:
 
 def test_a_condition_hides_no_document_from_an_erasure(filled: Job) -> None:
     hides = "source.where=id <> 'b'"
-    with pytest.raises(SourceError, match=r"still has 1 of the documents .*, 1 of them in rows that source\.where hides"):
+    with pytest.raises(SourceError, match=r"still has 1 of the documents .*, 1 of them in rows that source\.where excludes"):
         erase(filled.spark, loaded(filled, ADOPTED, hides), ["b"])
     without(filled, "b")
     assert erase(filled.spark, loaded(filled, ADOPTED, hides), ["b"])["documents"] == 1
@@ -189,7 +189,7 @@ def test_ids_that_are_nowhere_change_no_row(filled: Job) -> None:
 
 
 def test_what_a_dead_run_left_counts_as_old_files(filled: Job) -> None:
-    """Its hidden table may have the document's text."""
+    """Its temporary table may have the document's text."""
     (filled.output / "_units_7").mkdir()
     found = find_documents(filled.spark, loaded(filled, ADOPTED), ["typo"])
     assert (found.in_old_files, found.empty) == (True, False)

@@ -18,7 +18,7 @@ from entitymill.spark import spark_connect
 from entitymill.tables import run_messages
 from entitymill.tables.lease import Lease
 from entitymill.tables.publisher import Publisher
-from entitymill.tables.unit_texts import UnitTable
+from entitymill.tables.unit_texts import TemporaryTable
 
 from .stub_world import FrozenRun, World, hook, make_texts, run_until_death, world
 
@@ -68,7 +68,7 @@ def test_a_unit_of_files_that_may_change_is_stored_where_an_executor_may_be_lost
     """Rows that were cached on it would be read again, from what the files have become."""
     world.create(make_texts(3))
     written: list[Any] = []
-    hook(monkeypatch, UnitTable, "write", lambda *_: written.append(1))
+    hook(monkeypatch, TemporaryTable, "write", lambda *_: written.append(1))
     frame = spark.createDataFrame(list(world.rows.items()), "id string, text string").coalesce(1)
     frame.write.parquet(str(tmp_path / "files"))
     loaded = world.settings("source.format=parquet", f"source.path={tmp_path / 'files'}")

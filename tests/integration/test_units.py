@@ -21,7 +21,7 @@ from entitymill.settings import Settings
 from entitymill.source.changes import Changes, Mode
 from entitymill.tables import Tables, maintenance
 from entitymill.tables.publisher import Publisher, Unit
-from entitymill.tables.unit_texts import UnitTable
+from entitymill.tables.unit_texts import TemporaryTable
 from entitymill.workers.engine_choice import Engine, open_engine
 from expected_tables import TEXT_POOL, ExpectedTables
 
@@ -147,19 +147,19 @@ def test_the_model_runs_once_over_known_documents(job: Job, truth: ExpectedTable
 
 def test_a_unit_reads_its_own_rows_and_no_others(job: Job) -> None:
     read = job.spark.sparkContext.accumulator(0)
-    rows = job.spark.range(1000).selectExpr("format_string('%04d', id) AS doc_id", "1L AS chars", "false AS known")
+    rows = job.spark.range(1000).selectExpr("format_string('%04d', id) AS doc_id", "1L AS chars", "false AS in_output")
     found = Changes(
-        mode=Mode.FIRST, documents=counted(rows, read), removed=rows, rejected=rows, touched=None, adopted=rows, rows=1000,
-        reject_counts={}, to_recognize=1000, to_remove=0, to_adopt=0, chars=1000, known=0,
+        mode=Mode.FIRST, documents=counted(rows, read), removed=rows, rejected=rows, compared_ids=None, adopted=rows,
+        rows=1000, reject_counts={}, to_recognize=1000, to_remove=0, to_adopt=0, chars=1000, to_replace=0,
     )  # fmt: skip
     sizes = UnitSizes(rows=100, chars=10**9, task_chars=10**6)
     sampled = None
     seen: list[str] = []
-    table = UnitTable(Tables(job.spark, settings.load(None, job.options(), {}).output), 7)
+    table = TemporaryTable(Tables(job.spark, settings.load(None, job.options(), {}).output), 7)
     for piece in units.split_work(found, sizes, table.write):
         sampled = sampled or read.value
         ids = [row.doc_id for row in piece.documents.collect()]
-        assert (len(ids), len(piece.documents.inputFiles()), piece.known, piece.removed) == (piece.rows, 1, False, None)
+        assert (len(ids), len(piece.documents.inputFiles()), piece.in_output, piece.removed) == (piece.rows, 1, False, None)
         assert min(ids) > max(seen, default="")
         seen += ids
     assert len(seen) == len(set(seen)) == 1000
@@ -173,18 +173,18 @@ def test_removed_documents_go_with_the_unit_they_lie_in(job: Job) -> None:
     """So that no unit's commit looks into files of all others."""
     ids = job.spark.range(100).selectExpr("format_string('%02d', id) AS doc_id")
     removed = ids.where("doc_id >= '60'")
-    documents = ids.where("doc_id < '50'").selectExpr("doc_id", "1L AS chars", "doc_id >= '40' AS known")
+    documents = ids.where("doc_id < '50'").selectExpr("doc_id", "1L AS chars", "doc_id >= '40' AS in_output")
     found = Changes(
-        mode=Mode.COMPARE, documents=documents, removed=removed, rejected=ids, touched=None, adopted=ids, rows=100,
-        reject_counts={}, to_recognize=50, to_remove=40, to_adopt=0, chars=50, known=10,
+        mode=Mode.COMPARE, documents=documents, removed=removed, rejected=ids, compared_ids=None, adopted=ids, rows=100,
+        reject_counts={}, to_recognize=50, to_remove=40, to_adopt=0, chars=50, to_replace=10,
     )  # fmt: skip
-    table = UnitTable(Tables(job.spark, settings.load(None, job.options(), {}).output), 7)
+    table = TemporaryTable(Tables(job.spark, settings.load(None, job.options(), {}).output), 7)
     last, rows, gone = "", 0, 0
     for piece in units.split_work(found, UnitSizes(rows=30, chars=10**9, task_chars=10**6), table.write):
         done = sorted(row.doc_id for row in piece.documents.collect())
         out = sorted(row.doc_id for row in piece.removed.collect()) if piece.removed is not None else []
         assert min([*done, *out]) > last
-        assert (len(done), piece.known) == (piece.rows, max(done, default="") >= "40")
+        assert (len(done), piece.in_output) == (piece.rows, max(done, default="") >= "40")
         last, rows, gone = max([*done, *out]), rows + len(done), gone + len(out)
     assert (rows, gone) == (50, 40)
     table.close()

@@ -32,7 +32,7 @@ HELD = [("a", "Anna"), ("b", "Bob"), ("c", "Cairo")]
 ALL = Policy("f1", "reprocess", None)
 MINE = Policy("f1", "reprocess", "mine")
 Known = Callable[..., DataFrame]
-KNOWN = ", ".join(f"{name} string" for name in changes.KNOWN_COLUMNS)
+KNOWN = ", ".join(f"{name} string" for name in changes.COMPARED_COLUMNS)
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ def sha256(text: str) -> str:
 
 def todo(found: Changes) -> tuple[dict[str, bool], list[str], dict[str, int]]:
     """doc_id -> whether it is known, of those to be done; doc_id of those to be removed; refused rows by code."""
-    done = {row["doc_id"]: row["known"] for row in found.documents.collect()}
+    done = {row["doc_id"]: row["in_output"] for row in found.documents.collect()}
     gone = sorted(row["doc_id"] for row in found.removed.collect())
-    assert (found.to_recognize, found.to_remove, found.known) == (len(done), len(gone), sum(done.values()))
+    assert (found.to_recognize, found.to_remove, found.to_replace) == (len(done), len(gone), sum(done.values()))
     assert sum(found.reject_counts.values()) == found.rejected.count()
     assert found.to_adopt == found.adopted.count()
     found.close()
@@ -74,7 +74,7 @@ def adopted(found: Changes) -> list[str]:
 def test_nothing_is_held(source_of: Callable[..., Source]) -> None:
     found = changes.select_all_documents(source_of(*HELD, ("d", None)), Mode.FIRST)
     assert todo(found) == ({"a": False, "b": False, "c": False}, [], {"null_text": 1})
-    assert (found.mode, found.rows, found.chars, found.touched is None) == (Mode.FIRST, 4, len("AnnaBobCairo"), True)
+    assert (found.mode, found.rows, found.chars, found.compared_ids is None) == (Mode.FIRST, 4, len("AnnaBobCairo"), True)
 
 
 def test_new_changed_and_removed_are_told_apart(source_of: Callable[..., Source], known: Known) -> None:
@@ -96,7 +96,7 @@ def test_why_documents_are_done_again(source_of: Callable[..., Source], known: K
     for policy, more in (ALL, {}), (Policy("f1", "reprocess", None, full=True), {"--full": 1}):
         found = changes.compare_all(source, held, policy)
         assert found.causes == by_text_and_model | more
-        assert sum(found.causes.values()) == found.known
+        assert sum(found.causes.values()) == found.to_replace
         found.close()
     carried = source.rows.where("doc_id = 'a'").withColumn("passthrough", F.struct(F.lit(1).alias("n")))
     found = changes.compare_all(replace(source, rows=carried), held.where("doc_id = 'a'"), ALL)
@@ -111,7 +111,7 @@ def test_another_fingerprint(source_of: Callable[..., Source], known: Known, how
 
 
 def test_another_fingerprint_is_refused_where_that_is_asked(known: Known) -> None:
-    with pytest.raises(OutputError, match="documents of fingerprint f0, but this run has f1"):
+    with pytest.raises(OutputError, match="documents with fingerprint f0, but this run has f1"):
         changes.check_fingerprints(known(fingerprint="f0"), Policy("f1", "refuse", None))
     changes.check_fingerprints(known(), Policy("f1", "refuse", None))
 
@@ -157,9 +157,9 @@ def test_a_slice_refuses_another_fingerprint_in_what_it_takes_over(
         assert todo(changes.compare_all(source, held, policy)) == ({"a": True}, [], {})
         assert todo(found_in(compare(source, held, events, policy=policy))) == ({"a": True}, [], {})
         return
-    with pytest.raises(OutputError, match="documents of fingerprint f0, but this run has f1"):
+    with pytest.raises(OutputError, match="documents with fingerprint f0, but this run has f1"):
         changes.compare_all(source, held, policy)
-    with pytest.raises(OutputError, match="documents of fingerprint f0, but this run has f1"):
+    with pytest.raises(OutputError, match="documents with fingerprint f0, but this run has f1"):
         compare(source, held, events, policy=policy)
 
 
@@ -243,9 +243,9 @@ def test_events_that_settle_all_ids_need_no_look_at_the_source(source_of: Callab
     expected = {"a": True, "d": False}, ["b"], {"null_text": 1}
     assert todo(changes.compare_all(source, known(), ALL)) == expected
     found = found_in(compare(source_of(), known(), EVENTS))
-    assert (found.mode, found.touched is None, found.rows) == (Mode.FEED, False, 4), "3 known documents and a refused row"
-    assert found.touched is not None
-    assert sorted(row["doc_id"] for row in found.touched.collect()) == ["a", "b", "c", "d", "e", "f"]
+    assert (found.mode, found.compared_ids is None, found.rows) == (Mode.FEED, False, 4), "3 documents and a refused row"
+    assert found.compared_ids is not None
+    assert sorted(row["doc_id"] for row in found.compared_ids.collect()) == ["a", "b", "c", "d", "e", "f"]
     assert todo(found) == expected
 
 
@@ -308,8 +308,8 @@ def test_documents_that_failed_are_looked_at_again(source_of: Callable[..., Sour
     source = source_of(*HELD, ("d", "Delhi"), ("f", "Fes"), ("g", "Genf"))
     retry = ["d", "e", "f", "g", "d"]
     found = found_in(compare(source, known(), [("f", "Fes", "insert", 3)], rejected=["d", "e"], retry=retry))
-    assert found.touched is not None
-    assert sorted(row["doc_id"] for row in found.touched.collect()) == ["d", "e", "f", "g"]
+    assert found.compared_ids is not None
+    assert sorted(row["doc_id"] for row in found.compared_ids.collect()) == ["d", "e", "f", "g"]
     assert todo(found) == ({"d": False, "f": False, "g": False}, [], {})
 
 
@@ -374,24 +374,24 @@ def test_random_histories_by_feed_end_as_by_a_look_at_all(
     policy = Policy("f1", "reprocess", slice_)
     by_feed = found_in(compare(source, known, events, rejected, policy=policy))
     by_all = changes.compare_all(source, known, policy)
-    assert by_feed.touched is not None
-    touched = {row["doc_id"] for row in by_feed.touched.collect()}
-    assert None in touched
-    assert by_feed.touched.count() == len(touched)
+    assert by_feed.compared_ids is not None
+    compared_ids = {row["doc_id"] for row in by_feed.compared_ids.collect()}
+    assert None in compared_ids
+    assert by_feed.compared_ids.count() == len(compared_ids)
 
-    def outcome(found: Changes, *, of_touched: bool = False) -> dict[str, Counter[Any]]:
+    def outcome(found: Changes, *, of_compared: bool = False) -> dict[str, Counter[Any]]:
         frames = {
-            "documents": found.documents.select("doc_id", "text", "text_hash", "chars", "known"),
+            "documents": found.documents.select("doc_id", "text", "text_hash", "chars", "in_output"),
             "removed": found.removed,
             "refused": found.rejected,
             "adopted": found.adopted,
         }
         return {
-            name: Counter(tuple(row) for row in frame.collect() if not of_touched or row["doc_id"] in touched)
+            name: Counter(tuple(row) for row in frame.collect() if not of_compared or row["doc_id"] in compared_ids)
             for name, frame in frames.items()
         }
 
-    expected, found = outcome(by_all, of_touched=True), outcome(by_feed)
+    expected, found = outcome(by_all, of_compared=True), outcome(by_feed)
     assert found == expected
     assert all(found[name] for name in ("documents", "removed", "refused"))
     assert bool(found["adopted"]) == bool(slice_)
@@ -478,7 +478,7 @@ def test_a_source_put_back_from_a_backup_is_not_trusted(
     assert [record.message.replace("change feed unavailable ", "") for record in caplog.records] == [
         "(the last run did not record when version 1 of the source was committed); comparing all rows instead",
         "the source is at version 2, which is older than version 9, which the last run read: comparing all rows instead",
-        "(version 1 is not in the history of the source any more); comparing all rows instead",
+        "(version 1 is no longer in the history of the source); comparing all rows instead",
     ]
 
 

@@ -352,7 +352,7 @@ def test_a_run_that_begins_between_two_looks_is_seen(tables: Tables, monkeypatch
     late = Lease(Tables(tables.spark, tables.settings), limits, "C")
     waiting = Lease(tables, limits, "B", record=outdated)
     late._heartbeat = waiting._heartbeat = None
-    original = Runs.read_greatest_noted_epoch
+    original = Runs.read_greatest_epoch_in_history
     begun: list[int] = []
 
     def read_while_another_begins(runs: Runs) -> int:
@@ -361,7 +361,7 @@ def test_a_run_that_begins_between_two_looks_is_seen(tables: Tables, monkeypatch
             late.__enter__()
         return original(runs)
 
-    monkeypatch.setattr(Runs, "read_greatest_noted_epoch", read_while_another_begins)
+    monkeypatch.setattr(Runs, "read_greatest_epoch_in_history", read_while_another_begins)
     with pytest.raises(OutputError, match=r"run C .* is writing"):
         waiting.__enter__()
     assert begun

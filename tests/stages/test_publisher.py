@@ -103,7 +103,7 @@ def test_a_slice_replaces_its_own_rejects_without_an_id(tables: Tables) -> None:
         own = Provenance(f"run {number}", DAY, "m", "f", "v", slice=name)
         writer = RejectsWriter(tables, Commits(tables, f"run {number}", number), own)
         found = rejected(None, name)
-        writer.replace_touched(found.select("doc_id"), found, any_rejected=True, any_stale=number > 1)
+        writer.replace_for_ids(found.select("doc_id"), found, any_rejected=True, any_stale=number > 1)
     held = [(row["doc_id"], row["slice"], row["run_id"]) for row in tables.read("rejects").collect()]
     assert sorted(held, key=str) == [
         ("north", "north", "run 3"),

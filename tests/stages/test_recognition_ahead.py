@@ -22,7 +22,7 @@ from entitymill.settings.sections import OutputSettings
 from entitymill.spark import spark_connect
 from entitymill.spark.background_action import BackgroundAction
 from entitymill.tables import Tables
-from entitymill.tables.unit_texts import UnitTable
+from entitymill.tables.unit_texts import TemporaryTable
 
 PATIENCE = 60.0
 """Seconds that a test waits for what must happen."""
@@ -47,7 +47,7 @@ def planned(spark: SparkSession) -> Callable[[int], Iterator[PlannedUnit]]:
             # Not createDataFrame, which reads rows with a Python worker of its own, and returns it to Spark's pool. If
             # the task is cancelled, Spark still kills that worker, and a later test gets it with a closed socket.
             documents = spark.range(unit, unit + 1).selectExpr("cast(id AS string) AS doc_id")
-            yield PlannedUnit(documents, None, known=True, rows=1, chars=1)
+            yield PlannedUnit(documents, None, in_output=True, rows=1, chars=1)
 
     return plan
 
@@ -75,9 +75,9 @@ def recognize_into(directory: Path, *, sleeping: str = "", failing: str = "") ->
     return recognize
 
 
-def no_table(number: int) -> UnitTable:
+def no_table(number: int) -> TemporaryTable:
     """Return a table that no test writes, since this session caches rows."""
-    return UnitTable(MagicMock(), number)
+    return TemporaryTable(MagicMock(), number)
 
 
 def cached(spark: SparkSession) -> set[int]:
@@ -121,7 +121,7 @@ def test_results_are_stored_in_a_table_where_the_session_does_not_cache_them(
     tables = Tables(spark, OutputSettings(path=str(tmp_path / "out")))
     marks = tmp_path / "marks"
     marks.mkdir()
-    units = recognize_ahead(spark, planned(2), recognize_into(marks), partial(UnitTable, tables, 7))
+    units = recognize_ahead(spark, planned(2), recognize_into(marks), partial(TemporaryTable, tables, 7))
     with contextlib.closing(units):
         for number, unit in enumerate(units):
             assert isinstance(unit, RecognizedUnit)
@@ -162,7 +162,7 @@ def test_a_unit_that_cannot_be_recognized_fails_only_when_it_is_due(
 
 def test_units_that_only_remove_documents_are_not_recognized(spark: SparkSession, tmp_path: Path) -> None:
     gone = spark.createDataFrame([("x",)], "doc_id string")
-    removal = PlannedUnit(gone, gone, known=True, rows=0, chars=0)
+    removal = PlannedUnit(gone, gone, in_output=True, rows=0, chars=0)
     assert list(recognize_ahead(spark, iter([removal]), recognize_into(tmp_path), no_table)) == [removal]
 
 

@@ -31,10 +31,10 @@ def test_there_are_as_many_tasks_as_the_setting_or_the_texts_say(
 
 def test_one_unit_is_written_first_where_each_use_would_read_the_source_again(spark: SparkSession, tmp_path: Path) -> None:
     """The counts are of an earlier reading of the source: since then, a known document has changed."""
-    columns = "doc_id string, text string, text_hash string, chars int, known boolean"
+    columns = "doc_id string, text string, text_hash string, chars int, in_output boolean"
     documents = spark.createDataFrame([("a", "Anna", "0", 4, False), ("b", "Bob", "1", 3, True)], columns)
     nothing = documents.limit(0)
-    found = Changes(Mode.COMPARE, documents, nothing, nothing, None, nothing, 2, {}, 1, 0, 0, chars=4, known=0)
+    found = Changes(Mode.COMPARE, documents, nothing, nothing, None, nothing, 2, {}, 1, 0, 0, chars=4, to_replace=0)
 
     def write(frame: DataFrame) -> DataFrame:
         frame.write.partitionBy("unit").parquet(str(tmp_path / "units"))
@@ -42,7 +42,7 @@ def test_one_unit_is_written_first_where_each_use_would_read_the_source_again(sp
 
     sizes = UnitSizes(100, 10_000, 1000)
     (unit,) = units.split_work(found, sizes, write, always_store=True)
-    assert (unit.known, unit.rows, unit.chars, unit.removed) == (True, 2, 7, None)
+    assert (unit.in_output, unit.rows, unit.chars, unit.removed) == (True, 2, 7, None)
     assert sorted(row["doc_id"] for row in unit.documents.collect()) == ["a", "b"]
     assert unit.documents.inputFiles()
     one_counted = replace(found, removed=documents.select("doc_id"), to_remove=1)

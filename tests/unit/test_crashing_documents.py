@@ -20,7 +20,7 @@ def give_up(failed: int, before: int, rows: int) -> bool:
     ids = [f"d{i}" for i in range(failed)]
     failures = FailureRecorder(NONE, settings, NONE, NONE, set(ids[:before]))
     try:
-        failures.check_ratio(ids, PlannedUnit(NONE, None, known=False, rows=rows, chars=rows))
+        failures.check_ratio(ids, PlannedUnit(NONE, None, in_output=False, rows=rows, chars=rows))
     except RejectedError:
         return True
     return False

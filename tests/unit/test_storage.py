@@ -32,7 +32,7 @@ REFUSED = (
             "java.net.UnknownHostException: account.dfs.core\n\tat org.apache.hadoop.fs.azurebfs.X",
             "source, model or output: the storage cannot be reached (UnknownHost)",
         ),
-        ("AWSStatus500Exception: open s3a://lake/b: 500", "s3a://lake: the storage answers with errors"),
+        ("AWSStatus500Exception: open s3a://lake/b: 500", "s3a://lake: the storage answers with server errors"),
     ],
 )
 def test_a_storage_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, text: str, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""The hidden table of a run's texts: when it is removed, and what happens where that fails."""
+"""The temporary table of a run's texts: when it is removed, and what happens where that fails."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from unittest.mock import MagicMock, call
 import pytest
 
 from entitymill.tables import unit_texts
-from entitymill.tables.unit_texts import UnitTable
+from entitymill.tables.unit_texts import TemporaryTable
 
 
 def test_a_table_that_cannot_be_removed_does_not_hide_why_the_run_failed() -> None:
     tables = MagicMock()
 
     def fail() -> None:
-        with closing(UnitTable(tables, 7)) as table:
+        with closing(TemporaryTable(tables, 7)) as table:
             table.write(MagicMock())
             tables.drop.side_effect = OSError("the storage is gone")
             raise RuntimeError("the model is broken")
@@ -27,7 +27,7 @@ def test_a_table_that_cannot_be_removed_does_not_hide_why_the_run_failed() -> No
 
 def test_a_table_is_removed_once_and_only_if_it_was_written() -> None:
     tables = MagicMock()
-    table = UnitTable(tables, 7)
+    table = TemporaryTable(tables, 7)
     table.close()
     tables.drop.assert_not_called()
     table.write(MagicMock())
@@ -39,9 +39,9 @@ def test_a_table_is_removed_once_and_only_if_it_was_written() -> None:
 def test_only_leftovers_of_older_epochs_are_removed() -> None:
     tables = MagicMock()
     leftovers = ["units_7", "units_7_results_3"]
-    tables.hidden_tables.return_value = ["units_10", *leftovers, "units_9_results_1", "units_", "units_7_copy"]
+    tables.list_temporary.return_value = ["units_10", *leftovers, "units_9_results_1", "units_", "units_7_copy"]
     unit_texts.remove_leftovers(tables, 9)
-    tables.hidden_tables.assert_called_once_with("units_")
+    tables.list_temporary.assert_called_once_with("units_")
     assert tables.drop.call_args_list == [call(name) for name in leftovers]
 
 
@@ -49,7 +49,7 @@ def test_in_a_catalog_rows_are_written_to_a_table_that_is_there_and_have_a_numbe
     """Otherwise a failed write leaves files that no name leads to, and Delta takes a number from the session."""
     tables, documents = MagicMock(root=None), MagicMock()
     tables.sql_name.return_value = "`s`.`entitymill_units_7_results_2`"
-    table = UnitTable(tables, 7, results_of=2)
+    table = TemporaryTable(tables, 7, results_of=2)
     table.create(documents)
     documents.limit.assert_called_once_with(0)
     tables.append.assert_not_called()

@@ -33,8 +33,8 @@ def test_a_unit_is_bounded_in_rows_and_in_characters(
     documents: int, removed: int, chars: int, limits: LimitSettings, expected: int
 ) -> None:
     found = Changes(
-        mode=Mode.COMPARE, documents=NONE, removed=NONE, rejected=NONE, touched=None, adopted=NONE, rows=documents,
-        reject_counts={}, to_recognize=documents, to_remove=removed, to_adopt=0, chars=chars, known=0,
+        mode=Mode.COMPARE, documents=NONE, removed=NONE, rejected=NONE, compared_ids=None, adopted=NONE, rows=documents,
+        reject_counts={}, to_recognize=documents, to_remove=removed, to_adopt=0, chars=chars, to_replace=0,
     )  # fmt: skip
     assert units.count_units(found, choose_sizes(limits, 2, None)) == expected
 

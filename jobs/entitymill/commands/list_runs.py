@@ -96,7 +96,7 @@ def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
     from entitymill.tables import heartbeats
 
     if not tables.exists("runs"):
-        raise OutputError(f"output: no run has written {tables.place} yet.")
+        raise OutputError(f"output: no run has written {tables.output} yet.")
     runs = tables.read("runs")
     stored = [name for name in _COLUMNS if name in runs.columns]
     rows = runs.orderBy(F.desc("started_at")).limit(last).select(*stored).collect()

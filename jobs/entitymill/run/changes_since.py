@@ -1,4 +1,4 @@
-"""Find what changed since the last run: from the source's change feed if that is possible, else by comparing all rows."""
+"""Find what changed since the last run: from the source's change feed if possible, otherwise by comparing all rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def find_changes(
     provenance: Provenance,
     record: Record,
     summary: Summary,
-    known: DataFrame,
+    published: DataFrame,
     *,
     full: bool,
     trusted: bool,
@@ -39,7 +39,7 @@ def find_changes(
         provenance: values that the run writes into each row.
         record: summary of `runs` before this run.
         summary: summary of the run.
-        known: frame of the rows of `documents`, with which the source is compared.
+        published: frame of the rows of `documents`, with which the source is compared.
         full: whether to recompute every document.
         trusted: whether all changes of earlier runs are known to be complete, and no other program has changed the tables;
             only then is the change feed used.
@@ -51,16 +51,16 @@ def find_changes(
         reason = guards.explain_other_job(record, summary, provenance, source)
         if reason is None and not trusted:
             reason = "an earlier run did not complete its changes, or another program has changed the tables"
-        found = _find_feed_changes(tables, source, record, known, policy) if reason is None else None
+        found = _find_feed_changes(tables, source, record, published, policy) if reason is None else None
         if found is not None:
             return found
         if reason is not None:
             log.info("comparing all rows: %s", reason)
-    return changes.compare_all(source, known, policy)
+    return changes.compare_all(source, published, policy)
 
 
 def _find_feed_changes(
-    tables: Tables, source: Source, record: Record, known: DataFrame, policy: changes.Policy
+    tables: Tables, source: Source, record: Record, published: DataFrame, policy: changes.Policy
 ) -> Changes | None:
     """Return the changes since the last run, from the source's change feed; None if there is no last run or no feed."""
     last = record.last
@@ -70,4 +70,5 @@ def _find_feed_changes(
     if feed is None:
         return None
     rejected = None if tables.is_empty("rejects") else tables.read_latest("rejects")
-    return changes.compare_feed(source, feed, known, rejected, policy, crashing_documents.find_first_failures(tables, last))
+    retry = crashing_documents.find_first_failures(tables, last)
+    return changes.compare_feed(source, feed, published, rejected, policy, retry)

@@ -22,7 +22,7 @@ class CostMeter:
             spark: the run's session.
             summary: summary of the run.
             clock: the run's stopwatch, started when the run began.
-            max_core_hours: core-hours after which no further unit is started; None for no limit.
+            max_core_hours: core-hours after which no other unit is started; None for no limit.
         """
         self._spark = spark
         self._summary = summary
@@ -45,9 +45,9 @@ class CostMeter:
         if job is not None:
             summary.cpu_seconds[JOB] = job + summary.cpu_seconds.get(RECOGNITION, 0.0)
 
-    def limit_units(self, planned: Iterator[PlannedUnit]) -> Iterator[PlannedUnit]:
-        """Yield units until the run has used `max_core_hours`; always yield the first, so that each run makes progress."""
-        for number, unit in enumerate(planned):
+    def limit_units(self, units: Iterator[PlannedUnit]) -> Iterator[PlannedUnit]:
+        """Yield units until the run has used `max_core_hours`, but at least one, so that each run makes progress."""
+        for number, unit in enumerate(units):
             self.update()
             if number and self._max_core_hours is not None and self._summary.core_hours >= self._max_core_hours:
                 self._stopped = True
@@ -58,7 +58,7 @@ class CostMeter:
         """Check that `limit_units` has yielded all units.
 
         Raises:
-            LimitError: the run reached its limit, and left out units.
+            LimitError: the run reached its limit before the last unit.
         """
         if self._stopped:
             summary = self._summary

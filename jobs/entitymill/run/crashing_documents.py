@@ -1,4 +1,4 @@
-"""Reject documents that crash or hang the tagger: count these documents and write their ids to `rejects`."""
+"""Reject documents that crash or hang the tagger: count them, and write their ids to `rejects`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REJECTED = "doc_id string, stage string, code string, detail string"
 
 
 def read_known_failures(tables: Tables) -> set[str]:
-    """Return the set of ids of documents that crashed or hung the tagger in an earlier run with status done."""
+    """Return the ids of documents that crashed or hung the tagger in an earlier run with status done."""
     if tables.is_empty("rejects"):
         return set()
     failed = tables.read_latest("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
@@ -33,14 +33,14 @@ def read_known_failures(tables: Tables) -> set[str]:
 
 
 def find_first_failures(tables: Tables, last: Row | None) -> DataFrame | None:
-    """Return a frame with the doc_id of each document that first crashed or hung the tagger in run `last`; None if none did.
+    """Return a frame with the doc_id of each document that first crashed or hung the tagger in run `last`, or None.
 
     A run retries these documents once, because the machine may have caused the failure.
     """
     if last is None or not last["rejects"] or not tables.exists("rejects"):
         return None
     theirs = (F.col("stage") == STAGE) & (F.col("run_id") == last["run_id"]) & ~F.col("detail").endswith(AGAIN)
-    # Pin the version, because the run changes `rejects` before it reads the texts of these documents.
+    # `read_latest` pins the version, because the run changes `rejects` before it reads the texts of these documents.
     found = tables.read_latest("rejects").where(theirs).select("doc_id")
     return found if found.take(1) else None
 
@@ -97,7 +97,7 @@ class FailureRecorder:
             RejectedError: more documents failed than limits.max_reject_ratio allows.
         """
         ratio = self.settings.limits.max_reject_ratio
-        # Documents that fail in every run do not count, because a unit may contain only such documents.
+        # Documents that fail in every run do not count: a unit may contain only such documents.
         new = sum(doc_id not in self.before for doc_id in failed)
         if new > 1 and new > ratio * unit.rows:  # one document never fails a unit
             raise RejectedError(
@@ -109,10 +109,9 @@ class FailureRecorder:
 
 
 def exclude_failed(recognized: DataFrame, failed: list[str]) -> DataFrame:
-    """Return the documents of a unit that did not fail.
+    """Return a unit's documents without the failed ones.
 
-    If Spark recomputes a lost partition of the result, and a document fails that is not in `failed`, the query raises an
-    error.
+    If Spark recomputes a lost partition, and another document fails then, the query raises an error.
 
     Args:
         recognized: frame of the unit's documents, with the columns schemas.RECOGNIZED.
@@ -122,6 +121,6 @@ def exclude_failed(recognized: DataFrame, failed: list[str]) -> DataFrame:
     late = F.raise_error(
         F.lit("a document crashed or hung the tagger only when Spark recomputed a lost partition: run again")
     )
-    # `theirs` is part of this condition, too, because Spark may evaluate a row's mentions before it filters the row.
+    # The condition includes `theirs`, because Spark may evaluate a row's mentions before it filters the row.
     mentions = F.when(F.col("failure").isNull() | theirs, F.col("mentions")).otherwise(late)
     return recognized.where(~theirs).withColumn("mentions", mentions)

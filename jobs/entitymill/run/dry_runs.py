@@ -38,9 +38,9 @@ class Plan:
     refused: reject code -> number of rejected rows.
     units: number of units of work (documents that are published together).
     causes: Cause (reason why documents count as changed) -> number of documents.
-    changed_settings: names of the settings whose values have changed, so that results of earlier runs are outdated.
-    hours, core_hours: estimated wall-clock hours, and these multiplied by the number of cores; None if there is no earlier
-        run to estimate from.
+    changed_settings: names of the changed settings because of which results of earlier runs are outdated.
+    hours, core_hours: estimated wall-clock hours, and the same times the number of cores; None without an earlier run on
+        which to base the estimate.
     same_model: whether the estimate is based on a run with the same model and settings.
     """
 
@@ -70,7 +70,7 @@ def plan_run(
     """Set `summary.plan` and the counts in `summary` to what a run would do; write nothing to the output.
 
     Raises:
-        EntityMillError: a check failed; the run itself would end with the same error before it publishes anything.
+        EntityMillError: a check failed; a real run would end with the same error before it publishes anything.
     """
     record = guards.read_record(tables, Runs(tables))
     source, provenance = guards.open_checked_source(spark, settings, summary, engine, record.owner)
@@ -85,8 +85,8 @@ def plan_run(
         return
     if has_documents:
         trusted = record.settled and table_versions.tables_unchanged_since(tables, record.latest)
-        known = tables.read_latest("documents") if trusted else recovery.read_settled_documents(tables)
-        found = find_changes(settings, tables, source, provenance, record, summary, known, full=full, trusted=trusted)
+        published = tables.read_latest("documents") if trusted else recovery.read_settled_documents(tables)
+        found = find_changes(settings, tables, source, provenance, record, summary, published, full=full, trusted=trusted)
     else:
         found = changes.select_all_documents(source, Mode.FULL if full else Mode.FIRST)
     with contextlib.closing(found):
@@ -98,7 +98,7 @@ def plan_run(
             settings,
             tables,
             found,
-            known.count() if has_documents else 0,
+            published.count() if has_documents else 0,
             provenance.fingerprint,
             read_speed(record.last),
         )
@@ -120,7 +120,7 @@ def _build_plan(
     fingerprint: str,
     speed: float | None,
 ) -> Plan:
-    """Return the plan of a run, with estimated hours, and without `changed_settings`.
+    """Return the plan of a run with estimated hours, but without `changed_settings`.
 
     Args:
         spark: the session.
@@ -129,16 +129,16 @@ def _build_plan(
         found: changes that the run would make.
         documents: number of documents in the output.
         fingerprint: fingerprint of the run.
-        speed: result of `read_speed` for the last run.
+        speed: code points per second and core in the last run, from `read_speed`.
     """
     cores = spark_connect.count_cores(spark)
     number = units.count_units(found, choose_sizes(settings.limits, cores, speed))
     estimate = estimates.estimate_run(tables, fingerprint, found.chars, number, cores)
     return Plan(
-        new=found.to_recognize - found.known,
-        changed=found.known,
+        new=found.to_recognize - found.to_replace,
+        changed=found.to_replace,
         removed=found.to_remove,
-        unchanged=documents - found.known - found.to_remove,
+        unchanged=documents - found.to_replace - found.to_remove,
         refused=dict(found.reject_counts),
         units=number,
         hours=None if estimate is None else estimate.hours,
@@ -149,10 +149,10 @@ def _build_plan(
 
 
 def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str) -> tuple[str, ...]:
-    """Return the names of settings that affect results and whose values have changed since an earlier run.
+    """Return the names of settings that affect results and have changed since an earlier run.
 
-    The earlier run is the latest one with status done whose fingerprint is not `fingerprint`. The tuple is empty if only the
-    files of the model or this program have changed.
+    The earlier run is the latest run with status done and a fingerprint other than `fingerprint`. The tuple is empty if only
+    this program or the files of the model have changed.
     """
     if not tables.exists("runs"):
         return ()
@@ -170,7 +170,7 @@ def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str)
 
 
 def _check_output(tables: Tables) -> None:
-    """Check that the output can be written, then remove the directories that this check created; create no schema.
+    """Check that the output can be written, without leaving new directories and without creating a schema.
 
     Raises:
         OutputError: the output cannot be written.

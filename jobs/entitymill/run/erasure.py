@@ -1,4 +1,4 @@
-"""Erase documents from the tables, from old files and versions of the tables, and from messages; record the erasure."""
+"""Erase documents from the tables, from the tables' old files and versions, and from messages; record the erasure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Findings:
 
     rows: table -> doc_id -> number of rows in the table's current version; for `runs`, number of rows that contain the id.
     in_old_files: whether data files, including those of older versions, contain any of the ids; None if they cannot be read.
-    run_is_active: whether a run may be at work, which could still publish the documents.
+    run_is_active: whether a run may be active, and could still publish the documents.
     """
 
     rows: dict[str, dict[str, int]]
@@ -51,7 +51,7 @@ class Findings:
         return not any(self.rows.values()) and not self.in_old_files
 
     def totals(self) -> dict[str, int]:
-        """Return table -> number of rows with the given ids."""
+        """Return a dict table -> number of rows that contain any of the ids."""
         return {table: sum(found.values()) for table, found in self.rows.items()}
 
 
@@ -86,23 +86,23 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
         findings: result of `find_documents` for these ids; None calls `find_documents` first.
 
     Returns:
-        Table -> number of erased rows; for `runs`, number of rows in which a message was replaced. It is empty if there was
+        A dict table -> number of erased rows; for `runs`, number of rows in which a message was replaced. Empty if there was
         nothing to erase.
 
     Raises:
-        EntityMillError: an error that `find_documents` raises; or a job is still running after `limits.wait_seconds`; or
-            another run took over before the erasure was complete.
+        EntityMillError: an error of `find_documents`; or a job is still running after `limits.wait_seconds`; or another run
+            took over before the erasure was complete.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         found = findings or _find_documents(own, settings, ids)
-        return _erase(own, settings, ids, look_again=found.empty)
+        return _erase(own, settings, ids, found_nothing=found.empty)
 
 
 def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
     """Do the work of `find_documents`, in its private session."""
     tables = Tables(spark, settings.output)
     if not tables.exists("documents"):
-        raise OutputError(f"output: no entity tables at {tables.place}; check output.path or output.schema.")
+        raise OutputError(f"output: no entity tables at {tables.output}; check output.path or output.schema.")
     table_setup.check_tables_to_write(tables)
     _check_owner(settings, tables)
     id_frame = _create_id_frame(spark, ids)
@@ -112,7 +112,7 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
     return Findings(rows, in_old_files, Runs(tables).read_record().running)
 
 
-def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, look_again: bool) -> dict[str, int]:
+def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found_nothing: bool) -> dict[str, int]:
     """Do the work of `erase`, in its private session, after the checks; return what `erase` returns.
 
     The rows are counted again, because a run may have changed the tables since `_find_documents`.
@@ -121,18 +121,18 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, look_
         spark: the private session.
         settings: settings of the job that wrote the tables.
         ids: ids of the documents to erase.
-        look_again: whether nothing was found so far; if nothing is found now either, nothing is changed.
+        found_nothing: whether `_find_documents` found nothing; if this function finds nothing either, it changes nothing.
     """
     tables = Tables(spark, settings.output)
-    digests = {one: hashlib.sha256(one.encode()).hexdigest() for one in ids}
+    digests = {doc_id: hashlib.sha256(doc_id.encode()).hexdigest() for doc_id in ids}
     id_frame = _create_id_frame(spark, ids)
     name = f"erasure-{uuid.uuid4().hex[:6]}"
     files_of_runs = run_messages.list_files(tables)
     with maintenance.exclusive_access(tables, settings, name) as lease:
         commits = lease.commits
-        _check_source(spark, settings, id_frame)  # a run may have published a document that came back
+        _check_source(spark, settings, id_frame)  # a run may have published a document that is back in the source
         rows = _count_rows(tables, ids, id_frame)
-        if look_again and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty:
+        if found_nothing and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty:
             return {}
         with commits.track_change():
             for table in DOCUMENT_TABLES:
@@ -144,7 +144,9 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, look_
         table_setup.create_table(tables, RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)
         record = [
-            (name, now, digest, table, found.get(one, 0)) for table, found in rows.items() for one, digest in digests.items()
+            (name, now, digest, table, found.get(doc_id, 0))
+            for table, found in rows.items()
+            for doc_id, digest in digests.items()
         ]
         commits.append(spark.createDataFrame(record, schemas.ERASURES).coalesce(1), RECORD)
         commits.check_committed(RECORD)
@@ -152,7 +154,8 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, look_
 
 
 def _create_id_frame(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
-    return spark.createDataFrame([(one,) for one in dict.fromkeys(ids)], "doc_id string")
+    """Return a frame with each of the ids once, in the column doc_id."""
+    return spark.createDataFrame([(doc_id,) for doc_id in dict.fromkeys(ids)], "doc_id string")
 
 
 def _check_owner(settings: Settings, tables: Tables) -> None:
@@ -161,25 +164,25 @@ def _check_owner(settings: Settings, tables: Tables) -> None:
     if guards.is_another_source(settings, owner):
         here = settings.dump_masked()["source"]["path"]
         raise SettingsError(
-            f"source.path: the output {tables.place} belongs to {owner}, but the settings name {here}. Only {owner} "
+            f"source.path: the output {tables.output} belongs to {owner}, but the settings name {here}. Only {owner} "
             f"can show whether the next run would bring the documents back: set source.path to {owner}, or "
             f"output.adopt_source=true if {here} has replaced it."
         )
 
 
 def _check_source(spark: SparkSession, settings: Settings, id_frame: DataFrame) -> None:
-    """Raise SourceError if the source still contains some of the ids, even in rows that `source.where` excludes.
+    """Raise SourceError if the source still contains any of the ids, even in rows that `source.where` excludes.
 
-    A later run would read these rows and bring the documents back.
+    A later run could read these rows and publish the documents again.
     """
     found = _find_ids_in_source(spark, settings.source.model_copy(update={"where": None}), id_frame)
     if not found:
         return
-    hidden = set() if settings.source.where is None else found - _find_ids_in_source(spark, settings.source, id_frame)
-    where = f", {len(hidden)} of them in rows that source.where hides," if hidden else ""
+    excluded = set() if settings.source.where is None else found - _find_ids_in_source(spark, settings.source, id_frame)
+    where = f", {len(excluded)} of them in rows that source.where excludes," if excluded else ""
     raise SourceError(
         f"{settings.source.path} still has {len(found)} of the documents (for example {min(found)!r}){where} and the next "
-        "run would bring them back: delete them there first, including old files and versions."
+        "run would publish them again: delete them in the source first, including its old files and versions."
     )
 
 
@@ -191,7 +194,7 @@ def _find_ids_in_source(spark: SparkSession, source: SourceSettings, id_frame: D
 
 
 def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict[str, dict[str, int]]:
-    """Return table -> doc_id -> number of rows, for the tables that exist, as in `Findings.rows`."""
+    """Return the dict `Findings.rows`: table -> doc_id -> number of rows, for the tables that exist."""
     rows = {name: _count_table(tables, name, id_frame) for name in DOCUMENT_TABLES if tables.exists(name)}
     if tables.exists("runs"):
         rows["runs"] = run_messages.count_rows_by_id(tables, ids)
@@ -207,11 +210,11 @@ def _count_table(tables: Tables, name: str, id_frame: DataFrame) -> dict[str, in
 def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> bool | None:
     """Return whether any data file contains one of the ids; None, with a warning in the log, if the files cannot be read.
 
-    Data files keep the rows of removed documents until the files are deleted. Files of the current version are searched,
-    too, except those of `runs`. Hidden tables of runs are not read; each may contain the ids.
+    Data files keep the rows of removed documents until the files are deleted. Files of the current version are also
+    searched, except those of `runs`. Temporary tables of runs are not read: if there is one, the result is True.
     """
     try:
-        if unit_texts.find_hidden_tables(tables):
+        if unit_texts.find_temporary_tables(tables):
             return True
         for name in DOCUMENT_TABLES:
             if tables.exists(name):
@@ -222,7 +225,7 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
     except data_file_reader.READ_ERRORS as error:
         log.warning(
             "the data files of %s cannot be read (%s); old files may contain the documents",
-            tables.place,
+            tables.output,
             type(error).__name__,
         )
         return None

@@ -12,7 +12,7 @@ from entitymill.run.summary import RECOGNIZING
 from entitymill.tables import Tables
 
 CORE_SECONDS_PER_PART_SECOND = 1.15
-"""Assumed core-seconds of recognition for each second of its parts (schemas.PARTS): Spark also transfers and shuffles rows.
+"""Assumed core-seconds of recognition per measured second of schemas.PARTS: Spark also transfers and shuffles rows.
 tests/bench/estimates.py compares estimates with runs."""
 _MAX_RUNS = 20
 """Number of latest runs from which an estimate is made."""
@@ -24,7 +24,7 @@ class Estimate:
 
     hours: wall-clock hours.
     core_hours: hours, times the number of cores.
-    same_model: whether the earlier run, on which the estimate is based, had the same model and settings.
+    same_model: whether the estimate is based on a run with the same model and settings.
     """
 
     hours: float
@@ -48,26 +48,26 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
     """
     if not tables.exists("runs"):
         return None
-    measured = f"chars > 0 AND cores > 0 AND units_done > 0 AND seconds['{RECOGNIZING}'] IS NOT NULL"
-    usable = tables.read("runs").where(f"status IN ('done', 'stopped') AND {measured}")
+    is_measured = f"chars > 0 AND cores > 0 AND units_done > 0 AND seconds['{RECOGNIZING}'] IS NOT NULL"
+    usable = tables.read("runs").where(f"status IN ('done', 'stopped') AND {is_measured}")
     rows = usable.orderBy(F.desc("started_at")).limit(_MAX_RUNS).collect()
     if not rows:
         return None
     alike = [row for row in rows if row["fingerprint"] == fingerprint]
-    model = max(alike or rows, key=lambda row: int(row["chars"]))
-    hours = compute_seconds(model, rows[0], chars, units, cores) / 3600
+    measured = max(alike or rows, key=lambda row: int(row["chars"]))
+    hours = compute_seconds(measured, rows[0], chars, units, cores) / 3600
     return Estimate(hours, hours * cores, bool(alike))
 
 
-def compute_seconds(model: Row, latest: Row, chars: int, units: int, cores: int) -> float:
+def compute_seconds(measured: Row, latest: Row, chars: int, units: int, cores: int) -> float:
     """Return the estimated wall-clock seconds of a run.
 
     Seconds of recognition that schemas.PARTS and CORE_SECONDS_PER_PART_SECOND explain grow with the number of code points.
-    The rest counts as the start of the workers, which takes the same time in each run.
+    All other seconds of recognition count as the start of the workers, which takes equally long in each run.
 
     Args:
-        model: row of `runs` of an earlier run that recognized documents.
-        latest: row of `runs` of the latest such run, whose seconds of preparation and of reading the source are used.
+        measured: row of `runs` of the earlier run on which the estimate of recognition and writing is based.
+        latest: row of `runs` of the latest run, on which the estimate of preparation and reading the source is based.
         chars: code points of the documents to recognize.
         units: number of units of work.
         cores: number of cores of Spark's executors.
@@ -75,11 +75,11 @@ def compute_seconds(model: Row, latest: Row, chars: int, units: int, cores: int)
     seconds = latest["seconds"].get("preparation", 0.0) + latest["seconds"].get("source", 0.0)
     if not units:
         return float(seconds)
-    before = model["seconds"]
+    before = measured["seconds"]
     work = CORE_SECONDS_PER_PART_SECOND * sum(before.get(part, 0.0) for part in schemas.PARTS)
     if not work:  # the engine sparknlp does not measure its parts
-        work = before[RECOGNIZING] * model["cores"]
-    start = max(0.0, before[RECOGNIZING] - work / model["cores"])
-    recognition = start + work / model["chars"] * chars / cores
-    writing = before.get("writing", 0.0) / model["units_done"]
+        work = before[RECOGNIZING] * measured["cores"]
+    start = max(0.0, before[RECOGNIZING] - work / measured["cores"])
+    recognition = start + work / measured["chars"] * chars / cores
+    writing = before.get("writing", 0.0) / measured["units_done"]
     return float(seconds + max(recognition, (units - 1) * writing) + writing)

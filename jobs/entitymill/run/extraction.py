@@ -1,7 +1,4 @@
-"""Run the job: source -> changes -> documents -> sentences -> tokens -> tags -> mentions -> tables.
-
-The work is done in units of work: documents that are published together.
-"""
+"""Run the job: source -> changes -> documents -> sentences -> tokens -> tags -> mentions -> tables."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ log = logging.getLogger(__name__)
 SMALL_BYTES = 64_000_000
 """Maximum size of a source, in bytes, for which a run sets the properties SMALL_QUERIES."""
 SMALL_QUERIES = {
-    # With few rows, adaptive execution (one Spark job per shuffle) and compiling queries would take half of a run's time.
+    # With few rows, adaptive execution (one Spark job per shuffle) and compiling queries would take half of the time.
     ADAPTIVE: "false",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
@@ -50,19 +47,19 @@ def extract(
     watch: Callable[[Summary], object] = lambda _: None,
     log_path: str | None = None,
 ) -> Summary:
-    """Run the job: update the output to the source's current content, process only what has changed, and return a summary.
+    """Run the job: bring the output up to date with the source, processing only what has changed, and return a summary.
 
     Args:
         spark: a session that `session.check_session` accepted; this function does not change its properties.
         settings: settings of the job.
         full: whether to recompute every document, even if nothing changed.
-        dry_run: whether to only plan the run and write nothing; the result is in `Summary.plan`.
+        dry_run: whether to only plan the run and write nothing; the plan is in `Summary.plan`.
         allow_removals: whether the run may remove a larger share of documents than limits.max_removed_ratio.
         watch: function that is called once with the summary before the work begins, so that progress can be shown.
         log_path: path of this program's log file; it is written to the run's row in `runs`.
 
     Raises:
-        EntityMillError: the run failed; the subclass tells why. Units that were already published stay published.
+        EntityMillError: the run failed; the subclass tells why. Units that are already published stay published.
     """
     if full and settings.output.replace_slice:
         raise SettingsError(
@@ -98,12 +95,12 @@ def _run_or_record_idle(
     large_source_confs: Mapping[str, str],
     options: Options,
 ) -> None:
-    """Hold the lease and run the job; if nothing has changed since the last run, only append an idle run to `runs`.
+    """Run the job under the lease or, if nothing has changed since the last run, only append an idle run to `runs`.
 
-    `large_source_confs` are the Spark properties to use in place of SMALL_QUERIES unless the source is known to be small.
+    `large_source_confs` are the Spark properties that replace SMALL_QUERIES unless the source is small.
     """
-    # Read `runs` before the source. If another run begins in between, this run notices it when it holds the lease, and
-    # opens the source again.
+    # Read `runs` before the source. If another run begins in between, this run notices that once it holds the lease, and
+    # then opens the source again.
     runs = Runs(tables)
     record = guards.read_record(tables, runs)
     source, provenance = guards.open_checked_source(spark, settings, summary, engine, record.owner)
@@ -119,13 +116,13 @@ def _run_or_record_idle(
 
     table_setup.check_tables_to_write(tables)
     if options.full:
-        summary.mode = Mode.FULL  # in `runs` from the start: if this run is killed, the next one continues it
+        summary.mode = Mode.FULL  # written to `runs` at the start: if this run is killed, the next one continues it
     with Lease(tables, settings.limits, summary.run_id, build_row, record, summary.start_waiting) as lease:
         summary.started_at = lease.started
         run = None
         try:
             if lease.earlier_runs.latest != record.latest or not lease.earlier_runs.certain:
-                # Another run began since then, perhaps on a newer source version; this run must not use an older version.
+                # Another run has begun meanwhile, perhaps on a newer source version; this run must not use an older one.
                 tables.forget()
                 source, provenance = guards.open_checked_source(spark, settings, summary, engine, lease.earlier_runs.owner)
             provenance = replace(provenance, started_at=summary.started_at)
@@ -148,10 +145,7 @@ def _run_or_record_idle(
 
 
 def _find_reason(error: BaseException, lease: Lease) -> BaseException:
-    """Return the error that explains why a run failed.
-
-    This is a StorageError if the storage failed, the lease's OutputError if another run took over, and otherwise `error`.
-    """
+    """Return why a run failed: a StorageError, the lease's OutputError if another run took over, or otherwise `error`."""
     if not isinstance(error, Exception) or isinstance(error, EntityMillError):
         return error
     known = outcome.convert_error(error)
@@ -169,9 +163,9 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
 def _record_idle(
     runs: Runs, tables: Tables, settings: Settings, provenance: Provenance, summary: Summary, clock: Clock
 ) -> None:
-    """Append to `runs` the row of an idle run (one with nothing to do); set the summary's mode, stage and exit code.
+    """Append the row of an idle run (a run with nothing to do) to `runs`; set the summary's mode, stage and exit code.
 
-    If the tables are not in a catalog, and another run has a live heartbeat, no row is appended.
+    Outside a catalog, no row is appended if another run has a live heartbeat.
     """
     summary.mode, summary.stage, summary.exit_code = Mode.NONE, "done", 0
     clock.record_total()

@@ -58,7 +58,7 @@ def is_another_source(settings: Settings, owner: str | None) -> bool:
 
 
 def check_slice_tables(tables: Tables, slice_: str | None) -> None:
-    """Refuse to replace only one slice if a table was lost, because the rows of other slices would stay lost.
+    """Refuse to replace only one slice if a table is missing, because the rows of other slices would not be restored.
 
     Args:
         tables: tables of the output.
@@ -71,8 +71,8 @@ def check_slice_tables(tables: Tables, slice_: str | None) -> None:
         return
     if any(tables.exists(name) and tables.read(name).take(1) for name in ("entities", "documents")):
         raise OutputError(
-            f"output: a table of {tables.place} is missing, so all documents have to be recomputed. Run once with "
-            "output.replace_slice=false and with a source.where that selects all slices, or without it."
+            f"output: a table of {tables.output} is missing, so all documents have to be recomputed. Run once with "
+            "output.replace_slice=false, and either without source.where or with one that selects all slices."
         )
 
 
@@ -83,8 +83,8 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
         settings: settings of the run.
         tables: tables of the output.
         found: changes that the run would make.
-        slice_: digest of the run's slice (the rows that source.where selects), whose documents are counted; None counts all
-            documents.
+        slice_: digest of the run's slice (the rows that source.where selects), whose documents are counted; None to count
+            all documents.
 
     Raises:
         RejectedError: the run would remove too many documents.
@@ -98,7 +98,7 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
     allowed = settings.limits.max_removed_ratio
     if found.to_remove > allowed * documents:
         raise RejectedError(
-            f"source.path: {found.to_remove} of the {documents} documents of {tables.place} are no longer in "
+            f"source.path: {found.to_remove} of the {documents} documents of {tables.output} are no longer in "
             f"{settings.source.path}, a larger share than `limits.max_removed_ratio: {allowed:g}` allows. Nothing was "
             "changed. If these documents were deleted on purpose, run once with --allow-removals."
         )
@@ -170,7 +170,7 @@ def open_checked_source(
 
 
 def read_record(tables: Tables, runs: Runs) -> Record:
-    """Return a summary of `runs`; if it cannot be read, check whether this program wrote the tables.
+    """Return a summary of `runs`; if the table cannot be read, check whether this program wrote the tables.
 
     Raises:
         OutputError: `runs` cannot be read, and `check_tables` finds that another program or version wrote a table.
@@ -204,10 +204,10 @@ def explain_other_job(record: Record, summary: Summary, provenance: Provenance, 
 
 
 def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenance: Provenance, source: Source) -> bool:
-    """Return whether a run would change nothing: same job and source version as the last run, tables not changed since.
+    """Return whether a run would change nothing: same job and source version as the last run, and unchanged tables.
 
-    Return False also if the source has no version, a document that crashed or hung the tagger is due for a retry, or the
-    Parquet export is outdated.
+    Also False if the source has no version, a document that crashed or hung the tagger is due for a retry, or the Parquet
+    export is outdated.
     """
     last = record.last
     if last is None or provenance.source_version == "unversioned":

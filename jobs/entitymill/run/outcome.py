@@ -33,10 +33,10 @@ _READING = re.compile(
 )
 _UNREADABLE = re.compile(r"(?:reading file|footer for file:) (\S+?)\.(?:\s|$)")
 STDOUT = "-"
-"""Path that means standard output."""
+"""Path that stands for standard output."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SIGNAL_EXIT_BASE = 128
-"""A process that a signal ends has this exit code plus the number of the signal."""
+"""The exit code of a process that a signal ended is this number plus the number of the signal."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -52,9 +52,9 @@ class Stopped(KeyboardInterrupt):
 def convert_error(error: BaseException) -> EntityMillError:
     """Convert any error to an EntityMillError, whose message is one sentence and contains no document text.
 
-    An EntityMillError is returned unchanged. An error that a Python worker raised as an EntityMillError, which Spark reports
-    as another class, is converted back. Full disks, missing packages, storage faults and damaged source files are
-    recognized. Any other error becomes an EntityMillError that names its type.
+    An EntityMillError is returned unchanged, and restored if Spark reports it from a Python worker. Full disks, missing
+    packages, storage faults and damaged source files are recognized. Any other error becomes an EntityMillError that names
+    the type of the error.
     """
     known = error if isinstance(error, EntityMillError) else full_disks.find_fault(error)
     if known is not None:
@@ -79,7 +79,7 @@ def convert_error(error: BaseException) -> EntityMillError:
 
 
 def _find_storage_fault(text: str) -> EntityMillError | None:
-    """Return a StorageError if an error's text shows that the storage failed; else, or without PySpark, return None."""
+    """Return a StorageError if the text of an error shows that the storage failed; None otherwise, or without PySpark."""
     try:
         from entitymill.spark.storage import find_storage_fault  # noqa: PLC0415  # imports PySpark
     except ModuleNotFoundError:  # PySpark is not installed
@@ -88,7 +88,7 @@ def _find_storage_fault(text: str) -> EntityMillError | None:
 
 
 def describe_error(error: BaseException) -> tuple[str, int]:
-    """Return the message and the exit code for an error that ended a run, which may be a KeyboardInterrupt."""
+    """Return the message and the exit code for the error or KeyboardInterrupt that ended a run."""
     if isinstance(error, KeyboardInterrupt):
         name = getattr(error, "signal_name", "Ctrl-C")
         code = int(getattr(error, "exit_code", 130))
@@ -98,14 +98,14 @@ def describe_error(error: BaseException) -> tuple[str, int]:
 
 
 def write_result(path: str, summary: Summary | None, error: BaseException | None, log: str | None) -> None:
-    """Write the outcome of a run as one JSON object: status, exit_code, error, log, and the fields of the summary.
+    """Write the outcome of a run as a JSON object: status, exit_code, error, log, and the fields of the summary.
 
     The status is done, failed, or stopped (by a signal or limits.max_core_hours). DriftError counts as done, because the run
     has published all documents.
 
     Args:
         path: path of the file to write, or STDOUT.
-        summary: summary of the run; None if the run ended before it had a summary.
+        summary: summary of the run; None if the run ended before the summary was created.
         error: error that ended the run; None if the run succeeded.
         log: path of the run's log file; None if the run wrote no log file.
     """
@@ -132,7 +132,7 @@ def write_result(path: str, summary: Summary | None, error: BaseException | None
 def stop_on_signals() -> Iterator[None]:
     """Raise Stopped inside the context when one of SIGNALS arrives; a second signal ends the process immediately.
 
-    The first signal also cancels Spark's jobs. Outside the main thread, where Python allows no handlers, do nothing.
+    The first signal also cancels Spark's jobs. Outside the main thread, where Python allows no handlers, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -145,13 +145,13 @@ def stop_on_signals() -> Iterator[None]:
         arrived.append(number)
         # py4j logs a stack trace for the interrupted call, partly through the root logger.
         logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)
-        logging.getLogger().addFilter(quiet)
+        logging.getLogger().addFilter(is_not_from_py4j)
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         log.warning("stopped by %s", name)
         _cancel_jobs()
         raise Stopped(_SIGNAL_EXIT_BASE + number, name)
 
-    def quiet(record: logging.LogRecord) -> bool:
+    def is_not_from_py4j(record: logging.LogRecord) -> bool:
         return "py4j" not in record.pathname
 
     py4j_level = logging.getLogger("py4j").level
@@ -162,7 +162,7 @@ def stop_on_signals() -> Iterator[None]:
         yield
     finally:
         logging.getLogger("py4j").setLevel(py4j_level)
-        logging.getLogger().removeFilter(quiet)
+        logging.getLogger().removeFilter(is_not_from_py4j)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -180,7 +180,7 @@ def _cancel_jobs() -> None:
             context.setLogLevel("OFF")  # otherwise each task logs that it was killed
             context.cancelAllJobs()
         except Exception:
-            # Spark's JVM has received the signal, too; when the JVM ends, its jobs end.
+            # Spark's JVM has also received the signal; its jobs end with it.
             log.exception("Spark's jobs could not be cancelled")
 
     threading.Thread(target=cancel, daemon=True).start()

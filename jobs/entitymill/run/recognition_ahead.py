@@ -18,37 +18,37 @@ from entitymill.run.units import PlannedUnit
 from entitymill.spark import spark_connect
 from entitymill.spark.background_action import BackgroundAction
 from entitymill.tables.publisher import MAX_LISTED_IDS
-from entitymill.tables.unit_texts import UnitTable
+from entitymill.tables.unit_texts import TemporaryTable
 
 MAX_HELD_UNITS = 2
-"""Maximum number of units whose results are computed or stored at the same time. The second unit uses the
-cores for which the first one has no more tasks."""
+"""Maximum number of units whose results are computed or stored at the same time. The second unit uses the cores for which
+the first unit has no more tasks."""
 
 
 class RecognizedUnit:
     """A unit of work whose documents are being recognized in the background.
 
-    planned: the unit.
-    recognized: frame of the unit's documents, with the columns schemas.RECOGNIZED, cached or in a hidden table; read it only
-        after `wait`.
+    work: the unit's documents to recognize and to remove.
+    recognized: frame of the recognized documents, with the columns schemas.RECOGNIZED, cached or in a temporary table; read
+        it only after `wait`.
     lists_ids: whether the rows that `wait` returns contain all ids of the unit: only if the unit is small and replaces rows.
-    action: the action that recognizes the documents.
+    action: Spark action that recognizes the documents.
     """
 
-    def __init__(self, spark: SparkSession, planned: PlannedUnit, recognized: DataFrame, results: UnitTable) -> None:
+    def __init__(self, spark: SparkSession, work: PlannedUnit, recognized: DataFrame, results: TemporaryTable) -> None:
         """Start to compute and store the unit's results in the background.
 
         Args:
             spark: the run's session.
-            planned: the unit.
-            recognized: frame of the unit's results, not yet computed.
-            results: hidden table that gets the results if the session does not cache rows.
+            work: the unit's documents to recognize and to remove.
+            recognized: frame of the recognized documents, not yet computed.
+            results: temporary table of the run, to which the results are written if the session does not cache rows.
         """
-        self.planned = planned
+        self.work = work
         self.recognized = recognized
         self._results = results
-        self.lists_ids = planned.rows <= MAX_LISTED_IDS and (planned.known or planned.removed is not None)
-        # Store the results, because the counts and all tables read them, and the model must run only once.
+        self.lists_ids = work.rows <= MAX_LISTED_IDS and (work.in_output or work.removed is not None)
+        # Store the results: the counts and all tables are computed from them, and the model must run only once.
         self._cached = spark_connect.try_persist(recognized, StorageLevel.MEMORY_AND_DISK)
         if self._cached:
             count = count_by_label(recognized, collect_ids=self.lists_ids).collect
@@ -58,16 +58,16 @@ class RecognizedUnit:
         self.action: BackgroundAction[list[Row]] = BackgroundAction(spark, count)
 
     def _write_and_count(self) -> list[Row]:
-        """Write the results to the hidden table, and return the rows of `count_by_label`."""
+        """Write the results to the temporary table, and return the rows of `count_by_label`."""
         self.recognized = self._results.fill(self.recognized)
         return count_by_label(self.recognized, collect_ids=self.lists_ids).collect()
 
     def wait(self) -> list[Row]:
-        """Wait until all documents are recognized, and return the rows of `count_by_label`, or raise the error."""
+        """Wait until all documents are recognized, then return the rows of `count_by_label`, or raise the error."""
         return self.action.wait()
 
     def release(self) -> None:
-        """Stop recognition if it has not ended, and remove the stored results."""
+        """Stop the recognition if it has not ended, and remove the stored results."""
         self.action.cancel()
         self._results.close()
         if self._cached:
@@ -77,27 +77,27 @@ class RecognizedUnit:
 
 def recognize_ahead(
     spark: SparkSession,
-    planned: Iterator[PlannedUnit],
+    units: Iterator[PlannedUnit],
     recognize: Callable[[PlannedUnit], DataFrame],
-    open_results: Callable[[int], UnitTable],
+    open_results: Callable[[int], TemporaryTable],
 ) -> Generator[PlannedUnit | RecognizedUnit, None, None]:
-    """Yield the units in order; if a unit has documents to recognize, yield a `RecognizedUnit`, on which to call `wait`.
+    """Yield the units in order, as `RecognizedUnit` if they have documents to recognize, and as `PlannedUnit` otherwise.
 
-    While the caller works on a unit, the next one is recognized. When the caller asks for the next unit, or closes the
-    iterator, the unit's stored results are removed.
+    The caller calls `RecognizedUnit.wait`. While it works on a unit, the next unit is recognized. When it asks for the next
+    unit, or closes the iterator, the stored results of the unit are removed.
 
     Args:
         spark: the run's session.
-        planned: units of the run.
+        units: units of the run.
         recognize: function that returns the frame of a unit's results, without computing it.
-        open_results: function that returns the hidden table for the results of the unit with a number; the table is written
-            only if the session does not cache rows.
+        open_results: function that returns the temporary table for the results of a unit, from the unit's number; the table
+            is written only if the session does not cache rows.
     """
     held: deque[PlannedUnit | RecognizedUnit] = deque()
     numbers = itertools.count(1)
     try:
         while True:
-            while len(held) < MAX_HELD_UNITS and (unit := next(planned, None)) is not None:
+            while len(held) < MAX_HELD_UNITS and (unit := next(units, None)) is not None:
                 held.append(RecognizedUnit(spark, unit, recognize(unit), open_results(next(numbers))) if unit.rows else unit)
             if not held:
                 return
@@ -109,6 +109,7 @@ def recognize_ahead(
 
 
 def _release(unit: PlannedUnit | RecognizedUnit) -> None:
+    """Remove the stored results of a unit, if it has any."""
     if isinstance(unit, RecognizedUnit):
         unit.release()
 
@@ -122,7 +123,7 @@ class BusySeconds:
         self._until = 0.0
 
     def add(self, action: BackgroundAction[list[Row]]) -> None:
-        """Add the seconds of an action that has ended; do not count seconds twice in which an earlier action also ran."""
+        """Add the seconds of an action that has ended, except those in which an action that was added earlier also ran."""
         ended = action.ended or action.began
         self.seconds += max(0.0, ended - max(action.began, self._until))
         self._until = max(self._until, ended)

@@ -1,4 +1,7 @@
-"""Run the steps for which a run must hold the lease; "The table protocol" in docs/decisions.md explains their order."""
+"""Run the steps for which a run must hold the lease (the right to write the output).
+
+"The table protocol" in docs/decisions.md explains the order of the steps.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ from entitymill.tables import (
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.publisher import Publisher, RejectsWriter, Unit
-from entitymill.tables.unit_texts import UnitTable
+from entitymill.tables.unit_texts import TemporaryTable
 from entitymill.workers.engine_choice import Engine
 
 log = logging.getLogger(__name__)
@@ -58,10 +61,7 @@ class Options:
 
 @dataclass
 class Run:
-    """The part of a run that needs the lease (the right to write the output).
-
-    Call `execute` once, inside the context of `lease`.
-    """
+    """The part of a run that needs the lease. Call `execute` once, inside the context of `lease`."""
 
     spark: SparkSession
     settings: Settings
@@ -78,7 +78,7 @@ class Run:
         """Copy `commits` and `earlier_runs` from the lease, and create helper objects; nothing is written yet."""
         self.commits = self.lease.commits
         self.earlier_runs = self.lease.earlier_runs
-        self.units = UnitTable(self.tables, self.lease.epoch)
+        self.units = TemporaryTable(self.tables, self.lease.epoch)
         self.versions_before: dict[str, int] = {}
         self.meter = CostMeter(self.spark, self.summary, self.clock, self.settings.limits.max_core_hours)
 
@@ -89,8 +89,8 @@ class Run:
 
         Raises:
             RejectedError: too many rows are rejected or removed, and nothing is published; or too many documents of a unit
-                crash or hang the tagger, and only the units before are published.
-            LimitError: the run reached limits.max_core_hours, after it published its finished units.
+                crash or hang the tagger, and only earlier units are published.
+            LimitError: the run reached limits.max_core_hours; it has published its finished units.
         """
         self.summary.stage = "source"
         trusted = self._prepare_tables()
@@ -103,7 +103,7 @@ class Run:
         self.summary.planned = found.to_recognize
         with contextlib.closing(self.units), contextlib.closing(found):
             if not self.options.allow_removals and not guards.exceeds_reject_ratio(self.settings, found):
-                # Rejected documents are removed, too. So if too many rows are rejected, report only the rejected rows.
+                # Rejected documents are also removed. So if too many rows are rejected, report only the rejected rows.
                 guards.check_removals(self.settings, self.tables, found, self.provenance.slice)
             failures = self._write_rejects(found)
             guards.check_rejects(self.settings, found)
@@ -115,8 +115,8 @@ class Run:
     def _prepare_tables(self) -> bool:
         """Create missing tables, and repair the tables if earlier runs may have left changes incomplete.
 
-        The tables are also repaired if the run is a full run, if a table was missing, or if another program may have
-        changed rows. The first run repairs nothing if no table existed.
+        The tables are also repaired if this is a full run, if a table was missing, or if another program may have changed
+        rows, but not if this is the first run and no table existed.
 
         Returns:
             True if no repair was necessary; False if the tables were repaired.
@@ -130,9 +130,9 @@ class Run:
         tables_existed = any(tables.exists(name) for name in output_tables.PUBLISHED_TABLES)
         first_run = earlier.latest is None
         created = recovery.create_missing(tables, self._build_schemas())
-        # This run does not block older writers of tables that are created later, so it must not record their versions.
-        known = [name for name in output_tables.DOCUMENT_TABLES if tables.exists(name)]
-        self.versions_before = table_versions.read_versions(tables, known)
+        # Older runs can still write tables that are created after this line, so this run must not record their versions.
+        existing = [name for name in output_tables.DOCUMENT_TABLES if tables.exists(name)]
+        self.versions_before = table_versions.read_versions(tables, existing)
         settled = earlier.settled and not created and not self.options.full
         settled = settled and table_versions.tables_unchanged_since(tables, earlier.latest)
         if first_run and not tables_existed and earlier.certain:
@@ -156,7 +156,7 @@ class Run:
         tables, full = self.tables, self.options.full
         if tables.is_empty("documents"):
             return changes.select_all_documents(self.source, Mode.FULL if full else Mode.FIRST)
-        known = tables.read_latest("documents")
+        published = tables.read_latest("documents")
         return find_changes(
             self.settings,
             tables,
@@ -164,7 +164,7 @@ class Run:
             self.provenance,
             self.earlier_runs,
             self.summary,
-            known,
+            published,
             full=full,
             trusted=trusted,
         )
@@ -173,18 +173,18 @@ class Run:
         """Write rejected rows of the source to `rejects`; return a recorder for documents that crash or hang the tagger."""
         before = crashing_documents.read_known_failures(self.tables)
         rejects = RejectsWriter(self.tables, self.commits, self.provenance)
-        if found.touched is None:
+        if found.compared_ids is None:
             rejects.replace_all(found.rejected, any_rejected=bool(found.reject_counts))
         else:
-            rejects.replace_touched(
-                found.touched, found.rejected, any_rejected=bool(found.reject_counts), any_stale=found.stale_rejects > 0
+            rejects.replace_for_ids(
+                found.compared_ids, found.rejected, any_rejected=bool(found.reject_counts), any_stale=found.stale_rejects > 0
             )
         return FailureRecorder(self.spark, self.settings, self.summary, rejects, before)
 
     def _publish(self, found: Changes, sizes: UnitSizes, failures: FailureRecorder) -> None:
         """Recognize and publish the units of work, up to limits.max_core_hours, and count them in the summary.
 
-        Then record which documents now belong to this run's slice (the rows that source.where selects) or to none.
+        Then record which documents now belong to this run's slice (the rows that source.where selects) or to no slice.
         """
         publisher = Publisher(
             self.tables, self.commits, self.provenance, self.source.passthrough, annotations=self.settings.output.annotations
@@ -197,16 +197,16 @@ class Run:
             documents = units.repartition_unit(
                 self.spark, unit, sizes.task_chars, split, drop_duplicates=not self.source.is_pinned
             )
-            # The run id makes the plan unique. Otherwise Spark might reuse the cache of another run in this process, which
-            # read older files of the same path.
+            # The run id makes the query plan unique. Otherwise, Spark might use rows that another run in this process has
+            # cached, from older files of the same path.
             return recognize(documents).withColumn("run_id", F.lit(self.provenance.run_id))
 
         busy = BusySeconds()
-        # If cached rows are lost, a source that may change is read again, and a unit would have rows of two readings.
+        # If cached rows are lost, Spark reads the source again; if it has changed, old and new rows would mix in a unit.
         store = not self.source.is_pinned and not spark_connect.keeps_caches(self.spark)
-        planned = units.split_work(found, sizes, always_store=store, write=self.units.write)
-        split_work = self.meter.limit_units(planned)
-        open_results = partial(UnitTable, self.tables, self.lease.epoch)
+        planned_units = units.split_work(found, sizes, always_store=store, write=self.units.write)
+        split_work = self.meter.limit_units(planned_units)
+        open_results = partial(TemporaryTable, self.tables, self.lease.epoch)
         with contextlib.closing(recognize_ahead(self.spark, split_work, recognize_unit, open_results)) as ahead:
             for unit in ahead:
                 if isinstance(unit, RecognizedUnit):
@@ -225,24 +225,24 @@ class Run:
             publisher.move_to_slice(found.adopted)
         if self.provenance.slice is None and self.earlier_runs.sliced:
             publisher.clear_slices()
-        self.summary.units = self.summary.units_done  # some planned units are empty if there are few large documents
+        self.summary.units = self.summary.units_done  # with few, large documents, some planned units are empty
 
     def _publish_unit(self, unit: RecognizedUnit, publisher: Publisher, failures: FailureRecorder) -> None:
-        """Wait until a unit is recognized, reject its documents that crashed or hung the tagger, and publish the others."""
+        """Wait until a unit is recognized, reject documents that crashed or hung the tagger, and publish all others."""
         self.summary.stage = "recognition"
         doc_ids = self.summary.add_counts(unit.wait(), ids_collected=unit.lists_ids)
         self.clock.lap("recognition")
         self.summary.stage = "writing"
-        planned, recognized = unit.planned, unit.recognized
-        removed = planned.removed
+        work, recognized = unit.work, unit.recognized
+        removed = work.removed
         if not doc_ids.some_failed:
             healthy = crashing_documents.exclude_failed(recognized, [])
         else:
-            healthy, failed = failures.record(recognized, planned)
-            if planned.known:
+            healthy, failed = failures.record(recognized, work)
+            if work.in_output:
                 removed = failed if removed is None else removed.select("doc_id").unionByName(failed)
         self.lease.check_if_due()
-        publisher.publish(Unit(healthy, planned.known, doc_ids, removed))
+        publisher.publish(Unit(healthy, work.in_output, doc_ids, removed))
         self.summary.units_done += 1
 
     def _finish(self) -> None:

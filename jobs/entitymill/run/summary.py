@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 RECOGNITION, JOB = "recognition", "job"
 """Keys of `Summary.cpu_seconds`."""
 RECOGNIZING = "recognizing"
-"""Key of `Summary.seconds`: the seconds in which documents were recognized, including those in which others were written."""
+"""Key of `Summary.seconds`: seconds in which documents were recognized, even if other documents were written meanwhile."""
 
 
 @dataclass
@@ -36,24 +36,24 @@ class Summary:
     mode: how the run found the documents to process: `first`, `full`, `compare`, `feed`, `arrivals`, or `none` if there was
         nothing to do.
     output_versions: table -> Delta version of the table when the run ended.
-    documents, sentences, tokens: how many of them the run processed.
+    documents, sentences, tokens: number of documents, sentences and tokens that the run processed.
     split_sentences: number of sentences longer than the model's limit.
     removed: number of documents that were removed because the source no longer contains them.
     units: number of units of work (documents that are published together).
     planned: number of documents to process, counted before the first unit.
     units_done: number of units published so far.
     stage: current stage of the run: `preparation`, `waiting`, `source`, `recognition`, `writing` or `done`.
-    waiting: description of the run for whose end this run waited; empty if it never waited.
+    waiting: description of the run for whose end this run waited; empty if this run never waited.
     by_label: label -> number of mentions.
     rejects: reject code -> number of rows.
     seconds: stage -> wall-clock seconds. The `recognition` stage is the time in which the run only waited for recognition.
-        Other keys are not stages: RECOGNIZING is all the time in which documents were recognized. The keys schemas.PARTS are
-        seconds of recognition, summed over all workers; the engine sparknlp does not measure them. `idle` is the rest of the
+        Other keys are not stages. RECOGNIZING is all the time in which documents were recognized. The keys schemas.PARTS are
+        seconds of recognition, summed over all workers; the engine sparknlp does not measure them. `idle` is the remaining
         time of all cores while documents were recognized: they ran Spark's own code, transferred rows, or had no work.
     error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded or has not ended.
     chars: number of code points of the processed documents.
     cores: number of tasks that Spark's executors run at once, as last counted.
-    core_seconds: number of cores, added up over the seconds of the run.
+    core_seconds: seconds of the run, each multiplied by the number of cores at that time.
     cpu_seconds: RECOGNITION -> CPU seconds of workers and taggers; JOB -> CPU seconds of the whole job, if Spark reports it.
     application_id: id of the Spark application or, on Spark Connect, of the session.
     log: path of this program's log file.
@@ -95,7 +95,7 @@ class Summary:
 
     @property
     def core_hours(self) -> float:
-        """Number of cores, added up over the hours of the run; 0 before the cores were counted."""
+        """The hours of `core_seconds`; 0 before the cores were counted."""
         return self.core_seconds / 3600
 
     def start_waiting(self, holder: str) -> None:
@@ -105,12 +105,12 @@ class Summary:
     def add_counts(self, rows: list[Row], *, ids_collected: bool = False) -> UnitIds:
         """Add a unit's counts to the summary, and return the unit's ids.
 
-        Documents that crashed or hung the tagger do not count as documents, but their code points count, and their ids are
-        among the returned ids.
+        Documents that crashed or hung the tagger do not count as documents, but their code points are counted, and their ids
+        are included in the returned ids.
 
         Args:
             rows: the rows of `count_by_label`.
-            ids_collected: whether these rows contain all ids of the unit; otherwise, `ids` of the result is None.
+            ids_collected: whether `rows` contains all ids of the unit; if False, `UnitIds.ids` is None.
         """
         found = {row["label"]: row for row in rows}
         documents = found.pop(None, None)
@@ -157,7 +157,7 @@ def count_by_label(recognized: DataFrame, *, collect_ids: bool) -> DataFrame:
 
     Args:
         recognized: frame of the unit's documents, with the columns schemas.RECOGNIZED.
-        collect_ids: whether the `ids` column lists the ids of all documents; only for small units.
+        collect_ids: whether to list the ids of all documents in the `ids` column; use this only for small units.
     """
     columns = ("chars", "sentences", "tokens", "split_sentences", *(f"{name}_seconds" for name in schemas.TIMES))
     # Count in one pass: each document becomes one row with a null label, and one row per mention with its label.
@@ -204,7 +204,7 @@ def compute_scope(settings: Settings, identity: str) -> str:
         "source": settings.source.model_dump(mode="json"),
         "table": identity,
         "slice": settings.output.replace_slice,
-        # If one run ignored documents of another fingerprint, a run with another setting must process them.
+        # If a run ignored documents because of their fingerprint, a run with another setting must process them.
         "ignoring": settings.incremental.on_fingerprint_change == "ignore",
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Choose the sizes of units of work and of Spark tasks, so that neither commits nor long tasks leave cores without work.
+"""Choose the sizes of units of work and of Spark tasks, so that cores do not wait for commits or for long tasks.
 
 Sizes do not affect results, so they may depend on the machines.
 """
@@ -14,13 +14,13 @@ from entitymill.settings.sections import LimitSettings
 
 CHARS_PER_MB = 1_000_000
 MIN_UNIT_ROWS, MIN_UNIT_CHARS = 100_000, 256_000_000
-"""Maximum size of a unit, in documents and in code points, if there are few cores: smaller units would only cause more
-commits. With many cores, the maximum is larger."""
+"""Smallest value of the maximum size of a unit, in documents and in code points: with few cores, smaller units would only
+cause more commits. With many cores, the maximum size is larger."""
 SECONDS_PER_UNIT = 30.0
-"""Minimum seconds that all cores should need to recognize a unit of the maximum size: several times as long as the driver
-needs to publish it."""
+"""Seconds for which a unit of the maximum size should keep all cores busy: several times as long as the driver needs to
+publish it."""
 SECONDS_PER_TASK = 4.0
-"""Seconds that a Spark task should take. A core that finds no more tasks waits about this long for the other cores."""
+"""Seconds that a Spark task should take: about as long as a core without further tasks waits for the other cores."""
 MIN_TASK_CHARS, MAX_TASK_CHARS = 64_000, 1_000_000
 DEFAULT_SPEED = 60_000.0
 """Assumed code points per second and core if no earlier run has measured them: the speed of the bundled model in int8."""
@@ -47,10 +47,10 @@ def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> Unit
     """Return the sizes for a number of cores.
 
     Args:
-        limits: settings, of which `unit_rows` (documents) and `unit_mb` (millions of code points) replace the chosen maximum
-            size of a unit if they are set.
+        limits: settings, of which `unit_rows` (documents) and `unit_mb` (millions of code points), if set, replace the
+            chosen maximum size of a unit.
         cores: number of tasks that Spark runs at once.
-        speed: code points that a core recognizes per second; None uses DEFAULT_SPEED.
+        speed: code points that a core recognizes per second; None to use DEFAULT_SPEED.
     """
     speed = speed or DEFAULT_SPEED
     chars = max(MIN_UNIT_CHARS, int(cores * speed * SECONDS_PER_UNIT))

@@ -19,7 +19,7 @@ from entitymill.tables.unit_texts import UNIT
 
 MAX_UNITS = 10_000
 """Maximum number of units in a run."""
-_GONE = "_gone"
+_IS_REMOVED = "_is_removed"
 MIN_TASKS_PER_CORE, MAX_TASKS_PER_CORE = 2, 1000
 
 
@@ -27,16 +27,16 @@ MIN_TASKS_PER_CORE, MAX_TASKS_PER_CORE = 2, 1000
 class PlannedUnit:
     """Documents to recognize in one unit, and documents to remove in the same commits.
 
-    documents: frame of the documents to recognize, with the columns of `Changes.documents` except `known`.
+    documents: frame of the documents to recognize, with the columns of `Changes.documents` except `in_output`.
     removed: frame with the doc_id of each document to remove; None if there are none.
-    known: whether the output may already have rows of some of `documents`.
+    in_output: whether the output may already have rows of any of `documents`.
     rows: number of documents to recognize.
     chars: total number of code points in the texts of `documents`.
     """
 
     documents: DataFrame
     removed: DataFrame | None
-    known: bool
+    in_output: bool
     rows: int
     chars: int
 
@@ -54,17 +54,16 @@ def count_units(changes: Changes, sizes: UnitSizes) -> int:
 def split_work(
     changes: Changes, sizes: UnitSizes, write: Callable[[DataFrame], DataFrame], *, always_store: bool = False
 ) -> Iterator[PlannedUnit]:
-    """Yield the units in order of doc_id; sizes of units are approximate, because Spark samples ids to choose the ranges.
+    """Yield the units in order of doc_id; their sizes are approximate, because Spark samples ids to choose the ranges.
 
-    If there are several units, or with `always_store`, the source is read only once. The driver holds only a few numbers per
-    unit.
+    If there are several units, or with `always_store`, the documents are stored first, so that the source is read only once.
+    The driver holds only a few numbers per unit.
 
     Args:
         changes: documents to recognize and to remove in this run.
         sizes: maximum size of a unit.
-        write: function that writes a frame, partitioned by its column UNIT, and returns the written rows.
-        always_store: whether to write the work even if there is only one unit, so that all its parts are of one reading of
-            the source.
+        write: function that stores a frame, partitioned by its column UNIT, and returns a frame of the stored rows.
+        always_store: whether to store the documents even if there is only one unit.
 
     Raises:
         SourceError: in this reading, more documents have to be removed than in the reading in which they were counted.
@@ -74,42 +73,43 @@ def split_work(
         return
     if number == 1 and not always_store:
         removed = changes.removed if changes.to_remove else None
-        yield PlannedUnit(changes.documents.drop("known"), removed, changes.known > 0, changes.to_recognize, changes.chars)
+        documents = changes.documents.drop("in_output")
+        yield PlannedUnit(documents, removed, changes.to_replace > 0, changes.to_recognize, changes.chars)
         return
-    work = changes.documents.withColumn(_GONE, F.lit(False))
+    work = changes.documents.withColumn(_IS_REMOVED, F.lit(False))
     if changes.to_remove:
-        gone = changes.removed.select("doc_id", F.lit(True).alias(_GONE), F.lit(False).alias("known"))
-        work = work.unionByName(gone, allowMissingColumns=True)
+        to_remove = changes.removed.select("doc_id", F.lit(True).alias(_IS_REMOVED), F.lit(False).alias("in_output"))
+        work = work.unionByName(to_remove, allowMissingColumns=True)
     written = write(work.repartitionByRange(number, "doc_id").withColumn(UNIT, F.spark_partition_id()))
-    gone_rows = F.sum(F.col(_GONE).cast("long")).alias("gone")
+    removed_rows = F.sum(F.col(_IS_REMOVED).cast("long")).alias("removed")
     sums = written.groupBy(UNIT).agg(
-        F.count("*").alias("rows"), F.sum("chars").alias("chars"), F.max("known").alias("known"), gone_rows
+        F.count("*").alias("rows"), F.sum("chars").alias("chars"), F.max("in_output").alias("in_output"), removed_rows
     )
     found_units = sums.orderBy(UNIT).collect()
-    if sum(found["gone"] for found in found_units) > changes.to_remove:
+    if sum(found["removed"] for found in found_units) > changes.to_remove:
         raise SourceError(
             "source.path: rows were removed from the source while it was read, so that more documents would be removed "
             "than were counted. No unit was published; run again."
         )
     for found in found_units:
         inside = written.where(F.col(UNIT) == found[UNIT])
-        removed = inside.where(_GONE).select("doc_id") if found["gone"] else None
-        documents = inside.where(f"NOT {_GONE}").drop(UNIT, _GONE, "known")
-        yield PlannedUnit(documents, removed, found["known"], found["rows"] - found["gone"], found["chars"] or 0)
+        removed = inside.where(_IS_REMOVED).select("doc_id") if found["removed"] else None
+        documents = inside.where(f"NOT {_IS_REMOVED}").drop(UNIT, _IS_REMOVED, "in_output")
+        yield PlannedUnit(documents, removed, found["in_output"], found["rows"] - found["removed"], found["chars"] or 0)
 
 
 def repartition_unit(
     spark: SparkSession, unit: PlannedUnit, task_chars: int, partitions: int | None, *, drop_duplicates: bool
 ) -> DataFrame:
-    """Return a unit's documents, repartitioned by a hash of doc_id, so that retried tasks get the same documents.
+    """Return a unit's documents, repartitioned by a hash of doc_id, so that a retried task gets the same documents.
 
     Args:
         spark: the session.
         unit: unit whose documents are repartitioned.
         task_chars: number of code points in a Spark task.
         partitions: number of partitions; None computes a number from the length of the texts.
-        drop_duplicates: whether to keep only one row per id; needed if duplicate ids may have appeared since the rows
-            were counted.
+        drop_duplicates: whether to keep only one row per id; needed if the source may have changed since its rows were
+            counted.
     """
     cores = spark_connect.count_cores(spark)
     tasks = min(unit.chars // task_chars, MAX_TASKS_PER_CORE * cores)

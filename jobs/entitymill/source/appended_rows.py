@@ -20,25 +20,25 @@ _ACTIONS = (
     "remove struct<dataChange: boolean>, metaData struct<id: string>"
 )
 _STRICT_OPTIONS = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
-"""Options that make a missing or corrupt file an error, whatever the session's settings are."""
+"""Options that make a missing or corrupt file an error, regardless of the session's properties."""
 MAX_FILES = 100_000
-"""Maximum number of added files to read; with more, scanning the table is faster than listing the files on the driver."""
+"""Maximum number of added files to read; if there are more, scanning the table is faster than listing them on the driver."""
 _WILDCARDS = frozenset("*?[]{}\\")
 _PARTITION_TYPES = (T.StringType, T.IntegerType, T.LongType, T.DateType)
 """Types whose values are the same in directory names and in Delta's log; timestamps depend on the writer's time zone."""
 
 
 class FeedUnavailableError(Exception):
-    """Raised if changes of the source cannot be read, so that all rows must be compared; the message is the reason."""
+    """Raised if the changes of a source cannot be read, and all rows must be compared; the message is the reason."""
 
 
 def read_appended_rows(spark: SparkSession, source: Source, first: int, last: int) -> DataFrame:
-    """Return the rows, with all columns, that the versions `first` to `last` (inclusive) of a Delta source appended.
+    """Return the rows, with all columns, that the versions `first` to `last` (inclusive) appended to a Delta source.
 
     This runs a Spark job that reads the commit files.
 
     Raises:
-        FeedUnavailableError: a version did more than append rows, or Spark would read the files differently from Delta.
+        FeedUnavailableError: a version did more than append rows, or Spark might not read the files as Delta does.
         PySparkException, Py4JJavaError: a commit or a data file is missing.
     """
     detail = source.detail
@@ -98,7 +98,7 @@ def _select_added_paths(actions: list[Row]) -> list[str]:
         raise FeedUnavailableError("the source has no change feed, and rows were deleted or rewritten")
     if not all(action["path"] for action in actions):
         raise FeedUnavailableError("a commit of the source adds a file without a path")
-    # Remove duplicates, because a path that occurs twice is the same file.
+    # A path that occurs twice is the same file.
     return sorted({unquote(action["path"]) for action in actions})
 
 
@@ -106,12 +106,12 @@ def _check_paths(paths: Iterable[str], partitions: list[str]) -> None:
     """Check that Spark would read exactly these files, with the same partition columns as Delta.
 
     Args:
-        paths: path of the table, followed by paths of files relative to the table.
+        paths: path of the table, followed by the paths of files relative to the table.
         partitions: names of the table's partition columns.
 
     Raises:
-        FeedUnavailableError: Spark might treat a path as a wildcard or a hidden file, or find
-            partition columns that differ from Delta's.
+        FeedUnavailableError: Spark might treat a path as a pattern, skip a file because of its name, or find partition
+            columns that differ from Delta's.
     """
     root, *files = paths
     if any(not _WILDCARDS.isdisjoint(path) for path in (root, *files)):

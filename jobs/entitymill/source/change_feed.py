@@ -1,4 +1,4 @@
-"""Read what changed in a Delta source since a given version, from its change feed or from appended files."""
+"""Read what changed in a Delta source since an earlier version, from its change feed or from appended files."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ log = logging.getLogger(__name__)
 MAX_COMMITS = 50_000
 """Maximum number of commits to read: about one every two seconds for a day. Each one takes about 2 kB on the driver."""
 SLACK_COMMITS = 20
-"""Number of additional commits to read, because commits may be added while the history is read again."""
+"""Number of extra commits to read, because commits may be added while the history is read again."""
 NON_DATA_OPERATIONS = frozenset({
     "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
     "ADD CONSTRAINT", "DROP CONSTRAINT",
 })  # fmt: skip
 """Delta operations that change no rows."""
 ROW_OPERATIONS = frozenset({"WRITE", "MERGE", "UPDATE", "DELETE", "STREAMING UPDATE", "TRUNCATE", "COPY INTO"})
-"""Delta operations for which the change feed has an event for every changed row. Other operations, such as replacing a
+"""Delta operations that write an event for every changed row to the change feed. Other operations, such as replacing a
 column, write no events."""
-PUT_EVENTS = ("insert", "update_postimage")
-"""Types of events whose row is in the table after the commit; the rows of other events were removed by the commit."""
+WRITE_EVENTS = ("insert", "update_postimage")
+"""Types of events whose row is in the table after the commit; the row of any other event is not."""
 CHANGE, COMMIT = "_change_type", "_commit_version"
 """Columns of Delta's change feed: the type of the event, and the version of the commit."""
 
@@ -37,19 +37,19 @@ CHANGE, COMMIT = "_change_type", "_commit_version"
 class SourceReplacedError(FeedUnavailableError):
     """Raised if the source has the path and table id that the last run recorded, but a different commit history.
 
-    For example, somebody restored the table from a backup, so that the version that the last run read has a different
-    commit time, or does not exist yet.
+    For example, somebody restored the table from a backup. The version that the last run read then has another commit time,
+    or does not exist yet.
     """
 
 
 @dataclass(frozen=True)
 class Feed:
-    """Changes of the source since the last run.
+    """Change events of the source since the last run.
 
     mode: Mode.FEED (read from the change feed) or Mode.ARRIVALS (read from appended files).
-    events: one row per change event whose row meets `source.where`; an update is two events, for the row before it and
-        after it. Empty if nothing changed. The columns are doc_id, text, `passthrough` if there are passthrough columns,
-        CHANGE (type of the event) and COMMIT (version of the commit; always 0 for appended files).
+    events: one row per change event whose row meets `source.where`; an update is two events, with the row before and after
+        it. Empty if nothing changed. The columns are doc_id, text, `passthrough` if there are passthrough columns, CHANGE
+        (type of the event) and COMMIT (version of the commit; always 0 for appended files).
     """
 
     mode: Mode
@@ -110,6 +110,7 @@ def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: 
 
 
 def _has_change_feed(source: Source) -> bool:
+    """Return whether the source is a Delta table whose change feed is on."""
     properties = source.detail["properties"] if source.detail is not None else {}
     return str(properties.get("delta.enableChangeDataFeed")).lower() == "true"
 
@@ -134,7 +135,7 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
         )
     commits = {commit["version"]: commit for commit in _read_history_since(spark, source, after)}
     if after not in commits:
-        raise FeedUnavailableError(f"version {after} is not in the history of the source any more")
+        raise FeedUnavailableError(f"version {after} is no longer in the history of the source")
     if recorded_ms is None:
         raise FeedUnavailableError(f"the last run did not record when version {after} of the source was committed")
     if reader.commit_time_ms(commits[after]) != recorded_ms:
@@ -153,11 +154,11 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
 
 
 def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> list[Row]:
-    """Return the commits of version `oldest` and later, newest first, so that `oldest` is the last one if possible.
+    """Return the commits of version `oldest` and later, newest first; if possible, the last one is the commit of `oldest`.
 
-    The caller compares the time of `oldest` with a recorded time. Only the last commit in a result of DESCRIBE HISTORY
-    certainly has its own time there: if two commits in the result have the same time, Delta changes the time of the newer
-    one. This is frequent on S3, where file times are in whole seconds.
+    The caller compares the time of `oldest` with a recorded time. If two commits in a result of DESCRIBE HISTORY have the
+    same time, Delta changes the time of the newer one, so only the time of the last commit is reliable. Equal times are
+    frequent on S3, where file times are in whole seconds.
     """
     number = int(source.version) - oldest + 1
     commits = reader.read_history(spark, source.settings, number)
@@ -175,21 +176,21 @@ def aggregate_events(feed: Feed) -> DataFrame:
 
     Returns:
         Frame with the columns doc_id, row (struct of text and, if present, `passthrough`; null if the latest commit neither
-        inserted nor updated a row with this id), rows_put (number of rows that the latest commit inserted or updated), and
-        net_rows (number of rows added minus number of rows removed, over all commits; an update does both).
+        inserted nor updated a row with this id), rows_written (number of rows that the latest commit inserted or updated),
+        and net_rows (number of rows added minus number of rows removed, over all commits; an update adds and removes a row).
     """
-    put = F.col(CHANGE).isin(*PUT_EVENTS)
+    written = F.col(CHANGE).isin(*WRITE_EVENTS)
     columns = [name for name in feed.events.columns if name not in ("doc_id", CHANGE, COMMIT)]
-    row = F.when(put, F.struct(*columns))
-    # Partition by id only, so that the two groupings below need no further shuffle.
-    events = feed.events.repartition("doc_id").withColumns({"put": put.cast("int"), "row": row})
+    row = F.when(written, F.struct(*columns))
+    # Partition by id only, so that both groupings below need no further shuffle.
+    events = feed.events.repartition("doc_id").withColumns({"written": written.cast("int"), "row": row})
     commits = events.groupBy("doc_id", COMMIT).agg(
-        F.sum("put").alias("rows_put"),
-        F.sum(2 * F.col("put") - 1).alias("net_rows"),
+        F.sum("written").alias("rows_written"),
+        F.sum(2 * F.col("written") - 1).alias("net_rows"),
         F.first("row", ignorenulls=True).alias("row"),
     )
     return commits.groupBy("doc_id").agg(
         F.max_by("row", COMMIT).alias("row"),
-        F.max_by("rows_put", COMMIT).alias("rows_put"),
+        F.max_by("rows_written", COMMIT).alias("rows_written"),
         F.sum("net_rows").alias("net_rows"),
     )

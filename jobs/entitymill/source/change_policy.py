@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-KNOWN_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice", "run_id")
-"""Columns of the `documents` table that are needed to compare it with the source."""
+COMPARED_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice", "run_id")
+"""Columns of the `documents` table that are needed to compare the table with the source."""
 PENDING = "pending"
-"""Status of a document whose mentions a dead run may have left incomplete; the next run recomputes the document."""
+"""Status of a document whose mentions may be incomplete, because a run died; the next run recomputes the document."""
 
 
 class Mode(StrEnum):
@@ -32,13 +32,13 @@ class Policy:
     """Rules that decide which documents a run recomputes.
 
     fingerprint: fingerprint of this run: a digest of models, precision and other settings that affect results.
-    on_fingerprint_change: value of `incremental.on_fingerprint_change`, what to do with documents in the output whose
-        fingerprint differs from this run's: `reprocess` them, `ignore` them (leave them as they are), or `refuse` the run.
-        A full run always reprocesses them.
+    on_fingerprint_change: value of `incremental.on_fingerprint_change`: `reprocess` documents in the output whose
+        fingerprint differs from this run's, `ignore` them (leave them as they are), or `refuse` the run. A full run always
+        reprocesses them.
     slice: digest of the slice (the rows that source.where selects) that the run replaces; None if it replaces no slice.
-    full: whether every document is recomputed, even if nothing changed, except documents that `interrupted_runs` wrote.
-    interrupted_runs: ids of earlier full runs with this fingerprint that did not complete; documents that these runs wrote
-        are up to date.
+    full: whether to recompute every document, even if it has not changed, except those that `interrupted_runs` wrote.
+    interrupted_runs: ids of full runs with this fingerprint that did not complete; the documents that they wrote are up to
+        date.
     """
 
     fingerprint: str

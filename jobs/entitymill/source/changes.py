@@ -13,20 +13,20 @@ from pyspark.sql import functions as F
 
 from entitymill.source import change_feed, feed_comparison, row_checks, row_comparison
 from entitymill.source.change_feed import Feed
-from entitymill.source.change_policy import KNOWN_COLUMNS, Mode, Policy
+from entitymill.source.change_policy import COMPARED_COLUMNS, Mode, Policy
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
 from entitymill.source.row_comparison import Kind, Totals, check_fingerprints
 from entitymill.spark.spark_connect import cache_on_disk
 
 __all__ = [
-    "KNOWN_COLUMNS", "Changes", "Mode", "Policy", "check_fingerprints", "compare_all", "compare_feed",
+    "COMPARED_COLUMNS", "Changes", "Mode", "Policy", "check_fingerprints", "compare_all", "compare_feed",
     "select_all_documents",
 ]  # fmt: skip
 BROADCAST_SLICE = 500_000
 """Maximum number of ids of a slice (the rows that source.where selects) that are broadcast, about 50 MB.
 
-The broadcast avoids shuffling documents of other slices.
+The broadcast avoids shuffling the documents of other slices.
 """
 
 
@@ -35,24 +35,24 @@ class Changes:
     """Documents that one run must recognize, remove or reject.
 
     mode: how the run found these documents.
-    documents: frame of documents to recognize, with the columns doc_id, text, text_hash, chars, known (whether the output
-        has a row of the document), and `passthrough` if there are passthrough columns.
+    documents: frame of documents to recognize, with the columns doc_id, text, text_hash, chars, in_output (whether the
+        output has a row of the document) and, if there are passthrough columns, `passthrough`.
     removed: frame with the doc_id of each document to remove.
     rejected: frame of rejected rows, with the columns doc_id, stage, code and detail.
-    touched: frame with each doc_id whose rows in the `rejects` table are replaced, null for rows without an id. None if all
-        rows of the source were compared; then all rejects of the run's source or slice are replaced.
-    adopted: frame with the doc_id of each unchanged document that belongs to no slice or another slice, and now gets the
-        run's slice.
-    rows: number by which the number of rejected rows is divided to get their share. It is the number of source rows that
-        were compared. If only changed rows were compared, it is the number of rejected rows plus that of the documents in
-        the output (in the run's slice, if it replaces one), or 0 if no row was rejected.
+    compared_ids: frame with each doc_id that was compared (null for rows without an id), whose rows in `rejects` the run
+        replaces. None if all rows of the source were compared; the run then replaces all rejects of the source or slice.
+    adopted: frame with the doc_id of each unchanged document that belongs to another slice or none, and that the run assigns
+        to its own slice.
+    rows: denominator of the share of rejected rows: the number of source rows that were compared. If only changed rows were
+        compared, it is the number of rejected rows plus the number of documents in the output (in the run's slice, if it
+        replaces one), or 0 if no row was rejected.
     reject_counts: reject code -> number of rows in `rejected`.
     to_recognize, to_remove, to_adopt: number of documents in `documents`, `removed` and `adopted`.
     chars: total number of code points of the texts in `documents`.
-    known: number of `documents` that are already in the output.
+    to_replace: number of `documents` that are already in the output.
     close: function that releases cached data.
-    stale_rejects: number of ids in `touched` that earlier runs rejected, so that their old rows in `rejects` have to be
-        replaced; 0 if `touched` is None. See `FeedComparison`.
+    stale_rejects: number of `compared_ids` that earlier runs rejected, whose rows in `rejects` must be replaced; 0 if
+        `compared_ids` is None. See `FeedComparison`.
     causes: Cause -> number of changed documents.
     """
 
@@ -60,7 +60,7 @@ class Changes:
     documents: DataFrame
     removed: DataFrame
     rejected: DataFrame
-    touched: DataFrame | None
+    compared_ids: DataFrame | None
     adopted: DataFrame
     rows: int
     reject_counts: dict[str, int]
@@ -68,27 +68,26 @@ class Changes:
     to_remove: int
     to_adopt: int
     chars: int
-    known: int
+    to_replace: int
     close: Callable[[], object] = field(default=lambda: None)
     stale_rejects: int = 0
     causes: dict[str, int] = field(default_factory=dict)
 
 
 def select_all_documents(source: Source, mode: Mode) -> Changes:
-    """Return `Changes` in which every valid row of the source is a new document.
+    """Return `Changes` in which every valid row of the source is a new document; use this if the output has no documents.
 
-    Call this only if the output has no documents. Invalid rows are rejected, and nothing is removed. This runs Spark jobs,
-    to find duplicate ids and to count.
+    Invalid rows are rejected, and nothing is removed. This runs Spark jobs, to find duplicate ids and to count.
     """
     validated = source.validate_rows()
     counted = validated.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
     documents = row_checks.select_documents(validated)
     return Changes(
         mode=mode,
-        documents=documents.withColumn("known", F.lit(False)),
+        documents=documents.withColumn("in_output", F.lit(False)),
         removed=documents.select("doc_id").limit(0),
         rejected=row_checks.select_rejects(validated, source.settings.max_chars),
-        touched=None,
+        compared_ids=None,
         adopted=documents.select("doc_id").limit(0),
         rows=sum(row["rows"] for row in counted),
         reject_counts={row[CODE]: row["rows"] for row in counted if row[CODE] is not None},
@@ -96,11 +95,11 @@ def select_all_documents(source: Source, mode: Mode) -> Changes:
         to_remove=0,
         to_adopt=0,
         chars=sum(row["chars"] or 0 for row in counted if row[CODE] is None),
-        known=0,
+        to_replace=0,
     )
 
 
-def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
+def compare_all(source: Source, published: DataFrame, policy: Policy) -> Changes:
     """Compare all rows of the source with the output, by hash, and return what the run must do.
 
     This runs Spark jobs, and caches data until `Changes.close` is called. The frame `Changes.documents` reads the source a
@@ -108,20 +107,20 @@ def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
 
     Args:
         source: source of the run.
-        known: frame with KNOWN_COLUMNS of all documents in the output, even if the run replaces only a slice.
+        published: frame with COMPARED_COLUMNS of all documents in the output, even if the run replaces only a slice.
         policy: rules that decide which documents are recomputed.
 
     Raises:
-        OutputError: the policy refuses fingerprints that differ from the run's. A document of the run's slice has one, or
-            the run would change a document of another slice that has one.
+        OutputError: the policy refuses the fingerprint of a document in the run's slice, or of a document in another slice
+            that the run would change.
     """
-    check_fingerprints(known, policy)
+    check_fingerprints(published, policy)
     validated = source.validate_rows()
     with ExitStack() as cached:
         if policy.slice is None:
-            rows, related = source.rows.count(), known
+            rows, related = source.rows.count(), published
         else:
-            rows, related = _restrict_to_slice(source, known, policy, cached)
+            rows, related = _restrict_to_slice(source, published, policy, cached)
         compared = row_comparison.compare_rows(validated.withColumn("present", F.lit(True)), related, policy)
         differing = cache_on_disk(compared.where(F.col("kind") != Kind.SAME), cached)
         totals = Totals(row_comparison.sum_outcomes(differing))
@@ -130,26 +129,30 @@ def compare_all(source: Source, known: DataFrame, policy: Policy) -> Changes:
         return replace(found, rows=rows, close=cached.pop_all().close)
 
 
-def _restrict_to_slice(source: Source, known: DataFrame, policy: Policy, cached: ExitStack) -> tuple[int, DataFrame]:
-    """Count the rows of the slice (the rows that source.where selects), and select the known documents to compare with them.
+def _restrict_to_slice(source: Source, published: DataFrame, policy: Policy, cached: ExitStack) -> tuple[int, DataFrame]:
+    """Count the rows of a slice (the rows that source.where selects), and select the documents to compare with them.
 
     Returns:
-        The number of rows of the slice, and the rows of `known` that belong to the slice or whose doc_id
-        occurs in the rows of the slice.
+        The number of rows of the slice, and the rows of `published` that belong to the slice or whose doc_id occurs in it.
     """
     ids = cache_on_disk(source.rows.select("doc_id"), cached)
     span = (F.count("*").alias("rows"), F.min("doc_id").alias("least"), F.max("doc_id").alias("most"))
     [bounds] = ids.agg(*span).collect()
     if bounds["rows"] <= BROADCAST_SLICE:
         ids = F.broadcast(ids)
-    own = row_comparison.is_own(policy)
-    # The condition on the range of ids lets Delta skip files.
-    others = known.where(~own & F.col("doc_id").between(F.lit(bounds["least"]), F.lit(bounds["most"])))
-    return bounds["rows"], known.where(own).unionByName(others.join(ids, "doc_id", "left_semi"))
+    own = row_comparison.is_in_run_slice(policy)
+    # The range of ids lets Delta skip files.
+    others = published.where(~own & F.col("doc_id").between(F.lit(bounds["least"]), F.lit(bounds["most"])))
+    return bounds["rows"], published.where(own).unionByName(others.join(ids, "doc_id", "left_semi"))
 
 
 def compare_feed(
-    source: Source, feed: Feed, known: DataFrame, rejected: DataFrame | None, policy: Policy, retry: DataFrame | None = None
+    source: Source,
+    feed: Feed,
+    published: DataFrame,
+    rejected: DataFrame | None,
+    policy: Policy,
+    retry: DataFrame | None = None,
 ) -> Changes | None:
     """Compare only the rows that changed since the last run with the output, and return what the run must do.
 
@@ -157,30 +160,27 @@ def compare_feed(
     caches data until `Changes.close` is called.
 
     Args:
-        source: source of the run.
+        source, published, policy: as in `compare_all`.
         feed: changes since the version of the source that the last run read.
-        known: frame with KNOWN_COLUMNS of all documents in the output, even if the run replaces only a slice.
         rejected: rows of the `rejects` table, of which only doc_id is used; None if the table is empty.
-        policy: rules that decide which documents are recomputed.
-        retry: frame with the doc_id of each document to look up even without an event; None if there are none.
+        retry: frame with the doc_id of each document to look up even if it has no event; None if there are none.
 
     Returns:
-        What the run must do; None if Delta cannot read the feed, so that all rows must be compared.
+        What the run must do; None if Delta cannot read the feed; then all rows must be compared.
 
     Raises:
-        OutputError: the policy refuses fingerprints that differ from the run's. A document of the run's slice has one, or
-            the run would change a document of another slice that has one.
+        OutputError: as in `compare_all`.
     """
-    check_fingerprints(known, policy)
+    check_fingerprints(published, policy)
     try:
         with ExitStack() as cached:
-            compared = feed_comparison.compare_events(source, feed, known, rejected, policy, retry, cached)
+            compared = feed_comparison.compare_events(source, feed, published, rejected, policy, retry, cached)
             found = _build_changes(feed.mode, source, policy, compared.differing, compared.totals, compared.documents)
             rejects = sum(found.reject_counts.values())
             return replace(
                 found,
-                touched=compared.touched,
-                rows=known.where(row_comparison.is_own(policy)).count() + rejects if rejects else 0,
+                compared_ids=compared.compared_ids,
+                rows=published.where(row_comparison.is_in_run_slice(policy)).count() + rejects if rejects else 0,
                 stale_rejects=compared.stale_rejects,
                 close=cached.pop_all().close,
             )
@@ -192,20 +192,19 @@ def compare_feed(
 def _build_changes(
     mode: Mode, source: Source, policy: Policy, differing: DataFrame, totals: Totals, documents: DataFrame
 ) -> Changes:
-    """Return `Changes` from a comparison; the caller must set `rows`, `touched`, `stale_rejects` and `close`.
+    """Return `Changes` from a comparison; the caller must set `rows`, `compared_ids`, `stale_rejects` and `close`.
 
     `differing` has no rows of kind SAME; `documents` has at least all new and changed documents.
 
     Raises:
-        OutputError: the policy refuses fingerprints that differ from the run's, and the run would change a document that has
-            one.
+        OutputError: the policy refuses the fingerprint of a document that the run would change.
     """
     other_fingerprint = totals.find_refused_fingerprint()
     if other_fingerprint is not None:
         raise row_comparison.build_fingerprint_error(other_fingerprint, policy)
     work = (Kind.NEW, Kind.CHANGED)
-    to_do = differing.where(F.col("kind").isin(*(kind.value for kind in work))).select("doc_id", "known")
-    to_do = to_do.dropDuplicates(["doc_id"])  # an earlier error may have left several rows of a document in the output
+    to_do = differing.where(F.col("kind").isin(*(kind.value for kind in work))).select("doc_id", "in_output")
+    to_do = to_do.dropDuplicates(["doc_id"])  # after an error, the output may have several rows of a document
     removed = differing.where("is_removed").select("doc_id").distinct()
     counts = totals.count_by(CODE, Kind.REJECTED)
     # Several rejected rows may have the same id. Then the totals are too large, and `removed` must be counted.
@@ -217,7 +216,7 @@ def _build_changes(
         documents=documents.join(to_do, "doc_id"),
         removed=removed,
         rejected=row_checks.select_rejects(differing.where(F.col("kind") == Kind.REJECTED), source.settings.max_chars),
-        touched=None,
+        compared_ids=None,
         adopted=differing.where(F.col("kind") == Kind.ADOPTED).select("doc_id"),
         rows=0,
         reject_counts=counts,
@@ -225,6 +224,6 @@ def _build_changes(
         to_remove=to_remove,
         to_adopt=totals.sum_column("rows", Kind.ADOPTED),
         chars=totals.sum_column("chars", *work),
-        known=totals.sum_column("known", *work),
+        to_replace=totals.sum_column("in_output", *work),
         causes=totals.count_by("cause", Kind.CHANGED),
     )

@@ -36,8 +36,8 @@ class Column:
     unique: whether every row has a value, and all values differ.
     surplus: number of rows that would have to be deleted to make the column unique; with this column as id,
         a run rejects at least this many rows.
-    null_ids, repeated_ids: number of rows without a value, and number of rows whose value occurs in other rows. With
-        this column as id, a run rejects all these rows. Both numbers are 0 if they were not counted.
+    null_ids, repeated_ids: number of rows without a value, and of rows whose value also occurs in other rows; 0 if they were
+        not counted. With this column as id, a run rejects all these rows.
     length: mean length of strings in characters; 0 for other types.
     exclusion: reason why the column is not proposed as a passthrough column; empty if it is proposed.
     """
@@ -55,7 +55,7 @@ class Column:
 
     @property
     def internal(self) -> bool:
-        """Whether the name, such as __index_level_0__, shows that pandas or another program added the column."""
+        """Whether pandas or another program added the column, as its name shows."""
         return _is_internal(self.name)
 
     @property
@@ -94,7 +94,7 @@ def propose_columns(
         key, text: names of the id column and the text column, if the user chose them.
 
     Returns:
-        A pair: settings that contain only the path and the format of the table, and the proposed columns.
+        Settings that contain only the path and the format of the table, and the proposed columns.
 
     Raises:
         SourceError: the table does not exist, has no rows, or has no suitable id or text column.
@@ -103,7 +103,7 @@ def propose_columns(
     kind = _detect_format(spark, local)
     opened = reader.open_table(spark, SourceSettings.model_validate({"path": local, "format": kind}))
     path = local if kind == "table" else make_absolute(spark, local)
-    place = SourceSettings.model_validate({"path": path, "format": kind})
+    only_table = SourceSettings.model_validate({"path": path, "format": kind})
     rows, columns = _inspect(opened.rows, table)
     texts = sorted((column for column in columns if column.text), key=lambda column: -column.length)
     chosen_text = _find_column(text, texts, f"--text {text} of {table}", "of strings") if text else next(iter(texts), None)
@@ -119,7 +119,7 @@ def propose_columns(
     passthrough = [column for column in others if not column.exclusion]
     left_out = [(column.name, column.exclusion) for column in others if column.exclusion]
     left_out += [(name, f"{kind}, which Spark cannot read") for name, kind in opened.unreadable.items()]
-    return place, Proposal(
+    return only_table, Proposal(
         rows,
         chosen_key,
         chosen_text,
@@ -146,7 +146,7 @@ def _detect_format(spark: SparkSession, table: str) -> str:
 
 
 def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
-    """Return the number of inspected rows and the properties of all columns; this reads at most SAMPLE rows, in one pass.
+    """Return the number of inspected rows and the properties of all columns, from at most SAMPLE rows, read in one pass.
 
     Raises:
         SourceError: the table has no rows.
@@ -200,6 +200,7 @@ def _explain_exclusion(field: T.StructField | None, path: str, kind: str, length
 
 
 def _is_internal(name: str) -> bool:
+    """Return whether the name of a column, such as __index_level_0__, shows that pandas or another program added it."""
     return name.startswith("__") and name.endswith("__")
 
 
@@ -242,7 +243,7 @@ def _count_bad_ids(table: DataFrame, column: Column) -> Column:
 
 
 def describe_bad_ids(column: Column, rows: int) -> str:
-    """Return a phrase on what a run does with rows whose ids are null or occur several times; empty if there are none.
+    """Describe what a run does with the rows whose ids are null or occur several times; empty if there are none.
 
     Args:
         rows: number of inspected rows.
@@ -257,7 +258,7 @@ def describe_bad_ids(column: Column, rows: int) -> str:
 
 
 def make_absolute(spark: SparkSession, path: str) -> str:
-    """Return a path that means the same in every working directory; a path with a scheme is returned unchanged."""
+    """Return the absolute form of a path, valid in every working directory; a path with a scheme stays unchanged."""
     if path.startswith("/") or "://" in path:
         return path
     try:
@@ -279,7 +280,7 @@ def _find_column(name: str, columns: list[Column], option: str, requirement: str
     """Return the atomic column with this name.
 
     Args:
-        option: option with which the user chose the column, its value and the table, for the message.
+        option: subject of the message: the user's option, its value and the table, such as `--id x of t`.
         requirement: what the column must contain, such as `of strings`, for the message.
 
     Raises:

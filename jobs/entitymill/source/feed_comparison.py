@@ -1,6 +1,6 @@
-"""Compare events of a change feed with the output; look up ids in the source if the events do not suffice.
+"""Compare events of a change feed with the output, and look up undecided ids in the source.
 
-An id is called unsettled if its events do not tell which rows the id has in the source now.
+An id is undecided if its events do not tell which rows the id now has in the source.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from entitymill.source import change_feed, row_checks, row_comparison
 from entitymill.source.change_feed import Feed
-from entitymill.source.change_policy import KNOWN_COLUMNS, PENDING, Policy
+from entitymill.source.change_policy import COMPARED_COLUMNS, PENDING, Policy
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
 from entitymill.source.row_comparison import Kind, Totals
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 BROADCAST_IDS = 100_000
 """Maximum number of ids that are broadcast; the broadcast avoids shuffling the source's rows."""
 _REJECTED, _NULL = "in rejects", "null"
-"""Reasons to look up an id: it is in the `rejects` table, or it is null."""
+"""Reasons to look up an id: the `rejects` table contains it, or it is null."""
 
 
 @dataclass(frozen=True)
@@ -34,60 +34,60 @@ class FeedComparison:
     differing: result of `row_comparison.compare_rows` without rows of kind SAME.
     totals: totals of `differing`.
     documents: result of `row_checks.select_documents`, with at least all new and changed documents.
-    touched: frame with each doc_id that was compared; null stands for rows without an id.
-    stale_rejects: number of ids in `touched` that earlier runs rejected, so that their old rows in `rejects` have to be
-        replaced. The null id counts whenever it is in `touched` and `rejects` has any rows.
+    compared_ids: frame with each doc_id that was compared; null stands for rows without an id.
+    stale_rejects: number of `compared_ids` that earlier runs rejected, whose rows in `rejects` must be replaced.
+        The null id counts whenever it is in `compared_ids` and `rejects` has any rows.
     """
 
     differing: DataFrame
     totals: Totals
     documents: DataFrame
-    touched: DataFrame
+    compared_ids: DataFrame
     stale_rejects: int
 
 
 def compare_events(
     source: Source,
     feed: Feed,
-    known: DataFrame,
+    published: DataFrame,
     rejected: DataFrame | None,
     policy: Policy,
     retry: DataFrame | None,
     cached: ExitStack,
 ) -> FeedComparison:
-    """Compare the latest state of each changed id with the output; look up unsettled ids in the source.
+    """Compare the latest state of each changed id with the output; look up undecided ids in the source.
 
     Args:
         source: source of the run.
         feed: changes since the version of the source that the last run read.
-        known: frame with KNOWN_COLUMNS of all documents in the output.
+        published: frame with COMPARED_COLUMNS of all documents in the output.
         rejected: rows of the `rejects` table, of which only doc_id is used; None if the table is empty.
         policy: rules that decide which documents are recomputed.
-        retry: frame with the doc_id of each document to look up even without an event; None if there are none.
-        cached: stack to which this function adds callbacks that release cached data when the stack is closed.
+        retry: frame with the doc_id of each document to look up even if it has no event; None if there are none.
+        cached: stack that releases the cached data when it is closed.
     """
     latest = cache_on_disk(change_feed.aggregate_events(feed), cached)
     to_compare = latest if retry is None else _add_ids_to_look_up(latest, retry)
     validated = _validate_latest(to_compare, source.settings.max_chars)
-    related = _restrict_known(known, to_compare, policy)
+    related = _select_related(published, to_compare, policy)
     flagged = _flag_rejected(validated, rejected)
-    compared = cache_on_disk(row_comparison.compare_rows(flagged, related, policy, _explain_unsettled()), cached)
+    compared = cache_on_disk(row_comparison.compare_rows(flagged, related, policy, _explain_undecided()), cached)
     sums = row_comparison.sum_outcomes(compared)
-    reasons = Totals(sums).count_by("reason", Kind.UNSETTLED)
-    settled = ~F.col("kind").isin(Kind.UNSETTLED.value, Kind.SAME.value)
-    differing = compared.where(settled).drop("reason", "present", "known_row")
+    reasons = Totals(sums).count_by("reason", Kind.UNDECIDED)
+    decided = ~F.col("kind").isin(Kind.UNDECIDED.value, Kind.SAME.value)
+    differing = compared.where(decided).drop("reason", "present", "output_row")
     documents = row_checks.select_documents(validated.where("present"))
     if reasons:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         log.info("looking up ids in the source: %s", counts)
-        unsettled = compared.where(F.col("kind") == Kind.UNSETTLED)
+        undecided = compared.where(F.col("kind") == Kind.UNDECIDED)
         events = validated.where("present").select(*source.rows.columns)
-        rows, texts = _look_up_rows(source, unsettled, sum(reasons.values()), events, cached)
-        known_rows = unsettled.where("known").select("known_row.*")
+        rows, texts = _look_up_rows(source, undecided, sum(reasons.values()), events, cached)
+        output_rows = undecided.where("in_output").select("output_row.*")
         looked_up = cache_on_disk(
-            row_comparison.compare_rows(rows.withColumn("present", F.lit(True)), known_rows, policy), cached
+            row_comparison.compare_rows(rows.withColumn("present", F.lit(True)), output_rows, policy), cached
         )
-        sums = [row for row in sums if row["kind"] != Kind.UNSETTLED] + row_comparison.sum_outcomes(looked_up)
+        sums = [row for row in sums if row["kind"] != Kind.UNDECIDED] + row_comparison.sum_outcomes(looked_up)
         differing = differing.unionByName(looked_up.where(F.col("kind") != Kind.SAME))
         documents = documents.unionByName(row_checks.select_documents(texts))
     stale_rejects = 0 if rejected is None else reasons.get(_REJECTED, 0) + reasons.get(_NULL, 0)
@@ -95,28 +95,28 @@ def compare_events(
 
 
 def _add_ids_to_look_up(latest: DataFrame, ids: DataFrame) -> DataFrame:
-    """Return the rows of `latest`, and a row for each of `ids` that has no event, with the new column `must_look_up`.
+    """Return the rows of `latest` with a new column `must_look_up`, and a row for each id in `ids` that has no event.
 
-    The column is true for `ids`, and null for all other ids. Null ids are not added.
+    The column is true for the ids in `ids`, and null for all others. Null ids are not added.
     """
     flagged = ids.where("doc_id IS NOT NULL").select("doc_id").distinct().withColumn("must_look_up", F.lit(True))
-    return latest.join(flagged, "doc_id", "full").fillna(0, ["rows_put", "net_rows"])
+    return latest.join(flagged, "doc_id", "full").fillna(0, ["rows_written", "net_rows"])
 
 
 def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
-    """Validate the row that the latest commit inserted or updated for each id, if there is one.
+    """Validate the row, if any, that the latest commit inserted or updated for each id.
 
     Returns:
         Frame with the columns of `row_checks.validate_rows`, present (whether the latest commit inserted or updated exactly
-        one row), rows_put and net_rows (see `change_feed.aggregate_events`), and must_look_up (whether the id must be looked
-        up whatever its events say).
+        one row), rows_written and net_rows (see `change_feed.aggregate_events`), and must_look_up (whether the id must be
+        looked up, whatever its events are).
     """
     rows = latest.select(
         "doc_id",
         "row.*",
         F.lit(1).cast("long").alias("copies"),
-        (F.col("rows_put") == 1).alias("present"),
-        *("rows_put", "net_rows"),
+        (F.col("rows_written") == 1).alias("present"),
+        *("rows_written", "net_rows"),
         F.col("must_look_up") if "must_look_up" in latest.columns else F.lit(False).alias("must_look_up"),
     )
     return row_checks.validate_rows(rows, max_chars).withColumn(CODE, F.when(F.col("present"), F.col(CODE)))
@@ -131,61 +131,59 @@ def _flag_rejected(validated: DataFrame, rejected: DataFrame | None) -> DataFram
     return validated.join(listed, "doc_id", "left")
 
 
-def _restrict_known(known: DataFrame, ids: DataFrame, policy: Policy) -> DataFrame:
-    """Return the known documents whose doc_ids are in `ids`, and pending documents that this run may remove.
-
-    A pending document is one whose mentions a dead run may have left incomplete.
-    """
+def _select_related(published: DataFrame, ids: DataFrame, policy: Policy) -> DataFrame:
+    """Return the published documents whose doc_ids are in `ids`, and those with status PENDING that the run may remove."""
     listed = ids.select("doc_id", F.lit(True).alias("is_listed"))
-    own = known if policy.slice is None else known.where(row_comparison.is_own(policy))
+    own = published if policy.slice is None else published.where(row_comparison.is_in_run_slice(policy))
     related = own.join(listed, "doc_id", "left").where(F.col("is_listed") | F.col("status").eqNullSafe(PENDING))
     if policy.slice is not None:
-        others = known.where(~row_comparison.is_own(policy)).join(listed, "doc_id", "left_semi")
+        others = published.where(~row_comparison.is_in_run_slice(policy)).join(listed, "doc_id", "left_semi")
         related = related.unionByName(others, allowMissingColumns=True)
-    return related.select(*KNOWN_COLUMNS)
+    return related.select(*COMPARED_COLUMNS)
 
 
-def _explain_unsettled() -> Column:
-    """Return an expression for the reason why the events do not tell which rows an id has now; null if they do.
+def _explain_undecided() -> Column:
+    """Return an expression for the reason why an id is undecided, over the aliases of `row_comparison.compare_rows`.
 
-    The expression is over the aliases s and k of `row_comparison.compare_rows`.
-
-    The events suffice under two conditions. Before the events, the source had one row with the id if the document is known,
-    and no row otherwise. Now, the source has at most one row with the id, and the id's latest commit inserted or updated it.
+    The expression is null if the events tell which rows the id has now, which is the case if both statements are true:
+    before the events, the source had one row with the id if the document is published, and no row otherwise; now, the source
+    has at most one row with the id, and the id's latest commit inserted or updated that row.
     """
-    known_rows = F.col("k.doc_id").isNotNull().cast("int")
+    output_rows = F.col("o.doc_id").isNotNull().cast("int")
     return (
         F.when(F.col("s.rejected"), _REJECTED)
         .when(F.col("s.must_look_up"), "to be retried")
-        .when(F.col("k.status").eqNullSafe(PENDING), PENDING)
-        .when(F.coalesce("s.doc_id", "k.doc_id").isNull(), _NULL)
-        .when(F.col("s.rows_put") > 1, "in several rows of a commit")
-        .when(known_rows + F.col("s.net_rows") != F.col("s.rows_put"), "with an unexpected number of rows")
+        .when(F.col("o.status").eqNullSafe(PENDING), PENDING)
+        .when(F.coalesce("s.doc_id", "o.doc_id").isNull(), _NULL)
+        .when(F.col("s.rows_written") > 1, "in several rows of a commit")
+        .when(output_rows + F.col("s.net_rows") != F.col("s.rows_written"), "with an unexpected number of rows")
     )
 
 
 def _look_up_rows(
     source: Source, ids: DataFrame, id_count: int, events: DataFrame, cached: ExitStack
 ) -> tuple[DataFrame, DataFrame]:
-    """Return the rows that the source has for some ids; texts that `events` has are not read again. This runs Spark jobs.
+    """Return the rows that the source has for some ids, without reading texts again that `events` contains.
+
+    This runs Spark jobs.
 
     Args:
         source: source of the run.
         ids: frame with the columns doc_id (distinct ids, one of which may be null) and present (whether the latest commit of
             the id inserted or updated exactly one row of the id).
         id_count: number of rows of `ids`.
-        events: frame with the columns doc_id, text and, if present, `passthrough`, of the rows that the latest commit
-            of each id inserted or updated.
-        cached: stack to which this function adds callbacks that release cached data when the stack is closed.
+        events: rows that the latest commit of each id inserted or updated: frame with the columns doc_id, text and, if
+            configured, `passthrough`.
+        cached: stack that releases the cached data when it is closed.
 
     Returns:
         Two frames with the columns of `row_checks.validate_rows`. The first has all rows of the ids; the text is null in
-        rows that are rejected because of their id. The second has only the rows whose texts were read from the source,
-        because the events do not contain them.
+        rows that are rejected because of their id. The second has only the rows whose texts were read from
+        the source, because `events` does not contain them.
     """
-    few = F.broadcast(ids) if id_count <= BROADCAST_IDS else ids
+    ids = F.broadcast(ids) if id_count <= BROADCAST_IDS else ids
     same_id = F.col("s.doc_id").eqNullSafe(F.col("i.doc_id"))
-    rows_of_ids = source.rows.select("doc_id").alias("s").join(few.alias("i"), same_id).select("s.doc_id", "i.present")
+    rows_of_ids = source.rows.select("doc_id").alias("s").join(ids.alias("i"), same_id).select("s.doc_id", "i.present")
     counts = cache_on_disk(
         rows_of_ids.groupBy("doc_id").agg(F.count("*").alias("copies"), F.first("present").alias("present")), cached
     )

@@ -27,13 +27,13 @@ _NONDETERMINISTIC = re.compile(
     r"|\b(session_)?user\s*\(|\bin\s*\(\s*table\b",
     re.IGNORECASE,
 )
-"""Matches what makes a condition nondeterministic: functions of time or chance, special dates such as DATE 'yesterday',
-subqueries, what depends on the user, and the column _metadata of the files that contain the rows."""
+"""Matches parts that make a condition nondeterministic: functions that return times, random values or the user, special
+dates such as DATE 'yesterday', subqueries, and the column _metadata of the files that contain the rows."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One version of the source, as one run reads it.
+    """The source of a run, at one version.
 
     rows: frame of the rows that meet `source.where`, with the columns doc_id, text and, if there are passthrough columns,
         a struct `passthrough`.
@@ -41,7 +41,7 @@ class Source:
     version: version of the table that the run reads; see `SourceTable.version`.
     identity: id of a Delta table, which differs if another table is created later at the same path; empty for other tables.
     location: URI of the table's directory; empty for a view.
-    nondeterministic: whether `source.where` may select different rows later, even if no row has changed.
+    nondeterministic: whether `source.where` may later select other rows, even if no row has changed.
     size: total size of the data files in bytes; None if unknown.
     detail: result of DESCRIBE DETAIL for a Delta table; None for other tables.
     committed_ms: commit time of the version in milliseconds since 1970 UTC; None for tables that are not Delta.
@@ -64,7 +64,7 @@ class Source:
         return bool(self.identity) and not self.nondeterministic
 
     def validate_rows(self) -> DataFrame:
-        """Run a Spark job to find duplicate ids; return all rows with columns `copies`, `chars` and row_checks.CODE."""
+        """Return all rows with the columns `copies`, `chars` and row_checks.CODE, counting duplicate ids in a Spark job."""
         return row_checks.validate_rows(row_checks.count_copies(self.rows), self.settings.max_chars)
 
     def check_output(self, output: str) -> None:
@@ -83,7 +83,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceTable:
-    """A source before its columns are checked.
+    """All rows and columns of a source, before the columns are checked.
 
     rows: frame of all rows, with all columns that Spark can read.
     unreadable: name -> Parquet type of each column that Spark cannot read.
@@ -126,10 +126,10 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
     )
 
 
-def select_rows(table: DataFrame, settings: SourceSettings, *others: str) -> DataFrame:
-    """Return doc_id, text, `passthrough` if configured, and the columns `others` of the rows that meet `source.where`.
+def select_rows(table: DataFrame, settings: SourceSettings, *extra_columns: str) -> DataFrame:
+    """Return doc_id, text, `passthrough` if configured, and `extra_columns` of the rows that meet `source.where`.
 
-    The rows come from `table`, which has all columns of the source.
+    `table` is a frame with all columns of the source.
 
     Raises:
         SourceError: `source.where` is not a valid condition for this table.
@@ -138,7 +138,7 @@ def select_rows(table: DataFrame, settings: SourceSettings, *others: str) -> Dat
     columns = [F.col(quote_part(column)) for column in settings.passthrough]
     struct = [F.struct(*columns).alias("passthrough")] if columns else []
     doc_id = F.col(quote_part(settings.id_column)).cast("string").alias("doc_id")
-    return selected.select(doc_id, F.col(quote_part(settings.text_column)).alias("text"), *struct, *others)
+    return selected.select(doc_id, F.col(quote_part(settings.text_column)).alias("text"), *struct, *extra_columns)
 
 
 def _sql_name(spark: SparkSession, settings: SourceSettings) -> str:
@@ -149,7 +149,7 @@ def _sql_name(spark: SparkSession, settings: SourceSettings) -> str:
 
 
 def describe_delta(spark: SparkSession, settings: SourceSettings) -> Row | None:
-    """Return the result of DESCRIBE DETAIL (id, sizeInBytes, …); None if the source cannot be read or is no Delta table."""
+    """Return the result of DESCRIBE DETAIL (id, sizeInBytes, …); None if the source is unreadable or no Delta table."""
     try:
         row = spark.sql(f"DESCRIBE DETAIL {_sql_name(spark, settings)}").collect()[0]
     except PySparkException:
@@ -173,19 +173,18 @@ def read_history(spark: SparkSession, settings: SourceSettings, limit: int) -> l
 def commit_time_ms(commit: Row) -> int:
     """Return the time of a commit from `read_history`, in milliseconds since 1970 UTC.
 
-    This is computed in Python, because SQL would need a Spark job. PySpark returns timestamps in the time zone of this
-    process, not of the session.
+    SQL would need a Spark job. PySpark returns timestamps in the time zone of this process, not of the session.
     """
     return round(commit["timestamp"].timestamp() * 1000)
 
 
 def read_version(spark: SparkSession, settings: SourceSettings, version: str) -> DataFrame:
-    """Return all rows and columns of one version of the source, which must be a Delta table."""
+    """Return all rows and columns of a Delta source at one version."""
     return _load(spark.read.format("delta").option("versionAsOf", version), spark, settings)
 
 
 def _load(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFrame:
-    """Return a frame of the source, loaded by path or catalog name with `reader`, a DataFrameReader."""
+    """Load the source by its path or catalog name with a DataFrameReader, and return the frame."""
     if settings.format == "delta":
         return reader.load(storage.qualify(spark, settings.path))
     return reader.table(quote_name(spark, settings.path))
@@ -217,9 +216,9 @@ def _apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
 
 
 def read_texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
-    """Return doc_id -> text for a few documents, for display.
+    """Return a dict doc_id -> text for a few documents, for display.
 
-    Only rows that meet `source.where` are read; ids without such a row are not in the result.
+    Only rows that meet `source.where` are read; ids without such a row are left out.
     """
     rows = (
         select_rows(open_table(spark, settings).rows, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
@@ -233,7 +232,7 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
     Args:
         spark: the session.
         address: path of a Delta table, Parquet files or a JSON Lines file (.jsonl); or table:NAME for a catalog table.
-        setting: option that names the table, for messages.
+        setting: command-line option that names the table, for messages.
         columns: names of columns that the table must have.
 
     Raises:
@@ -249,7 +248,7 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
         else:
             found = spark.read.json(address) if address.endswith(".jsonl") else spark.read.parquet(address)
     except (PySparkException, Py4JJavaError, OSError, ValueError) as error:
-        raise SourceError(f"{setting}: {address} is not a table that can be read.") from error
+        raise SourceError(f"{setting}: {address} is not a readable table.") from error
     missing = [column for column in columns if column not in found.columns]
     if missing:
         raise SourceError(f"{setting}: {address} has no column {missing[0]}; it has {', '.join(found.columns)}.")
@@ -257,9 +256,9 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
 
 
 def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
-    """Return the source as a table with all its columns, without checking them and without reading rows.
+    """Return the source with all its columns, without checking them and without reading rows.
 
-    A Delta table is pinned to its current version, so that a run that reads the source several times gets the same rows.
+    A Delta table is pinned to its current version, so that a run that reads it several times always gets the same rows.
 
     Raises:
         SettingsError: `source.format` is parquet, but the source is a Delta table.
@@ -284,9 +283,9 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
 
 
 def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
-    """Return a source of Parquet files as a table, without the columns that Spark cannot read; see `open_table`."""
-    # List the files before Spark lists them. If a file is added in between, the digest does not contain it, and the next run
-    # sees a new version.
+    """Do the work of `open_table` for Parquet files; columns that Spark cannot read are left out of `rows`."""
+    # List the files before Spark does. If a file is added in between, the digest does not cover it, and the next run sees a
+    # new version.
     listing = list(storage.list_files(spark, settings.path))
     enclosing = overlapping_paths.find_enclosing_table(storage.qualify(spark, settings.path), partial(storage.exists, spark))
     if enclosing is not None:
@@ -298,7 +297,7 @@ def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
     readable = unreadable_source.find_readable_columns(spark, first) if first else None
     schema, unreadable = readable or (None, {})
     reader = spark.read if schema is None else spark.read.schema(schema)
-    rows = reader.option("entitymill", uuid.uuid4().hex).parquet(settings.path)  # so rows that others cached are not used
-    # The names, sizes and modification times of the files determine the version of the source.
+    # The unique option keeps Spark from using older rows of these files that another query has cached.
+    rows = reader.option("entitymill", uuid.uuid4().hex).parquet(settings.path)
     version = hashlib.sha256("\n".join(map(str, listing)).encode()).hexdigest()[:16]
     return SourceTable(rows, unreadable, version, sum(size for _, size, _ in listing))

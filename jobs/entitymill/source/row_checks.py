@@ -9,7 +9,7 @@ BROADCAST_DUPLICATES = 100_000
 """Maximum number of duplicate ids that are broadcast; the broadcast avoids shuffling the source's rows."""
 CODE = "_code"
 """Name of the column with the reject code of a row, which is null if the row is a document."""
-_MICROSECONDS = "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"
+_TIMESTAMP_FORMAT = "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"
 CODES = {
     "null_id": ("doc_id IS NULL", "'the id is null'"),
     "malformed_id": ("cast(doc_id AS binary) != encode(doc_id, 'UTF-8')", "'the id is not valid UTF-8'"),
@@ -21,15 +21,15 @@ CODES = {
         "'the text is not valid UTF-8 (a lone surrogate, or cut in the middle of a character)'",
     ),
 }
-"""Reject code -> (condition, detail), both in SQL; the first condition that is true applies.
+"""Reject code -> (condition, detail), two SQL expressions; a row gets the first code whose condition is true.
 
-When Java decodes bytes to a string, it replaces bytes that are not valid UTF-8. So encoding the string again gives
+When Java decodes bytes to a string, it replaces bytes that are not valid UTF-8. Encoding the string again then gives
 different bytes, which the two `malformed` conditions detect.
 """
 
 
 def count_copies(rows: DataFrame) -> DataFrame:
-    """Return the rows with the new column `copies`: the number of rows with the same id; null or 1 if no other row has it.
+    """Return the rows with a new column `copies`, the number of rows with the same id: null or 1 if the id is unique.
 
     This runs a Spark job. Only ids are shuffled, unless more than BROADCAST_DUPLICATES ids occur in several rows.
     """
@@ -48,7 +48,7 @@ def validate_rows(rows: DataFrame, max_chars: int) -> DataFrame:
 
     Args:
         rows: frame with at least the columns doc_id, text and copies.
-        max_chars: maximum number of code points in a text.
+        max_chars: longest accepted text, in code points.
     """
     cases = " ".join(f"WHEN {wrong} THEN '{code}'" for code, (wrong, _) in CODES.items()).format(most=max_chars)
     return rows.withColumn("chars", F.length("text")).withColumn(CODE, F.expr(f"CASE {cases} END"))
@@ -80,9 +80,9 @@ def select_rejects(validated: DataFrame, max_chars: int) -> DataFrame:
 
 
 def hash_passthrough(columns: list[str]) -> Column:
-    """Return an expression for the SHA-256 of the struct `passthrough` as JSON; null if `columns` has no such column."""
+    """Return an expression for the SHA-256 of the column `passthrough` as JSON; null if `columns` does not contain it."""
     if "passthrough" not in columns:
         return F.lit(None).cast("string")
-    # The time zone is fixed: with the session's time zone, timestamps would look changed on a machine in another zone.
-    options = {"timeZone": "UTC", "ignoreNullFields": "false", "timestampFormat": f"{_MICROSECONDS}XXX"}
-    return F.sha2(F.to_json("passthrough", {**options, "timestampNTZFormat": _MICROSECONDS}), 256)
+    # With the session's time zone, timestamps would look changed on a machine in another zone.
+    options = {"timeZone": "UTC", "ignoreNullFields": "false", "timestampFormat": f"{_TIMESTAMP_FORMAT}XXX"}
+    return F.sha2(F.to_json("passthrough", {**options, "timestampNTZFormat": _TIMESTAMP_FORMAT}), 256)

@@ -1,4 +1,4 @@
-"""Compare rows of the source with the output, and decide whether each document is new, changed, removed or the same."""
+"""Compare rows of the source with the output, and decide for each document if it is new, changed, removed or the same."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError
 from entitymill.source import row_checks
-from entitymill.source.change_policy import KNOWN_COLUMNS, PENDING, Policy
+from entitymill.source.change_policy import COMPARED_COLUMNS, PENDING, Policy
 from entitymill.source.row_checks import CODE
 
 
 class Kind(StrEnum):
     """What a run does with a document or a row of the source.
 
-    NEW and CHANGED documents are recognized, ADOPTED documents only get the run's slice (the rows that source.where
-    selects), REMOVED documents are deleted from the output, and REJECTED rows are written to `rejects`. SAME needs no work.
-    UNSETTLED means that the id must be looked up in the source first.
+    NEW and CHANGED documents are recognized. ADOPTED documents are unchanged, and are only assigned to the run's slice (the
+    rows that source.where selects). REMOVED documents are deleted from the output. REJECTED rows are written to `rejects`.
+    SAME documents need no work. The ids of UNDECIDED documents must first be looked up in the source.
     """
 
     NEW = "new"
@@ -28,7 +28,7 @@ class Kind(StrEnum):
     REMOVED = "removed"
     REJECTED = "rejected"
     SAME = "same"
-    UNSETTLED = "unsettled"
+    UNDECIDED = "undecided"
 
 
 class Cause(StrEnum):
@@ -41,77 +41,77 @@ class Cause(StrEnum):
     FULL = "--full"
 
 
-def compare_rows(validated: DataFrame, known: DataFrame, policy: Policy, unsettled: Column | None = None) -> DataFrame:
-    """Return one row for each row of `validated`, and for each known document whose doc_id is not in `validated`.
+def compare_rows(validated: DataFrame, published: DataFrame, policy: Policy, undecided: Column | None = None) -> DataFrame:
+    """Return the Kind of each row of `validated`, and of each document that is only in `published`.
 
     Args:
         validated: result of `row_checks.validate_rows`, with the `present` column: whether the row is in the source.
-        known: frame with KNOWN_COLUMNS of documents in the output.
+        published: frame with COMPARED_COLUMNS of documents in the output.
         policy: rules that decide which documents are recomputed.
-        unsettled: expression over the aliases s (`validated`) and k (`known`): the reason why the id must be looked up in
-            the source, null if it need not. None if no id needs to be looked up.
+        undecided: expression over the aliases s (`validated`) and o (`published`) for the reason why an id must be looked up
+            in the source; null for other ids. None if no id needs to be looked up.
 
     Returns:
-        Frame with the columns doc_id, kind, chars, copies, CODE, known (whether `known` has the id), is_removed (whether the
-        document is removed from the output), other_fingerprint (the known document's fingerprint if the run must fail when
-        it changes this document, otherwise null), and cause (the Cause of a changed document, otherwise null). With
-        `unsettled`, the frame also has reason (the value of `unsettled`), present, and known_row (a struct of
-        KNOWN_COLUMNS).
+        Frame with the columns doc_id, kind, chars, copies, CODE, in_output (whether `published` has the id), is_removed
+        (whether the document is removed from the output), other_fingerprint (the published document's fingerprint if the run
+        must fail when it changes this document, otherwise null), and cause (the Cause of a changed document, otherwise
+        null). With `undecided`, the frame also has reason (the value of `undecided`), present, and output_row (a struct of
+        COMPARED_COLUMNS).
     """
     text_hash = F.when(F.col(CODE).isNull(), F.sha2("text", 256)).alias("text_hash")
     passthrough_hash = row_checks.hash_passthrough(validated.columns).alias("passthrough_hash")
     others = [name for name in validated.columns if name not in ("text", "passthrough")]
     source = validated.select(*others, text_hash, passthrough_hash).alias("s")
-    joined = source.join(known.select(*KNOWN_COLUMNS).alias("k"), F.col("s.doc_id") == F.col("k.doc_id"), "full")
-    is_known = F.col("k.doc_id").isNotNull()
+    joined = source.join(published.select(*COMPARED_COLUMNS).alias("o"), F.col("s.doc_id") == F.col("o.doc_id"), "full")
+    in_output = F.col("o.doc_id").isNotNull()
     is_rejected = F.col(CODE).isNotNull()
     kind, more = _classify(policy), []
-    if unsettled is not None:
-        kind = F.when(unsettled.isNotNull(), Kind.UNSETTLED.value).otherwise(kind)
-        known_row = F.struct(*(F.col(f"k.{name}") for name in KNOWN_COLUMNS))
+    if undecided is not None:
+        kind = F.when(undecided.isNotNull(), Kind.UNDECIDED.value).otherwise(kind)
+        output_row = F.struct(*(F.col(f"o.{name}") for name in COMPARED_COLUMNS))
         more = [
-            unsettled.alias("reason"),
+            undecided.alias("reason"),
             F.coalesce("present", F.lit(False)).alias("present"),
-            known_row.alias("known_row"),
+            output_row.alias("output_row"),
         ]
     return joined.select(
-        F.coalesce("s.doc_id", "k.doc_id").alias("doc_id"),
+        F.coalesce("s.doc_id", "o.doc_id").alias("doc_id"),
         kind.alias("kind"),
         *("chars", "copies", CODE),
-        is_known.alias("known"),
-        # If the row of a known document is rejected, the document is removed.
-        F.when(is_rejected, is_known & (is_own(policy) | F.col("k.slice").isNull()))
+        in_output.alias("in_output"),
+        # If the row of a published document is rejected, the document is removed.
+        F.when(is_rejected, in_output & (is_in_run_slice(policy) | F.col("o.slice").isNull()))
         .otherwise(kind == Kind.REMOVED)
         .alias("is_removed"),
-        F.when(is_known & has_refused_fingerprint(policy), F.col("k.fingerprint")).alias("other_fingerprint"),
+        F.when(in_output & has_refused_fingerprint(policy), F.col("o.fingerprint")).alias("other_fingerprint"),
         F.when(kind == Kind.CHANGED, _explain_change(policy)).alias("cause"),
         *more,
     )
 
 
 def _classify(policy: Policy) -> Column:
-    """Return an expression for the Kind of a row of the join of the source (s) with the known documents (k)."""
-    is_known = F.col("k.doc_id").isNotNull()
+    """Return an expression for the Kind of a row in the join of source (alias s) and published documents (alias o)."""
+    in_output = F.col("o.doc_id").isNotNull()
     is_present = F.coalesce("present", F.lit(False))
     return (
         F.when(F.col(CODE).isNotNull(), Kind.REJECTED.value)
-        .when(~is_present & is_known & is_own(policy), Kind.REMOVED.value)
+        .when(~is_present & in_output & is_in_run_slice(policy), Kind.REMOVED.value)
         .when(~is_present, Kind.SAME.value)
-        .when(~is_known, Kind.NEW.value)
+        .when(~in_output, Kind.NEW.value)
         .when(_is_changed(policy), Kind.CHANGED.value)
-        .when(~is_own(policy), Kind.ADOPTED.value)
+        .when(~is_in_run_slice(policy), Kind.ADOPTED.value)
         .otherwise(Kind.SAME.value)
     )
 
 
 def _is_changed(policy: Policy) -> Column:
     """Return a condition that is true if a document that is both in the source and in the output must be recomputed."""
-    has_other_fingerprint = _has_other_fingerprint(policy)
-    changed = _is_pending() | _has_other_text() | _has_other_passthrough(policy)
+    fingerprint_differs = _fingerprint_differs(policy)
+    changed = _is_pending() | _text_differs() | _passthrough_differs(policy)
     # A document of another slice is adopted only if it equals what this run would write.
-    changed |= has_other_fingerprint if policy.reprocesses else has_other_fingerprint & ~is_own(policy)
+    changed |= fingerprint_differs if policy.reprocesses else fingerprint_differs & ~is_in_run_slice(policy)
     if policy.full:
-        is_recomputed = F.coalesce(F.col("k.run_id").isin(list(policy.interrupted_runs)), F.lit(False))
+        is_recomputed = F.coalesce(F.col("o.run_id").isin(list(policy.interrupted_runs)), F.lit(False))
         changed |= ~is_recomputed
     return changed
 
@@ -120,73 +120,72 @@ def _explain_change(policy: Policy) -> Column:
     """Return an expression for the Cause of a document for which `_is_changed` is true."""
     return (
         F.when(_is_pending(), Cause.PENDING.value)
-        .when(_has_other_text(), Cause.TEXT.value)
-        .when(_has_other_passthrough(policy), Cause.PASSTHROUGH.value)
-        .when(_has_other_fingerprint(policy), Cause.FINGERPRINT.value)
+        .when(_text_differs(), Cause.TEXT.value)
+        .when(_passthrough_differs(policy), Cause.PASSTHROUGH.value)
+        .when(_fingerprint_differs(policy), Cause.FINGERPRINT.value)
         .otherwise(Cause.FULL.value)
     )
 
 
 def _is_pending() -> Column:
-    return F.col("k.status").eqNullSafe(PENDING)
+    return F.col("o.status").eqNullSafe(PENDING)
 
 
-def _has_other_text() -> Column:
-    return ~F.col("s.text_hash").eqNullSafe(F.col("k.text_hash"))
+def _text_differs() -> Column:
+    return ~F.col("s.text_hash").eqNullSafe(F.col("o.text_hash"))
 
 
-def _has_other_fingerprint(policy: Policy) -> Column:
-    return ~F.col("k.fingerprint").eqNullSafe(policy.fingerprint)
+def _fingerprint_differs(policy: Policy) -> Column:
+    return ~F.col("o.fingerprint").eqNullSafe(policy.fingerprint)
 
 
-def _has_other_passthrough(policy: Policy) -> Column:
-    # Passthrough columns are compared only for documents of the same model: for others, the policy decides.
-    return ~_has_other_fingerprint(policy) & ~F.col("s.passthrough_hash").eqNullSafe(F.col("k.passthrough_hash"))
+def _passthrough_differs(policy: Policy) -> Column:
+    # If the fingerprints differ, passthrough columns are not compared: the policy decides about the document.
+    return ~_fingerprint_differs(policy) & ~F.col("s.passthrough_hash").eqNullSafe(F.col("o.passthrough_hash"))
 
 
-def is_own(policy: Policy) -> Column:
-    """Return a condition that is true for known documents of the run's slice; for all, if the run replaces no slice.
+def is_in_run_slice(policy: Policy) -> Column:
+    """Return a condition that is true for published documents of the run's slice, or for all if the run replaces no slice.
 
-    Only these documents may be removed by the run if they are no longer in the source.
+    The run may remove only these documents when they are no longer in the source.
     """
     return F.lit(True) if policy.slice is None else F.col("slice").eqNullSafe(policy.slice)
 
 
 def has_refused_fingerprint(policy: Policy) -> Column:
-    """Return a condition that is true for documents in the output that make the run fail because of their fingerprint.
+    """Return a condition that is true for published documents whose fingerprint the policy refuses; these make the run fail.
 
-    If the policy refuses other fingerprints, these are documents whose fingerprint differs from the run's. Pending documents
-    are not among them, because they are recomputed anyway.
+    Documents with the status PENDING are never refused, because they are recomputed anyway.
     """
     if not policy.refuses:
         return F.lit(False)
     return ~F.col("status").eqNullSafe(PENDING) & (F.col("fingerprint") != policy.fingerprint)
 
 
-def check_fingerprints(known: DataFrame, policy: Policy) -> None:
-    """Check that the output has no documents that the policy refuses because of their fingerprint.
+def check_fingerprints(published: DataFrame, policy: Policy) -> None:
+    """Check that the output has no document whose fingerprint the policy refuses.
 
-    If the run replaces a slice, this checks only documents of the slice. `compare_all` and `compare_feed` later check the
-    documents of other slices that the run would change.
+    If the run replaces a slice, only documents of the slice are checked here. `compare_all` and `compare_feed` later check
+    the documents of other slices that the run would change.
 
     Args:
-        known: frame with KNOWN_COLUMNS of all documents in the output.
+        published: frame with COMPARED_COLUMNS of all documents in the output.
 
     Raises:
-        OutputError: the output has a document that the policy refuses.
+        OutputError: the output has such a document.
     """
     if not policy.refuses:
         return
-    others = known.where(has_refused_fingerprint(policy) & is_own(policy))
-    found = others.select("fingerprint").take(1)
+    refused = published.where(has_refused_fingerprint(policy) & is_in_run_slice(policy))
+    found = refused.select("fingerprint").take(1)
     if found:
         raise build_fingerprint_error(found[0][0], policy)
 
 
-def build_fingerprint_error(found: str, policy: Policy) -> OutputError:
-    """Return the error for an output that has a document with the fingerprint `found` instead of the run's fingerprint."""
+def build_fingerprint_error(refused: str, policy: Policy) -> OutputError:
+    """Return the error to raise if the output has a document with the fingerprint `refused`, which the policy refuses."""
     return OutputError(
-        f"incremental.on_fingerprint_change: the output has documents of fingerprint {found}, but this run has "
+        f"incremental.on_fingerprint_change: the output has documents with fingerprint {refused}, but this run has "
         f"{policy.fingerprint}: a model, a precision or another setting that affects results has changed. "
         "Set `incremental.on_fingerprint_change: reprocess` (or `ignore`), or run with --full."
     )
@@ -194,7 +193,7 @@ def build_fingerprint_error(found: str, policy: Policy) -> OutputError:
 
 @dataclass(frozen=True)
 class Totals:
-    """Totals over the result of `compare_rows`, from the rows that `sum_outcomes` returns."""
+    """Totals over the rows of `compare_rows`; `sums` is the result of `sum_outcomes`."""
 
     sums: list[Row]
 
@@ -203,7 +202,7 @@ class Totals:
         return sum(row[column] or 0 for row in self.sums if row["kind"] in kinds)
 
     def count_by(self, column: str, kind: Kind) -> dict[str, int]:
-        """Return value of `column` -> number of rows of a kind, for a column by which `sum_outcomes` groups."""
+        """Return a dict value of `column` -> number of rows of a kind, for a column by which `sum_outcomes` groups."""
         counts: dict[str, int] = {}
         for row in self.sums:
             if row["kind"] == kind:
@@ -211,23 +210,21 @@ class Totals:
         return counts
 
     def find_refused_fingerprint(self) -> str | None:
-        """Return the fingerprint of one document that the run would change, but the policy refuses, or None."""
-        found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Kind.SAME, Kind.UNSETTLED))
+        """Return the refused fingerprint of a document that the run would change; None if there is no such document."""
+        found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Kind.SAME, Kind.UNDECIDED))
         return next((fingerprint for fingerprint in found if fingerprint is not None), None)
 
 
 def sum_outcomes(outcomes: DataFrame) -> list[Row]:
-    """Return sums over the rows of `compare_rows`, for `Totals`.
+    """Return sums over the rows of `compare_rows`, for `Totals`; this runs a Spark job.
 
-    There is one row per combination of kind, reject code, cause and, if there is such a column, reason.
-
-    This runs a Spark job.
+    There is one sum per combination of kind, reject code, cause and, if `outcomes` has such a column, reason.
     """
     by = ["kind", CODE, "cause", *(name for name in outcomes.columns if name == "reason")]
     sums = outcomes.groupBy(*by).agg(
         F.count("*").alias("rows"),
         F.sum("chars").alias("chars"),
-        F.sum(F.col("known").cast("long")).alias("known"),
+        F.sum(F.col("in_output").cast("long")).alias("in_output"),
         F.sum(F.col("is_removed").cast("long")).alias("is_removed"),
         F.max("other_fingerprint").alias("other_fingerprint"),
     )

@@ -25,12 +25,12 @@ _HELPER_COLUMNS = frozenset({"_put"})
 _COMMENT = "comment"
 _IN_BACKQUOTES = re.compile(r"`([^`]+)`")
 _MIN_SIMILARITY, _MAX_LISTED = 0.72, 30
-"""Minimum similarity (0 to 1) of a suggested column name; and maximum number of columns that a message lists."""
+"""Minimum similarity (0 to 1) of a column name that a message suggests, and maximum number of columns that it lists."""
 _STORABLE_TYPES = (
     T.StringType, T.CharType, T.VarcharType, T.BinaryType, T.BooleanType, T.NumericType, T.DateType, T.TimestampType,
     T.TimestampNTZType, T.UserDefinedType,
 )  # fmt: skip
-"""Types that Delta, Parquet and Arrow can all store, alone or inside arrays, maps and structs."""
+"""Types that Delta, Parquet and Arrow can all store, directly or inside arrays, maps and structs."""
 
 
 def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructField]:
@@ -75,7 +75,7 @@ def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> 
 
 
 def list_columns(table: DataFrame) -> list[str]:
-    """Return a list of the names of all columns, including columns of types that PySpark does not know."""
+    """Return the names of all columns, including columns of types that PySpark does not know."""
     if spark_connect.is_remote(table.sparkSession):
         return list(table.columns)
     java: Any = table._jdf
@@ -85,7 +85,7 @@ def list_columns(table: DataFrame) -> list[str]:
 def describe_type(table: DataFrame, name: str) -> str:
     """Return Spark's name for the type of a column, even if PySpark does not know the type.
 
-    Spark Connect gives no access to the name; there, return a phrase that says that PySpark does not know the type.
+    With Spark Connect, which gives no access to the name, return a phrase that says that PySpark does not know the type.
     """
     if spark_connect.is_remote(table.sparkSession):
         return "of a type that PySpark does not know"
@@ -121,7 +121,7 @@ def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_ou
 
 
 def _suggest_columns(name: str, existing: list[str]) -> str:
-    """Return the end of an error message: a list of the existing columns and, if there is one, a similar name."""
+    """Return the end of a message: a list of the existing columns and, if there is one, a column with a similar name."""
     near = get_close_matches(name, existing, 1, _MIN_SIMILARITY)
     more = f" and {len(existing) - _MAX_LISTED} more" if len(existing) > _MAX_LISTED else ""
     has = f"it has {', '.join(existing[:_MAX_LISTED])}{more}"
@@ -129,7 +129,7 @@ def _suggest_columns(name: str, existing: list[str]) -> str:
 
 
 def check_passthrough(fields: list[T.StructField], path: str) -> list[T.StructField]:
-    """Check passthrough fields, and return them for the schema of `entities`, without metadata except comments.
+    """Check passthrough fields, and return them with only their comments as metadata, for the schema of `entities`.
 
     Raises:
         SourceError: a field cannot be a column of `entities`.
@@ -183,7 +183,7 @@ def _is_storable(kind: T.DataType) -> bool:
 
 
 def _describe_unsupported(name: str, path: str, kind: str) -> str:
-    """Return a message which says that a column's type cannot be stored in `entities`, and what the user can do."""
+    """Return a message that says that a column's type cannot be stored in `entities`, and what to do about it."""
     return (
         f"{name} of {path} is {kind}, which cannot be a column of the entities table; "
         "cast it in a view, and read the view with `source.format: table`."

@@ -19,23 +19,23 @@ from entitymill.spark import py4j_classes, spark_connect, storage
 _FEATURES = re.compile(r"unsupported by (?:this version of )?Delta Lake \W*([\d.]*\d)\W*: ([^\n]+?)\.?$", re.MULTILINE)
 _WILDCARD = re.compile(r"[*?\[\]{}]")
 _ERROR_CLASS = re.compile(r"^\[[A-Z_.\d]+\]\s*")
-_ERROR_PLACE = re.compile(r";? line \d+ pos \d+;?.*$|\s*SQLSTATE: \w+", re.ASCII)
+_ERROR_POSITION = re.compile(r";? line \d+ pos \d+;?.*$|\s*SQLSTATE: \w+", re.ASCII)
 MAX_SUMMARY_CHARS = 300
 """Maximum number of characters quoted from a message of Spark or Delta."""
-_TYPE = re.compile(r"Parquet type[^:]*: (.+?)\.?(?:\s*SQLSTATE.*)?$", re.MULTILINE)
+_UNREADABLE_TYPE = re.compile(r"Parquet type[^:]*: (.+?)\.?(?:\s*SQLSTATE.*)?$", re.MULTILINE)
 
 
 def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exception) -> str:
-    """Return a sentence which says why Spark, Delta or the storage cannot read a source, and what the user can do."""
+    """Return a sentence that says why Spark, Delta or the storage cannot read a source, and what to do about it."""
     path = settings.path
     features = _FEATURES.search(str(error))
     if features:
         return (
-            f"{path} is a Delta table with {features[2]}, which Delta {features[1]} does not support: read it with a newer "
-            f"Delta, or remove features from the table (ALTER TABLE … DROP FEATURE {features[2].split(',')[0]})."
+            f"{path} is a Delta table with {features[2]}, which Delta {features[1]} does not support: use a newer Delta, or "
+            f"drop the features from the table (ALTER TABLE … DROP FEATURE {features[2].split(',')[0]})."
         )
     if settings.format == "table":
-        return f"there is no table {path}, or you may not read it.{_advise_on_wildcards(path)}"
+        return f"there is no table {path}, or you lack permission to read it.{_advise_on_wildcards(path)}"
     try:
         if not storage.exists(spark, path):
             return f"nothing is at {path}.{_advise_on_wildcards(path)}"
@@ -52,7 +52,7 @@ def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exc
 
 
 def _explain_file_error(settings: SourceSettings, error: Exception) -> str:
-    """Return a sentence which says why existing files that are not a Delta table cannot be read, and what to do."""
+    """Return a sentence that says why a source that is not a Delta table cannot be read, and what to do about it."""
     path, kind = settings.path, parse_unreadable_type(error)
     if "[UNABLE_TO_INFER_SCHEMA]" in str(error):
         return f"{path} contains no {settings.format} file."
@@ -61,24 +61,24 @@ def _explain_file_error(settings: SourceSettings, error: Exception) -> str:
     if kind:
         return (
             f"some files of {path} have a column of type {kind}, which Spark cannot read. "
-            "Write these files without the column."
+            "Rewrite these files without the column."
         )
-    return f"{path} is not readable as {settings.format}: a file there is damaged or of another format."
+    return f"{path} cannot be read as {settings.format}: one of its files is damaged or has another format."
 
 
 def summarize_error(error: Exception) -> str:
-    """Return the first line of an error message of Spark or Delta, without error codes and final period.
+    """Return the first line of an error message of Spark or Delta, without its error codes and final period.
 
     Use this only for errors that occur while Spark plans a query: errors from tasks may quote the content of rows.
     """
     text = storage.java_message(error) if isinstance(error, Py4JJavaError) else str(error)
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    message = _ERROR_PLACE.sub("", _ERROR_CLASS.sub("", line))[:MAX_SUMMARY_CHARS].rstrip(" .;")
+    message = _ERROR_POSITION.sub("", _ERROR_CLASS.sub("", line))[:MAX_SUMMARY_CHARS].rstrip(" .;")
     return message[:1].lower() + message[1:]
 
 
 def _advise_on_wildcards(path: str) -> str:
-    """Return advice on what to use instead of wildcards, with a leading space; empty if the path has no wildcards."""
+    """Return a sentence, with a leading space, on what to use instead of wildcards; empty if the path has no wildcards."""
     if not _WILDCARD.search(path):
         return ""
     return (
@@ -88,9 +88,9 @@ def _advise_on_wildcards(path: str) -> str:
 
 
 def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
-    """Return a pair: the format (CSV or JSON, judged by the name) of the first data file, and the file's path.
+    """Return the format (CSV or JSON, judged by the file name) and the path of the first data file in a source.
 
-    Return None if there is no data file, or if it has another format.
+    Return None if there is no data file, or if its name suggests another format.
     """
     first = find_first_data_file(storage.list_files(spark, path))
     found = unsupported_source_formats.detect_text_format(first) if first else None
@@ -100,13 +100,13 @@ def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
 
 
 def parse_unreadable_type(error: Exception) -> str | None:
-    """Return the Parquet type that a Spark error message names as unreadable; None if the error is about something else."""
-    found = _TYPE.search(str(error))
+    """Return the Parquet type that, according to an error, Spark cannot read; None if the error has another cause."""
+    found = _UNREADABLE_TYPE.search(str(error))
     return found[1] if found else None
 
 
 def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
-    """Return the data file from which Spark infers all columns: the first one in a listing; None if there is no data file.
+    """Return the first data file in a listing, from which Spark infers all columns; None if there is no data file.
 
     Args:
         listing: result of `storage.list_files`.
@@ -124,8 +124,8 @@ def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructTy
         address: URI of a Parquet file, on any file system that Spark's Hadoop client can read.
 
     Returns:
-        A pair: the schema of the readable columns, and name -> Parquet type of the other columns. None if Spark can read all
-        columns, or if the check is not possible.
+        The schema of the readable columns, and a dict name -> Parquet type of the unreadable columns. None if Spark can read
+        all columns, or if the check is not possible.
     """
     if spark_connect.is_remote(spark):
         return None
@@ -138,13 +138,13 @@ def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructTy
         readable = [column for column in columns if str(column.getName()) not in left_out]
         schema = converter.convert(_build_parquet_schema(spark, readable)).json()
     except (Py4JError, PySparkException, OSError, TypeError):
-        # The file is not Parquet or cannot be reached (Spark will report this), or this platform's Spark lacks the classes.
+        # The file is not Parquet or cannot be accessed (Spark will report this), or this platform's Spark lacks the classes.
         return None
     return T.StructType.fromJson(json.loads(schema)), left_out
 
 
 def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any], Any]:
-    """Return the columns of a Parquet file, and Spark's converter for Parquet schemas; all are py4j proxies."""
+    """Return the columns of a Parquet file, and Spark's converter for Parquet schemas, as py4j proxies."""
     session: Any = spark._jsparkSession
     _, path = storage.hadoop_path(spark, address)
     input_file = py4j_classes.get_class(spark, "org.apache.parquet.hadoop.util.HadoopInputFile")

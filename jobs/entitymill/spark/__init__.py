@@ -1,1 +1,1 @@
-"""Spark infrastructure that knows nothing about entities: the session (classic or Spark Connect), storage, and SQL names."""
+"""Spark infrastructure that does not depend on entities: sessions (classic or Spark Connect), storage, and SQL names."""

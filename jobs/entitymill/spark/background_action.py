@@ -1,4 +1,4 @@
-"""Run a Spark action in a thread of its own, so that the caller can wait for it later, or cancel it."""
+"""Run a Spark action in a separate thread, so that the caller can wait for it later, or cancel it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from entitymill.spark import spark_connect
 
 log = logging.getLogger(__name__)
 POOL = "recognition"
-"""Scheduler pool in which background actions run. With spark.scheduler.mode=FAIR, short jobs of the main thread then run at
-the same time, instead of waiting until all tasks of a background action have started."""
+"""Scheduler pool of background actions. With spark.scheduler.mode=FAIR, short jobs of the main thread run at the same time
+as these, instead of waiting until all tasks of a background action have started."""
 _POOL_PROPERTY = "spark.scheduler.pool"
 _CANCEL_SECONDS, _POLL_SECONDS = 60.0, 0.2
 T = TypeVar("T")
@@ -45,8 +45,8 @@ class BackgroundAction(Generic[T]):
         self.ended: float | None = None
         call: Callable[[], T] = self._call
         if not spark_connect.is_remote(spark):
-            # Not through Spark Connect, whose session has no thread in the JVM.
-            with warnings.catch_warnings():  # PySpark 4 warns that it copies no tags; the thread needs none
+            # A session of Spark Connect has no thread in the JVM whose properties could be inherited.
+            with warnings.catch_warnings():  # PySpark 4 warns that it copies no tags, which are not needed here
                 warnings.filterwarnings("ignore", message="Spark session is not provided")
                 call = inheritable_thread_target(call)
         self._thread = threading.Thread(target=self._run, args=(call,), name=POOL, daemon=True)
@@ -57,9 +57,9 @@ class BackgroundAction(Generic[T]):
         return self._result.result()
 
     def cancel(self) -> None:
-        """Cancel the action's jobs, if it has not ended, and wait until its thread has ended, but at most 60 seconds.
+        """Cancel the action, if it has not ended, and wait at most 60 seconds for the end of its thread.
 
-        If the thread still runs then, a warning is logged.
+        If the thread is still running then, log a warning.
         """
         deadline = monotonic() + _CANCEL_SECONDS
         # The thread may not have submitted its job yet, so cancel more than once.
@@ -73,12 +73,12 @@ class BackgroundAction(Generic[T]):
             )
 
     def _call(self) -> T:
-        """Run the action in this thread, tagged so that `cancel` can find its jobs, and return its result."""
+        """Run the action in this thread, with a tag by which `cancel` finds its jobs, and return its result."""
         _tag_thread(self._spark, self._tag)
         return self._action()
 
     def _run(self, call: Callable[[], T]) -> None:
-        """Call a function, and store its result or its error for `wait`, and the time at which it ended."""
+        """Call a function; store its result or error for `wait`, and the time at which it ended."""
         try:
             result = call()
         except BaseException as error:  # noqa: BLE001 - `wait` raises it, in the thread that needs the result
@@ -90,7 +90,7 @@ class BackgroundAction(Generic[T]):
 
 
 def _tag_thread(spark: Any, tag: str) -> None:
-    """Tag the Spark jobs that this thread starts, so that they can be cancelled; without Spark Connect, also use POOL."""
+    """Tag the Spark jobs that this thread will start, for `_cancel_tagged`; outside Spark Connect, also use POOL."""
     if spark_connect.is_remote(spark):
         spark.addTag(tag)
     else:
@@ -99,7 +99,7 @@ def _tag_thread(spark: Any, tag: str) -> None:
 
 
 def _cancel_tagged(spark: Any, tag: str) -> None:
-    """Cancel the Spark jobs that now run with a tag; jobs that start later are not cancelled."""
+    """Cancel the Spark jobs with a tag that are running now; jobs that start later are not cancelled."""
     if spark_connect.is_remote(spark):
         spark.interruptTag(tag)
     else:

@@ -1,4 +1,4 @@
-"""Read the CPU time that this program and Spark's tasks have used so far."""
+"""Measure the CPU time that this program and Spark's tasks use."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class CpuMeter:
     """
 
     def __init__(self, spark: SparkSession) -> None:
-        """Start to measure: `read_seconds` returns the CPU seconds used from now on."""
+        """Start the measurement; `read_seconds` returns the CPU seconds used since."""
         self._spark = spark
         self._tasks: dict[int, float] = {}
         self._before = 0.0
         self._before = self.read_seconds() or 0.0
 
     def read_seconds(self) -> float | None:
-        """Return the CPU seconds used since this meter was created; None with Spark Connect, or if they cannot be read.
+        """Return the CPU seconds used since the meter was created; None with Spark Connect, or if they cannot be read.
 
         On a cluster, call this often: Spark forgets all but its latest stages (spark.ui.retainedStages).
         """
@@ -52,7 +52,7 @@ def _read_process_seconds(pid: int) -> float:
 
 
 def _read_task_seconds(context: Any) -> dict[int, float]:
-    """Return a dict of stage id -> CPU seconds of the stage's tasks, for the stages that Spark still remembers."""
+    """Return a dict stage id -> CPU seconds of the stage's tasks, for the stages that Spark still remembers."""
     store, java = context._jsc.sc().statusStore(), context._jvm
     no_quantiles = context._gateway.new_array(java.double, 0)
     stages = store.stageList(None, False, False, no_quantiles, java.java.util.ArrayList())

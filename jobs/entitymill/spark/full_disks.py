@@ -1,4 +1,4 @@
-"""Recognize errors that were raised because a disk of this machine is full, and name the directory."""
+"""Recognize errors that occurred because a disk of this machine is full, and name the directory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from entitymill.errors import StorageError
 from entitymill.spark import private_directories
 
 FULL_BYTES = 64_000_000
-"""After an error that says that a disk is full, every disk with fewer free bytes than this counts as full."""
+"""After an error which says that a disk is full, every disk with fewer free bytes than this counts as full."""
 _FULL_DISK_MESSAGES = ("No space left on device", "Disk quota exceeded")
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 _watched: dict[str, str] = {}
@@ -30,16 +30,16 @@ def watch(directory: str, setting: str) -> None:
 
 
 def find_fault(error: BaseException) -> StorageError | None:
-    """Return a StorageError that names the full disks, if `error` was raised because a disk is full; else None.
+    """Return a StorageError that names the full disks, if `error` occurred because a disk is full; otherwise None.
 
-    The text of an error may quote a document that contains the same words. So the text counts only if one of the
-    watched disks, or a disk with a private directory of this process, really is full; an error number always counts.
+    An error number always counts. The text of an error may quote a document with the same words, so the text counts only if
+    one of the watched disks, or a disk with a private directory of this process, really is full.
     """
     full_by_number = isinstance(error, OSError) and error.errno in _ERRNOS
     if not full_by_number and not any(message in str(error) for message in _FULL_DISK_MESSAGES):
         return None
-    places = {**_watched, **{str(path): private_directories.LOCAL for path in private_directories.list_parents()}}
-    full = [f"{setting}: the disk of {path} is full" for path, setting in places.items() if _is_full(path)]
+    watched = {**_watched, **{str(path): private_directories.LOCAL for path in private_directories.list_parents()}}
+    full = [f"{setting}: the disk of {path} is full" for path, setting in watched.items() if _is_full(path)]
     if full_by_number and not full:
         full = [f"{getattr(error, 'filename', None) or 'a disk of this machine'}: there is no space left"]
     if not full:

@@ -1,7 +1,7 @@
-"""Start Spark's JVM, with its properties in a private file, and with an archive of Java classes that makes it start faster.
+"""Start Spark's JVM with its properties in a private file, and with an archive of Java classes that makes it start faster.
 
-The file is private because all users of a machine can read command lines. Java calls such an archive class data sharing; it
-ignores an archive that was made by another JVM or for another class path.
+Properties are not on the command line, because all users of a machine can read command lines. The archive uses Java's class
+data sharing; Java ignores an archive that was made by another JVM or for another class path.
 https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html
 """
 
@@ -33,7 +33,7 @@ _FILE = "--properties-file"
 _JAVA_OPTIONS = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
 _ARCHIVE_NAME, _ARCHIVE_ENDING = "entitymill-classes-", ".jsa"
 _SILENT = ("-Xlog:cds=off", "-Xlog:cds+dynamic=off")
-"""JVM options that switch off warnings about an unsuitable archive, and about classes that cannot be archived."""
+"""JVM options that turn off warnings about an unsuitable archive, and about classes that cannot be archived."""
 _END_SECONDS = 120
 
 
@@ -85,7 +85,7 @@ def parse_properties(text: str) -> dict[str, str]:
 
 
 def _split_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
-    """Return spark-submit's arguments without `--properties-file`, and that file's path (default: spark-defaults.conf)."""
+    """Return spark-submit's arguments without `--properties-file`, and the path of that file or of spark-defaults.conf."""
     conf = os.environ.get("SPARK_CONF_DIR") or str(Path(_find_spark_home()) / "conf")  # type: ignore[no-untyped-call]
     others, file = [], Path(conf) / "spark-defaults.conf"
     remaining = iter(arguments)
@@ -101,22 +101,22 @@ def _split_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
 def _hide_system_properties(options: str, file: Path) -> str:
     """Move the `-D` options of a JVM to the new file `file`, and return the options with `@FILE` in their place.
 
-    Without such options, no file is written. Options that begin with `-Dspark` are not moved, so that Spark reports that
-    they are not allowed.
+    Without `-D` options, no file is written. Options that begin with `-Dspark` are not moved: Spark reports that they are
+    not allowed.
     """
     everything = shlex.split(options)
-    hidden = [option for option in everything if option.startswith("-D") and not option.startswith("-Dspark")]
-    if not hidden:
+    moved = [option for option in everything if option.startswith("-D") and not option.startswith("-Dspark")]
+    if not moved:
         return options
-    quoted = (re.sub(r'([\\"])', r"\\\1", option) for option in hidden)
+    quoted = (re.sub(r'([\\"])', r"\\\1", option) for option in moved)
     _write_private(file, "".join(f'"{option}"\n' for option in quoted))
-    return shlex.join([f"@{file}", *(option for option in everything if option not in hidden)])
+    return shlex.join([f"@{file}", *(option for option in everything if option not in moved)])
 
 
 def _escape(text: str) -> str:
     """Return a key or value, escaped for a file that java.util.Properties reads."""
     named = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\f": "\\f", " ": "\\ "}
-    escaped = (named.get(one) or (f"\\{one}" if one in "=:#!" else one) for one in text)
+    escaped = (named.get(letter) or (f"\\{letter}" if letter in "=:#!" else letter) for letter in text)
     return "".join(escaped)
 
 
@@ -129,25 +129,24 @@ def _write_private(file: Path, text: str) -> None:
 def choose_class_archive_options(jars: Sequence[str], *, make: bool) -> list[str]:
     """Return the JVM options for class data sharing; an empty list if there is no archive and none is to be made.
 
-    If there is an archive for this Java and these jars, the options make the JVM use it. Otherwise, with `make`, they make
-    the JVM write an archive when it ends, and this function registers an exit handler that stops Spark and stores the
-    archive.
+    If there is an archive for this Java and these jars, the JVM uses it. Otherwise, with `make`, the JVM writes an archive
+    when it ends; this function registers an exit handler that stops Spark and stores the archive.
 
     Args:
-        jars: paths of the jars in addition to Spark's own; the archive is stored in the directory of the first one.
+        jars: paths of the jars in addition to Spark's own; the archive is stored in the directory of the first jar.
         make: whether to make an archive if there is none and the directory is writable.
     """
     directory, name = Path(jars[0]).parent, f"{_ARCHIVE_NAME}{_hash_class_path(jars)}"
     for archive in directory.glob(f"{name}-*{_ARCHIVE_ENDING}"):
         with suppress(FileNotFoundError):  # another process has just replaced it
-            # Java crashes if an archive is incomplete.
+            # An incomplete archive, whose size differs from the one in its name, would crash Java.
             if archive.name == f"{name}-{archive.stat().st_size}{_ARCHIVE_ENDING}":
                 return [f"-XX:SharedArchiveFile={archive}", *_SILENT]
     if not make or not os.access(directory, os.W_OK):
         return []
-    made = create_scratch_directory(_ARCHIVE_NAME) / name
-    atexit.register(_store_archive, made, directory)
-    return [f"-XX:ArchiveClassesAtExit={made}", *_SILENT]
+    new_archive = create_scratch_directory(_ARCHIVE_NAME) / name
+    atexit.register(_store_archive, new_archive, directory)
+    return [f"-XX:ArchiveClassesAtExit={new_archive}", *_SILENT]
 
 
 def _hash_class_path(jars: Sequence[str]) -> str:
@@ -159,14 +158,14 @@ def _hash_class_path(jars: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(described).encode()).hexdigest()[:16]
 
 
-def _store_archive(made: Path, directory: Path) -> None:
-    """Stop Spark's JVM, which then writes the archive `made`; move it to `directory`, and delete older archives there."""
+def _store_archive(new_archive: Path, directory: Path) -> None:
+    """Stop Spark's JVM, which then writes `new_archive`; move this to `directory`, and delete older archives there."""
     gateway: Any = SparkContext._gateway
     process = getattr(gateway, "proc", None)
     if process is None:
         return
     log.info("writing an archive of Java's classes, so that Spark starts faster next time")
-    copy = directory / f".{made.name}.{os.getpid()}"
+    copy = directory / f".{new_archive.name}.{os.getpid()}"
     try:
         with suppress(Exception):  # the JVM may have ended
             context = SparkContext._active_spark_context
@@ -175,9 +174,9 @@ def _store_archive(made: Path, directory: Path) -> None:
             gateway.shutdown()
         process.stdin.close()
         process.wait(_END_SECONDS)
-        archive = directory / f"{made.name}-{made.stat().st_size}{_ARCHIVE_ENDING}"
+        archive = directory / f"{new_archive.name}-{new_archive.stat().st_size}{_ARCHIVE_ENDING}"
         older = list(directory.glob(f"{_ARCHIVE_NAME}*{_ARCHIVE_ENDING}"))
-        shutil.move(made, copy)
+        shutil.move(new_archive, copy)
         copy.replace(archive)  # replaces an old file without changing its content, which another JVM may have mapped
         for other in older:
             if other != archive:

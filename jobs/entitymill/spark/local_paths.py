@@ -1,4 +1,4 @@
-"""Files and paths on this machine's disk: what is local, what a clone of the repository has, and atomic writing."""
+"""Handle paths on this machine's disk: recognize local paths, find files of the repository, and write files atomically."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ REPOSITORY = _CODE.parent if _CODE.name == "jobs" else None
 FILE = "file:"
 """Scheme of URIs of files on a machine's own disk."""
 _CLUSTERS = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")
-"""If one of these environment variables is set, a path without a scheme may be on the file system of a cluster."""
+"""If any of these environment variables is set, a path without a scheme may be on a cluster's file system."""
 _DEFAULT_FILE_SYSTEM = "fs.defaultFS"
-"""End of the properties that set the file system of paths without a scheme."""
+"""End of the names of properties that set the file system of paths without a scheme."""
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*:")
 
 
@@ -24,7 +24,7 @@ def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
     """Return whether Spark would certainly look up a path on this machine's disk; False for every path with a scheme.
 
     Args:
-        conf: Spark properties from the settings; those in spark-defaults.conf are also considered.
+        conf: Spark properties from the settings; those in spark-defaults.conf are considered as well.
     """
     if _SCHEME.match(path) or any(name in os.environ for name in _CLUSTERS):
         return False
@@ -39,10 +39,10 @@ def to_local_path(address: str) -> Path:
 
 
 def find_installed(path: str) -> str:
-    """Return a path in the repository if a relative path exists there but not in the working directory.
+    """Return the path in the repository of a relative path that exists in the repository but not in the working directory.
 
-    Any other path is returned unchanged: absolute paths, URIs, paths with `..`, and paths that exist in the
-    working directory or nowhere.
+    Any other path is returned unchanged: an absolute path, a URI, a path with `..`, or a path that exists in the working
+    directory or nowhere.
     """
     relative = Path(path)
     if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts or relative.exists():
@@ -52,9 +52,9 @@ def find_installed(path: str) -> str:
 
 
 def pin_path(path: str) -> str:
-    """Return the absolute form of a path that exists in the working directory but not in the repository; else `path` itself.
+    """Return a path that means the same in every working directory.
 
-    A setting with the returned path means the same in every working directory.
+    This is the absolute form of a path that exists in the working directory but not in the repository, and otherwise `path`.
     """
     is_installed = REPOSITORY is not None and (REPOSITORY / path).exists()
     return str(Path(path).absolute()) if Path(path).exists() and not is_installed else path
@@ -63,8 +63,8 @@ def pin_path(path: str) -> str:
 def write_atomically(file: Path, content: bytes) -> None:
     """Write a file, or replace an existing file or link, atomically: rename a temporary file in the same directory.
 
-    The temporary file has a random name, and must not exist yet. Otherwise, in a directory to which others can write, a
-    link with that name could make this program overwrite any file of its user.
+    The temporary file gets a random name, and must not exist yet: otherwise, if others can write to the directory, a link
+    with that name could make this program overwrite any file of its user.
 
     Raises:
         OSError: the file cannot be written; no temporary file remains.

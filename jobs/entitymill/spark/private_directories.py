@@ -1,8 +1,8 @@
 """Create temporary directories that only this user can read, and delete them after their process has ended.
 
 Spark's own `blockmgr-*` directories, which contain document text, are readable by everyone and remain after a SIGKILL.
-Here each process has one private directory with mode 0700 for all its temporary files. A normal exit deletes the directory.
-If the process is killed, the next process of this program on the machine deletes the directory.
+Instead, each process has one private directory, with mode 0700, for all its temporary files. A normal exit deletes it. If
+the process is killed, the next process of this program on the machine deletes the directory.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def create_scratch_directory(prefix: str) -> Path:
 def choose_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
     """Return a dict with the property that makes Spark store blocks and shuffle files in a private directory.
 
-    The private directory is created in the directory that spark.local.dir names. The dict is empty, so that the user's
-    choice applies, in three cases: spark.local.dir names several directories, it names a directory that cannot be written,
-    or one of the environment variables SPARK_LOCAL_DIRS and LOCAL_DIRS is set.
+    The private directory is created in the directory that spark.local.dir names. The dict is empty, and the user's
+    choice applies, if spark.local.dir names several directories or one that cannot be written, or if any of the environment
+    variables SPARK_LOCAL_DIRS and LOCAL_DIRS is set.
 
     Args:
         properties: the session's properties.
@@ -95,7 +95,7 @@ def _lock(directory: Path) -> IO[str]:
     """Lock a private directory for this process, and return the lock file; closing the file releases the lock.
 
     Raises:
-        OSError: another process has locked the directory, so that process is still running.
+        OSError: another process holds the lock, which means that it is still running.
     """
     file = os.fdopen(os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
     try:

@@ -1,4 +1,4 @@
-"""Open a separate session for a run, so that no setting of the caller's session can change results."""
+"""Open a separate session for a run, so that no property of the caller's session can change results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PINNED = {
     "spark.sql.parquet.outputTimestampType": "INT96",
     "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
     "spark.sql.legacy.parquet.nanosAsLong": "false",
-    # Do not change dates before 1582 and times before 1900: Parquet and Spark both use today's calendar.
+    # Do not convert dates before 1582 and times before 1900: Parquet and Spark both use the Gregorian calendar.
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
@@ -62,7 +62,7 @@ UNSET = (
 )
 """Spark properties that a run must not inherit from the caller's session."""
 _SESSION_LOCKS: dict[str, threading.RLock] = {}
-"""Id of a Spark Connect session -> the lock that a run in this session holds."""
+"""Id of a Spark Connect session -> lock that a run in this session holds."""
 
 
 @contextmanager
@@ -71,8 +71,8 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
 
     The copy shares tables, temporary views, functions and cached data with the caller's session, but not properties: if a
     run sets Delta's txnVersion in the copy, no statement of another thread uses it. Until the block ends, the copy is the
-    active session. Spark Connect cannot copy a session: there the properties of the caller's session itself are changed
-    and later restored, and runs in the same session wait for each other.
+    active session. Spark Connect cannot copy a session: instead, the properties of the caller's session are changed and
+    later restored, and runs in the same session wait for each other.
 
     Args:
         spark: the caller's session.
@@ -112,7 +112,7 @@ def _clear_inherited(spark: SparkSession) -> Iterator[None]:
     """
     before = {key: spark.conf.get(key, None) for key in UNSET}
     try:
-        # A name that no table has seen, in case another thread writes with it in this moment.
+        # No table has a commit with this random txnAppId, in case another thread writes with it at this moment.
         spark.conf.set(UNSET[0], uuid.uuid4().hex)
     except PySparkException as error:
         reason = re.search(r"\[[A-Z_.]+\][^\"\n]*", str(error))
@@ -150,7 +150,7 @@ def override_conf(spark: SparkSession, values: Mapping[str, str]) -> Iterator[No
 def _set_conf(spark: SparkSession, values: Mapping[str, str | None]) -> None:
     """Set properties of a session; unset those whose value is None."""
     with warnings.catch_warnings():
-        # Spark Connect's client warns of old properties such as those in PINNED, which a caller may have changed.
+        # Spark Connect's client warns of legacy properties, such as some of PINNED.
         warnings.filterwarnings("ignore", message="The SQL config")
         for key, value in values.items():
             if value is None:

@@ -1,8 +1,8 @@
 """Get Java classes by their full names, without the search that py4j makes for each name.
 
-For `jvm.org.apache.spark.X`, py4j asks Java for each part of the name, and Java looks in every jar for a class `org`, a
-class `org.apache`, and so on, at every use. PySpark itself does this for each call of a function such as `F.col`. In a
-run over ten documents, these searches took a tenth of the driver's CPU time.
+At each use of `jvm.org.apache.spark.X`, py4j asks Java for each part of the name, and Java looks in every jar for a class
+`org`, a class `org.apache`, and so on. PySpark itself does this for each call of a function such as `F.col`. In a run over
+ten documents, these searches took a tenth of the driver's CPU time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class RememberedClass(JavaClass):  # type: ignore[misc]  # py4j has no types
     """A Java class that looks up each of its static methods only once."""
 
     def __getattr__(self, name: str) -> Any:
-        """Return a static member; a method is stored in this object, so that its next use does not ask Java."""
+        """Return a static member; store a method in this object, so that its next use does not ask Java."""
         member = super().__getattr__(name)
         if isinstance(member, JavaMember):
             setattr(self, name, member)
@@ -45,5 +45,6 @@ def remember_classes(spark: SparkSession) -> None:
 
 
 def _get_client(spark: SparkSession) -> Any:
+    """Return py4j's client for the JVM of a session."""
     gateway: Any = spark.sparkContext._gateway
     return gateway._gateway_client

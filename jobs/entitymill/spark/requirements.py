@@ -1,4 +1,4 @@
-"""Check the versions of Spark, Delta, Java and packages, and say how to install what is missing."""
+"""Check the versions of Spark, Delta, Java and packages, and tell how to install what is missing."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class DeltaRelease(NamedTuple):
 
     version: version of Delta.
     artifact: name of the jar in a Maven repository, without the versions of Scala and Delta.
-    scala: version of Scala for which PySpark's package is built.
-    fitting: prefix of every version of Delta that fits this release of Spark, such as `4.0.`.
-    target: make target that fetches Delta's jars into the directory of this name in build/.
-    sha256, storage_sha256: digests, in hexadecimal, of the jar `artifact` and of the jar delta-storage of this version.
+    scala: version of Scala for which the PySpark package is built.
+    fitting: prefix of all versions of Delta that fit this release of Spark, such as `4.0.`.
+    target: make target that fetches Delta's jars, and name of the directory in build/ into which it puts them.
+    sha256, storage_sha256: digests, in hexadecimal, of the jars `artifact` and delta-storage of this version.
     """
 
     version: str
@@ -71,7 +71,7 @@ COMMANDS = {
     "spark": "install", "spark4": "install-spark4", "spark41": "install-spark41", "connect": "install-spark4",
     "report": "extras", "metrics": "extras", "lineage": "extras", "sparknlp": "extras", "prepare": "prepare",
 }  # fmt: skip
-"""Extra of this package -> make target that installs the extra in a clone of the repository. `prepare` is not an extra: it
+"""Extra of this package -> make target that installs it in a clone of the repository. The key `prepare` is not an extra: it
 stands for the packages that prepare models."""
 _ROOT = Path(__file__).parents[3]
 _REPOSITORY = _ROOT if (_ROOT / "Makefile").is_file() and (_ROOT / "pyproject.toml").is_file() else None
@@ -81,8 +81,7 @@ _REPOSITORY = _ROOT if (_ROOT / "Makefile").is_file() and (_ROOT / "pyproject.to
 def install_command(extra: str = "") -> str:
     """Return the shell command that adds an extra to this installation.
 
-    The command never makes pip look for this package in a package index. The package is not in any index, so anyone could
-    register its name there.
+    The command never makes pip look for this package in a package index: it is in none, so anyone could register its name.
 
     Args:
         extra: key of COMMANDS; empty for the packages that every run needs.
@@ -98,7 +97,7 @@ def install_command(extra: str = "") -> str:
 
 
 def _find_wheel_file() -> str | None:
-    """Return the path of the wheel from which this package was installed; None if pip did not record it or it is gone."""
+    """Return the path of the wheel from which this package was installed; None if it is gone or pip did not record it."""
     try:
         recorded = importlib.metadata.distribution("entitymill").read_text("direct_url.json")
         address = urlparse(json.loads(recorded or "{}").get("url", ""))
@@ -110,7 +109,7 @@ def _find_wheel_file() -> str | None:
 
 
 PREPARE = f"packages for preparing models: `{install_command('prepare')}`"
-"""Part of a message that says how to install the packages that prepare models."""
+"""Part of a message: how to install the packages that prepare models."""
 _PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
 """Module -> name of the module's package in messages."""
 EXTRAS = {"report": ("deltalake", "jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
@@ -123,7 +122,7 @@ def check_spark(version: str) -> None:
     """Check that this program supports a version of Spark.
 
     Raises:
-        SessionError: this program does not support the version.
+        SessionError: the version is not supported.
     """
     if _major_minor(version) not in DELTA:
         *others, newest = DELTA
@@ -133,7 +132,7 @@ def check_spark(version: str) -> None:
 def check_delta(jar: str | None, spark: str, scala: str) -> None:
     """Check that Delta is available and fits the versions of Spark and Scala.
 
-    If Delta's jar were for another Scala version, any call could raise NoSuchMethodError.
+    With a jar for another Scala version, any call of Delta could raise NoSuchMethodError.
 
     Args:
         jar: location of Delta's classes, which usually names a jar; None if Delta is not on Spark's class path.
@@ -216,7 +215,7 @@ def explain_missing_package(error: ModuleNotFoundError) -> str | None:
 
 
 def explain_missing_java() -> str | None:
-    """Return a message that says what to do if Spark cannot find Java; None if Java is installed."""
+    """Return a message that says what to do so that Spark finds Java; None if Java is installed."""
     home = os.environ.get("JAVA_HOME")
     if home:
         if (Path(home) / "bin" / "java").is_file():
@@ -228,7 +227,7 @@ def explain_missing_java() -> str | None:
 
 
 def explain_missing_model(path: str) -> str | None:
-    """Return the part of a message that says how to get a missing bundled model; None for the path of another model."""
+    """Return the part of a message that says how to get a missing bundled model; None for other models."""
     if Path(path).parts[:1] != (MODELS,):
         return None
     return (

@@ -29,8 +29,8 @@ DEFAULTS = "conf/spark-defaults.conf"
 ADAPTIVE = "spark.sql.adaptive.enabled"
 _PACKAGE = Path(__file__).parents[1]
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
-"""Java option that makes the JVM compile only with its fast compiler. Full optimization takes longer than a small run, but
-halves the time of a large run."""
+"""Java options that make the JVM use only its fast compiler. Full optimization takes longer than a small run, but halves the
+time of a large run."""
 _REMOTE = "SPARK_REMOTE"
 """Environment variable from which Spark reads the URL of a Spark Connect server."""
 _sent: dict[tuple[str, str], Path] = {}
@@ -45,7 +45,7 @@ def open_session(
     spark: SparkSession | None = None,
     brief: Callable[[], bool] = lambda: False,
 ) -> SparkSession:
-    """Return a session that this program can use: `spark`, the active one, that of spark-submit, or a new one.
+    """Return a session for this program: `spark`, the active session, that of spark-submit, or a new one.
 
     This package is sent to the session's executors.
 
@@ -54,8 +54,8 @@ def open_session(
         name: name of the application; used only if this program starts Spark itself.
         sparknlp: whether Spark NLP is required, for engine `sparknlp`.
         spark: the caller's session; None to find or start one.
-        brief: function that returns whether there is so little work that the JVM should only use its fast compiler; called
-            only if this program starts Spark itself.
+        brief: function that returns whether the run is so small that the JVM should use only its fast compiler; called only
+            if this program starts Spark itself.
 
     Raises:
         SessionError: Spark cannot start, or Delta or a required Spark NLP is missing.
@@ -76,7 +76,7 @@ def open_session(
 
 @contextmanager
 def _preserve_sigint() -> Iterator[None]:
-    """Restore the handler of Ctrl-C (SIGINT) after the block. PySpark's own handler would raise errors during Java calls."""
+    """Restore the handler of Ctrl-C (SIGINT) after the block: PySpark's handler would raise errors during Java calls."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -100,7 +100,7 @@ def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkS
     if no_java:
         raise SessionError(no_java)
     jars = _find_jars(settings)
-    # The workers must use this interpreter, not the first python3 on the path.
+    # The workers must use the same interpreter, not the first python3 on the path.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # By default, TensorFlow, which Spark NLP's sentence detector uses, would log the processor's instruction sets.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
@@ -142,15 +142,15 @@ def _find_jars(settings: SparkSettings) -> list[str]:
 def _read_defaults() -> dict[str, str]:
     """Return the properties of the package's own spark-defaults.conf."""
     path = _PACKAGE / DEFAULTS
-    # A zipped package has no such file.
+    # If this package runs from a zip, there is no such file.
     return parse_properties(path.read_text(encoding="utf8")) if path.is_file() else {}
 
 
 def _build_session_properties(settings: SparkSettings, jars: list[str], *, brief: bool) -> dict[str, str]:
-    """Return properties for a new session: a quiet log and, if the master is local, properties that suit one machine.
+    """Return properties for a new session: for the log and, if the master is local, for the use of one machine.
 
-    The properties for one machine set the archive of Java classes, the loopback address, a small number of tasks and, if
-    `brief`, only the fast compiler. If the master is local, this also sets the environment variable SPARK_LOCAL_IP.
+    The latter set the archive of Java classes, the loopback address, a small number of tasks and, if `brief`, the fast
+    compiler. If the master is local, this also sets the environment variable SPARK_LOCAL_IP.
     """
     local = settings.master.startswith("local")
     logging = _PACKAGE / "conf" / "log4j2.properties"
@@ -162,7 +162,7 @@ def _build_session_properties(settings: SparkSettings, jars: list[str], *, brief
     if local:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         options["spark.driver.host"] = "127.0.0.1"
-        # The defaults of these properties are for clusters. On one machine, so many small tasks would only take longer.
+        # The defaults are for clusters. On one machine, so many small tasks would only take longer.
         options["spark.sql.shuffle.partitions"] = "16"
         options["spark.databricks.delta.snapshotPartitions"] = "2"
     return options
@@ -200,7 +200,7 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
 
 
 def has_class(spark: SparkSession, name: str) -> bool:
-    """Return whether a class is on the driver's class path. It is not loaded: that could start native libraries."""
+    """Return whether a class is on the driver's class path, without loading it, which could start native libraries."""
     return _find_class(spark, name) is not None
 
 
@@ -212,9 +212,9 @@ def _find_class(spark: SparkSession, name: str) -> str | None:
 
 
 def ship_package(spark: SparkSession) -> None:
-    """Send this package and its extensions to the executors, as a zip, so that they run the same code as the driver.
+    """Send this package and its extensions to the executors as a zip, so that they run the same code as the driver.
 
-    Nothing is sent if the session already has the same code, or if this package itself runs from a zip.
+    If the session already has the same code, or if this package itself runs from a zip, send nothing.
     """
     if not _PACKAGE.is_dir():  # already inside a zip or a wheel that Spark distributes
         return
@@ -222,7 +222,7 @@ def ship_package(spark: SparkSession) -> None:
     sources = sorted(source for package in packages for source in package.rglob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     archive = create_scratch_directory("entitymill-code-") / f"entitymill-{digest}.zip"
-    # Files of reproducible archives have dates in 1970, which a zip cannot store.
+    # Files from reproducible archives have dates in 1970, which a zip cannot store.
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as zipped:
         for source in sources:
             zipped.write(source, source.relative_to(_PACKAGE.parent))
@@ -230,9 +230,9 @@ def ship_package(spark: SparkSession) -> None:
 
 
 def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
-    """Send a file to the executors. If a copy of it was already sent to the session, delete `file` instead.
+    """Send a file to the executors or, if a copy was already sent to the session, delete `file`.
 
-    The name of a file must depend on its content, since Spark rejects a second file with the same name.
+    The name of a file must depend on its content, because Spark rejects a second file with the same name.
 
     Args:
         file: file in a directory that `create_scratch_directory` created.

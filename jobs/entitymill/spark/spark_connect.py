@@ -1,4 +1,4 @@
-"""Support sessions of Spark Connect, which have no access to the JVM: detect them, and read files through DataFrames.
+"""Support sessions of Spark Connect, which have no access to the JVM: detect them, and read files with DataFrames.
 
 Files on this program's own disk, such as a model, are read directly. All other files are read with Spark's format
 `binaryFile`, which can also list a directory without reading the files.
@@ -29,19 +29,19 @@ from entitymill.settings.sections import OutputSettings
 from entitymill.spark.local_paths import FILE, to_local_path
 
 log = logging.getLogger(__name__)
-_MANY = 1_000_000
+_MANY_ROWS = 1_000_000
 _CACHE_SECONDS = 60.0
 _counted_cores: dict[str, tuple[float, int]] = {}
 """Session id -> (value of `time.monotonic()` when the cores were counted, number of cores)."""
 
 
 def is_remote(spark: SparkSession) -> bool:
-    """Return whether a session uses Spark Connect, so that it has only SQL and DataFrames, without access to the JVM."""
+    """Return whether a session uses Spark Connect, which offers only SQL and DataFrames, without access to the JVM."""
     return type(spark).__module__.startswith("pyspark.sql.connect.")
 
 
 def keeps_caches(spark: SparkSession) -> bool:
-    """Return whether cached rows last until they are released: Spark has no executor that can be lost without its driver."""
+    """Return whether cached rows cannot be lost before they are released: only if Spark runs in local mode."""
     return not is_remote(spark) and re.match(r"local(\[|$)", spark.conf.get("spark.master", "") or "") is not None
 
 
@@ -60,9 +60,9 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
 
 
 def try_persist(frame: DataFrame, level: StorageLevel) -> bool:
-    """Mark a frame to be cached when it is first computed; return whether the session accepts this.
+    """Mark a frame to be cached when it is first computed; return False if the session does not cache rows.
 
-    Only sessions of Spark Connect may refuse, such as those of Databricks' serverless compute.
+    This may be the case only for sessions of Spark Connect, such as those of Databricks' serverless compute.
     """
     try:
         frame.persist(level)
@@ -75,7 +75,7 @@ def try_persist(frame: DataFrame, level: StorageLevel) -> bool:
 
 
 def cache_on_disk(frame: DataFrame, cached: ExitStack) -> DataFrame:
-    """Mark a frame to be cached on disk when it is first computed, until the stack `cached` is closed; return the frame.
+    """Mark a frame to be cached on disk from its first use until the stack `cached` is closed; return the frame.
 
     If the session does not cache rows, each use of the frame computes it again.
     """
@@ -95,7 +95,7 @@ def count_cores(spark: SparkSession) -> int:
     session, now = get_session_id(spark), time.monotonic()
     counted = _counted_cores.get(session)
     if counted is None or now - counted[0] > _CACHE_SECONDS:
-        counted = (now, spark.range(_MANY).select(F.spark_partition_id()).distinct().count())
+        counted = (now, spark.range(_MANY_ROWS).select(F.spark_partition_id()).distinct().count())
         _counted_cores[session] = counted
     return counted[1]
 
@@ -116,7 +116,7 @@ def get_session_id(spark: SparkSession) -> str:
 
 
 def exists(spark: SparkSession, path: str) -> bool:
-    """Return whether a path exists. An empty directory is found only if it is on this program's own disk.
+    """Return whether a path exists; False for an empty directory that is not on this program's own disk.
 
     Raises:
         OSError: Spark cannot access the path.
@@ -151,8 +151,8 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
 def list_names(spark: SparkSession, pattern: str) -> list[str]:
     """Return the names of files that match a path with wildcards in its last part, as `storage.list_names` does.
 
-    On this program's own disk, the names of directories are also returned. On other disks, the names of directories are not
-    returned, but the names of files in subdirectories are.
+    On this program's own disk, this includes the names of directories; on other disks, it includes instead the names of
+    files in subdirectories.
 
     Raises:
         OSError: Spark cannot access the path.
@@ -166,9 +166,8 @@ def list_names(spark: SparkSession, pattern: str) -> list[str]:
 def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
     """Yield (path, size in bytes, modification time in ms) of every file below a directory on this program's own disk.
 
-    If `top` is a file, yield only this file. Hadoop's checksums (.crc) are skipped. The order is arbitrary.
-    Hadoop's client is not used: it would start a process, `ls`, for each file, and would fail if another run removed a file
-    at the same time.
+    If `top` is a file, yield only this file. Hadoop's checksums (.crc) are skipped. The order is arbitrary. Hadoop's client
+    is not used: it would start a process, `ls`, for each file, and would fail if another run removed a file meanwhile.
 
     Raises:
         OSError: the directory cannot be listed.
@@ -178,7 +177,7 @@ def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
         return
     for directory, _, found in os.walk(top, onerror=_raise_unless_missing, followlinks=True):
         for name in found:
-            if not name.endswith(".crc"):  # Hadoop's checksums, which Hadoop does not list either
+            if not name.endswith(".crc"):  # Hadoop's client does not list them either
                 with contextlib.suppress(FileNotFoundError):
                     yield _describe_local_file(Path(directory, name))
 
@@ -212,7 +211,7 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 
 def qualify(path: str) -> str:
-    """Return the `file:` URI of a path on this program's own disk; return other paths, which the server resolves, as is."""
+    """Return the `file:` URI of a path on this program's own disk; any other path, which the server resolves, unchanged."""
     return f"{FILE}{Path(path).resolve()}" if Path(path).exists() else path
 
 

@@ -1,4 +1,4 @@
-"""Quote names and texts for SQL, so that no setting is executed as SQL, and check names and conditions."""
+"""Quote names and texts for SQL, so that no setting is executed as SQL; check names and conditions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # `settings` must not load PySpark
     from pyspark.sql import types as T
 
 MAX_LEVELS = 3
-"""Largest number of levels in a table's name: catalog, schema and table."""
+"""Maximum number of levels in a table's name: catalog, schema and table."""
 _QUOTED = re.compile(r"`((?:[^`]|``)+)`(?=\.|$)")
 _PLAIN = re.compile(r"[^.`][^.]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -23,19 +23,19 @@ _LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 
 
 def split_name(name: str) -> tuple[str, ...]:
-    """Split a table or schema name at its dots, except dots inside backquotes, and return the levels without backquotes.
+    """Split a table or schema name at its dots outside backquotes, and return the levels without backquotes.
 
     Raises:
         ValueError: the name is not valid.
     """
     levels, at = [], 0
     while True:
-        quoted_one, plain_one = _QUOTED.match(name, at), _PLAIN.match(name, at)
-        if quoted_one:
-            levels.append(quoted_one[1].replace("``", "`"))
-        elif plain_one:
-            levels.append(plain_one[0])
-        match = quoted_one or plain_one
+        quoted, plain = _QUOTED.match(name, at), _PLAIN.match(name, at)
+        if quoted:
+            levels.append(quoted[1].replace("``", "`"))
+        elif plain:
+            levels.append(plain[0])
+        match = quoted or plain
         if match is None or _CONTROL.search(match[0]):
             raise ValueError(
                 f"{name!r} is not a valid table or schema name: "
@@ -47,19 +47,21 @@ def split_name(name: str) -> tuple[str, ...]:
         at += 1
 
 
-def check_name(name: str, most: int) -> None:
-    """Check that a name is valid and has at most `most` levels.
+def check_name(name: str, max_levels: int) -> None:
+    """Check that a name is valid and has at most `max_levels` levels.
 
     Raises:
         ValueError: the name is not valid, or has more levels.
     """
     levels = len(split_name(name))
-    if levels > most:
-        raise ValueError(f"{name!r} has {levels} levels, but at most {most} are allowed; put names with a dot in backquotes")
+    if levels > max_levels:
+        raise ValueError(
+            f"{name!r} has {levels} levels, but at most {max_levels} are allowed; put names that contain a dot in backquotes"
+        )
 
 
 def quote_name(spark: SparkSession, name: str) -> str:
-    """Return a table or schema name with each level in backquotes. The catalog is omitted if it is the current catalog.
+    """Return a table or schema name with each level in backquotes, without the catalog if it is the current one.
 
     Open-source Delta supports only names with two levels; Delta on Databricks also supports three levels.
 
@@ -85,7 +87,7 @@ def quote_literal(text: str) -> str:
 
 
 def type_to_sql(kind: T.DataType) -> str:
-    """Return the SQL text of a Spark type, with field names in backquotes, which simpleString() omits."""
+    """Return the SQL text of a Spark type; unlike simpleString(), with field names in backquotes."""
     from pyspark.sql import types as T  # noqa: PLC0415  # `settings` must not load PySpark
 
     if isinstance(kind, T.StructType):
@@ -100,8 +102,10 @@ def type_to_sql(kind: T.DataType) -> str:
 def check_condition(where: str) -> None:
     """Check that a condition calls none of _READ_FUNCTIONS, which could make it select different rows in each run.
 
+    Names of these functions inside string literals are allowed.
+
     Raises:
-        ValueError: the condition calls such a function. Function names inside string literals are allowed.
+        ValueError: the condition calls such a function.
     """
     found = _READ_FUNCTIONS.search(_LITERAL.sub("''", where))
     if found:

@@ -1,7 +1,7 @@
 """Read and write files on any file system of Spark's Hadoop client: local, s3a, abfss, dbfs, Volumes, hdfs.
 
-All functions that access a storage also raise StorageError if the storage does not answer or rejects the credentials.
-Through Spark Connect, files can only be read; `spark_connect` says what differs.
+All functions that access a storage also raise StorageError if it does not answer or rejects the credentials. With Spark
+Connect, files can only be read; `spark_connect` says what else differs.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _FAILING = re.compile(r"AWSStatus5\d\d|Status Code: 5\d\d|AWSServiceThrottled")
 _CLIENTS = re.compile(
     r"org\.apache\.hadoop\.(?:fs|hdfs|net)\.|com\.amazonaws|com\.google\.cloud\.hadoop|(?:s3a?|abfss?|gs)://"
 )
-"""Matches names of storage clients in an error. A network error without such a name may come from a lost executor."""
+"""Matches names of storage clients in an error. A network error without such a name may be due to a lost executor."""
 _GLOB, _ESCAPED = re.compile(r"[\\*?\[\]{}]"), r"\\\g<0>"
 """Special characters in patterns, and their escaped form for Hadoop."""
 _ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
 _ROOT = re.compile(r"\w+://[^/]*")
 _REASON = re.compile(r"Connection re(?:fused|set)|[Tt]imed out|[Nn]o route to host|UnknownHost|Name or service not known")
 _roots: set[str] = set()
-"""Scheme and bucket of each URI that this program has used; only these URIs may be quoted from errors of Spark tasks."""
+"""Scheme and bucket of each URI that this program has used; only these may be quoted from errors of Spark tasks."""
 
 
 def forget_configuration(spark: SparkSession) -> None:
-    """Forget the cached Hadoop configuration of a session, since the session's properties may have changed."""
+    """Forget the cached Hadoop configuration of a session, because the session's properties may have changed."""
     _confs.pop(spark, None)
 
 
@@ -71,7 +71,7 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
 
 
 def qualify(spark: SparkSession, path: str) -> str:
-    """Return a path as a complete URI: with the scheme and, if the path is relative, with the working directory.
+    """Return a path as a complete URI, with its scheme and, if the path is relative, the working directory.
 
     Raises:
         OSError: the scheme is unknown or its client is not configured.
@@ -80,10 +80,10 @@ def qualify(spark: SparkSession, path: str) -> str:
 
 
 def prefer_local_file(path: str) -> str:
-    """Return the `file:` URI of a path that exists on the driver's own disk (see `find_installed`); return others unchanged.
+    """Return the `file:` URI of a path that exists on the driver's own disk (see `find_installed`), or else the path itself.
 
     Hadoop's client looks for a path without a scheme on the default file system. On YARN and Databricks, that is not the
-    local disk, on which for example the volume /Volumes/... is mounted.
+    local disk, where for example the volume /Volumes/... is mounted.
     """
     # as_uri() would write %20 for a space, which Hadoop's client does not decode.
     local = Path(find_installed(path))
@@ -171,7 +171,7 @@ def write(spark: SparkSession, path: str, text: str) -> None:
 def remove_empty(spark: SparkSession, path: str) -> None:
     """Delete a directory if it exists and is empty."""
     system, java_path = hadoop_path(spark, path)
-    # An OSError is ignored: it means that the directory is not empty.
+    # An OSError means that the directory is not empty.
     with suppress(OSError), _translate_errors(path):
         system.delete(java_path, False)
 
@@ -188,7 +188,7 @@ def remove(spark: SparkSession, path: str) -> None:
 
 
 def rename(spark: SparkSession, path: str, to: str) -> bool:
-    """Rename a file or directory, and return whether the file system did so.
+    """Rename a file or directory, and return whether that succeeded.
 
     Raises:
         OSError: the file system raised an error.
@@ -200,7 +200,7 @@ def rename(spark: SparkSession, path: str, to: str) -> bool:
 
 
 def hash_files(spark: SparkSession, addresses: Iterable[str]) -> str:
-    """Return one SHA-256, in hexadecimal, for the contents of several files; their names and order do not matter.
+    """Return one SHA-256, in hexadecimal, of the contents of several files; their names and order do not matter.
 
     Raises:
         OSError: a file cannot be read.
@@ -216,7 +216,7 @@ def hash_files(spark: SparkSession, addresses: Iterable[str]) -> str:
 
 
 def combine_digests(digests: Iterable[str]) -> str:
-    """Return one SHA-256, in hexadecimal, for several digests; their order does not matter."""
+    """Return one SHA-256, in hexadecimal, of several digests; their order does not matter."""
     return hashlib.sha256(" ".join(sorted(digests)).encode()).hexdigest()
 
 
@@ -255,13 +255,13 @@ def java_message(error: Py4JJavaError) -> str:
 
 
 def find_storage_fault(text: str, address: str | None = None) -> StorageError | None:
-    """Return a StorageError if the text of an error, which includes its causes, shows that the storage failed; else None.
+    """Return a StorageError if the text of an error shows that the storage failed; otherwise None.
 
     Errors of Spark tasks may quote a document. From such an error, the message of the StorageError quotes only the bucket of
-    a URI that this program has used, and known reasons such as `Connection refused`.
+    a URI that this program has used, and reasons on a fixed list, such as `Connection refused`.
 
     Args:
-        text: text of the error.
+        text: text of the error and its causes.
         address: path or URI that the driver itself accessed; the error then contains no document text, so its reason is
             quoted. None for errors of Spark tasks.
     """
@@ -270,8 +270,8 @@ def find_storage_fault(text: str, address: str | None = None) -> StorageError | 
         return None
     if _CREDENTIALS.search(text):
         why = (
-            "the storage refuses these credentials, or there are none; set them in the environment or name a credentials "
-            "provider (docs/cluster.md)"
+            "the storage refuses these credentials, or there are none; set them in the environment, or configure a "
+            "credentials provider (docs/cluster.md)"
         )
     elif unanswered := _NO_ANSWER.search(text):
         quoted = (unanswered["reason"] or unanswered["other"] or "").strip().rstrip(".:")
@@ -279,7 +279,7 @@ def find_storage_fault(text: str, address: str | None = None) -> StorageError | 
         reason = quoted if address else known[0] if known else ""
         why = f"the storage cannot be reached ({reason or 'no answer'})"
     elif _FAILING.search(text):
-        why = "the storage answers with errors"
+        why = "the storage answers with server errors"
     else:
         return None
     return StorageError(
@@ -288,7 +288,7 @@ def find_storage_fault(text: str, address: str | None = None) -> StorageError | 
 
 
 def _find_used_bucket(text: str) -> str:
-    """Return scheme and bucket of the first URI in a text whose bucket this program has used; else a general phrase."""
+    """Return scheme and bucket of the first URI in a text whose bucket this program has used, or else a general phrase."""
     roots = (_ROOT.match(found[0]) for found in _ADDRESS.finditer(text))
     return next((root[0] for root in roots if root and root[0] in _roots), "source, model or output")
 
@@ -297,7 +297,7 @@ def _find_used_bucket(text: str) -> str:
 def raise_storage_errors() -> Iterator[None]:
     """Convert Spark errors in the block to StorageError if the storage failed; other errors pass unchanged.
 
-    Without this, a caller could mistake a table that cannot be read for a table that does not exist.
+    Without this, a caller could mistake an unreadable table for a missing one.
     """
     try:
         yield

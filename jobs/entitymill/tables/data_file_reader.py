@@ -13,25 +13,24 @@ from entitymill.tables.output_tables import Tables
 
 FILE = "file"
 _READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}
-"""Spark options that read all subdirectories, and skip files that are deleted during the read or that a killed run left
-incomplete."""
+"""Spark options for reading all subdirectories, and for skipping files that are deleted during the read or incomplete."""
 
 
 def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
-    """Return the rows of all data files in a table's directory, including deleted rows; the column FILE names the data file.
+    """Return the rows of all data files in a table's directory, including deleted rows; the column FILE names their file.
 
-    Columns that a file lacks are null. With `output.format: parquet`, the Parquet export of `entities` is read, too.
+    Columns that a file lacks are null. With `output.format: parquet`, the Parquet export of `entities` is also read.
 
     Args:
-        tables: the output's tables.
+        tables: tables of the output.
         name: name of the table.
         schema: columns to read, as a DDL string.
     """
-    places = [tables.location(name)]
+    directories = [tables.location(name)]
     if name == "entities" and tables.exported and storage.exists(tables.spark, f"{tables.root}/{name}"):
-        places.append(f"{tables.root}/{name}")
+        directories.append(f"{tables.root}/{name}")
     reader = tables.spark.read.options(**_READER_OPTIONS).schema(schema)
-    return reader.parquet(*places).withColumn(FILE, F.substring_index("_metadata.file_path", "/", -1))
+    return reader.parquet(*directories).withColumn(FILE, F.substring_index("_metadata.file_path", "/", -1))
 
 
 def list_files(tables: Tables, name: str) -> set[str]:
@@ -52,9 +51,9 @@ def list_current_files(tables: Tables, name: str) -> set[str]:
 
 
 def delete_files(tables: Tables, name: str, files: set[str]) -> None:
-    """Delete data files of a table by file name; table versions that refer to these files become unreadable.
+    """Delete data files of a table by file name; table versions that refer to them become unreadable.
 
-    On Spark Connect, which gives no access to files, this function does nothing.
+    On Spark Connect, which gives no access to files, do nothing.
 
     Raises:
         OSError: a file cannot be deleted.
@@ -67,4 +66,4 @@ def delete_files(tables: Tables, name: str, files: set[str]) -> None:
 
 
 READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
-"""Errors that `read_all_files` or reading its result may raise: some catalogs do not give access to the files of tables."""
+"""Errors that `read_all_files`, or an action on its result, may raise: some catalogs give no access to files of tables."""

@@ -16,7 +16,7 @@ _SESSION_CATALOG = "spark_catalog"
 
 
 def is_half_made(spark: SparkSession, directory: str) -> bool:
-    """Return whether a directory is empty, or contains a Delta log without any commit and no data files."""
+    """Return whether a directory is empty, or contains only a Delta log without commits and no data files."""
     log = f"{directory}/_delta_log"
     if storage.exists(spark, f"{log}/{0:020}.json"):
         return False
@@ -29,44 +29,44 @@ def is_half_made(spark: SparkSession, directory: str) -> bool:
 
 
 def clear_log(spark: SparkSession, directory: str) -> None:
-    """Delete the empty Delta log of a half-made table; otherwise, Delta would treat the directory as a table.
+    """Delete the empty Delta log of a half-made table, because Delta would treat the directory as a table.
 
-    Only temporary files and empty directories are deleted. So a table that another run is creating right now survives.
+    Only temporary files and empty directories are deleted, so that a table that another run is creating right now survives.
     """
     log = f"{directory}/_delta_log"
     for name in storage.list_names(spark, f"{log}/.*"):
         if name.endswith((".tmp", ".crc")):
             storage.remove(spark, f"{log}/{name}")
-    for place in (f"{log}/_commits", log):
-        storage.remove_empty(spark, place)
+    for empty in (f"{log}/_commits", log):
+        storage.remove_empty(spark, empty)
 
 
 def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0) -> None:
-    """Remove the leftovers of a managed table that is not in the catalog, because a run died while it created the table.
+    """Remove the leftovers of a managed table that is missing in the catalog, because a run died while creating it.
 
-    Do nothing if the table's default directory does not exist or is unknown.
+    If the table's default directory does not exist or is unknown, do nothing.
 
     Args:
         spark: the session.
         name: full name of the table (catalog, schema, table), as in the settings.
-        quiet_seconds: a file younger than this many seconds means that another run may be creating the table; 0 turns this
-            check off.
+        quiet_seconds: if a file is younger than this many seconds, another run may be creating the table; 0 turns this check
+            off.
 
     Raises:
         OutputError: another run may be creating the table, or the directory contains data or commits.
     """
-    place = _find_default_directory(spark, name)
-    if place is None or not storage.exists(spark, place):
+    directory = _find_default_directory(spark, name)
+    if directory is None or not storage.exists(spark, directory):
         return
-    files = list(storage.list_files(spark, place))
+    files = list(storage.list_files(spark, directory))
     if quiet_seconds and any(modified / 1000 > time.time() - quiet_seconds for *_, modified in files):
         raise OutputError(f"output.schema: another run is creating {name} right now; run again in a minute.")
-    if files and not is_half_made(spark, place):
+    if files and not is_half_made(spark, directory):
         raise OutputError(
-            f"output.schema: {name} is not in the catalog, but its files are still in {place}: a run died while it was "
-            f"creating the table, or somebody dropped the table. Move {place} away, then run again."
+            f"output.schema: {name} is not in the catalog, but its files are still in {directory}: a run died while it was "
+            f"creating the table, or somebody dropped the table. Move {directory} away, then run again."
         )
-    clear_log(spark, place)
+    clear_log(spark, directory)
 
 
 def _find_default_directory(spark: SparkSession, name: str) -> str | None:
@@ -83,7 +83,7 @@ def _find_default_directory(spark: SparkSession, name: str) -> str | None:
     state = spark._jsparkSession.sessionState()
     try:
         identifier = state.sqlParser().parseTableIdentifier(".".join(map(quote_part, levels[-2:])))
-        place = state.catalog().defaultTablePath(identifier)
-        return str(py4j_classes.get_class(spark, py4j_classes.HADOOP_PATH)(place).toString())
+        directory = state.catalog().defaultTablePath(identifier)
+        return str(py4j_classes.get_class(spark, py4j_classes.HADOOP_PATH)(directory).toString())
     except (PySparkException, Py4JJavaError):
         return None

@@ -4,8 +4,8 @@ Writing a heartbeat needs no Spark job, so a busy cluster does not delay it. The
 storage's own clock.
 
 On most storage, heartbeats only avoid wasted work; the tables are correct without them. On storage where one Delta commit
-may overwrite another (S3 without a commit service), they are necessary. Each run first writes its own file and then lists
-all files. S3 lists every file that was written before, so of several runs that start at the same time at most one continues.
+may overwrite another (S3 without a commit service), they are necessary: each run first writes its own file and then lists
+all files. S3 lists every file that was written before, so of several runs that start together, at most one continues.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel
 """
 
@@ -37,7 +37,7 @@ class Heartbeat:
         Args:
             tables: tables of an output with a path, not in a catalog.
             run_id: id of the run, which is also the file's name.
-            lease_seconds: age in seconds above which the heartbeat of another run means that the other run is dead.
+            lease_seconds: age of a heartbeat, in seconds, from which its run counts as dead.
         """
         self._spark = tables.spark
         self._directory = tables.address(DIRECTORY)
@@ -55,7 +55,7 @@ class Heartbeat:
         storage.write(self._spark, self._own, json.dumps(row, default=str))
 
     def read_other_runs(self) -> list[dict[str, Any]]:
-        """Return the rows in the heartbeat files of all other live runs, and delete the heartbeat files of dead runs.
+        """Return the rows in the heartbeat files of all other live runs, and delete the files of dead runs.
 
         Call `beat` first: the modification time of this run's own file serves as the current time.
         """
@@ -82,7 +82,7 @@ class Heartbeat:
 def read_all(tables: Tables) -> dict[str, dict[str, Any]]:
     """Return a dict run id -> row of `runs` for each run that has a heartbeat file, even if the run is dead.
 
-    The dict is empty if the tables are in a catalog, where runs write no heartbeat files.
+    In a catalog, where runs write no heartbeat files, the dict is empty.
     """
     if tables.root is None:
         return {}
@@ -112,12 +112,12 @@ def read_latest_sign_of_life(tables: Tables) -> datetime | None:
 
 
 def commits_may_collide(tables: Tables) -> bool:
-    """Return whether two writers may both succeed in committing the same version of a Delta table.
+    """Return whether two writers may both commit the same version of a Delta table, so that one commit is lost.
 
-    Delta 3.3 on Hadoop 3.3 writes commits to S3 without checking whether the file exists, unless it uses DynamoDB.
+    Unless it uses DynamoDB, Delta 3.3 on Hadoop 3.3 writes commit files to S3 without checking whether they exist.
     https://docs.delta.io/latest/delta-storage.html#amazon-s3
     """
-    if tables.root is None or session.on_databricks():  # the locations of a catalog's tables are unknown here
+    if tables.root is None or session.on_databricks():  # a catalog does not tell here where its tables are
         return False
     scheme = tables.root.partition(":")[0]
     configured = str(tables.spark.conf.get(f"spark.delta.logStore.{scheme}.impl", "") or "")

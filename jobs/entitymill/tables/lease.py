@@ -1,8 +1,8 @@
 """Let one run at a time work on an output; other runs wait until the lease of that run ends.
 
 The lease only avoids wasted work. The epoch keeps the tables correct, even if two runs write at once: with its first commit
-to `runs`, each run takes a number that is greater than that of every earlier run, and Delta refuses later commits of the
-earlier runs. See docs/decisions.md.
+to `runs`, each run takes an epoch, a number that is greater than the epochs of all earlier runs. From then on, Delta refuses
+commits of earlier runs. See docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ from entitymill.tables.runs import MAINTENANCE, Record, Runs, choose_start
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
+"""Longest pause between two attempts to take the lease."""
 BEATS_PER_LEASE = 3
 """Number of heartbeats in `limits.lease_seconds`."""
 
 
 class Lease:
-    """Context manager that holds a run's right to work on an output."""
+    """Context manager in which a run holds the right to write an output."""
 
     def __init__(
         self,
@@ -57,10 +58,10 @@ class Lease:
             tables: tables of the output, in the run's private session.
             limits: settings, of which `wait_seconds` and `lease_seconds` are used.
             run_id: id of this run.
-            build_row: function that returns the run's current values for its row of `runs`; None stands for a function that
-                returns only the `maintenance` mode.
-            record: summary of `runs`, if the caller has just read it; None makes the lease read it. If another run has begun
-                since it was read, Delta skips this run's first commit, and the lease reads `runs` again and retries.
+            build_row: function that returns the current values of the run's row of `runs`; None writes only the mode
+                `maintenance`.
+            record: summary of `runs`, if the caller has just read it; None to read it. If another run has begun since then,
+                Delta skips this run's first commit, and the lease reads `runs` again and retries.
             on_wait: function that is called with a description of the run for which this run waits.
         """
         self._tables = tables
@@ -78,7 +79,7 @@ class Lease:
         self._checked_at = 0.0
         self._skips = 0
         self.started = datetime.now(timezone.utc)
-        """Start of this run; always later than the start of the previous run, even if the clocks of machines differ."""
+        """Start of this run; always later than the start of the previous run, even if their machines' clocks differ."""
         self.epoch = 0
         self.earlier_runs = Record()
         """Summary of `runs` before this run took the lease."""
@@ -92,29 +93,29 @@ class Lease:
         deadline = time.monotonic() + self._limits.wait_seconds
         holder = "another run that just began"
         for attempt in itertools.count():
-            other = self._take()
+            other = self._try_to_take()
             if other is None:
                 break
-            if not other and attempt < TRIES:  # another run has committed to `runs` since this run read it
+            if not other and attempt < TRIES:  # another run has just committed to `runs`
                 continue
             holder = other or holder
             if time.monotonic() >= deadline:
                 raise OutputError(
-                    f"output: {holder} is writing to {self._tables.place}; run again when it is done, or raise "
+                    f"output: {holder} is writing to {self._tables.output}; run again when it is done, or raise "
                     "limits.wait_seconds."
                 )
             log.info("waiting for %s", holder)
             self._on_wait(holder)
-            # The pauses are random, so that several waiting runs do not collide at each attempt.
+            # The pauses are random, so that waiting runs do not collide at each attempt.
             time.sleep(min(POLL_SECONDS * random.uniform(0.5, 1), max(0.1, deadline - time.monotonic())))  # noqa: S311
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Release the lease, unless `end` has released it; an error of the release is only logged.
+        """Release the lease, unless `end` has already released it; log an error of the release instead of raising it.
 
-        If the context raised no error, the run's status becomes done; after KeyboardInterrupt or LimitError, stopped; after
-        another error, failed.
+        The run's status becomes done without an error, stopped after KeyboardInterrupt or LimitError, and failed after any
+        other error.
         """
         if not self._stopped.is_set():
             status = "failed"
@@ -125,7 +126,7 @@ class Lease:
             try:
                 self.end(status)
             except Exception:
-                # Do not raise this error: the error of the run itself matters more.
+                # The error of the run itself matters more than this one.
                 log.exception("the lease could not be released; the next run waits until it expires")
         if self._heartbeat is not None:
             self._heartbeat.stop()
@@ -143,7 +144,7 @@ class Lease:
             self._raise_lost()
 
     def check_if_due(self) -> None:
-        """Check that no other run took over, if the last check is older than half of `limits.lease_seconds`.
+        """Check that no other run took over, unless the last check is less than half of `limits.lease_seconds` old.
 
         The check only avoids wasted work: Delta refuses the commits of a run that lost its lease.
 
@@ -164,16 +165,16 @@ class Lease:
         self._checked_at = time.time()
 
     def _raise_lost(self) -> None:
-        """Raise the OutputError for a run that lost its lease; it names the run that took over."""
+        """Raise an OutputError that says that this run lost its lease, and which run took over."""
         latest = self._runs.read_record().latest
         raise OutputError(
-            f"output: run {latest and latest['run_id']} took over {self._tables.place}, because this run sent no heartbeat "
+            f"output: run {latest and latest['run_id']} took over {self._tables.output}, because this run sent no heartbeat "
             f"for {self._limits.lease_seconds:g} seconds (limits.lease_seconds). This run stops and publishes nothing more; "
             "the other run continues."
         )
 
-    def _take(self) -> str | None:
-        """Try to take the lease; return None on success, else a description of the run that holds it ("" if unknown)."""
+    def _try_to_take(self) -> str | None:
+        """Try to take the lease; return None on success, or else a description of the run that holds it ("": unknown)."""
         taken = False
         try:
             if self._heartbeat is not None:
@@ -191,19 +192,18 @@ class Lease:
                 self._heartbeat.stop()
 
     def _choose_epoch(self) -> tuple[Record, int]:
-        """Return a tuple of a summary of `runs` and the epoch for this run.
+        """Return a summary of `runs`, and the epoch for this run: one more than the greatest epoch in the summary.
 
-        The epoch is one more than the greatest epoch in the summary. After Delta skipped this run's first commit, it may be
-        larger: somebody may have restored or deleted rows of `runs`. Then other runs may have begun since the summary was
-        read, and the summary is not certain.
+        If somebody has restored or deleted rows of `runs`, Delta skips this run's first commit, and a larger epoch is
+        returned. Other runs may then have begun since the summary was read, so its `certain` is False.
 
-        Create the `runs` table if it is missing; retry after errors, because another run may be creating it, too.
+        If the `runs` table is missing, create it. Retry after errors, because another run may be creating it as well.
         """
         for attempt in range(TRIES):
             try:
                 if attempt or not self._tables.is_current("runs"):
                     self._runs.create()
-                noted = self._runs.read_greatest_noted_epoch() if self._skips else 0
+                noted = self._runs.read_greatest_epoch_in_history() if self._skips else 0
                 found = self._record or self._runs.read_record()
                 self._record = None
             except (PySparkException, Py4JJavaError, OutputError):
@@ -216,7 +216,7 @@ class Lease:
                 if last >= self.epoch:
                     self._skips = noted = 0  # an ordinary collision: the run that took this epoch is in `runs`
                 if noted <= last and self._skips > 1:
-                    # The history no longer has the greatest epoch. The time is greater: see `Runs.read_base_epoch`.
+                    # The history no longer has the greatest epoch. The current time is greater: see `read_base_epoch`.
                     noted = int(time.time())
                 epoch = max(last, noted) + 1
                 return replace(found, certain=epoch == last + 1), epoch
@@ -242,7 +242,7 @@ class Lease:
         return True
 
     def _build_row(self, status: str) -> dict[str, Any]:
-        """Return the run's row of `runs`: the values of `build_row`, and those that the lease sets. See schemas.RUNS."""
+        """Return the run's row of `runs` (see schemas.RUNS): the values of `build_row`, and those that the lease sets."""
         now = datetime.now(timezone.utc)
         running = status == "running"
         return {
@@ -258,11 +258,11 @@ class Lease:
         }
 
     def _beat_while_held(self) -> None:
-        """Write a heartbeat BEATS_PER_LEASE times per lease until the lease is released; runs in a thread of its own.
+        """Write heartbeats, BEATS_PER_LEASE times per lease, until the lease is released; this runs in a separate thread.
 
         In a catalog and on Spark Connect, rewrite the row of `runs` instead of a heartbeat file. Errors are only logged.
         """
-        # Use a separate session: the run's session may contain the transaction number of a statement that is running.
+        # Use a separate session: in the run's session, another thread may have set a transaction number for its statement.
         runs = Runs(Tables(clone_session(self._tables.spark), self._tables.settings))
         while not self._stopped.wait(self._limits.lease_seconds / BEATS_PER_LEASE):
             try:
@@ -277,6 +277,7 @@ class Lease:
 
 
 def _describe_process() -> str:
+    """Return the host name and the process id as JSON, for the `process` column of `runs`."""
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
 
 

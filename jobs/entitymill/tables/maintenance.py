@@ -1,4 +1,4 @@
-"""Compact the tables' files, and delete files that are no longer needed: OPTIMIZE, VACUUM, purge."""
+"""Compact the tables' files, and delete files that are no longer needed (OPTIMIZE, VACUUM, purge)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _IGNORED_HOURS = "spark.databricks.delta.vacuum.retentionWindowIgnore.enabled"
 """From Delta 4.1 on, VACUUM ignores RETAIN unless this property is false."""
 _LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 _LISTING_TASKS_PER_CORE = 4
-"""Number of tasks per core in which VACUUM lists directories; Spark's default is 10,000 tasks in total."""
+"""Number of tasks per core with which VACUUM lists directories; Spark's default is 10,000 tasks in total."""
 _DELETING = "spark.databricks.delta.vacuum.parallelDelete.enabled"
 MIN_FILE, MAX_FILE = "spark.databricks.delta.optimize.minFileSize", "spark.databricks.delta.optimize.maxFileSize"
 ENTITIES_PARTITIONS = 4
@@ -40,16 +40,16 @@ ENTITIES_PARTITIONS = 4
 MAX_FILES = 200
 """If a table has more files than this, and the files are small on average, a run compacts them before it ends."""
 SMALL_SHARE, SMALL_PART = 16, 8
-"""A file is small if it is smaller than 1/16 of the target size and smaller than 1/8 of its partition. So each row is
-rewritten only a few times. Files that a full run wrote in order of doc_id are kept; compaction would lose this order."""
+"""A file is small if it is smaller than 1/16 of the target size and than 1/8 of its partition. With these limits, each row
+is rewritten only a few times, and files that a full run wrote in order of doc_id are left alone, which keeps the order."""
 
 
 @dataclass(frozen=True)
 class TableChange:
     """How maintenance changed the files of one table.
 
-    before, after: tuples of the number of files in the current version, the total size of these files in MB, and the number
-        of files in storage (None if they cannot be listed).
+    before, after: number of files in the current version, total size of these files in MB, and number of files in storage
+        (None if they cannot be listed).
     """
 
     name: str
@@ -60,13 +60,12 @@ class TableChange:
 def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
     """Compact small files of all tables to about `output.target_file_mb`, and return how each table's files changed.
 
-    Also delete from `runs` the rows of idle runs (runs that had nothing to do) that are older than IDLE_DAYS. A job may
-    run at the same time.
+    Also delete rows of idle runs (runs that had nothing to do) from `runs` after IDLE_DAYS. A job may run at the same time.
 
     Args:
         tables: tables of the output.
-        sort: whether to rewrite all files in order of doc_id (ZORDER), so that later changes of a few documents rewrite only
-            a few files.
+        sort: whether to rewrite all files in order of doc_id (ZORDER), so that a later change of a few documents rewrites
+            only a few files.
     """
 
     def optimize_table(name: str) -> None:
@@ -82,8 +81,8 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 def compact_small_files(tables: Tables) -> None:
     """Compact the small files of each table that has more than MAX_FILES files, if its files are small on average.
 
-    SMALL_SHARE and SMALL_PART define which size is small. Number and size of the files come from `Tables.detail`, which is
-    cached.
+    SMALL_SHARE and SMALL_PART define which size is small. The number and size of the files come from the cached result of
+    `Tables.detail`.
     """
     target = tables.settings.target_file_mb * 1024 * 1024
     for name in NAMES:
@@ -123,12 +122,12 @@ def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange
 def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableChange]:
     """Wait until no job is running, then delete all files that contain removed rows; return how each table's files changed.
 
-    This includes the files of old table versions, and files that failed runs left.
+    This includes files of old table versions, and files that failed runs left behind.
 
     Args:
         tables: tables of the output, in a private session.
         settings: settings of the job.
-        hours: table versions younger than this stay readable, including rows that were removed after these versions.
+        hours: table versions younger than this stay readable, with the rows that were removed after them.
 
     Raises:
         OutputError: a job is still running after `limits.wait_seconds`.
@@ -142,8 +141,8 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str) -> Iterato
     """Hold the lease inside the context, so that no job runs, and yield the lease.
 
     On entry, repair changes that dead runs left incomplete; on exit, update the Parquet export. The lease writes a row with
-    the mode MAINTENANCE to `runs`. The row has the tables' versions only if nothing had to be repaired and no other program
-    has changed rows; otherwise the next run compares all documents.
+    the mode MAINTENANCE to `runs`. This row has the tables' versions only if nothing had to be repaired and no other program
+    has changed rows; without the versions, the next run compares all documents.
 
     Args:
         tables: tables of the output, in a private session.
@@ -185,13 +184,13 @@ def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[
 def purge_tables(tables: Tables, check_now: Callable[[], None], hours: float) -> list[TableChange]:
     """Delete all files of DOCUMENT_TABLES that contain removed rows, and return how each table's files changed.
 
-    Only files that existed before `check_now` are deleted. So if this program is frozen, and another run takes over, the new
-    files of that run, which no table version refers to yet, are kept. This is not so where the files cannot be listed: on
-    Spark Connect, and in catalogs that give no access to files.
+    Only files that existed before `check_now` are deleted, so that the uncommitted files of another run are kept if this
+    program is frozen and that run takes over. This protection is missing where files cannot be listed: on Spark Connect, and
+    in catalogs that give no access to files.
 
     Args:
         tables: tables of the output.
-        check_now: function of the lease that raises OutputError if another run took over.
+        check_now: `Lease.check_now`, which raises OutputError if another run took over.
         hours: as in `purge`.
     """
 
@@ -206,7 +205,7 @@ def purge_tables(tables: Tables, check_now: Callable[[], None], hours: float) ->
 
 
 def _apply_to_tables(tables: Tables, change: Callable[[str], object], names: Sequence[str] = NAMES) -> list[TableChange]:
-    """Call `change` for the name of each table that exists, with retries, and return how each table's files changed."""
+    """Call `change` with the name of each existing table, with retries, and return how each table's files changed."""
     done = []
     for name in names:
         if not tables.exists(name):
@@ -230,12 +229,9 @@ def _list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
 
 
 def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, int, int]] | None = None) -> None:
-    """Delete files that no table version of the last `hours` hours refers to; if `files` is given, only some of these.
+    """Delete the files of a table that no table version of the last `hours` hours refers to.
 
     Args:
-        tables: tables of the output.
-        name: name of the table.
-        hours: see above.
         files: path, size in bytes and modification time in ms of each file that may be deleted; None for all files.
     """
     spark = tables.spark
@@ -263,7 +259,7 @@ def _measure_files(tables: Tables, name: str) -> tuple[int, float, int | None]:
     try:
         on_disk = sum("/_delta_log/" not in address for address, *_ in storage.list_files(tables.spark, detail["location"]))
     except (OSError, StorageError):
-        # Unity Catalog gives credentials for tables, but not for listing the tables' directories.
-        log.info("the files of table %s are not counted, because its directory cannot be listed", name)
+        # Unity Catalog gives credentials for tables, but not for listing their directories.
+        log.info("cannot count the files of table %s in storage, because its directory cannot be listed", name)
         on_disk = None
     return detail["numFiles"], detail["sizeInBytes"] / 1e6, on_disk

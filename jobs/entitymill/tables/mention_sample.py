@@ -1,8 +1,8 @@
 """Draw a reproducible sample of mentions from `entities`, and read the sentences around them.
 
-Mentions are ordered by a hash of seed and mention id, so equal tables and equal options give equal samples. The first
-mentions of each stratum (group from which an equal number is drawn) are taken with `orderBy` and `limit`, so that Spark
-does not have to sort all rows.
+Mentions are ordered by a hash of seed and mention id, so the same tables and options always give the same sample. The first
+mentions of each stratum (a group from which as many are drawn as from the others) are taken with `orderBy` and `limit`, so
+that Spark does not have to sort all rows.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ RANDOM, LEAST_CONFIDENT, RARE = "random", "least-confident", "rare"
 STRATEGIES = (RANDOM, LEAST_CONFIDENT, RARE)
 LABEL = "label"
 MAX_STRATA = 100
-"""Maximum number of strata; the table is read once for each stratum that is not a label."""
+"""Maximum number of strata; unless the strata are labels, the table is read once for each of them."""
 CONTEXT_CHARS = 1000
-"""Maximum number of code points that are shown of a sentence before and after a drawn mention."""
+"""Maximum number of code points of a sentence that are shown before and after a drawn mention."""
 MENTION_COLUMNS = ("mention_id", "doc_id", "begin", "end", "label", "confidence", "run_id")
-_PLACE = ("sentence_begin", "sentence_end")
+_SENTENCE_SPAN = ("sentence_begin", "sentence_end")
 _STRATUM, _RANK, _HASH, _SPELLING = "_stratum", "_rank", "_hash", "_spelling"
 _MIN_LONG = -(1 << 63)
 
@@ -42,7 +42,7 @@ _MIN_LONG = -(1 << 63)
 class SampleRequest:
     """Which mentions to draw.
 
-    count: number of mentions to draw, divided as evenly among the strata as their sizes allow.
+    count: number of mentions to draw from all strata together, as evenly as the sizes of the strata allow.
     strategy: which mentions of a stratum are drawn. RANDOM: any. LEAST_CONFIDENT: those with the lowest confidence. RARE:
         one mention of each spelling (`entity_normalized`), beginning with the spellings that have the fewest mentions.
     by: column whose values are the strata: LABEL, or a passthrough column.
@@ -57,7 +57,7 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class MentionSample:
-    """A sample, sorted by stratum, then in the order of the strategy.
+    """A sample of mentions, sorted by stratum, and within a stratum in the order of the strategy.
 
     mentions: list of the drawn mentions, as dicts with the keys MENTION_COLUMNS.
     sentences: list of dicts with the keys doc_id, begin, text, drawn (ids of drawn mentions) and mentions (all mentions of
@@ -77,37 +77,38 @@ class MentionSample:
 def draw_sample(spark: SparkSession, settings: Settings, request: SampleRequest, *, show_text: bool) -> MentionSample:
     """Draw a sample of mentions; with `show_text`, add the sentences around them, which are read from the source.
 
-    With `show_text`, mentions are left out of the sample if the source no longer has the text that their run read.
+    With `show_text`, the sample omits mentions if the source no longer has the text in which their run found them.
 
     Raises:
         OutputError: the entity tables do not exist, or have no mention.
         SettingsError: `request.by` is neither LABEL nor a passthrough column, or has more than MAX_STRATA values.
-        SourceError: the source cannot be read, or has changed so much that no drawn mention has its sentence.
+        SourceError: the source cannot be read, or no longer has the text of any drawn mention.
     """
     with open_private_session(spark, settings.source.time_zone, {}) as own:
         tables = Tables(own, settings.output)
         if not tables.is_complete():
-            raise OutputError(f"output: no entity tables at {tables.place}: run the job first.")
-        if not tables.is_current("entities"):  # asks about one table only, which is faster
+            raise OutputError(f"output: no entity tables at {tables.output}: run the job first.")
+        if not tables.is_current("entities"):  # a check of one table is faster
             table_setup.check_tables(tables)
         entities = tables.read_latest("entities")
         _check_stratum_column(entities, settings, request.by)
         sizes = _count_strata(entities, request.by)
         if not sizes:
-            raise OutputError(f"output: the table entities at {tables.place} contains no mentions to draw a sample from.")
+            raise OutputError(f"output: the table entities at {tables.output} contains no mentions to draw a sample from.")
         drawn = _draw_mentions(entities, sizes, request)
         sample = MentionSample([_to_mention(row) for row in drawn], None, sum(sizes.values()), len(sizes))
         return _add_sentences(own, settings, tables, entities, drawn, sample) if show_text else sample
 
 
 def _check_stratum_column(entities: DataFrame, settings: Settings, by: str) -> None:
+    """Raise SettingsError if `by` is neither LABEL nor a passthrough column."""
     allowed = [LABEL, *(name for name in settings.source.passthrough if name in entities.columns)]
     if by not in allowed:
         raise SettingsError(f"--by: {by} is neither label nor a passthrough column; choose one of {', '.join(allowed)}.")
 
 
 def _count_strata(entities: DataFrame, by: str) -> dict[str | None, int]:
-    """Return stratum -> number of its mentions; the stratum None has the mentions whose column `by` is null.
+    """Return a dict stratum -> number of mentions; the stratum None has the mentions in which the column `by` is null.
 
     Raises:
         SettingsError: there are more than MAX_STRATA strata.
@@ -119,30 +120,30 @@ def _count_strata(entities: DataFrame, by: str) -> dict[str | None, int]:
 
 
 def allocate_sample(sizes: dict[str | None, int], count: int) -> dict[str | None, int]:
-    """Return stratum -> number of mentions to draw from it, divided as evenly as the sizes of the strata allow.
+    """Return a dict stratum -> number of mentions to draw from it, as even as the sizes of the strata allow.
 
     Args:
-        sizes: stratum -> number of its mentions.
+        sizes: stratum -> number of mentions.
         count: number of mentions to draw from all strata together.
     """
     shares: dict[str | None, int] = {}
-    left = count
+    remaining = count
     ascending = sorted(sizes.items(), key=lambda item: (item[1], str(item[0])))
-    for place, (stratum, size) in enumerate(ascending):
-        shares[stratum] = min(size, left // (len(sizes) - place))
-        left -= shares[stratum]
+    for position, (stratum, size) in enumerate(ascending):
+        shares[stratum] = min(size, remaining // (len(sizes) - position))
+        remaining -= shares[stratum]
     return shares
 
 
 def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: SampleRequest) -> list[Row]:
-    """Return the drawn rows of `entities`, sorted by stratum, rank and hash; each stratum gives its rows of lowest rank.
+    """Return the drawn rows of `entities`, sorted by stratum, rank and hash: from each stratum, the rows of lowest rank.
 
     The rank is the confidence (LEAST_CONFIDENT), the number of mentions with the same spelling (RARE), or 0 (RANDOM). Rows
     of the same rank are drawn in the order of their hash. RARE draws at most one mention of each spelling.
     """
     own_hash = F.xxhash64(F.lit(str(request.seed)), F.col("mention_id")).alias(_HASH)
     spelling = F.xxhash64("entity_normalized").alias(_SPELLING)
-    hashed = entities.select(*MENTION_COLUMNS, *_PLACE, _build_stratum(request.by), own_hash, spelling)
+    hashed = entities.select(*MENTION_COLUMNS, *_SENTENCE_SPAN, _build_stratum(request.by), own_hash, spelling)
     if request.strategy == RARE:
         # One mention of each spelling: the one with the smallest hash.
         candidates = hashed.groupBy(_STRATUM, _SPELLING).agg(F.count("*").alias(_RANK), F.min(_HASH).alias(_HASH))
@@ -162,29 +163,31 @@ def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: S
         chosen = chosen.withColumnsRenamed({_STRATUM: "_chosen_stratum", _HASH: "_chosen_hash"})
         same = (F.col(_HASH) == F.col("_chosen_hash")) & F.col(_STRATUM).eqNullSafe(F.col("_chosen_stratum"))
         chosen = hashed.join(F.broadcast(chosen), same)
-    rows = chosen.select(*MENTION_COLUMNS, *_PLACE, _STRATUM, _RANK, _HASH).collect()
+    rows = chosen.select(*MENTION_COLUMNS, *_SENTENCE_SPAN, _STRATUM, _RANK, _HASH).collect()
     return sorted(rows, key=lambda row: (row[_STRATUM] is None, row[_STRATUM] or "", row[_RANK], row[_HASH]))
 
 
 def choose_hash_limit(number: int, size: int) -> int:
-    """Return the largest hash with which a row may be drawn; about 4 * number + 100 rows have a hash up to it.
+    """Return a limit for the hashes of rows, such that about 4 * number + 100 rows have a hash up to the limit.
 
-    Spark copies each row that it orders, so rows with a larger hash are filtered out before. The number of rows up to the
+    Spark copies each row that it orders, so rows with larger hashes are filtered out first. The number of rows up to the
     limit varies by about its square root, so in practice it is never less than `number`.
 
     Args:
         number: number of rows to draw.
         size: number of all rows; if it is smaller than 4 * number + 100, every row may be drawn.
     """
-    wanted = min(size, 4 * number + 100)
-    return _MIN_LONG + (wanted << 64) // size - 1
+    eligible = min(size, 4 * number + 100)
+    return _MIN_LONG + (eligible << 64) // size - 1
 
 
 def _build_stratum(by: str) -> Any:
+    """Return an expression for the stratum of a row of `entities`: the column `by` as a string."""
     return F.col(quote_part(by)).cast("string").alias(_STRATUM)
 
 
 def _to_mention(row: Row) -> dict[str, Any]:
+    """Return the columns MENTION_COLUMNS of a row as a dict."""
     return {name: row[name] for name in MENTION_COLUMNS}
 
 
@@ -198,10 +201,10 @@ def _add_sentences(
 ) -> MentionSample:
     """Return the sample with its sentences, which are cut off CONTEXT_CHARS before and after a drawn mention.
 
-    Mentions are left out if the source no longer has the text that their run read.
+    Mentions are omitted if the source no longer has the text in which their run found them.
 
     Raises:
-        SourceError: the source cannot be read, or all mentions would be left out.
+        SourceError: the source cannot be read, or all mentions would be omitted.
     """
     current = _find_current_texts(spark, tables, drawn)
     keys: dict[tuple[str, int, int], list[str]] = {}
@@ -226,7 +229,7 @@ def _add_sentences(
             "begin": key[1],
             "text": texts[key],
             "drawn": ids,
-            "mentions": sorted(mentions[key], key=lambda one: (one["begin"], one["end"])),
+            "mentions": sorted(mentions[key], key=lambda mention: (mention["begin"], mention["end"])),
         }
         for key, ids in keys.items()
         if key in texts
@@ -234,17 +237,17 @@ def _add_sentences(
     shown = {mention_id for key, ids in keys.items() if key in texts for mention_id in ids}
     if not shown:
         raise SourceError(
-            f"source.path: {settings.source.path} has none of the drawn mentions' texts any more. Run the job to update "
-            "the tables, then draw the sample again."
+            f"source.path: {settings.source.path} no longer has the texts of the drawn mentions. Run the job to update the "
+            "tables, then draw the sample again."
         )
     kept = [mention for mention in sample.mentions if mention["mention_id"] in shown]
     return MentionSample(kept, sentences, sample.population, sample.strata, len(drawn) - len(kept))
 
 
 def _find_current_texts(spark: SparkSession, tables: Tables, drawn: Sequence[Row]) -> dict[tuple[str, str], str]:
-    """Return (doc_id, run_id) -> SHA-256 of the text that the run read, for the documents of the drawn mentions.
+    """Return a dict (doc_id, run_id) -> SHA-256 of the text that the run read, for the documents of the drawn mentions.
 
-    The run_id is the one in `documents`; a mention with another run_id is no longer current.
+    The run_id is the one in `documents`; mentions with another run_id are outdated.
     """
     ids = spark.createDataFrame(sorted({(row["doc_id"],) for row in drawn}), "doc_id string")
     documents = tables.read_latest("documents").select("doc_id", "run_id", "text_hash").join(F.broadcast(ids), "doc_id")
@@ -252,7 +255,7 @@ def _find_current_texts(spark: SparkSession, tables: Tables, drawn: Sequence[Row
 
 
 def _read_texts(source: DataFrame, keys: DataFrame) -> dict[tuple[str, int, int], str]:
-    """Return (doc_id, first, after) -> text between these offsets, for texts that have not changed since their run.
+    """Return a dict (doc_id, first, after) -> text between these offsets, for texts that have not changed since their run.
 
     Args:
         source: frame with the columns doc_id and text.

@@ -1,8 +1,8 @@
-"""Give each commit a transaction number, so that Delta applies it only once and rejects commits of runs with an older epoch.
+"""Give each commit a transaction number, so that Delta applies it only once and refuses commits of runs with an older epoch.
 
 Every commit contains Delta's txnAppId and txnVersion (the transaction number). The txnVersion grows with each commit, and
 with the run's epoch, a number that is greater than the epochs of all earlier runs. Delta silently skips a commit whose
-txnVersion is not greater than the last one in the table. Delta rejects a commit if another writer has changed the table's
+txnVersion is not greater than the last one in the table, and rejects a commit if another writer has changed the table's
 txnVersion since the commit began.
 https://docs.delta.io/latest/delta-batch.html#idempotent-writes
 """
@@ -35,9 +35,9 @@ COMMITS_PER_EPOCH = 1_000_000
 TRIES = 5
 """Maximum number of attempts of a commit."""
 PAUSE_SECONDS = 0.5
-"""Pause before the second attempt; each further pause is twice as long."""
+"""Pause before the second attempt; each later pause is twice as long as the one before."""
 RECENT_COMMITS = 10
-"""Number of recent commits among which a run looks for its own: OPTIMIZE or an idle run may have committed later."""
+"""Number of recent commits in which a run looks for its own commit: OPTIMIZE or an idle run may have committed later."""
 _SESSION = "spark.databricks.delta."
 _TEMPORARY_ERRORS = ("java.io.IOException", "java.net.", "java.nio.file", "DeltaIOException", "UncheckedIOException")
 _PERMANENT_ERRORS = (
@@ -50,9 +50,9 @@ _PERMANENT_ERRORS = (
 
 
 class Commits:
-    """Makes the Delta commits of one run, each with an increasing transaction number.
+    """Makes the Delta commits of one run, with increasing transaction numbers.
 
-    So Delta skips a repeated commit, and refuses the commits of a run that a later run has replaced.
+    Because of the numbers, Delta skips a repeated commit, and refuses commits of a run from which a later run took over.
     """
 
     def __init__(self, tables: Tables, run_id: str, epoch: int) -> None:
@@ -68,7 +68,7 @@ class Commits:
         self._open_changes = 0
         self._unit: int | None = None
         self.earlier_runs_settled = False
-        """Whether everything that earlier runs wrote is known to be complete."""
+        """Whether all changes of earlier runs are certainly complete."""
 
     @property
     def settled(self) -> bool:
@@ -80,7 +80,7 @@ class Commits:
         """Treat the commits inside the context as one change; if the context raises, `settled` stays False.
 
         Args:
-            unit: number of the unit of work (documents that are committed together); Delta's history records it for each
+            unit: number of the unit of work (documents that are committed together), which Delta's history records for each
                 commit. None keeps the number of an outer context.
         """
         self._open_changes += 1
@@ -96,12 +96,12 @@ class Commits:
         self._commit(name, lambda: self._tables.append(frame, name, options))
 
     def replace(self, frame: DataFrame, name: str, condition: str | None = None) -> None:
-        """Replace the rows that meet an SQL condition (None: all rows) in one commit; new rows may violate the condition."""
+        """Replace the rows that meet an SQL condition (None: all rows) in one commit; the new rows need not meet it."""
         options = self._number_commit(name)
         self._commit(name, lambda: self._tables.replace(frame, name, condition, options))
 
     def execute(self, name: str, statement: Callable[[], object]) -> None:
-        """Call a function that runs an SQL statement; meanwhile, session properties give Delta the transaction number.
+        """Call a function that runs an SQL statement, and give Delta the transaction number in session properties.
 
         Args:
             name: name of the table that the statement changes.
@@ -121,7 +121,7 @@ class Commits:
         self._commit(name, execute_numbered)
 
     def fence(self, name: str) -> None:
-        """Block older writers: make an empty commit to a table, after which Delta accepts no commit of an older epoch.
+        """Make an empty commit to a table, after which Delta accepts no commit of an older epoch.
 
         Raises:
             OutputError: a run with a greater epoch has written the table.
@@ -151,17 +151,18 @@ class Commits:
         return any(own.items() <= about.items() for about in read_notes(self._tables, name))
 
     def stop_retrying(self) -> None:
-        """Try each further commit only once; called when a run fails because its storage is down."""
+        """Try each later commit only once, because the run is failing with a storage error."""
         self._tries = 1
 
     def _commit(self, name: str, commit: Callable[[], object]) -> None:
+        """Call a function that commits to a table, with retries, and count the commit; `runs` is not tracked as a change."""
         # `runs` has no rows of documents, and the heartbeat thread may write it at any time.
         with nullcontext() if name == "runs" else self.track_change():
             retry(name, commit, self._tries)
             self.counts[name] += 1
 
     def _number_commit(self, name: str) -> dict[str, str]:
-        """Return options for Delta's writer: a new transaction number for a commit, and a note for the table's history."""
+        """Return options for Delta's writer: the next transaction number, and a note for the table's history."""
         number = self._last_numbers[name] = next(self._numbers)
         about: dict[str, object] = {"entitymill": self.run_id, "epoch": self.epoch, "number": number}
         if self._unit is not None:
@@ -171,7 +172,7 @@ class Commits:
 
 
 def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
-    """Return the JSON objects that this program wrote into userMetadata of a table's recent commits, newest first.
+    """Return the notes (JSON objects in userMetadata) that this program wrote in a table's recent commits, newest first.
 
     The keys are entitymill (the run id), epoch, number (the transaction number) and, for documents, unit (number of the
     unit of work). Idle runs write only entitymill.
@@ -187,11 +188,11 @@ def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
 def retry(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
     """Call a function that changes a table, and retry after errors that may be temporary.
 
-    Other errors, and the error of the last attempt, are raised. Each pause is twice as long as the one before.
+    Other errors, and the error of the last attempt, are raised.
 
     Args:
         what: what the function changes, for log messages.
-        change: function to call; it must be safe to call again after it failed.
+        change: function to call; it must be safe to call again after a failure.
         tries: maximum number of attempts.
     """
     for attempt in range(tries):
@@ -212,7 +213,7 @@ def is_concurrent_write(error: Exception) -> bool:
 
 
 def is_retryable(error: Exception) -> bool:
-    """Return whether a retry may succeed, because another writer committed first or the storage failed."""
+    """Return whether a retry may succeed: another writer committed first, or the storage failed temporarily."""
     classes = _join_java_classes(error)
     if any(name in classes for name in _PERMANENT_ERRORS):
         return False
@@ -220,7 +221,7 @@ def is_retryable(error: Exception) -> bool:
 
 
 def _join_java_classes(error: Exception) -> str:
-    """Return the Java classes and messages of an error and of its causes, joined into one string."""
+    """Return one string with the Java classes and messages of an error and its causes."""
     if isinstance(error, Py4JJavaError):
         named, cause = [], error.java_exception
         while cause is not None:

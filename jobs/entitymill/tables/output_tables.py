@@ -21,24 +21,24 @@ from entitymill.tables import half_made_tables
 
 NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
 PUBLISHED_TABLES = ("annotations", "entities", "documents")
-"""Tables with the results of documents, in the order in which a unit of work (documents published together) changes them."""
+"""Tables with the results of documents, in the order in which a unit of work (documents published together) is committed."""
 DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
 """Tables with rows about documents."""
-HIDDEN = "entitymill_"
-"""Prefix of the names of hidden tables in a catalog schema. Hidden tables are for this program, not for readers."""
+TEMPORARY_PREFIX = "entitymill_"
+"""Prefix of the names of temporary tables in a catalog schema (see `unit_texts`); outside a catalog, it is an underscore."""
 DELTA_ENTITIES = "entities_delta"
 """Directory of `entities` with `output.format: parquet`, which exports to the `entities` directory."""
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
 """Table property that contains the version of the table's schema."""
 SHUFFLED_BYTES_PER_FILE_BYTE = 3
-"""Approximate size of rows in a shuffle, divided by their size in Parquet files."""
+"""Approximate ratio of the size of rows in a shuffle to their size in Parquet files."""
 WRITE_CONFS = {
     # Otherwise replaceWhere, which `replace` uses for paths, rejects new rows that do not meet the condition.
     "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "false",
-    # The default is 32 characters of each string: too few to distinguish ids with a common prefix, such as URLs.
+    # The default, 32 characters of each string, is too short to distinguish ids with a common prefix, such as URLs.
     "spark.databricks.io.skipping.stringPrefixLength": "256",
-    # OPTIMIZE rewrites a file only if half of its rows are deleted. Otherwise a few changes each night rewrite the table.
+    # OPTIMIZE rewrites a file only if half of its rows are deleted; otherwise, a few changes would rewrite the table.
     "spark.databricks.delta.optimize.maxDeletedRowsRatio": "0.5",
 }
 """Spark properties of the session that writes the tables."""
@@ -64,19 +64,19 @@ class Tables:
         return self.settings.format == "parquet"
 
     @property
-    def place(self) -> str:
+    def output(self) -> str:
         """The output's path or schema, as in the settings."""
         return str(self.settings.path or self.settings.schema_)
 
     def address(self, name: str) -> str:
-        """Return a table's URI, or its unquoted name in a catalog; a table not in NAMES is hidden, with a prefix."""
-        hidden = name not in NAMES
+        """Return a table's URI, or its unquoted name in a catalog; names not in NAMES get the prefix of temporary tables."""
+        temporary = name not in NAMES
         if self.root is not None:
             if name == "entities" and self.exported:
                 name = DELTA_ENTITIES
             # Spark ignores files and directories whose names begin with an underscore.
-            return f"{self.root}/{'_' * hidden}{name}"
-        return f"{self.settings.schema_}.{HIDDEN * hidden}{name}"
+            return f"{self.root}/{'_' * temporary}{name}"
+        return f"{self.settings.schema_}.{TEMPORARY_PREFIX * temporary}{name}"
 
     def catalog_name(self, name: str) -> str:
         """Return the quoted name of a table in a catalog."""
@@ -89,21 +89,21 @@ class Tables:
         return self.catalog_name(name)
 
     def location(self, name: str) -> str:
-        """Return the URI of a table's directory; for a catalog table, the place where the catalog stores it."""
+        """Return the URI of a table's directory, even if the table is in a catalog."""
         detail = None if self.root is not None else self.detail(name)
         return self.address(name) if detail is None else str(detail["location"])
 
     def read(self, name: str) -> DataFrame:
-        """Return a frame of a table, whose version may change between uses of the frame; `read_latest` prevents this."""
+        """Return a frame of a table; its rows may change between uses of the frame, unlike those of `read_latest`."""
         if self.root is None:
             return self.spark.read.table(self.catalog_name(name))
         return self.spark.read.format("delta").load(self.address(name))
 
     def read_latest(self, name: str) -> DataFrame:
-        """Return a frame of a table's current version; later commits do not change the frame.
+        """Return a frame of a table's current version, which later commits do not change.
 
-        A frame of `read` could use rows that the caller's program has cached, although another program has changed the table
-        since. And on Spark Connect it would look up the current version at each use.
+        A frame of `read` could use rows that the caller has cached before another program changed the table. On Spark
+        Connect, it would use the current version at each use.
         """
         reader = self.spark.read.option("versionAsOf", self.version(name))
         return (
@@ -120,7 +120,7 @@ class Tables:
         return int(self.history(name, 1).collect()[0]["version"])
 
     def detail(self, name: str) -> Row | None:
-        """Return the cached row of DESCRIBE DETAIL; None if there is no such Delta table.
+        """Return the result of DESCRIBE DETAIL, which is cached; None if there is no such Delta table.
 
         Raises:
             StorageError: the storage cannot be reached.
@@ -153,7 +153,7 @@ class Tables:
     def is_empty(self, name: str) -> bool:
         """Return whether a Delta table does not exist, or had no data file when `detail` was cached."""
         found = self.detail(name)
-        if found is None:  # perhaps because of an error that passes: a run must not take a full table for an empty one
+        if found is None:  # perhaps because of a temporary error: a run must not mistake a full table for an empty one
             return not self.exists(name) or not self.read(name).take(1)
         return bool(found["numFiles"] == 0)
 
@@ -183,7 +183,7 @@ class Tables:
         return self.cached_properties(name)
 
     def append(self, frame: DataFrame, name: str, options: dict[str, str] | None = None) -> None:
-        """Append rows in one commit; columns that the table lacks are added to it; `options` are for Delta's writer."""
+        """Append rows in one commit, and add columns that the table lacks; `options` are for Delta's writer."""
         chosen = {"mergeSchema": "true", **(options or {})}
         if self.root is not None:
             frame.write.format("delta").mode("append").options(**chosen).save(self.address(name))
@@ -195,8 +195,8 @@ class Tables:
     ) -> None:
         """Replace the rows that meet an SQL condition (None: all rows) in one commit.
 
-        The new rows may violate the condition. Columns that the table lacks are added; columns that `frame` lacks are null
-        in its rows. Constraints and table properties do not change. The session must have the properties WRITE_CONFS.
+        The new rows need not meet the condition. Columns that the table lacks are added; columns that `frame` lacks are null
+        in the new rows. Constraints and table properties do not change. The session must have the properties WRITE_CONFS.
         """
         chosen = {"mergeSchema": "true", **(options or {})}
         if self.root is not None:
@@ -214,10 +214,10 @@ class Tables:
 
         Args:
             name: name of the table.
-            old_ids: frame with each doc_id whose rows are deleted, once. In `rejects`, a null deletes the rows without an
-                id: those of the slice in the column `slice`, or all if it is null.
+            old_ids: frame with the distinct doc_ids whose rows are deleted. In `rejects`, a null deletes the rows without an
+                id: all, or those of the slice that the column `slice` of `old_ids` names.
             rows: rows to insert.
-            between: smallest and greatest doc_id in `old_ids`, so that Delta skips files with other ids.
+            between: smallest and greatest doc_id in `old_ids`, which let Delta skip files.
         """
         old = old_ids.withColumn("_put", F.lit(False))
         source = rows.withColumn("_put", F.lit(True)).unionByName(old, allowMissingColumns=True)
@@ -239,7 +239,7 @@ class Tables:
 
         Args:
             name: name of the table.
-            rows: frame with a column doc_id, in which each id occurs once, and other columns of the table.
+            rows: frame with distinct doc_ids, and other columns of the table.
             update: names of the columns to update in existing rows.
             insert: whether to insert rows with new ids; if False, they are ignored.
         """
@@ -271,21 +271,21 @@ class Tables:
         return self.spark.sql(f"DESCRIBE HISTORY {self.sql_name(name)}{limit}")
 
     def drop(self, name: str) -> None:
-        """Remove a hidden table (any table that is not in NAMES), if it exists."""
+        """Remove a temporary table (a table that is not in NAMES), if it exists."""
         self._details.pop(name, None)
         if self.root is not None:
             storage.remove(self.spark, self.address(name))
         else:
             self.spark.sql(f"DROP TABLE IF EXISTS {self.catalog_name(name)}")
 
-    def hidden_tables(self, prefix: str) -> list[str]:
-        """Return the names of hidden tables that begin with `prefix`; names and `prefix` lack the underscore or HIDDEN."""
+    def list_temporary(self, prefix: str) -> list[str]:
+        """Return the names of temporary tables that begin with `prefix`, without underscore or TEMPORARY_PREFIX."""
         if self.root is not None:
             return [name.removeprefix("_") for name in storage.list_names(self.spark, f"{self.root}/_{prefix}*")]
         schema = quote_name(self.spark, self.settings.schema_ or "")
-        found = self.spark.sql(f"SHOW TABLES IN {schema}").select("tableName").collect()
-        names = (row["tableName"].removeprefix(HIDDEN) for row in found if row["tableName"].startswith(HIDDEN))
-        return sorted(name for name in names if name.startswith(prefix))
+        rows = self.spark.sql(f"SHOW TABLES IN {schema}").select("tableName").collect()
+        names = (row["tableName"] for row in rows if row["tableName"].startswith(TEMPORARY_PREFIX + prefix))
+        return sorted(name.removeprefix(TEMPORARY_PREFIX) for name in names)
 
     def fit_file_size(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
         """Return rows repartitioned for files of about the target size, and sorted by doc_id so that Delta can skip files.
@@ -294,7 +294,7 @@ class Tables:
 
         Args:
             frame: rows to write.
-            by: column to repartition by, so that a file contains few of its values; None lets Spark choose the partitions.
+            by: column to repartition by, so that each file contains few of its values; None to let Spark choose.
         """
         # Adaptive execution merges small partitions and splits large ones, but each shuffle becomes a Spark job.
         if str(self.spark.conf.get(session.ADAPTIVE, "true")).lower() != "true":
@@ -305,6 +305,6 @@ class Tables:
 
 
 def build_write_confs(settings: OutputSettings) -> dict[str, str]:
-    """Return WRITE_CONFS and the Spark property with the partition size that `fit_file_size` needs."""
+    """Return WRITE_CONFS, and the Spark property for the partition size that `fit_file_size` needs."""
     megabytes = settings.target_file_mb * SHUFFLED_BYTES_PER_FILE_BYTE
     return {**WRITE_CONFS, "spark.sql.adaptive.advisoryPartitionSizeInBytes": f"{megabytes}m"}

@@ -1,7 +1,7 @@
 """Export `entities` as plain Parquet: at the end of a run, copy the Delta table and replace the previous export.
 
-A marker file in each export contains the version of the Delta table and the run's epoch (see `lease`). A run reads the
-marker to see whether the export is outdated; if so, the run exports again.
+A marker file in each export contains the version of the Delta table and the run's epoch (see `lease`). It tells later runs
+whether the export is outdated and has to be written again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 _MARKER = "_entitymill_export.json"
 """Name of the marker file. Readers of Parquet skip files whose names begin with an underscore."""
 _WRITTEN, _REPLACED = "export_", "replaced_"
-"""Prefixes of hidden directories: of an export that is being written, and of one that was moved away."""
+"""Prefixes of temporary directories: one for an export that is being written, one for an export that was moved away."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Marker:
 
     epoch: epoch of the run that wrote the export.
     version: version of the Delta table `entities` that the export contains.
-    table: id of this Delta table, which differs if somebody removes the table and a run creates another one.
+    table: id of this Delta table, which changes if somebody removes the table and a run creates it again.
     """
 
     epoch: int
@@ -59,10 +59,10 @@ def check_export(tables: Tables) -> None:
 
 
 def restore_previous(tables: Tables) -> None:
-    """Move the previous export back if a run died between moving it away and moving the new export to its place."""
+    """Move the previous export back if a run died after moving it away and before the new export had its name."""
     if storage.exists(tables.spark, _address(tables)):
         return
-    found = {name: _read_marker(tables, tables.address(name)) for name in tables.hidden_tables(_REPLACED)}
+    found = {name: _read_marker(tables, tables.address(name)) for name in tables.list_temporary(_REPLACED)}
     complete = {name: marker for name, marker in found.items() if marker is not None}
     if complete:
         name = max(complete, key=lambda name: complete[name].version)
@@ -70,15 +70,15 @@ def restore_previous(tables: Tables) -> None:
 
 
 def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
-    """Write `entities` as Parquet, and replace the previous export; between two renames, the export does not exist.
+    """Write `entities` as Parquet, and replace the previous export; between two renames, there is no export.
 
-    Transaction numbers protect Delta's commits, but not renames. So a run that was frozen after `check_now` may replace the
-    export of a later run. The marker of the replaced export shows this; the run then moves the later run's export back.
+    Transaction numbers protect Delta's commits, but not renames: a run that was frozen after `check_now` may replace the
+    export of a later run. The marker of the replaced export shows this, and the run then moves the later export back.
 
     Args:
         tables: tables of the output.
         epoch: epoch of this run.
-        check_now: function that raises OutputError if another run took over.
+        check_now: `Lease.check_now`, which raises OutputError if another run took over.
 
     Raises:
         OutputError: another run took over, or a rename failed.
@@ -95,7 +95,7 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     try:
         _rename(tables, written, entities)
     except OutputError:
-        # A later run has deleted this run's copy, and this run has moved the later run's export away.
+        # A later run has deleted this run's export, and this run has moved the later run's export away.
         restore_previous(tables)
         check_now()
         raise
@@ -105,13 +105,14 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
         _rename(tables, replaced, entities)
     check_now()
     for prefix in (_WRITTEN, _REPLACED):
-        for name in tables.hidden_tables(prefix):
+        for name in tables.list_temporary(prefix):
             number = name.removeprefix(prefix)
             if number.isdecimal() and int(number) <= epoch:  # a later run may be writing its export
                 storage.remove(spark, tables.address(name))
 
 
 def _address(tables: Tables) -> str:
+    """Return the URI of the export's directory."""
     return f"{tables.root}/entities"
 
 

@@ -1,6 +1,6 @@
 """Publish and remove documents, one unit of work (documents that are published together) at a time.
 
-Each unit makes one commit per table, in the order `annotations`, `entities`, `documents`. `documents` is last, because it
+Each unit makes one commit per table, in the order `annotations`, `entities`, `documents`. `documents` comes last, because it
 records what `entities` contains. docs/decisions.md explains what happens if a run dies between these commits.
 """
 
@@ -22,7 +22,7 @@ from entitymill.tables.output_tables import Tables
 from entitymill.tables.table_rows import Provenance
 
 MAX_LISTED_IDS = 1000
-"""Up to this many documents are replaced with a condition that lists their ids, which costs half as much as a MERGE."""
+"""Up to this many documents are replaced with a condition that lists their ids, at half the cost of a MERGE."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Unit:
 
     recognized: frame with the columns schemas.RECOGNIZED and, if configured, `passthrough` and schemas.ANNOTATIONS. It is
         read several times, so it must be cached or in a table.
-    known: whether some documents may already have rows in the tables.
-    doc_ids: ids of the recognized documents; may include ids of documents for which recognition failed.
-    removed: frame with a column doc_id: each document to remove, once; None if there are none.
+    in_output: whether any of the recognized documents may already have rows in the tables.
+    doc_ids: ids of the recognized documents, perhaps also ids of documents for which recognition failed.
+    removed: frame with the distinct doc_ids of the documents to remove; None if there are none.
     """
 
     recognized: DataFrame
-    known: bool
+    in_output: bool
     doc_ids: UnitIds
     removed: DataFrame | None = None
 
@@ -69,14 +69,14 @@ class Publisher:
         *,
         annotations: bool,
     ) -> None:
-        """Prepare to write `entities`, `documents` and perhaps `annotations`; these tables must exist.
+        """Prepare to write `entities`, `documents` and, if requested, `annotations`; these tables must exist.
 
         Args:
             tables: tables of the output, in the run's private session.
             commits: makes the run's commits.
             provenance: values that the run writes into each row.
             passthrough: schema fields of the passthrough columns.
-            annotations: whether the `annotations` table is written, too.
+            annotations: whether to write the `annotations` table.
         """
         self.tables = tables
         self._commits = commits
@@ -88,13 +88,13 @@ class Publisher:
         self._old_annotations = not annotations and tables.exists("annotations")
 
     def publish(self, unit: Unit) -> None:
-        """Write the results of a unit's documents in place of older results, and delete the documents in `unit.removed`.
+        """Replace the results of a unit's documents, and delete the documents in `unit.removed`.
 
-        If `unit.known` is False and nothing is removed, the rows are only appended. An empty unit makes no commit.
+        If `unit.in_output` is False and nothing is removed, the rows are only appended. An empty unit makes no commit.
         """
         if unit.doc_ids.first is None and unit.removed is None:
             return
-        replaces = unit.known or unit.removed is not None
+        replaces = unit.in_output or unit.removed is not None
         change = self._choose_replacement(unit) if replaces else self._append
         self._unit += 1
         if replaces:
@@ -113,9 +113,9 @@ class Publisher:
             change("documents", table_rows.select_table_columns(documents, schemas.DOCUMENTS))
 
     def remove(self, ids: DataFrame) -> None:
-        """Remove documents from the tables without publishing others; `ids` is a frame with a column doc_id."""
+        """Remove documents from the tables without publishing any; `ids` is a frame with a column doc_id."""
         nothing = self.tables.spark.createDataFrame([], T.StructType(schemas.RECOGNIZED))
-        self.publish(Unit(nothing, known=True, doc_ids=UnitIds(ids=[]), removed=ids))
+        self.publish(Unit(nothing, in_output=True, doc_ids=UnitIds(ids=[]), removed=ids))
 
     def move_to_slice(self, ids: DataFrame) -> None:
         """Assign known documents to this run's slice (the rows that source.where selects); other columns do not change."""
@@ -131,6 +131,7 @@ class Publisher:
             self._commits.execute("documents", lambda: self.tables.spark.sql(update))
 
     def _append(self, name: str, frame: DataFrame) -> None:
+        """Append rows to a table in one commit."""
         self._commits.append(self._fit_file_size(name, frame), name)
 
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
@@ -146,14 +147,16 @@ class Publisher:
         ends = [unit.doc_ids.first, unit.doc_ids.last]
         if unit.removed is not None:
             ends += list(unit.removed.agg(F.min("doc_id"), F.max("doc_id")).collect()[0])
-        present = [one for one in ends if one is not None]
+        present = [doc_id for doc_id in ends if doc_id is not None]
         between = (min(present), max(present)) if present else None
         return partial(self._merge, old_ids=old_ids, between=between)
 
     def _replace(self, name: str, frame: DataFrame, *, condition: str) -> None:
+        """Replace the rows of a table that meet an SQL condition, in one commit."""
         self._commits.replace(self._fit_file_size(name, frame), name, condition)
 
     def _merge(self, name: str, frame: DataFrame, *, old_ids: DataFrame, between: tuple[str, str] | None) -> None:
+        """Replace the rows of documents in a table with a MERGE; see `Tables.replace_documents` for the arguments."""
         self._commits.execute(name, partial(self.tables.replace_documents, name, old_ids, frame, between))
 
     def _fit_file_size(self, name: str, frame: DataFrame) -> DataFrame:
@@ -183,11 +186,12 @@ class RejectsWriter:
         if any_rejected or (not self._empty and self._tables.read_latest("rejects").where(condition or "true").take(1)):
             self._commits.replace(self._build_rows(rejected), "rejects", condition)
 
-    def replace_touched(self, touched: DataFrame, rejected: DataFrame, *, any_rejected: bool, any_stale: bool) -> None:
-        """Replace the rows of `rejects` that belong to ids which this run checked; other rows stay.
+    def replace_for_ids(self, ids: DataFrame, rejected: DataFrame, *, any_rejected: bool, any_stale: bool) -> None:
+        """Replace the rows of `rejects` that have one of the ids; other rows stay.
 
         Args:
-            touched: frame with a column doc_id: the ids of all checked rows; null stands for the slice's rows without an id.
+            ids: frame with the column doc_id; null stands for the rows without an id (if the run replaces a slice, only for
+                those of the slice).
             rejected: frame of the rejected rows, with the columns doc_id, stage, code and detail.
             any_rejected: whether `rejected` has any rows.
             any_stale: whether `rejects` may already have rows of these ids; if False, the new rows are only appended.
@@ -197,13 +201,14 @@ class RejectsWriter:
                 self.add(rejected)
             return
         slice_ = F.lit(self._provenance.slice).cast("string").alias("slice")
-        ids, rows = touched.select("doc_id", slice_).distinct(), self._build_rows(rejected)
-        self._commits.execute("rejects", partial(self._tables.replace_documents, "rejects", ids, rows))
+        old_ids, rows = ids.select("doc_id", slice_).distinct(), self._build_rows(rejected)
+        self._commits.execute("rejects", partial(self._tables.replace_documents, "rejects", old_ids, rows))
 
     def add(self, rejected: DataFrame) -> None:
         """Append rows to `rejects`, from a frame with the columns doc_id, stage, code and detail."""
         self._commits.append(self._build_rows(rejected), "rejects")
 
     def _build_rows(self, rejected: DataFrame) -> DataFrame:
+        """Return rows of `rejects`, repartitioned for files of about the target size."""
         built = table_rows.select_table_columns(table_rows.build_rejects(rejected, self._provenance), schemas.REJECTS)
         return self._tables.fit_file_size(built)

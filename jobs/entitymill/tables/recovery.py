@@ -1,7 +1,7 @@
 """Repair the tables after a run that did not end settled, which means that it may have left changes incomplete.
 
-A document is unsound if its mentions in `entities` are not the ones that `documents` records. Unsound documents get the
-status pending, and the run recomputes them. docs/decisions.md explains why this repair is sufficient.
+A document is unsound if its mentions in `entities` are not those that `documents` records. Unsound documents get the status
+PENDING, and the run recomputes them. docs/decisions.md explains why this repair is sufficient.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
-
-
 FENCED = ("documents", "entities", "annotations", "rejects", "erasures")
-"""Tables in the order in which `settle` blocks commits of older runs. `documents` comes first: an older run whose commit to
-`entities` is refused must not record in `documents` that its mentions are in `entities`."""
+"""Tables in the order in which `settle` blocks commits of older runs. `documents` comes first: if an older run's commit to
+`entities` is refused, the run must not record in `documents` that its mentions are in `entities`."""
 
 
 def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
-    """Create the missing tables; return whether any table was missing.
+    """Create the missing tables, and return whether any was missing.
 
     Args:
         tables: tables of the output.
@@ -39,10 +37,10 @@ def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
 
 
 def settle(tables: Tables, commits: Commits) -> int:
-    """Block commits of older runs to every table, then mark unsound documents as pending, so that this run recomputes them.
+    """Block commits of older runs to every table, then give unsound documents the status PENDING, to be recomputed.
 
     Returns:
-        The number of documents that were marked as pending.
+        The number of unsound documents.
 
     Raises:
         OutputError: a later run has written a table.
@@ -55,12 +53,12 @@ def settle(tables: Tables, commits: Commits) -> int:
         unsound = cache_on_disk(find_unsound_documents(tables), cached)
         number = unsound.count()
         if number:
-            log.warning("an earlier run published %d documents only in part; this run recomputes them", number)
+            log.warning("an earlier run published %d documents only partially; this run recomputes them", number)
             pending = unsound.withColumns({"status": F.lit(PENDING), "entities": F.lit(0)})
             commits.execute("documents", lambda: tables.upsert("documents", pending, ["status"]))
-            # If Delta skipped this commit, the run might append mentions that `entities` already contains.
+            # If Delta skipped this commit, this run might append mentions that `entities` already contains.
             commits.check_committed("documents")
-            tables.forget("documents")  # it may have been empty
+            tables.forget("documents")  # the cached detail may say that the table is empty
     commits.earlier_runs_settled = True
     return number
 
@@ -68,7 +66,7 @@ def settle(tables: Tables, commits: Commits) -> int:
 def read_settled_documents(tables: Tables) -> DataFrame:
     """Return the rows that `documents` would have after `settle`, without writing anything.
 
-    An unsound document without a row in `documents` gets a row in which only doc_id and status are not null.
+    For an unsound document without a row in `documents`, only doc_id and status are not null.
     """
     unsound = find_unsound_documents(tables).select("doc_id", F.lit(PENDING).alias("found"))
     joined = tables.read_latest("documents").join(unsound, "doc_id", "full")
@@ -76,11 +74,11 @@ def read_settled_documents(tables: Tables) -> DataFrame:
 
 
 def find_unsound_documents(tables: Tables) -> DataFrame:
-    """Return a frame with doc_id, run_id and slice of each unsound document that is not already pending.
+    """Return a frame with doc_id, run_id and slice of each unsound document that does not have the status PENDING yet.
 
-    A document is sound if `documents` has one row of it, all its rows in `entities` have the run_id of that row, and their
-    number is the number of mentions in that row. In addition, it must have exactly one row in `annotations` with this run_id
-    if that run wrote annotations, and no row there if it did not.
+    A document is sound if it has exactly one row in `documents`, and as many rows in `entities` as this row says, all with
+    its run_id. In `annotations`, it must have exactly one row with this run_id if that run wrote annotations, and no row
+    otherwise.
     """
     copies = F.count("*").over(Window.partitionBy("doc_id")).alias("copies")
     columns = ("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice", copies)
@@ -108,9 +106,9 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
 
 
 def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
-    """Return a frame that counts the rows of each doc_id in a table.
+    """Return a frame with the number of rows, and the smallest and greatest run_id, of each doc_id in a table.
 
-    Its columns are doc_id, {prefix}_rows (number of rows), {prefix}_first and {prefix}_last (smallest and greatest run_id).
+    The columns are doc_id, {prefix}_rows, {prefix}_first and {prefix}_last.
     """
     return (
         tables.read_latest(name)
@@ -124,9 +122,9 @@ def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
 
 
 def _is_of_named_run(prefix: str) -> Column:
-    """Return a condition that is true if all of a document's rows in a table (perhaps none) have its run_id in `documents`.
+    """Return a condition that is true if all rows of a document in a table have the run_id that `documents` names.
 
-    `prefix` is the argument with which `_count_rows` counted the rows of that table.
+    It is also true if there are no rows. `prefix` is the argument with which `_count_rows` was called for the table.
     """
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs

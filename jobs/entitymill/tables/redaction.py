@@ -1,7 +1,7 @@
 """Write a copy of the source in which the mentions of chosen labels are masked.
 
-A document is written only if the tables contain results for its current text. Documents that no run has processed yet,
-and rejected rows, are left out; they are never written unmasked.
+A document is written only if the tables contain results for its current text. Rejected rows, and documents that no run has
+processed yet, are left out, so that no text is written unmasked.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ def redact(
         to: target: the path of a Delta table, or table:NAME for a table in a catalog.
         labels: labels of the mentions to mask; empty masks all labels.
         mask: replacement for each mention, as in `mask_text`.
-        partly: whether to leave out documents without current results; if False, such documents raise SourceError.
+        partly: whether to leave out documents without current results; if False, they raise SourceError.
         known_labels: labels that are accepted even if no mention in the tables has them.
 
     Raises:
         OutputError: the entity tables do not exist, or `to` exists and `redact` did not write it.
-        SettingsError: one of `labels` is not in `known_labels`, and no mention has it; or `to` overlaps the source or is
-            inside another table.
+        SettingsError: a label is not in `known_labels`, and no mention has it; or `to` overlaps the source or is inside
+            another table.
         SourceError: documents would be left out, and `partly` is False.
     """
     with open_private_session(spark, settings.source.time_zone, {}) as own:
@@ -94,7 +94,7 @@ def _redact(
     """Do the work of `redact`, in its private session."""
     tables = Tables(spark, settings.output)
     if not tables.is_complete():
-        raise OutputError(f"output: no entity tables at {tables.place}: run the job first.")
+        raise OutputError(f"output: no entity tables at {tables.output}: run the job first.")
     table_setup.check_tables(tables)
     source = open_source(spark, settings.source)
     _check_target(spark, source, to)
@@ -115,8 +115,8 @@ def _redact(
 def _select_verified_texts(source: Source, documents: DataFrame, entities: DataFrame, labels: Sequence[str]) -> DataFrame:
     """Return doc_id, text, spans and, if configured, `passthrough` of the documents with results for their current text.
 
-    A job may be between its commits to `entities` and `documents`. So a document is left out unless all its mentions have
-    the run id that `documents` contains, and their number is the one in `documents`.
+    A job may be between its commits to `entities` and `documents`. So a document is left out unless `entities` has as many
+    mentions of it as `documents` says, all with the run id in `documents`.
     """
     span = F.struct("begin", "end", "label")
     chosen = F.when(F.col("label").isin(*labels), span) if labels else span
@@ -139,12 +139,12 @@ def _mask_texts(rows: DataFrame, source: Source, mask: str) -> DataFrame:
 
 
 def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int) -> str:
-    """Return an error message with the number of rejected rows and the number of rows that a run has yet to process."""
+    """Return an error message with the number of rejected rows and the number of rows that no run has processed yet."""
     ids = source.rows.select("doc_id")
     listed = tables.read("rejects").select("doc_id").distinct()
     rejected = min(left_out, ids.where("doc_id IS NULL").count() + ids.join(listed, "doc_id", "left_semi").count())
     stale = left_out - rejected
-    reasons = [f"{stale} have no current results in {tables.place}: run the job first"] if stale else []
+    reasons = [f"{stale} have no current results in {tables.output}: run the job first"] if stale else []
     if rejected:
         reasons.append(
             f"{rejected} were rejected (the `rejects` table says why): correct them in the source, then run the job"
@@ -153,7 +153,7 @@ def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int
 
 
 def _check_labels(entities: DataFrame, labels: Sequence[str], known: Sequence[str]) -> None:
-    """Raise SettingsError if a label is neither in `known` nor on any mention; a misspelled label would mask nothing."""
+    """Raise SettingsError if a label is neither in `known` nor in `entities`: a misspelled label would mask nothing."""
     unknown = [label for label in labels if label not in known]
     if not unknown:
         return
@@ -181,14 +181,14 @@ def _check_target(spark: SparkSession, source: Source, to: str) -> None:
     """
     named = _sql_name(spark, to)
     try:
-        there = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)
-        if not there and source.location and not to.startswith(TABLE):
+        target_exists = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)
+        if not target_exists and source.location and not to.startswith(TABLE):
             source.check_output(to)
     except OSError as error:
         raise OutputError(f"--to: {to} cannot be reached: {error}.") from error
     except SettingsError as error:
         raise SettingsError(str(error).replace("output.path", "--to")) from error
-    if not there:
+    if not target_exists:
         return
     try:
         properties = spark.sql(f"DESCRIBE DETAIL {named}").collect()[0]["properties"] or {}

@@ -26,40 +26,41 @@ class IdFinder:
 
     def __init__(self, ids: Iterable[str]) -> None:
         """Prepare the verbatim and escaped forms of the document ids to find."""
-        self._forms = [(one, form) for one in ids for form in {one, repr(one)[1:-1], json.dumps(one)[1:-1]}]
+        self._forms = [(id_, form) for id_ in ids for form in {id_, repr(id_)[1:-1], json.dumps(id_)[1:-1]}]
 
     def narrow_to(self, texts: Iterable[str | None]) -> IdFinder:
-        """Return a new, faster finder that searches only for those document ids that occur in any of the texts.
+        """Return a faster finder that searches only for those document ids that occur in any of the texts.
 
-        The check ignores word boundaries, so the new finder may have ids that `find` does not find in any text.
+        This ignores word boundaries, so the new finder may have ids that `find` finds in none of the texts.
         """
         everything = "\0".join(text for text in texts if text)
         found = IdFinder(())
-        found._forms = [(one, form) for one, form in self._forms if form in everything]
+        found._forms = [(id_, form) for id_, form in self._forms if form in everything]
         return found
 
     def find(self, text: str | None) -> set[str]:
         """Return the document ids that occur in a text; an empty set for None."""
         if not text:
             return set()
-        return {one for one, form in self._forms if form in text and _compile_word(form).search(text)}
+        return {id_ for id_, form in self._forms if form in text and _compile_word(form).search(text)}
 
 
 def _compile_word(form: str) -> re.Pattern[str]:
+    """Return a pattern that matches a form of an id, but not as part of a longer word."""
     before = r"(?<!\w)" if re.match(r"\w", form) else ""
     after = r"(?!\w)" if re.search(r"\w\Z", form) else ""
     return re.compile(before + re.escape(form) + after)
 
 
 def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
-    """Return doc_id -> number of rows of `runs` that contain the id; ids that no row contains are not in the result."""
-    return dict(Counter(one for _, found in _find_rows(tables.read("runs"), ids) for one in found))
+    """Return a dict doc_id -> number of rows of `runs` that contain the id, for ids that occur in any row."""
+    return dict(Counter(id_ for _, found in _find_rows(tables.read("runs"), ids) for id_ in found))
 
 
 def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
-    """Return the names of data files of older versions of `runs` in whose rows one of the document ids occurs.
+    """Return the names of the data files of older versions of `runs` that contain any of the document ids.
 
-    Files of the current version are left out; files of failed commits are included.
+    Files of failed commits are included; files of the current version are not.
     """
     rows = _find_rows(data_file_reader.read_all_files(tables, "runs", _COLUMNS), ids)
     return {row[data_file_reader.FILE] for row, _ in rows} - data_file_reader.list_current_files(tables, "runs")
@@ -108,13 +109,13 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
 def _warn_about_old_files(tables: Tables, error: Exception) -> None:
     log.warning(
         "old files of `runs` of %s cannot be deleted (%s); they may contain ids of erased documents",
-        tables.place,
+        tables.output,
         type(error).__name__,
     )
 
 
 def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str], set[str]]]:
-    """Return (row, ids found in it) for each distinct row whose `error` or `source.where` contains some of the ids."""
+    """Return (row, ids in it) for each distinct row whose `error` or `source.where` contains any of the ids."""
     rows = runs.withColumn("where", F.get_json_object("settings", "$.source.where"))
     rows = rows.where(F.col("error").isNotNull() | F.col("where").isNotNull())
     chosen = [name for name in ("run_id", "error", "settings", "where", data_file_reader.FILE) if name in rows.columns]
@@ -125,7 +126,7 @@ def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str]
 
 
 def _erase_condition(settings: str | None, finder: IdFinder) -> str | None:
-    """Return a run's settings (JSON); if `source.where` in them contains an id, it is replaced by ERASED_CONDITION."""
+    """Return a run's settings (JSON), with ERASED_CONDITION in place of a `source.where` that contains an id."""
     if settings is None:
         return None
     loaded = json.loads(settings)

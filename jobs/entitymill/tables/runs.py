@@ -27,8 +27,8 @@ PROGRESS = (
 )  # fmt: skip
 """Columns that a heartbeat keeps current while a run is active."""
 IDLE, MAINTENANCE = "none", "maintenance"
-"""Modes of runs that did not compare the source with the tables: IDLE because nothing had changed, MAINTENANCE because they
-only maintained the tables."""
+"""Modes of runs that did not compare the source with the tables: IDLE if nothing had changed, MAINTENANCE if the run only
+maintained the tables."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Record:
     """Summary of the `runs` table at one point in time.
 
     last: row of the latest run that compared the source with the tables, whatever its status.
-    owner: path of the source to which the output belongs: the source of the latest run that compared the source with the
-        tables and has the status done or, if there is none, the source of `last`.
+    owner: path of the source to which the output belongs: that of the latest run with status done that compared the source
+        with the tables, or else that of `last`.
     latest: row of the run with the greatest epoch, including maintenance.
     sliced: whether any run has replaced a slice (the rows that source.where selects).
     running: whether any row has the status running.
-    certain: whether no other run began between the reading of this summary and the run's first commit.
+    certain: whether it is certain that no other run began between the reading of this summary and the run's first commit.
     """
 
     last: Row | None = None
@@ -58,7 +58,7 @@ class Record:
 
     @property
     def settled(self) -> bool:
-        """Whether the latest run is known to have finished all its writes to the tables; False if there has been no run."""
+        """Whether the latest run certainly completed all its changes of the tables; False if there has been no run."""
         return self.certain and self.latest is not None and bool(self.latest["settled"])
 
     @property
@@ -73,7 +73,7 @@ class Runs:
     """The `runs` table of an output."""
 
     def __init__(self, tables: Tables) -> None:
-        """Keep a reference to the output's tables; nothing is read yet."""
+        """Keep a reference to the tables of the output; nothing is read yet."""
         self._tables = tables
 
     def create(self) -> None:
@@ -106,10 +106,10 @@ class Runs:
         return Record(last, owner, found["latest"], bool(found["sliced"]), bool(found["running"]))
 
     def read_base_epoch(self) -> int:
-        """Return the number before the first run's epoch: the time at which `runs` was created, in seconds since 1970.
+        """Return the number that precedes the first run's epoch: the creation time of `runs`, in seconds since 1970.
 
-        Runs that begin at the same time get the same number, and epochs keep growing even if somebody removes and recreates
-        the table.
+        It is the same for runs that begin at the same time, and epochs keep growing even if somebody removes the table and a
+        run creates it again.
 
         Raises:
             OutputError: the table does not exist.
@@ -119,17 +119,17 @@ class Runs:
             raise OutputError(f"output: somebody has just removed {self._tables.address('runs')}; run again.")
         return int(detail["createdAt"].timestamp())
 
-    def read_greatest_noted_epoch(self) -> int:
-        """Return the greatest epoch in the history of recent commits; 0 if none contains an epoch.
+    def read_greatest_epoch_in_history(self) -> int:
+        """Return the greatest epoch in the notes of recent commits to `runs`; 0 if there is none.
 
-        The history keeps this epoch even if somebody restores an older version of the table.
+        The history keeps these notes even if somebody restores an older version of the table.
         """
         return max((int(note["epoch"]) for note in read_notes(self._tables, "runs") if "epoch" in note), default=0)
 
     def find_unfinished_full_runs(self, fingerprint: str) -> frozenset[str]:
         """Return the ids of runs with --full and this fingerprint that began after the latest run with status done.
 
-        That latest run may have any fingerprint; idle runs and maintenance are ignored.
+        The latter may have any fingerprint; idle runs and maintenance are ignored.
         """
         rows = self._tables.read_latest("runs").where(F.col("epoch").isNotNull() & (F.col("mode") != MAINTENANCE))
         kinds = rows.select("run_id", "epoch", "mode", "status", "fingerprint").orderBy(F.desc("epoch")).collect()
@@ -151,7 +151,7 @@ class Runs:
         Args:
             row: column name -> value of the run's row.
             commits: makes the run's commits.
-            mark_dead: whether to keep the replaced rows of other runs, with the status died; if False, they are deleted.
+            mark_dead: whether to keep the replaced rows of other runs, with the status died; if False, delete them.
             heartbeats: run id -> last heartbeat of each dead run, from which the kept rows get their PROGRESS.
         """
         frame = self._build_frame(row)
@@ -170,12 +170,13 @@ class Runs:
 
         def append() -> None:
             written = next(tries) and any(note["entitymill"] == row["run_id"] for note in read_notes(self._tables, "runs"))
-            if not written:  # an attempt that raised an error may still have been committed
+            if not written:  # an attempt may have been committed although it raised an error
                 self._tables.append(self._build_frame(row), "runs", about)
 
         retry("runs", append)
 
     def _build_frame(self, row: dict[str, Any]) -> DataFrame:
+        """Return a frame with one row of `runs`."""
         # Build the row from literals: createDataFrame would start a Python worker, which takes five times as long.
         columns = [_literal(row.get(field.name), field.dataType).alias(field.name) for field in schemas.RUNS]
         return self._tables.spark.range(1).coalesce(1).select(*columns)
@@ -192,7 +193,7 @@ def _update_progress(name: str, heartbeats: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def exclude_maintenance(rows: DataFrame) -> DataFrame:
-    """Return rows of `runs` without those with the mode MAINTENANCE; rows of idle runs are kept."""
+    """Return rows of `runs` without those of maintenance; rows of idle runs are kept."""
     return rows.where(~F.col("mode").eqNullSafe(MAINTENANCE))
 
 
@@ -203,7 +204,8 @@ def _literal(value: Any, kind: T.DataType) -> Column:
     if isinstance(value, datetime):
         # Convert from microseconds, so that the session's settings for old dates do not matter.
         return F.timestamp_micros(F.lit((value - _UNIX_EPOCH) // timedelta(microseconds=1)))
-    return F.lit(value).cast(kind.simpleString())  # a type as an object makes PySpark ask Java for the active session
+    # With the type as an object, PySpark would ask Java for the active session.
+    return F.lit(value).cast(kind.simpleString())
 
 
 def _as_utc(local: datetime) -> datetime:

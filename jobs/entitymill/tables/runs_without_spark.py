@@ -1,4 +1,4 @@
-"""Read the `runs` table of an output on this machine's disk without Spark, which would need ten seconds to start."""
+"""Read the `runs` table of an output on this machine's disk without Spark, which takes ten seconds to start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_rows(
 ) -> list[dict[str, Any]] | None:
     """Return the latest rows of `runs`, newest first; None if they can only be read with Spark.
 
-    Times are datetimes without tzinfo in this machine's time zone, as Spark returns them. A column that the table lacks is
+    Times are datetimes without tzinfo in this machine's time zone, as Spark returns them. Columns that the table lacks are
     None.
 
     Args:

@@ -1,4 +1,4 @@
-"""Build rows of the tables from recognized documents; callers drop extra columns of the rows with `select_table_columns`."""
+"""Build rows of the tables from recognized documents; `select_table_columns` then drops extra columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NORMALIZED = f"lower(regexp_replace(trim(regexp_replace(entity, {_BLANKS}, ' ')
 
 @dataclass(frozen=True)
 class Provenance:
-    """Values that a run writes into each of its rows, so that a row tells which run, model and source version it comes from.
+    """Values that a run writes into each of its rows, to show from which run, model and source version the row comes.
 
     slice: digest of source.where; None unless the run replaces a slice (the rows that source.where selects).
     source_committed: commit time of the source's Delta version, in milliseconds since 1970; None for other sources.
@@ -45,8 +45,8 @@ class Provenance:
 def select_table_columns(rows: DataFrame, schema: T.StructType) -> DataFrame:
     """Return rows with exactly the columns of a table's schema.
 
-    With Spark Connect, results may come from a hidden table, whose columns are all nullable. There, Spark is not asked to
-    prove that a column has no nulls: Delta checks the rows when it writes them.
+    With Spark Connect, results may come from a temporary table of the run, whose columns are all nullable. Spark could then
+    not prove that a column has no nulls; instead, Delta checks the rows when it writes them.
     """
     return rows.to(_make_nullable(schema) if spark_connect.is_remote(rows.sparkSession) else schema)
 
@@ -54,7 +54,7 @@ def select_table_columns(rows: DataFrame, schema: T.StructType) -> DataFrame:
 def _make_nullable(kind: Any) -> Any:
     """Return a data type in which each field, element and value may be null."""
     if isinstance(kind, T.StructType):
-        fields = [T.StructField(one.name, _make_nullable(one.dataType), metadata=one.metadata) for one in kind]
+        fields = [T.StructField(old.name, _make_nullable(old.dataType), metadata=old.metadata) for old in kind]
         return T.StructType(fields)
     if isinstance(kind, T.ArrayType):
         return T.ArrayType(_make_nullable(kind.elementType))
@@ -64,9 +64,9 @@ def _make_nullable(kind: Any) -> Any:
 
 
 def add_normalized(mentions: DataFrame) -> DataFrame:
-    """Add the `entity_normalized` column, computed from the `entity` column, and return the rows.
+    """Return the rows with a new column `entity_normalized`, computed from the column `entity`.
 
-    The new column is equal for spellings that differ only in case, white space, or a possessive ending.
+    Spellings that differ only in case, white space, or a possessive ending have the same normalized form.
     """
     return mentions.withColumn(schemas.NORMALIZED.name, F.expr(_NORMALIZED))
 
@@ -81,7 +81,7 @@ def build_entities(recognized: DataFrame, provenance: Provenance) -> DataFrame:
 
 
 def build_documents(recognized: DataFrame, provenance: Provenance) -> DataFrame:
-    """Return rows of `documents`, one per recognized document; `status` is `blank` if it has no tokens, else `done`."""
+    """Return rows of `documents`, one per recognized document; `status` is `blank` without tokens, otherwise `done`."""
     return recognized.withColumns(
         {
             "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),

@@ -18,25 +18,25 @@ from entitymill.tables.output_tables import NAMES, PROPERTY, PUBLISHED_TABLES, T
 
 _VECTORS = "delta.enableDeletionVectors"
 _CHANGE_FEED = "delta.enableChangeDataFeed"
-_FORGETTING = "delta.setTransactionRetentionDuration"
-"""Table property with which Delta forgets old transaction numbers."""
+_TRANSACTION_RETENTION = "delta.setTransactionRetentionDuration"
+"""Table property that makes Delta forget old transaction numbers."""
 LARGE_BYTES = 32 * 2**20
-"""With `output.deletion_vectors: auto`, a table that is at least this large gets deletion vectors when rows of it are first
-replaced. Without them, a change of one document in a table of this size takes about a second more, but more readers can
-read the table."""
+"""With `output.deletion_vectors: auto`, a table of at least this size gets deletion vectors when rows of it are first
+replaced. Without them, changing one document in a table of this size takes about a second longer, but more readers can read
+the table."""
 _PARTITIONED = {"entities": "label", "runs": "status"}
 _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
 CREATION_SECONDS, CATALOG_CREATION_SECONDS = 10, 60
-"""Longest time in seconds from the creation of a table's directory to the first commit: for tables with a path, and in a
-catalog."""
+"""Longest time in seconds from the creation of a table's directory to its first commit, for tables with a path and in a
+catalog. A directory that is older was left by a run that died."""
 
 
 def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
-    """Check that tables can be written to the output: create a missing directory, or a missing schema of the catalog.
+    """Check that tables can be written to the output; create its directory, or its schema in the catalog, if missing.
 
     Args:
         tables: tables of the output.
-        create_schema: whether to create a missing schema; if False, a missing schema is no error.
+        create_schema: whether to create a missing schema; if False, a missing schema is not an error.
 
     Raises:
         OutputError: the directory cannot be written, the schema cannot be looked up or created, or a Parquet export is
@@ -45,8 +45,8 @@ def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
     if tables.settings.path is not None:
         if tables.exported and tables.on_object_store():
             raise OutputError(
-                f"output.format: parquet needs storage that renames a directory atomically, unlike that of "
-                f"{tables.settings.path}; set output.format=delta, or choose another output.path."
+                f"output.format: parquet needs storage that renames a directory atomically, which the storage of "
+                f"{tables.settings.path} does not; set output.format=delta, or choose another output.path."
             )
         full_disks.watch(tables.root or tables.settings.path, "output.path")
         try:
@@ -68,7 +68,7 @@ def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
 
 
 def check_tables(tables: Tables) -> None:
-    """Check that this program wrote the existing tables, with the current schema version; tables may be missing.
+    """Check that this program wrote the existing tables, with the current schema version; missing tables are accepted.
 
     Raises:
         OutputError: a table has another schema version, or another program wrote it or the Parquet export.
@@ -87,23 +87,23 @@ def check_tables(tables: Tables) -> None:
 
 
 def check_tables_to_write(tables: Tables) -> None:
-    """Do `check_tables`, and check that Delta keeps transaction numbers, because these block runs that were frozen.
+    """Do `check_tables`, and check that Delta keeps transaction numbers, which block commits of runs that were frozen.
 
     Raises:
-        OutputError: as in `check_tables`, or a table has the property with which Delta forgets transaction numbers.
+        OutputError: as in `check_tables`, or a table has the property that makes Delta forget transaction numbers.
     """
     check_tables(tables)
     for name in NAMES:
-        if tables.exists(name) and _FORGETTING in tables.cached_properties(name):
+        if tables.exists(name) and _TRANSACTION_RETENTION in tables.cached_properties(name):
             raise OutputError(
-                f"output: {tables.address(name)} has the property {_FORGETTING}. With it, Delta forgets old transaction "
-                "numbers, and a run that was frozen could overwrite newer rows. Remove it: "
-                f"ALTER TABLE {tables.sql_name(name)} UNSET TBLPROPERTIES ('{_FORGETTING}')."
+                f"output: {tables.address(name)} has the property {_TRANSACTION_RETENTION}. With it, Delta forgets "
+                "old transaction numbers, and a run that was frozen could overwrite newer rows. Remove it: "
+                f"ALTER TABLE {tables.sql_name(name)} UNSET TBLPROPERTIES ('{_TRANSACTION_RETENTION}')."
             )
 
 
 def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None:
-    """Check that passthrough columns have the same types in the source as in the existing table `entities`.
+    """Check that each passthrough column has the same type in the source as in the existing table `entities`.
 
     Columns that the table lacks are accepted.
 
@@ -127,13 +127,13 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
     """Create a Delta table, or add missing columns and properties to an existing one.
 
     A new table gets NOT NULL keys, column comments and, for some tables, a CHECK constraint. If an earlier run died while it
-    created the table, its leftovers are removed first.
+    was creating the table, its leftovers are removed first.
 
     Returns:
         Whether the table was created; False if it existed.
 
     Raises:
-        OutputError: a table of the catalog is missing, but its directory has data or is being created by another run.
+        OutputError: a table is missing in the catalog, but its directory has data, or another run is creating it.
     """
     is_new = not tables.exists(name)
     properties = {PROPERTY: schemas.VERSION}
@@ -148,13 +148,13 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
         quiet = CATALOG_CREATION_SECONDS if name == "runs" else 0
         half_made_tables.clear_in_catalog(tables.spark, tables.address(name), quiet_seconds=quiet)
     elif storage.exists(tables.spark, tables.address(name)):
-        if name == "runs" and _wait_for_creation(tables, name):  # another run may create it, since this needs no lease
+        if name == "runs" and _wait_for_creation(tables, name):  # another run may be creating it: that needs no lease
             return False
         half_made_tables.clear_log(tables.spark, tables.address(name))
     if name in schemas.CONSTRAINTS:
         properties[f"delta.constraints.entitymill_{name}"] = schemas.CONSTRAINTS[name]
     if name == "entities":
-        # Collect no statistics on texts: the Delta log would keep parts of texts long after the rows are removed.
+        # Collect no statistics on texts: the Delta log would keep parts of texts long after their rows are removed.
         properties["delta.dataSkippingStatsColumns"] = _STATISTICS
     if name == "annotations":
         _create_with_builder(tables, name, schema, properties)
@@ -171,8 +171,8 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
 def allow_deletion_vectors(tables: Tables, name: str) -> None:
     """Turn on deletion vectors for a table of at least LARGE_BYTES, if `output.deletion_vectors` is auto.
 
-    Call this before rows of the table are replaced. The size is the one in the cached result of `detail`. All runs make the
-    same change, so its commit needs no transaction number.
+    Call this before rows of the table are replaced. The size is the cached one of `detail`. All runs make the same change,
+    so its commit needs no transaction number.
     """
     found = tables.detail(name) if tables.settings.deletion_vectors == "auto" else None
     if found is None or found["sizeInBytes"] < LARGE_BYTES or found["properties"].get(_VECTORS) == "true":
@@ -184,7 +184,7 @@ def allow_deletion_vectors(tables: Tables, name: str) -> None:
 
 def _create_with_builder(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
     """Create a table with Delta's builder, because SQL cannot set the column metadata that Spark NLP needs."""
-    from delta.tables import DeltaTable  # noqa: PLC0415  # Spark Connect has none
+    from delta.tables import DeltaTable  # noqa: PLC0415  # missing on Spark Connect
 
     builder = DeltaTable.createIfNotExists(tables.spark).addColumns(schema)
     for key, value in properties.items():
@@ -196,7 +196,7 @@ def _create_with_builder(tables: Tables, name: str, schema: T.StructType, proper
 
 
 def _wait_for_creation(tables: Tables, name: str) -> bool:
-    """Wait until another run has created a table whose directory exists; return False if CREATION_SECONDS pass before."""
+    """Wait up to CREATION_SECONDS for another run to finish creating a table; return whether the table exists."""
     deadline = time.monotonic() + CREATION_SECONDS
     while not tables.exists(name):
         if time.monotonic() >= deadline:
@@ -211,7 +211,7 @@ def _update_table(tables: Tables, name: str, schema: T.StructType, properties: d
     if any(column.lower() not in held for column in schema.names):
         tables.append(tables.spark.createDataFrame([], schema), name)
     before = tables.cached_properties(name)
-    # If the property is missing, Delta uses false.
+    # Delta's default is false.
     before.setdefault(_VECTORS, "false")
     differing = {key: value for key, value in properties.items() if before.get(key) != value}
     if differing:
@@ -221,10 +221,12 @@ def _update_table(tables: Tables, name: str, schema: T.StructType, properties: d
 
 
 def _column_ddl(field: T.StructField) -> str:
+    """Return the SQL definition of a column: name, type, NOT NULL and comment."""
     required = "" if field.nullable else " NOT NULL"
     comment = f" COMMENT {quote_literal(field.metadata['comment'])}" if "comment" in field.metadata else ""
     return f"{quote_part(field.name)} {type_to_sql(field.dataType)}{required}{comment}"
 
 
 def _format_properties(properties: dict[str, str]) -> str:
+    """Return the SQL text of table properties, for TBLPROPERTIES."""
     return ", ".join(f"{quote_literal(key)} = {quote_literal(value)}" for key, value in properties.items())

@@ -1,6 +1,6 @@
 """Record the tables' versions at the end of a run, and find out whether another program has changed the tables since.
 
-An operator's RESTORE or DELETE is such a change. After one, a run checks and compares all documents.
+Such a change is, for example, an operator's RESTORE or DELETE. After it, a run checks and compares all documents.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from entitymill.tables.output_tables import DOCUMENT_TABLES, Tables
 
 log = logging.getLogger(__name__)
 _LATER_COMMITS = 10
-"""Number of commits, by OPTIMIZE for example, that may come while a table's history is read."""
+"""Number of commits, for example by OPTIMIZE, that may be added while a table's history is read."""
 
 
 def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
@@ -37,7 +37,7 @@ def read_own_versions(tables: Tables, before: dict[str, int], commits: Commits) 
     """
     present = read_versions(tables, list(before))
     for name, version in present.items():
-        # In most runs the numbers are equal, so that no Spark job reads the history.
+        # In most runs the numbers are equal, and the history need not be read, which takes a Spark job.
         made = commits.counts[name]
         if version != before[name] + made and not _is_only_changed_by(tables, name, before[name], version, commits.run_id):
             return {}
@@ -47,7 +47,7 @@ def read_own_versions(tables: Tables, before: dict[str, int], commits: Commits) 
 def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
     """Return whether the tables have the same rows as after run `latest`; OPTIMIZE and VACUUM do not change rows.
 
-    Return False if `latest` is None or recorded no versions, or if a table is missing or new since then.
+    False if `latest` is None or recorded no versions, or if a table has been removed or created since.
     """
     recorded = None if latest is None else latest["output_versions"]
     if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):
@@ -62,13 +62,13 @@ def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
 
 
 def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, run_id: str | None) -> bool:
-    """Return whether all commits after version `before` are those of a run, or change no rows, as OPTIMIZE does.
+    """Return whether each commit after version `before` was made by a certain run, or changed no rows (as OPTIMIZE).
 
     Args:
         tables: tables of the output.
         name: name of the table.
         before, present: numbers of an earlier version and of the current one.
-        run_id: id of the run; None if no run may have made a commit.
+        run_id: id of the run; None to accept no commit that changed rows.
     """
     since = tables.history(name, max(present - before, 0) + _LATER_COMMITS)
     since = since.where((F.col("version") > before) & (F.col("version") <= present))
@@ -81,7 +81,7 @@ def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, ru
     if present >= before and len(rows) == present - before and not others:
         return True
     log.warning(
-        "another program has changed rows of %s (operations: %s); a run checks and compares all documents",
+        "another program has changed rows of %s (operations: %s), so all documents have to be checked and compared",
         tables.address(name),
         ", ".join(others),
     )
@@ -89,7 +89,7 @@ def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, ru
 
 
 def _read_run_id(metadata: str | None) -> object:
-    """Return the run id in a commit's userMetadata; None if the commit is not one of this program's."""
+    """Return the run id in a commit's userMetadata; None if another program made the commit."""
     with suppress(ValueError, AttributeError):
         return json.loads(metadata or "").get("entitymill")
     return None

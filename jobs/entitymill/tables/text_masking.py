@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 LABEL = "{label}"
-"""Placeholder in a mask; it is replaced by the mention's label."""
+"""Placeholder for the mention's label in a mask."""
 
 
 def mask_text(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> str:
@@ -18,8 +18,8 @@ def mask_text(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> st
         text: text of the document.
         spans: begin, end (exclusive, in code points) and label of each mention, in any order. Overlapping spans are masked
             as one span, with the label of the span that begins first.
-        mask: replacement for each mention; `{label}` in it becomes the mention's label. A mask of one character is repeated
-            to the mention's length, so that offsets do not change.
+        mask: replacement for each mention; `{label}` in it stands for the mention's label. A mask of one character is
+            repeated to the mention's length, so that offsets do not change.
     """
     pieces, at = [], 0
     for begin, end, label in _merge_overlapping(spans):
@@ -31,7 +31,7 @@ def mask_text(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> st
 def _merge_overlapping(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
     """Return the spans sorted by begin, with overlapping spans merged.
 
-    A merged span has the label of the span that begins first; if several spans begin there, it has the label of the longest.
+    A merged span has the label of the span that begins first, or of the longest one if several begin there.
     """
     merged: list[tuple[int, int, str]] = []
     for begin, end, label in sorted(spans, key=lambda span: (span[0], -span[1], span[2])):
