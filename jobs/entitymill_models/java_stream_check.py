@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass, field
 
 from entitymill.errors import ModelError
-from entitymill.recognition.guarded_loading import JAVA_DEPTH
+from entitymill.recognition.guarded_loading import MAX_JAVA_DEPTH
 
 _MAGIC = b"\xac\xed\0\5"
 _NULL, _REFERENCE, _CLASS_DESCRIPTION, _OBJECT, _STRING, _ARRAY, _CLASS, _BLOCK, _END = range(0x70, 0x79)
@@ -190,9 +190,9 @@ class _Reader:
             raise _DamagedError
 
     def _descend(self) -> None:
-        """Begin a level of nesting, which the caller ends with `_depth -= 1`; refuse more than JAVA_DEPTH levels."""
+        """Begin a level of nesting, which the caller ends with `_depth -= 1`; refuse more than MAX_JAVA_DEPTH levels."""
         self._depth += 1
-        if self._depth > JAVA_DEPTH:
+        if self._depth > MAX_JAVA_DEPTH:
             raise _DamagedError
 
     def _check_value(self) -> None:

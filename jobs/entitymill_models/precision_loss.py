@@ -166,7 +166,7 @@ def _group_into_mentions(
     spans = scheme.join_spans(tags, confidences, sentence_of)
     return {
         (int(sentence_of[first]), int(first - begins[first]), int(last - begins[first]), scheme.kinds[kind]): float(mean)
-        for first, last, kind, mean in zip(spans.first, spans.last, spans.kinds, spans.confidences, strict=True)
+        for first, last, kind, mean in zip(spans.begin, spans.end, spans.kinds, spans.confidences, strict=True)
     }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from entitymill.errors import ModelError
 from entitymill.recognition import guarded_loading
-from entitymill.recognition.sentences_dl_saved import DAMAGE
+from entitymill.recognition.sentences_dl_saved import DAMAGE_ERRORS
 from entitymill.recognition.tagger.network import count_positions
 from entitymill_models import network_import, sparknlp_field_files
 from entitymill_models.imported_classifier import Casing, Parts, parse_json, read_bytes, read_text, sort_by_number
@@ -39,9 +39,9 @@ class Budget:
 
     @classmethod
     def for_archive(cls, archive: Path) -> Budget:
-        """Return an archive's budget; its bytes grow with the archive's size, up to `guarded_loading.UNPACKED_BYTES`."""
-        allowed = guarded_loading.UNPACKED_FREE_BYTES + guarded_loading.UNPACKED_TIMES_SIZE * archive.stat().st_size
-        return cls(min(guarded_loading.UNPACKED_BYTES, allowed), guarded_loading.UNPACKED_FILES)
+        """Return an archive's budget; its bytes grow with the archive's size, up to `guarded_loading.MAX_UNPACKED_BYTES`."""
+        allowed = guarded_loading.UNPACKED_BASE_BYTES + guarded_loading.MAX_UNPACKED_RATIO * archive.stat().st_size
+        return cls(min(guarded_loading.MAX_UNPACKED_BYTES, allowed), guarded_loading.MAX_UNPACKED_FILES)
 
 
 @dataclass(frozen=True)
@@ -232,13 +232,13 @@ def unpack(archive: Path, into: Path | None, where: str, budget: Budget) -> None
             budget.files -= len(members)
             if budget.files < 0:
                 raise ModelError(
-                    f"{where} unpacks to more than {guarded_loading.UNPACKED_FILES:,} files, more than any model has: copy "
-                    "the model again from a source that you trust."
+                    f"{where} unpacks to more than {guarded_loading.MAX_UNPACKED_FILES:,} files, more than any model has: "
+                    "copy the model again from a source that you trust."
                 )
             for member in members:
                 target = _resolve_target(member, into or Path(), where)
                 _unpack_one(opened, member, target if into else Path(os.devnull), budget, where)
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         raise ModelError(f"{where} is not a readable zip archive: copy the model again.") from error
 
 

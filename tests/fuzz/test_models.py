@@ -266,7 +266,7 @@ def test_no_archive_writes_more_than_its_size_allows(tmp_path: Path) -> None:
             except ModelError:
                 refused += 1
             written = sum(path.stat().st_size for path in (directory / "scratch").rglob("*") if path.is_file())
-            allowed = guarded_loading.UNPACKED_TIMES_SIZE * source.stat().st_size + guarded_loading.UNPACKED_FREE_BYTES
+            allowed = guarded_loading.MAX_UNPACKED_RATIO * source.stat().st_size + guarded_loading.UNPACKED_BASE_BYTES
             assert written <= allowed
             shutil.rmtree(directory)
     assert refused == count  # zeros are no network
