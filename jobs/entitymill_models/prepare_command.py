@@ -118,7 +118,7 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
             work = isolation.Work(FACTORY, (options, scratch, Path(unpacked)), quiet=True, prints=True)
             isolation.Child(work, TIMEOUT_SECONDS).close()
         except WorkerError as error:
-            reason = error.__cause__.detail if isinstance(error.__cause__, isolation.LostError) else error
+            reason = error.__cause__.detail if isinstance(error.__cause__, isolation.ChildLostError) else error
             raise ModelError(
                 f"{options.source} cannot be prepared: the process that reads and tests it failed ({reason}); copy the "
                 "model again from a source that you trust, or prepare it on a machine with more memory."
