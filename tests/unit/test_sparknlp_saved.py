@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from entitymill.errors import ModelError
 from entitymill.recognition import guarded_loading
 from entitymill_models import sparknlp_saved
-from entitymill_models.sparknlp_saved import Budget
+from entitymill_models.sparknlp_saved import Allowance
 from unit import tiny
 from unit.damage import repacked
 
@@ -95,7 +95,7 @@ def unpack(content: bytes, directory: Path) -> Path:
     file, into = directory / "model.zip", directory / "into"
     file.write_bytes(content)
     into.mkdir()
-    sparknlp_saved.unpack(file, into, "model.zip", Budget.for_archive(file))
+    sparknlp_saved.unpack(file, into, "model.zip", Allowance.for_archive(file))
     return into
 
 
