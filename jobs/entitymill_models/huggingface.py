@@ -166,7 +166,7 @@ def _list_weight_files(directory: Path, where: str) -> list[Path]:
     """Return the safetensors files of a model: those that its index lists or, without an index, the only such file.
 
     Raises:
-        ModelError: there is no such file, or there are several without an index that lists them.
+        ModelError: there is no safetensors file, or there are several files but no index.
     """
     if (directory / INDEX).is_file():
         shards = read_json(directory / INDEX).get("weight_map")

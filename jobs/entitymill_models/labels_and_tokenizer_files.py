@@ -127,7 +127,7 @@ def _read_casing(directory: Path, where: str) -> Casing:
     if config.get("strip_accents") not in (None, lower) or config.get("tokenize_chinese_chars", True) is not True:
         raise ModelError(
             f"{where} normalizes words with settings that vocab.txt cannot express (strip_accents, tokenize_chinese_chars): "
-            "add its tokenizer.json (save_pretrained of a fast tokenizer writes one)."
+            "add its tokenizer.json (save_pretrained of a fast tokenizer writes it)."
         )
     return "uncased" if lower else "cased"
 
@@ -180,7 +180,7 @@ def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]
 def read_max_length(directory: Path) -> int:
     """Return the maximum number of pieces in one input row of a model, at most MAX_PIECES.
 
-    It is the smaller of the maximums in the configurations of tokenizer and network; if neither has one, DEFAULT_LENGTH.
+    It is the smaller of the maximums that the configurations of tokenizer and network state, by default DEFAULT_LENGTH.
 
     Raises:
         ModelError: a configuration is not JSON.

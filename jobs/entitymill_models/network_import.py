@@ -132,7 +132,7 @@ def normalize(network: ov.Model, labels: int, where: str) -> ov.Model:
 
 
 def _find_logits(network: ov.Model, labels: int, where: str) -> ov.Output:
-    """Return the output that scores tags: the output named logits or, if there is none, the only one of the right shape.
+    """Return the output that scores tags: the output named logits or, without that, the only output of the right shape.
 
     Raises:
         ModelError: there is no such output, or more than one.

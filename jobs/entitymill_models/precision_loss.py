@@ -26,7 +26,7 @@ from entitymill.recognition.tags_to_mentions import TagScheme
 from entitymill.spark import requirements
 
 Mention = tuple[int, int, int, str]
-"""(index of the sentence, index of the first token, index after the last token, label); tokens are counted in the sentence."""
+"""(index of the sentence, index of the first token in it, index after the last token, label)."""
 Mentions = set[Mention]
 TOKENS, TAGS, TEXT = "tokens", "tags", "text"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
@@ -138,7 +138,7 @@ def compute_span_f1(found: Mentions, expected: Mentions) -> float:
 
 
 def join_gold_tags(tags: Sequence[Sequence[str]]) -> Mentions:
-    """Return the set of mentions in sentences, given the IOB2 tags of each sentence's tokens."""
+    """Join the IOB2 tags of each sentence's tokens into mentions, and return the set of mentions."""
     labels = ("O", *sorted({tag for sentence in tags for tag in sentence} - {"O"}))
     number = {label: i for i, label in enumerate(labels)}
     flat = np.array([number[tag] for sentence in tags for tag in sentence], np.int16)

@@ -205,7 +205,7 @@ def _find_file(directory: Path, suffix: str, where: str) -> Path:
     found = [path for path in directory.rglob("*") if path.suffix == suffix]
     if len(found) != 1:
         raise ModelError(
-            f"The network of {where} has {len(found)} files ending in {suffix}, but must have one: copy the model again."
+            f"The network of {where} has {len(found)} files ending in {suffix}, instead of one: copy the model again."
         )
     return found[0]
 

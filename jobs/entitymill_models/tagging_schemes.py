@@ -54,8 +54,8 @@ def convert_labels(found: Parts, where: str, specified: LabelScheme | None = Non
 def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -> tuple[list[str], Scheme]:
     """Return the bundle's label for each label of a model, and the tagging scheme of these labels.
 
-    Labels without prefixes such as B- become I- labels in IOB1. For labels with prefixes, the scheme is the specified one
-    or, if none is specified, IOB2 if every kind of entity has a B- label, otherwise IOB1.
+    Labels without prefixes such as B- become I- labels in IOB1. For labels with prefixes, the scheme is `specified` or,
+    if that is None, IOB2 if every kind of entity has a B- label, otherwise IOB1.
 
     Raises:
         ModelError: there is no label O or no other label, a label occurs twice, or only some labels have prefixes.

@@ -221,5 +221,5 @@ def test_a_model_that_is_not_there_is_said_how_to_get(path: str, message: str) -
 
 def test_a_directory_of_anything_else_is_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"has no manifest\.json: it is not a model bundle; prepare_model\.py makes one"):
+    with pytest.raises(ModelError, match=r"has no manifest\.json: it is not a model bundle; prepare_model\.py makes"):
         python_api.load(tmp_path)

@@ -93,7 +93,7 @@ def test_a_directory_that_is_no_saved_model_is_refused(tmp_path: Path) -> None:
             shutil.copy(FILES[NETWORK], directory / NETWORK)
         if name == "metadata alone":
             shutil.copy(FILES[METADATA], directory / METADATA / "part-00000")
-        with pytest.raises(ModelError, match="is not a saved SentenceDetectorDLModel: specify the directory of one"):
+        with pytest.raises(ModelError, match="is not a saved SentenceDetectorDLModel: specify the directory of such"):
             sentences.find_detector_files(directory)
 
 

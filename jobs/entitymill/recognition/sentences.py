@@ -89,7 +89,7 @@ def _find_begins_by_passage(text: str) -> Iterator[int]:
 
 
 def _find_passage_end(text: str, at: int) -> int:
-    """Return where the passage that begins at `at` ends: at the last blank in its second half, if there is one."""
+    """Return the end of the passage that begins at `at`: the last blank in its second half, if there is such a blank."""
     end = at + _PASSAGE_CHARACTERS
     if end >= len(text):
         return len(text)
@@ -127,7 +127,7 @@ def find_detector_files(directory: Path) -> dict[str, Path]:
     network = directory / sentences_dl_saved.NETWORK
     if len(parts) != 1 or not network.is_file():
         raise ModelError(
-            f"{directory} is not a saved SentenceDetectorDLModel: specify the directory of one (detector_model=… or "
-            "--detector-model …), or use the detector `sentencex`, which needs no model."
+            f"{directory} is not a saved SentenceDetectorDLModel: specify the directory of such a model "
+            "(detector_model=… or --detector-model …), or use the detector `sentencex`, which needs no model."
         )
     return {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: network}

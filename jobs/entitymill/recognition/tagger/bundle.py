@@ -272,7 +272,7 @@ def describe_other_format(path: str, names: Collection[str]) -> str:
     """
     kind = _detect_format(names)
     if kind is None:
-        return f"{path} has no {MANIFEST}: it is not a model bundle; prepare_model.py makes one ({_HELP_PAGE})."
+        return f"{path} has no {MANIFEST}: it is not a model bundle; prepare_model.py makes a bundle ({_HELP_PAGE})."
     make = f"prepare_model.py {path} DEST (or entitymill prepare)"
     return f"{path} is {kind}, not a model bundle: run {make}, and use DEST ({_HELP_PAGE})."
 

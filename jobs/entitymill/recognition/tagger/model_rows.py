@@ -113,7 +113,7 @@ class Windows:
     """Rows for the model, each of which has consecutive tokens of one sentence; arrays are int64 of shape [rows].
 
     begin, end: indices, across all sentences, of the row's first token and of the token after its last.
-    own_begin, own_end: the same for the tokens whose tags the row decides. Every token is in one such range.
+    own_begin, own_end: likewise for the tokens whose tags the row decides. One row decides the tag of each token.
     split_sentences: indices of the sentences that have more than one row.
     """
 
