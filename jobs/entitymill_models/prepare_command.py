@@ -143,7 +143,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
     with memory_limit(limit), blame_file(str(options.source)):
         found, origin = model_formats.read_model(options.source, unpacked, options.casing)
         if origin is not None and options.labels is not None:
-            raise SettingsError(f"--labels: the bundle {options.source} already states its scheme; leave the option out.")
+            raise SettingsError(f"--labels: the bundle {options.source} already states its scheme: leave the option out.")
         found, scheme = (
             (found, origin.scheme) if origin else tagging_schemes.convert_labels(found, str(options.source), options.labels)
         )

@@ -73,10 +73,10 @@ def test_sentencex_survives_white_space_of_more_bytes(text: str, wanted: int) ->
 def test_sentencex_finds_the_same_however_long_the_text_is(monkeypatch: pytest.MonkeyPatch) -> None:
     long = " ".join(f"{text} {number}." for number in range(40) for text in SAMPLE)
     wrapped = ("Angela Merkel went " + "on and on " * 700 + "to Paris. ") * 2 + "Then she left."
-    windowed = [segment_texts(detector("sentencex"), [text]) for text in (long, wrapped)]
-    monkeypatch.setattr(sentences, "_PAGE_CHARACTERS", 10**9)
+    by_passage = [segment_texts(detector("sentencex"), [text]) for text in (long, wrapped)]
+    monkeypatch.setattr(sentences, "_PASSAGE_CHARACTERS", 10**9)
     whole = [segment_texts(detector("sentencex"), [text]) for text in (long, wrapped)]
-    assert windowed == whole
+    assert by_passage == whole
     assert [len(found[0].sentences) for found in whole] == [len(whole[0][0].sentences), 3]
     assert len(whole[0][0].sentences) > 200
 
