@@ -31,7 +31,7 @@ def check_destination(dest: Path, *, overwrite: bool) -> None:
 
 def _is_saved_model(directory: Path) -> bool:
     """Return whether a directory contains metadata/part-*, as a saved Spark NLP model does."""
-    # A directory named metadata is not sufficient: other formats have one, too.
+    # A directory named metadata is not sufficient: other formats also use this name.
     return next((directory / sparknlp_saved.METADATA).glob("part-*"), None) is not None
 
 
@@ -45,7 +45,7 @@ def _is_bundle(directory: Path) -> bool:
 def open_scratch_directory(dest: Path) -> Iterator[Path]:
     """Yield a new temporary directory next to a destination, on the same file system; delete it after the `with` block.
 
-    Missing parent directories of the destination are created, too, and remain.
+    Missing parent directories of the destination are created and remain.
 
     Raises:
         OutputError: the directory cannot be created.
@@ -53,21 +53,20 @@ def open_scratch_directory(dest: Path) -> Iterator[Path]:
     parent = dest.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.TemporaryDirectory(prefix=f".{dest.name}.", dir=parent)
+        temporary = tempfile.TemporaryDirectory(prefix=f".{dest.name}.", dir=parent)
     except OSError as error:
         raise OutputError(
             f"DEST: {parent} cannot be written ({error.strerror}). Choose a directory to which you can write."
         ) from error
-    with made as scratch:
+    with temporary as scratch:
         yield Path(scratch)
 
 
-def move_into_place(made: Path, dest: Path, scratch: Path) -> None:
-    """Rename the directory `made` to `dest`; if renaming fails, restore the directory that was at `dest` before.
+def move_into_place(new: Path, dest: Path, scratch: Path) -> None:
+    """Rename the directory `new` to `dest`; if renaming fails, restore the directory that was at `dest`.
 
     Args:
-        made: the complete new directory.
-        dest: its destination; a directory that exists there is replaced.
+        dest: the destination; if it is an existing directory, it is replaced.
         scratch: a directory on the same file system, to which the replaced directory is moved.
 
     Raises:
@@ -78,7 +77,7 @@ def move_into_place(made: Path, dest: Path, scratch: Path) -> None:
         if dest.exists():
             dest.rename(old)
         try:
-            made.rename(dest)
+            new.rename(dest)
         except OSError:
             if old.exists():
                 old.rename(dest)

@@ -1,4 +1,4 @@
-"""Fit the scaling of a model's confidences to gold mentions, and measure how well the confidences fit."""
+"""Fit the scaling of a model's confidences to gold mentions, and measure how well calibrated the confidences are."""
 
 from __future__ import annotations
 
@@ -72,17 +72,17 @@ def fit_scalings(mentions: ScoredMentions) -> dict[str, Scaling]:
 
     Raises:
         SettingsError: scipy is not installed.
-        ValueError: there are fewer than MIN_MENTIONS mentions in total, all of them are correct, or none of them is.
+        ValueError: there are fewer than MIN_MENTIONS mentions in total, or all or none of them are correct.
     """
     if len(mentions.correct) < MIN_MENTIONS or mentions.correct.all() or not mentions.correct.any():
         raise ValueError(f"{len(mentions.correct)} mentions, {int(mentions.correct.sum())} of them correct")
     names = np.array(mentions.labels)
-    of_all = _fit_scaling(mentions.confidences, mentions.correct)
+    general = _fit_scaling(mentions.confidences, mentions.correct)
     scalings = {}
     for label in sorted(set(mentions.labels)):
         chosen = mentions.select(names == label)
         enough = len(chosen.correct) >= MIN_MENTIONS and chosen.correct.any() and not chosen.correct.all()
-        scalings[label] = _fit_scaling(chosen.confidences, chosen.correct) if enough else of_all
+        scalings[label] = _fit_scaling(chosen.confidences, chosen.correct) if enough else general
     return scalings
 
 
@@ -99,12 +99,12 @@ def _fit_scaling(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -
         return float(np.mean(np.logaddexp(0, np.where(correct, -scaled, scaled))))
 
     # The bounds keep a perfect separation, whose best temperature is 0, within what a manifest allows.
-    found = optimize.minimize(loss, np.zeros(2), bounds=[(-3, 6), (-20, 20)])
-    return Scaling(temperature=round(float(np.exp(found.x[0])), 4), offset=round(float(found.x[1]), 4))
+    result = optimize.minimize(loss, np.zeros(2), bounds=[(-3, 6), (-20, 20)])
+    return Scaling(temperature=round(float(np.exp(result.x[0])), 4), offset=round(float(result.x[1]), 4))
 
 
 def build_reliability_table(mentions: ScoredMentions) -> list[Bin]:
-    """Sort mentions by confidence into BINS bins of equal width; return the list of the bins that have a mention."""
+    """Sort mentions by confidence into BINS bins of equal width; return the bins that have a mention."""
     numbers = np.minimum((mentions.confidences * BINS).astype(np.int64), BINS - 1)
     bins = []
     for number in np.unique(numbers).tolist():
@@ -133,14 +133,13 @@ def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
     sentences is computed with and without this scaling. The scaling in the manifest is fitted to all sentences.
 
     Args:
-        directory: the bundle, whose manifest is changed.
         table: a table with the columns tokens and tags (see `precision_loss.read_sample`).
         console: the console on which the calibration errors are printed.
 
     Raises:
         ModelError: the bundle cannot be run.
-        SettingsError: the table cannot be read, or a row has no tags; scipy is not installed; or the mentions that the
-            model finds in every second sentence of the table do not suffice for `fit_scalings`.
+        SettingsError: the table cannot be read, or a row has no tags; scipy is not installed; or the model finds too few
+            mentions for `fit_scalings` in every second sentence of the table.
     """
     sample = precision_loss.read_sample(table, OPTION)
     if sample.gold is None:
@@ -155,7 +154,7 @@ def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
     except ValueError as error:
         raise SettingsError(
             f"{OPTION}: in every second sentence of {table}, the model finds {error}. To fit confidences, there must be "
-            f"at least {MIN_MENTIONS}, some correct and some wrong: name a larger table."
+            f"at least {MIN_MENTIONS}, some correct and some wrong: use a larger table."
         ) from error
     rest = mentions.select(~even)
     before, after = compute_calibration_error(rest), compute_calibration_error(rest.scale(half))

@@ -22,7 +22,7 @@ Weights = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Names:
-    """The names of an architecture's parameters, without .weight and .bias; "{}" stands for the number of a layer.
+    """The names of an architecture's parameters, without .weight and .bias; "{}" stands for a layer's number.
 
     words, positions, segments: the embedding tables; segments is None if the architecture has no token types.
     normalized, after_attention, after_network: the normalizations after the embeddings, after attention, and after the
@@ -52,7 +52,8 @@ class Shape:
 
     layers, heads: number of layers, and number of attention heads in each layer.
     epsilon: the constant that a normalization adds to the variance.
-    padding: the id of the padding piece if the first position is this id plus 1, as in RoBERTa; None if it is 0.
+    padding: the id of the padding piece if the first position is this id plus 1, as in RoBERTa; None if the first position
+        is 0.
     """
 
     layers: int
@@ -114,9 +115,9 @@ class _Builder:
     def _build_embeddings(self, ids: ov.Node) -> ov.Node:
         """Build the normalized sum of the embeddings of words, positions and segment 0, shape [batch, length, width]."""
         axis = ops.constant(np.int64(0))
-        places = self._build_constant(f"{self._names.positions}.weight", self._read_segment_embedding())
+        positions = self._build_constant(f"{self._names.positions}.weight", self._read_segment_embedding())
         words = ops.gather(self._build_constant(f"{self._names.words}.weight"), ids, axis)
-        summed = ops.add(words, ops.gather(places, self._build_positions(ids), axis))
+        summed = ops.add(words, ops.gather(positions, self._build_positions(ids), axis))
         return self._build_normalization(summed, self._names.normalized)
 
     def _read_segment_embedding(self) -> NDArray[np.float32] | None:
@@ -158,7 +159,8 @@ class _Builder:
         """Convert shape [batch, length, width] to shape [batch, heads, length, width / heads]."""
         heads = self._shape.heads
         return ops.transpose(
-            ops.reshape(hidden, _ints(0, 0, heads, self._width // heads), special_zero=True), _ints(0, 2, 1, 3)
+            ops.reshape(hidden, _ints(0, 0, heads, self._width // heads), special_zero=True),
+            _ints(0, 2, 1, 3),
         )
 
     def _build_linear(self, hidden: ov.Node, name: str) -> ov.Node:
@@ -169,25 +171,25 @@ class _Builder:
     def _build_normalization(self, hidden: ov.Node, name: str) -> ov.Node:
         """Build the layer normalization that has the parameters `name`.weight (gain) and `name`.bias (shift)."""
         last = ops.constant(np.array([-1], np.int64))
-        centred = ops.mvn(hidden, last, normalize_variance=True, eps=self._shape.epsilon, eps_mode="inside_sqrt")
+        centered = ops.mvn(hidden, last, normalize_variance=True, eps=self._shape.epsilon, eps_mode="inside_sqrt")
         gain, shift = (self._read_parameter(f"{name}.{kind}").reshape(1, 1, -1) for kind in ("weight", "bias"))
-        return ops.add(ops.multiply(centred, ops.constant(gain)), ops.constant(shift))
+        return ops.add(ops.multiply(centered, ops.constant(gain)), ops.constant(shift))
 
-    def _build_constant(self, name: str, added: NDArray[np.float32] | None = None) -> ov.Node:
-        """Build a constant from a parameter, with the numbers `added` added to it; None adds nothing."""
+    def _build_constant(self, name: str, addend: NDArray[np.float32] | None = None) -> ov.Node:
+        """Build an OpenVINO constant from a parameter, after adding the array `addend` (None: unchanged)."""
         value = self._read_parameter(name)
-        return ops.constant(value if added is None else value + added, name=name)
+        return ops.constant(value if addend is None else value + addend, name=name)
 
     def _read_parameter(self, name: str) -> NDArray[np.float32]:
         """Return a parameter of the model; raise ModelError if the model does not have it."""
         # In checkpoints converted from TensorFlow, the parameters of normalizations are called gamma and beta.
         older = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
-        found = self._weights.get(name, self._weights.get(older))
-        if found is None:
+        values = self._weights.get(name, self._weights.get(older))
+        if values is None:
             raise ModelError(
                 f"{self._where} has no parameter {name}: it is incomplete or not a token classifier. Copy the model again."
             )
-        return found
+        return values
 
 
 def _ints(*values: int) -> ov.Node:

@@ -18,7 +18,7 @@ _ATTENTION = "encoder.layer.{}.attention"
 _EXPORT = "Export the model to ONNX, then run `entitymill prepare` on the export."
 
 
-def _bert_names(prefix: str) -> encoders.Names:
+def _build_bert_names(prefix: str) -> encoders.Names:
     """Return the names of the parameters of BERT or RoBERTa, which all begin with `prefix`."""
     return encoders.Names(
         words=f"{prefix}.embeddings.word_embeddings",
@@ -52,9 +52,9 @@ NAMES = {
         outer=f"{_LAYER}.ffn.lin2",
         after_network=f"{_LAYER}.output_layer_norm",
     ),
-    "bert": _bert_names("bert"),
-    "roberta": _bert_names("roberta"),
-    "xlm-roberta": _bert_names("roberta"),
+    "bert": _build_bert_names("bert"),
+    "roberta": _build_bert_names("roberta"),
+    "xlm-roberta": _build_bert_names("roberta"),
 }
 """model_type of config.json -> names of the parameters (source: transformers, models/*/modeling_*.py)."""
 OFFSET_POSITIONS = ("roberta", "xlm-roberta")
@@ -78,7 +78,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
         casing: the casing that the user specified, or None (see `labels_and_tokenizer_files.read_tokenizer`).
 
     Raises:
-        ModelError: a file is missing or damaged, or the model is of another kind.
+        ModelError: a file is missing or damaged, or the model has another architecture.
         SettingsError: `casing` is None although no file states the casing, or `casing` contradicts the tokenizer; or the
             library safetensors is not installed.
     """
@@ -86,17 +86,17 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
     kind = _check_architecture(config, where)
     labels = labels_and_tokenizer_files.read_config_labels(config, f"{where}/{labels_and_tokenizer_files.CONFIG}")
     tokenizer = labels_and_tokenizer_files.read_tokenizer(directory, where, casing, require_json=kind in OFFSET_POSITIONS)
-    found = _read_weights(directory, where)
+    weights = _read_weights(directory, where)
     shape = _read_shape(config, kind, where)
     names = NAMES[kind]
-    network = encoders.build_classifier(found, names, shape, where)
-    scored = found[f"{names.classifier}.weight"].shape[0]
+    network = encoders.build_classifier(weights, names, shape, where)
+    scored = weights[f"{names.classifier}.weight"].shape[0]
     if scored != len(labels):
         raise ModelError(
             f"The network of {where} scores {scored} tags, but id2label in its config.json lists {len(labels)}: copy the "
             "model again."
         )
-    rows = found[f"{names.positions}.weight"].shape[0] - (0 if shape.padding is None else shape.padding + 1)
+    rows = weights[f"{names.positions}.weight"].shape[0] - (0 if shape.padding is None else shape.padding + 1)
     return Parts(
         network=network,
         labels=labels,
@@ -110,13 +110,13 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 
 
 def _check_architecture(config: dict[str, object], where: str) -> str:
-    """Return model_type of a config.json; raise ModelError if `encoders` cannot build the network that it describes."""
+    """Return model_type of a config.json; raise ModelError if `encoders` cannot build such a network."""
     kind = str(config.get("model_type"))
     if kind not in NAMES:
         raise ModelError(f"{where} is a {kind} model, but only {', '.join(NAMES)} are supported. {_EXPORT}")
     made_for = config.get("architectures")
     if isinstance(made_for, list) and made_for and not any("TokenClassification" in str(name) for name in made_for):
-        raise ModelError(f"{where} is a {made_for[0]}, not a token classifier: train or choose one that tags tokens.")
+        raise ModelError(f"{where} is a {made_for[0]}, not a token classifier: choose a model that tags tokens.")
     activation = config.get("activation" if kind == "distilbert" else "hidden_act", "gelu")
     if activation != "gelu":
         raise ModelError(f"{where} uses activation {activation}, but only gelu is supported. {_EXPORT}")
@@ -156,29 +156,29 @@ def _read_weights(directory: Path, where: str) -> encoders.Weights:
         ModelError: the directory has no safetensors file, or a file is missing or damaged.
         SettingsError: the library safetensors is not installed.
     """
-    found: encoders.Weights = {}
+    weights: encoders.Weights = {}
     for file in _list_weight_files(directory, where):
-        found |= _read_safetensors(file, where)
-    return found
+        weights |= _read_safetensors(file, where)
+    return weights
 
 
 def _list_weight_files(directory: Path, where: str) -> list[Path]:
-    """Return the safetensors files of a model: those that its index lists or, without an index, the only one.
+    """Return the safetensors files of a model: those that its index lists or, without an index, the only such file.
 
     Raises:
-        ModelError: there is no such file, or there are several without an index that lists them.
+        ModelError: there is no safetensors file, or there are several files but no index.
     """
     if (directory / INDEX).is_file():
         shards = read_json(directory / INDEX).get("weight_map")
         names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
         if not names or not all(map(bundle.is_plain_name, names)):
-            raise ModelError(f"{INDEX} of {where} lists no files, or files outside of its directory: copy the model again.")
+            raise ModelError(f"{INDEX} of {where} lists no files, or files outside its directory: copy the model again.")
         return [directory / name for name in names]
     found = sorted(directory.glob("*.safetensors"))
     if len(found) == 1:
         return found
     if found:
-        raise ModelError(f"{where} has {len(found)} safetensors files but no {INDEX}: copy that file, too.")
+        raise ModelError(f"{where} has {len(found)} safetensors files, but no {INDEX} that lists them: copy this file, too.")
     if (directory / "pytorch_model.bin").exists() or list(directory.glob("pytorch_model-*.bin")):
         raise ModelError(
             f"{where} has its weights only as pytorch_model.bin, a pickle, which can run any code and is not opened: "

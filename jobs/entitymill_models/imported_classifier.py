@@ -1,4 +1,4 @@
-"""The parts of a token classifier, whatever its format was, and functions that read and write the files of a model."""
+"""Define the parts of a token classifier, independent of its format, and read and write the files of a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from entitymill.recognition.tagger import bundle
 
 Casing = Literal["cased", "uncased"]
 MAX_FILE_BYTES = 256 * 2**20
-"""Size limit, in bytes, for vocabulary, tokenizer and configuration files."""
+"""Maximum size, in bytes, of vocabulary, tokenizer and configuration files."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Parts:
     casing: whether the tokenizer distinguishes upper and lower case.
     max_length: maximum number of pieces in one input row of the network, including special pieces.
     source: a phrase about the model's origin, for the manifest.
-    limit: the largest max_length that the network can process; None if it is not known.
+    limit: the largest max_length that the network can process; None if unknown.
     sparknlp_max_length: the parameter maxSentenceLength in Spark NLP, whose default is 128.
     """
 
@@ -88,12 +88,12 @@ def parse_json(text: str, where: str) -> dict[str, object]:
         ModelError: the text is not a JSON object.
     """
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{where} is not JSON: copy the model again.") from error
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise ModelError(f"{where} is not a JSON object: copy the model again.")
-    return found
+    return parsed
 
 
 def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str
     ordered = sorted(numbered, key=lambda name: numbered[name])
     if not ordered or [numbered[name] for name in ordered] != list(range(len(ordered))):
         raise ModelError(
-            f"The numbers of the {what} of {where} are missing or have gaps: they must be 0, 1, 2, … Copy the model again."
+            f"The numbers of the {what} of {where} are missing or have gaps; they must be 0, 1, 2, … Copy the model again."
         )
     return tuple(ordered)
 
@@ -137,7 +137,10 @@ def write_parts(parts: Parts, directory: Path) -> None:
     else:
         pieces = parts.vocabulary or ()
         if any("\n" in piece or "\r" in piece for piece in pieces):
-            raise ModelError("The model's vocabulary has a piece with a line break in it, which vocab.txt cannot hold.")
+            raise ModelError(
+                "A piece of the model's vocabulary contains a line break, which vocab.txt cannot store: prepare the "
+                "original model with its tokenizer.json."
+            )
         (directory / bundle.VOCABULARY).write_bytes("".join(f"{piece}\n" for piece in pieces).encode("utf8"))
     (directory / bundle.LABELS).write_text(json.dumps(parts.labels) + "\n", encoding="utf8")
     bundle.read_labels(directory / bundle.LABELS)

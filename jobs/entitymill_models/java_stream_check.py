@@ -1,10 +1,10 @@
 """Check which Java objects a serialized stream contains before a JVM reads the stream, without instantiating any object.
 
 A JVM that deserializes a stream instantiates any class that the stream names, and some classes run code when that happens.
-So each class must be in ALLOWED, the list of the few classes that Spark NLP's models need. The grammar of a stream is in the
+So each class must be in ALLOWED, which lists the few classes that Spark NLP's models need. The grammar of a stream is in the
 Java Object Serialization Specification, chapter 6. Parts of the grammar that models do not need (proxies, enums, exceptions,
 resets, class annotations) are refused, so that this reader and the JVM cannot interpret a stream differently. The flags of a
-class in a stream must also be those in ALLOWED: they say whether an object has more data after its fields.
+class, which say whether its objects have more data after their fields, must also be those in ALLOWED.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass, field
 
 from entitymill.errors import ModelError
-from entitymill.recognition.guarded_loading import JAVA_DEPTH
+from entitymill.recognition.guarded_loading import MAX_JAVA_DEPTH
 
 _MAGIC = b"\xac\xed\0\5"
 _NULL, _REFERENCE, _CLASS_DESCRIPTION, _OBJECT, _STRING, _ARRAY, _CLASS, _BLOCK, _END = range(0x70, 0x79)
@@ -25,7 +25,7 @@ _PRIMITIVES = {"B": 1, "C": 2, "D": 8, "F": 4, "I": 4, "J": 8, "S": 2, "Z": 1}
 """Code of a primitive type -> its size in bytes."""
 _LAMBDA = "java.lang.invoke.SerializedLambda"
 _LAMBDA_OWNER = "com.johnsnowlabs.nlp.util.regex.RuleFactory"
-"""The only class whose lambdas may be deserialized. It turns a SerializedLambda only into its own functions. It is also the
+"""The only class whose lambdas a stream may contain; it turns a SerializedLambda only into its own functions. It is also the
 only class that a stream may contain as a java.lang.Class object."""
 ALLOWED = {
     **dict.fromkeys(
@@ -75,11 +75,11 @@ class _Description:
 
 
 class _DamagedError(Exception):
-    """The stream does not follow the grammar."""
+    """Raised if the stream does not follow the grammar."""
 
 
 class _ForbiddenError(Exception):
-    """The stream contains something that this module refuses; the message names it."""
+    """Raised if the stream contains something that is not allowed; the message names it."""
 
 
 def check_stream(content: bytes, where: str) -> None:
@@ -90,7 +90,7 @@ def check_stream(content: bytes, where: str) -> None:
         where: path of the stream's file, for messages.
 
     Raises:
-        ModelError: the stream is damaged, or contains another class.
+        ModelError: the stream is damaged, or contains a class that is not in ALLOWED.
     """
     try:
         _Reader(content).read_all()
@@ -126,9 +126,9 @@ class _Reader:
 
     def _read_number(self, code: str) -> int:
         """Read a big-endian number of the type that `code` has in the module struct."""
-        (found,) = struct.unpack_from(f">{code}", self._content, self._at)
+        (number,) = struct.unpack_from(f">{code}", self._content, self._at)
         self._at += struct.calcsize(f">{code}")
-        return int(found)
+        return int(number)
 
     def _read_bytes(self, size: int) -> bytes:
         """Read `size` bytes; raise _DamagedError if fewer are left."""
@@ -149,7 +149,7 @@ class _Reader:
         return self._handles[number]
 
     def _read_description(self) -> _Description | None:
-        """Read and return the description of a class, None for no class; refuse a class that is not in ALLOWED."""
+        """Read and return the description of a class, or None for null; refuse a class that is not in ALLOWED."""
         kind = self._read_number("B")
         if kind == _NULL:
             return None
@@ -190,9 +190,9 @@ class _Reader:
             raise _DamagedError
 
     def _descend(self) -> None:
-        """Begin a level of nesting, which the caller ends with `_depth -= 1`; refuse more than JAVA_DEPTH levels."""
+        """Begin a level of nesting, which the caller ends with `_depth -= 1`; refuse more than MAX_JAVA_DEPTH levels."""
         self._depth += 1
-        if self._depth > JAVA_DEPTH:
+        if self._depth > MAX_JAVA_DEPTH:
             raise _DamagedError
 
     def _check_value(self) -> None:
@@ -247,7 +247,7 @@ class _Reader:
                 self._read_own_data()
 
     def _read_own_data(self) -> None:
-        """Read the data that a class with SC_WRITE_METHOD writes after its fields, up to the mark of its end."""
+        """Read the data that a class with SC_WRITE_METHOD writes after its fields, up to and including its end marker."""
         while (kind := self._content[self._at]) != _END:
             if kind in (_BLOCK, _LONG_BLOCK):
                 self._at += 1

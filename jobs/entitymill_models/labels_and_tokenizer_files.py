@@ -16,9 +16,9 @@ from entitymill_models.imported_classifier import Casing, parse_json, read_json,
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 MAX_PIECES, DEFAULT_LENGTH = 512, 128
-"""Upper limit and default for the maximum number of pieces of a model."""
+"""Upper limit and default for a model's maximum number of pieces in an input row."""
 _FOLDERS = ("", "assets")
-"""Folders in which the files may be: next to the network, or in the folder where Spark NLP's import expects them."""
+"""Folders to search for the files: that of the network, and the folder where Spark NLP's import expects them."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ def read_tokenizer(
 ) -> TokenizerFiles:
     """Read the tokenizer in a directory, and return it with its casing.
 
-    A tokenizer.json is preferred to a vocab.txt, and its text is changed as `adapt_to_single_words` describes. The files
-    may also be in the folder assets/ of the directory.
+    A tokenizer.json is preferred to a vocab.txt, and its text is changed by `adapt_to_single_words`. The files may also be
+    in the folder assets/ of the directory.
 
     Args:
         directory: a directory with tokenizer.json, or with vocab.txt and optionally tokenizer_config.json.
         where: path of the model, for messages.
         casing: the casing that the user specified, or None to read it from the files. It must agree with a tokenizer.json,
             but overrides the tokenizer_config.json of a vocab.txt.
-        require_json: whether to refuse a model that has only a vocab.txt, because a vocab.txt is read as WordPiece.
+        require_json: whether to refuse a model that has only a vocab.txt, which is always read as WordPiece.
 
     Raises:
         ModelError: there is no tokenizer, or the tokenizer cannot be read.
@@ -78,13 +78,13 @@ def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
     Raises:
         ModelError: the text is not a tokenizer.
     """
-    found = parse_json(text, where)
-    for part in _iterate_components(found.get("pre_tokenizer")):
+    parsed = parse_json(text, where)
+    for part in _iterate_components(parsed.get("pre_tokenizer")):
         if part.get("type") == "ByteLevel":
             part["add_prefix_space"] = True
     # The tagger, not the tokenizer, truncates and pads.
-    found["truncation"] = found["padding"] = None
-    changed = json.dumps(found, ensure_ascii=False)
+    parsed["truncation"] = parsed["padding"] = None
+    changed = json.dumps(parsed, ensure_ascii=False)
     with loading(where):
         try:
             Tokenizer.from_str(changed)
@@ -94,13 +94,13 @@ def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
             raise ModelError(f"{where} is not a readable tokenizer: copy the model again.") from error
     lowers = any(
         part.get("type") == "Lowercase" or (part.get("type") == "BertNormalizer" and part.get("lowercase"))
-        for part in _iterate_components(found.get("normalizer"))
+        for part in _iterate_components(parsed.get("normalizer"))
     )
     return changed, "uncased" if lowers else "cased"
 
 
 def _iterate_components(component: object) -> Iterator[dict[str, object]]:
-    """Yield a normalizer or pre-tokenizer or, if it is a sequence, its elements; yield nothing if there is none."""
+    """Yield a normalizer or pre-tokenizer or, if it is a sequence, its elements; yield nothing for None."""
     if not isinstance(component, dict):
         return
     if component.get("type") != "Sequence":
@@ -127,16 +127,16 @@ def _read_casing(directory: Path, where: str) -> Casing:
     if config.get("strip_accents") not in (None, lower) or config.get("tokenize_chinese_chars", True) is not True:
         raise ModelError(
             f"{where} normalizes words with settings that vocab.txt cannot express (strip_accents, tokenize_chinese_chars): "
-            "add its tokenizer.json (save_pretrained of a fast tokenizer writes one)."
+            "add its tokenizer.json (save_pretrained of a fast tokenizer writes it)."
         )
     return "uncased" if lower else "cased"
 
 
 def read_labels(directory: Path, where: str) -> tuple[str, ...]:
-    """Read the tag of each logit from the first of these that exists: labels.json, id2label of config.json, labels.txt.
+    """Read the tag of each logit from labels.json or, if that is missing, id2label of config.json, or labels.txt.
 
     Raises:
-        ModelError: no file contains the labels, or the file with the labels is not valid.
+        ModelError: no file contains labels, or the file that does is not valid.
     """
     file = _find_file(directory, bundle.LABELS)
     if file is not None:
@@ -180,7 +180,7 @@ def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]
 def read_max_length(directory: Path) -> int:
     """Return the maximum number of pieces in one input row of a model, at most MAX_PIECES.
 
-    It is the smaller of the maximums in the configurations of tokenizer and network; if neither has one, DEFAULT_LENGTH.
+    It is the smaller of the maximums that the configurations of tokenizer and network state, by default DEFAULT_LENGTH.
 
     Raises:
         ModelError: a configuration is not JSON.

@@ -1,6 +1,6 @@
 """Reduce the precision of a network's weights to bfloat16, or to 8-bit integers with or without calibration.
 
-`f32` does not change the weights. `bf16` rounds the weights, which halves the size of the file. `int8` stores matrices as
+`f32` leaves the weights unchanged. `bf16` rounds the weights, which halves the size of the file. `int8` stores matrices as
 8-bit integers with one scale per row; the resulting network runs in any precision. Calibration (NNCF post-training
 quantization) also stores the ranges of activations; a calibrated network is the fastest in int8. Execution in other
 precisions ignores these ranges.
@@ -27,8 +27,8 @@ from entitymill.recognition.tagger.network import INPUTS
 from entitymill.spark import requirements
 
 Stored = Literal["f32", "bf16", "int8", "calibrated"]
-LARGE = 1024
-"""A constant of at least this many elements is a weight; smaller constants are not reduced, as that would save nothing."""
+MIN_WEIGHT_ELEMENTS = 1024
+"""A constant with at least this many elements counts as a weight; reducing smaller constants would save nothing."""
 _HALF_FLOATS = (ov.Type.f16, ov.Type.bf16)
 _BYTES = (ov.Type.i8, ov.Type.u8)
 
@@ -36,8 +36,8 @@ _BYTES = (ov.Type.i8, ov.Type.u8)
 def detect_stored_precision(network: ov.Model, where: str) -> Stored:
     """Return the precision in which the weights of a network are stored.
 
-    "calibrated" means that activations are quantized, too; "int8" and "bf16", that at least one weight has this precision.
-    Weights in float16 count as "f32".
+    "calibrated" means that activations are also quantized; "int8" and "bf16" mean that at least one weight has this
+    precision. Weights in float16 count as "f32".
 
     Raises:
         ModelError: the type of the weights is not supported.
@@ -45,13 +45,13 @@ def detect_stored_precision(network: ov.Model, where: str) -> Stored:
     operations = network.get_ops()
     if any(node.get_type_name() == "FakeQuantize" for node in operations):
         return "calibrated"
-    found = {node.get_element_type() for node in _find_weights(operations)}
-    if strange := found - {ov.Type.f32, ov.Type.i64, ov.Type.i32, *_HALF_FLOATS, *_BYTES}:
-        kind = strange.pop().to_string()
+    types = {node.get_element_type() for node in _find_weights(operations)}
+    if unsupported := types - {ov.Type.f32, ov.Type.i64, ov.Type.i32, *_HALF_FLOATS, *_BYTES}:
+        kind = unsupported.pop().to_string()
         raise ModelError(f"{where} has weights of type {kind}, which are not supported: export the model as f32.")
-    if found & set(_BYTES):
+    if types & set(_BYTES):
         return "int8"
-    return "bf16" if ov.Type.bf16 in found else "f32"
+    return "bf16" if ov.Type.bf16 in types else "f32"
 
 
 def reduce_precision(
@@ -61,7 +61,7 @@ def reduce_precision(
 
     Args:
         network: a network with float weights, which is changed and must not be used again.
-        precision: the new precision of the weights. With f32, only half-precision weights change: they become float32.
+        precision: the new precision of the weights. f32 changes only half-precision weights: they become float32.
         calibration: for int8, network inputs on which activations are measured; if empty, activations are not quantized.
 
     Raises:
@@ -77,7 +77,7 @@ def reduce_precision(
 
 
 def widen_weights(network: ov.Model) -> None:
-    """Change a network so that its half-precision weights are stored as float32; this conversion is exact."""
+    """Convert the half-precision weights of a network to float32, in place; this conversion is exact."""
     for node in _find_weights(network.get_ops()):
         if node.get_element_type() not in _HALF_FLOATS:
             continue
@@ -98,9 +98,9 @@ def _read_as_float32(constant: ov.Node) -> NDArray[np.float32]:
 
 
 def _round_to_bfloat16(network: ov.Model) -> None:
-    """Change a network so that its float32 weights are stored as bfloat16, rounded to nearest, ties to even.
+    """Round the float32 weights of a network to bfloat16, in place: to nearest, ties to even.
 
-    When the network runs, it converts them back to float32.
+    The network converts them back to float32 whenever it runs.
     """
     for node in _find_weights(network.get_ops()):
         if node.get_element_type() != ov.Type.f32:
@@ -166,7 +166,7 @@ def _merge_equal_quantizers(network: ov.Model) -> None:
         if node.get_type_name() != "FakeQuantize":
             continue
         source = node.input_value(0)
-        ranges = [node.input_value(place).get_node().data.tobytes() for place in range(1, 5)]
+        ranges = [node.input_value(index).get_node().data.tobytes() for index in range(1, 5)]
         first = quantizers.setdefault((source.get_node().get_friendly_name(), source.get_index(), *ranges), node)
         if first is not node:
             node.output(0).replace(first.output(0))
@@ -183,16 +183,17 @@ def _import_nncf() -> Any:
 
 
 def _find_weights(operations: Sequence[ov.Node]) -> list[Any]:
-    """Return the constants that are weights: those with at least LARGE elements."""
-    return [node for node in operations if node.get_type_name() == "Constant" and np.prod(node.get_output_shape(0)) >= LARGE]
+    """Return the constants that are weights: those with at least MIN_WEIGHT_ELEMENTS elements."""
+    constants = (node for node in operations if node.get_type_name() == "Constant")
+    return [node for node in constants if np.prod(node.get_output_shape(0)) >= MIN_WEIGHT_ELEMENTS]
 
 
 def encode_sentences(directory: Path, sentences: Sequence[Sequence[str]]) -> list[dict[str, NDArray[np.int64]]]:
-    """Return, for each sentence, the network's inputs (name -> value); pieces beyond the model's maximum are dropped.
+    """Return the network's inputs (name -> value) for each sentence; pieces beyond the model's maximum are dropped.
 
     Args:
         directory: the bundle whose tokenizer encodes the sentences.
-        sentences: a list of tokens for each sentence. Each sentence becomes a batch with one row.
+        sentences: the tokens of each sentence, which becomes a batch with one row.
     """
     manifest, files = bundle.read_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES

@@ -13,11 +13,11 @@ from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill_models import huggingface, network_import, sparknlp_saved
 from entitymill_models.imported_classifier import Casing, Parts, read_vocabulary
 
-KINDS = (
+FORMATS = (
     "a bundle, a saved Spark NLP model (directory or zip), a Hugging Face directory, or a directory with one ONNX or "
     "OpenVINO network"
 )
-"""The supported formats of a model, for messages and the help."""
+"""The supported formats of a model, for messages and the --help text."""
 _SNAPSHOTS, _BLOBS = "snapshots", "blobs"
 """Directories of the Hugging Face cache: `snapshots/REVISION/config.json` is a link to `../../blobs/DIGEST`."""
 
@@ -32,7 +32,7 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
             or a tokenizer.json, but overrides the metadata of a saved Spark NLP model or a tokenizer_config.json.
 
     Raises:
-        ModelError: the model is damaged, incomplete, of an unsupported format, or contains a link that leads out of it.
+        ModelError: the model is damaged, incomplete, in an unsupported format, or contains a link that leads out of it.
         SettingsError: the model does not exist, or `casing` contradicts the model, or is None and no file states the casing.
     """
     if not source.exists():
@@ -52,28 +52,28 @@ def _detect_and_read(source: Path, where: str, scratch: Path, casing: Casing | N
         ModelError: the model has none of these formats, or cannot be read.
         SettingsError: `casing` contradicts the model, or is None and no file states the casing.
     """
-    packed, unpacked = scratch / "network", scratch / "model"
-    packed.mkdir()
+    network_scratch, unpacked = scratch / "network", scratch / "model"
+    network_scratch.mkdir()
     if source.is_file():
         if source.suffix in (".onnx", ".xml", ".bin", ".safetensors"):
             raise ModelError(
                 f"{where} is only one file of a model: SOURCE must be the directory with this file, labels and vocabulary."
             )
         unpacked.mkdir()
-        budget = sparknlp_saved.Budget.for_archive(source)
-        sparknlp_saved.unpack(source, unpacked, where, budget)
+        allowance = sparknlp_saved.Allowance.for_archive(source)
+        sparknlp_saved.unpack(source, unpacked, where, allowance)
         return sparknlp_saved.read_saved_model(
-            sparknlp_saved.find_model(unpacked, where), packed, where, casing, budget
+            sparknlp_saved.find_model(unpacked, where), network_scratch, where, casing, allowance
         ), None
     if (source / bundle.MANIFEST).is_file():
         return _read_bundle(source, casing)
     if sparknlp_saved.is_saved(source):
-        return sparknlp_saved.read_saved_model(source, packed, where, casing), None
+        return sparknlp_saved.read_saved_model(source, network_scratch, where, casing), None
     if huggingface.is_model_directory(source):
         return huggingface.read_directory(source, where, casing), None
     if list(source.glob("*.onnx")) or list(source.glob("*.xml")):
         return network_import.read_directory(source, where, casing), None
-    raise ModelError(f"{where} is not a model in a supported format. SOURCE must be {KINDS}.")
+    raise ModelError(f"{where} is not a model in a supported format. SOURCE must be {FORMATS}.")
 
 
 def _read_bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest]:
@@ -113,27 +113,27 @@ def check_links(source: Path) -> None:
     In a Hugging Face cache, links from a snapshot to the blobs of the same model are allowed.
 
     Args:
-        source: the model's directory, or a link to it. A file is not checked.
+        source: the model's directory, or a link to it; if it is a file, nothing is checked.
 
     Raises:
         ModelError: a link leads out of the directory, even if the target of the link does not exist.
     """
-    root = source.resolve()
-    allowed = [root, *_list_blob_directories(root)]
-    for directory, folders, files in os.walk(root):
+    top = source.resolve()
+    roots = [top, *_list_blob_directories(top)]
+    for directory, folders, files in os.walk(top):
         for path in (Path(directory, name) for name in (*folders, *files)):
-            if path.is_symlink() and not any(_resolve_link(path, source).is_relative_to(place) for place in allowed):
+            if path.is_symlink() and not any(_resolve_link(path, source).is_relative_to(root) for root in roots):
                 raise ModelError(
-                    f"{source / path.relative_to(root)} is a symbolic link to {path.readlink()}, outside of {source}: if "
+                    f"{source / path.relative_to(top)} is a symbolic link to {path.readlink()}, outside of {source}: if "
                     f"you trust where it leads, make a copy without links (cp -RL {source} COPY), and prepare the copy."
                 )
 
 
 def _list_blob_directories(root: Path) -> list[Path]:
     """Return each `blobs` directory that is next to a `snapshots` directory above `root`, as in a Hugging Face cache."""
-    snapshots = (place.parent for place in (root, *root.parents) if place.parent.name == _SNAPSHOTS)
-    # `blobs` is not resolved: if it is itself a link, its files are elsewhere, and links to these must be refused.
-    return [place.parent / _BLOBS for place in snapshots if (place.parent / _BLOBS).is_dir()]
+    snapshots = (path.parent for path in (root, *root.parents) if path.parent.name == _SNAPSHOTS)
+    # `blobs` is not resolved: if it is itself a link, its files are elsewhere, and links to those files must be refused.
+    return [path.parent / _BLOBS for path in snapshots if (path.parent / _BLOBS).is_dir()]
 
 
 def _resolve_link(link: Path, source: Path) -> Path:

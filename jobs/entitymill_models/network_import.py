@@ -22,11 +22,10 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
     """Read a model from a directory that contains one network, a vocabulary and labels.
 
     The network is one *.onnx file, or one *.xml file with its *.bin file. If there is an *.onnx file, all *.xml files
-    are ignored; otherwise, only those with "tokenizer" in their names. The vocabulary and the labels are in the same
-    directory or in its folder assets/.
+    are ignored; otherwise, *.xml files with "tokenizer" in their names are ignored. The vocabulary and the labels are in the
+    same directory or in its folder assets/.
 
     Args:
-        directory: the model.
         where: path of the model, for messages.
         casing: the casing that the user specified, or None (see `labels_and_tokenizer_files.read_tokenizer`).
 
@@ -35,13 +34,13 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
         SettingsError: `casing` is None although no file states the casing, or `casing` contradicts the tokenizer.
     """
     onnx, xml = sorted(directory.glob("*.onnx")), sorted(directory.glob("*.xml"))
-    found = onnx or [path for path in xml if "tokenizer" not in path.name]
-    if len(found) != 1:
+    networks = onnx or [path for path in xml if "tokenizer" not in path.name]
+    if len(networks) != 1:
         raise ModelError(
-            f"{where} contains {len(found)} networks, but must contain exactly one (*.onnx, or *.xml without tokenizer in "
-            "its name): add the network, or move the others elsewhere."
+            f"{where} contains {len(networks)} networks, but must contain exactly one (*.onnx, or *.xml without "
+            "tokenizer in its name): add the network, or move the others elsewhere."
         )
-    network = read_network(found[0], None if onnx else found[0].with_suffix(".bin"), where)
+    network = read_network(networks[0], None if onnx else networks[0].with_suffix(".bin"), where)
     labels = labels_and_tokenizer_files.read_labels(directory, where)
     tokenizer = labels_and_tokenizer_files.read_tokenizer(directory, where, casing)
     network = normalize(network, len(labels), where)
@@ -63,7 +62,7 @@ def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
 
     Args:
         file: the *.onnx or *.xml file.
-        weights: the *.bin file that belongs to an *.xml file, otherwise None.
+        weights: the *.bin file that belongs to an *.xml file; None for an *.onnx file.
 
     Raises:
         ModelError: a file is missing or cannot be read.
@@ -91,10 +90,10 @@ def normalize(network: ov.Model, labels: int, where: str) -> ov.Model:
         network: the network, which is changed and must not be used again.
 
     Raises:
-        ModelError: the network takes other inputs, has no logits, or its inputs have a fixed size.
+        ModelError: the network has other inputs, inputs of a fixed size, or no logits.
     """
-    known = {name: port for port in network.inputs for name in port.get_names() if name in (*INPUTS, SEGMENTS)}
-    if len(known) != len(network.inputs) or not set(INPUTS) <= set(known):
+    inputs = {name: port for port in network.inputs for name in port.get_names() if name in (*INPUTS, SEGMENTS)}
+    if len(inputs) != len(network.inputs) or not set(INPUTS) <= set(inputs):
         names = sorted(name for port in network.inputs for name in port.get_names())
         raise ModelError(
             f"The network of {where} has the inputs {names}, but must have {list(INPUTS)}, with or without {SEGMENTS}: "
@@ -103,12 +102,12 @@ def normalize(network: ov.Model, labels: int, where: str) -> ov.Model:
     logits = _find_logits(network, labels, where)
     try:
         network.reshape({port: ov.PartialShape([-1, -1]) for port in network.inputs})
-        fresh = {name: ops.parameter([-1, -1], np.int64, name=name) for name in INPUTS}
-        for name, node in fresh.items():
+        new_inputs = {name: ops.parameter([-1, -1], np.int64, name=name) for name in INPUTS}
+        for name, node in new_inputs.items():
             node.output(0).get_tensor().set_names({name})
-        zeros = ops.broadcast(ops.constant(np.int64(0)), ops.shape_of(fresh[INPUTS[0]], "i64"))
-        for name, port in known.items():
-            new, old = fresh.get(name, zeros), port.get_node()
+        zeros = ops.broadcast(ops.constant(np.int64(0)), ops.shape_of(new_inputs[INPUTS[0]], "i64"))
+        for name, port in inputs.items():
+            new, old = new_inputs.get(name, zeros), port.get_node()
             if old.get_element_type() != ov.Type.i64:
                 new = ops.convert(new, old.get_element_type().to_string())
             for target in old.output(0).get_target_inputs():
@@ -118,25 +117,25 @@ def normalize(network: ov.Model, labels: int, where: str) -> ov.Model:
         scores.get_tensor().set_names(set())
         result = ops.result(ops.convert(scores, "f32") if scores.get_element_type() != ov.Type.f32 else scores)
         result.output(0).get_tensor().set_names({"logits"})
-        rebuilt = ov.Model([result], list(fresh.values()), "token_classifier")
+        rebuilt = ov.Model([result], list(new_inputs.values()), "token_classifier")
         rebuilt.validate_nodes_and_infer_types()
     except RuntimeError as error:
         raise ModelError(
-            f"The network of {where} does not take any number of sentences and pieces: export it with dynamic axes."
+            f"The network of {where} takes only fixed numbers of sentences or pieces: export it with dynamic axes."
         ) from error
     shape = rebuilt.output(0).get_partial_shape()
     if shape.rank.get_length() != 3 or shape[0].is_static or shape[1].is_static:
         raise ModelError(
-            f"The network of {where} does not take any number of sentences and pieces: export it with dynamic axes."
+            f"The network of {where} takes only fixed numbers of sentences or pieces: export it with dynamic axes."
         )
     return rebuilt
 
 
 def _find_logits(network: ov.Model, labels: int, where: str) -> ov.Output:
-    """Return the output that scores tags: the output named logits or, if there is none, the only one of the right shape.
+    """Return the output that scores tags: the output named logits or, without that, the only output of the right shape.
 
     Raises:
-        ModelError: no output, or more than one, fits.
+        ModelError: there is no such output, or more than one.
     """
     shaped = []
     for port in network.outputs:

@@ -26,14 +26,14 @@ from entitymill.recognition.tags_to_mentions import TagScheme
 from entitymill.spark import requirements
 
 Mention = tuple[int, int, int, str]
-"""(index of the sentence, first token, token after the last, label); tokens count from 0 in a sentence."""
+"""(index of the sentence, index of the first token in it, index after the last token, label)."""
 Mentions = set[Mention]
 TOKENS, TAGS, TEXT = "tokens", "tags", "text"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
 _WORD = re.compile(r"\w+|[^\w\s]")
-"""Letters, digits and underscores, or one other character: close enough to a tokenizer's tokens to compare two models."""
+"""Matches letters, digits and underscores, or one other character: close enough to tokens for comparing two models."""
 MAX_SENTENCES = 200_000
-"""Maximum number of sentences to read; the sample is selected from these."""
+"""Maximum number of sentences to read; the sample is selected from them."""
 MAX_SENTENCE_WORDS = 1000
 """Maximum number of words of a sentence; further words are dropped."""
 
@@ -115,7 +115,6 @@ def find_confidences(
     """Return mention -> confidence, without scaling, for each mention that a bundle finds in sentences.
 
     Args:
-        directory: the bundle.
         precision: the precision in which the bundle runs, on all cores of this process.
         sentences: a list of tokens for each sentence.
         decoding: how tags are chosen from probabilities: the most probable tag of each token, or the best valid sequence.
@@ -132,14 +131,14 @@ def find_confidences(
 
 
 def compute_span_f1(found: Mentions, expected: Mentions) -> float:
-    """Return the F1 of the found mentions; a mention counts only if span and label agree. F1 is 1 if both sets are empty."""
+    """Return the F1 of the found mentions, which count only if span and label are expected; 1 if both sets are empty."""
     if not found and not expected:
         return 1.0
     return 2 * len(found & expected) / (len(found) + len(expected))
 
 
 def join_gold_tags(tags: Sequence[Sequence[str]]) -> Mentions:
-    """Return the set of mentions in sentences, given the IOB2 tags of each sentence's tokens."""
+    """Join the IOB2 tags of each sentence's tokens into mentions, and return the set of mentions."""
     labels = ("O", *sorted({tag for sentence in tags for tag in sentence} - {"O"}))
     number = {label: i for i, label in enumerate(labels)}
     flat = np.array([number[tag] for sentence in tags for tag in sentence], np.int16)
@@ -166,7 +165,7 @@ def _group_into_mentions(
     spans = scheme.join_spans(tags, confidences, sentence_of)
     return {
         (int(sentence_of[first]), int(first - begins[first]), int(last - begins[first]), scheme.kinds[kind]): float(mean)
-        for first, last, kind, mean in zip(spans.first, spans.last, spans.kinds, spans.confidences, strict=True)
+        for first, last, kind, mean in zip(spans.begin, spans.end, spans.kinds, spans.confidences, strict=True)
     }
 
 
@@ -184,7 +183,7 @@ class Sample:
     def select_evenly(self, count: int) -> Sample:
         """Return a sample of at most `count` of these sentences, evenly spaced."""
         size = len(self.sentences)
-        chosen = [place * size // count for place in range(count)] if size > count else range(size)
+        chosen = [number * size // count for number in range(count)] if size > count else range(size)
         return Sample([self.sentences[i] for i in chosen], None if self.gold is None else [self.gold[i] for i in chosen])
 
     def exclude(self, other: Sample) -> Sample:
@@ -206,8 +205,8 @@ def read_sample(path: Path, option: str) -> Sample:
         option: the command-line option that names the table, for messages.
 
     Raises:
-        SettingsError: the table does not exist, cannot be read (Delta needs the package deltalake), or has none of these
-            columns or no sentence.
+        SettingsError: the table does not exist, cannot be read (Delta needs the package deltalake), lacks these columns, or
+            contains no sentence.
     """
     if not path.exists():
         raise SettingsError(f"{option}: {path} does not exist.")
@@ -222,7 +221,7 @@ def read_sample(path: Path, option: str) -> Sample:
 
 
 def _collect_sentences(rows: Iterator[dict[str, Any]], path: Path, option: str) -> Sample:
-    """Return the sentences of rows until there are MAX_SENTENCES, with their tags if each row that was read has tags."""
+    """Return the sentences of rows, up to about MAX_SENTENCES, with their tags if each row that was read has tags."""
     sentences: list[list[str]] = []
     gold: list[list[str]] = []
     tagged = True
@@ -252,7 +251,7 @@ def split_text(text: str) -> list[list[str]]:
 
 
 def _check_tokens(tokens: object, tags: object, path: Path, option: str) -> None:
-    """Raise SettingsError unless tokens are strings, and there are no tags or one for each token."""
+    """Raise SettingsError unless tokens are strings, and tags are None or one string for each token."""
     ok = isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)
     if not ok:
         raise SettingsError(f"{option}: column tokens of {path} must be a list of strings in every row.")
@@ -263,7 +262,7 @@ def _check_tokens(tokens: object, tags: object, path: Path, option: str) -> None
 
 
 def _select_text(row: dict[str, Any], path: Path, option: str) -> str:
-    """Return the value in `text` or the only column of strings, "" if null; raise SettingsError if there is neither."""
+    """Return the value of `text` or of the only column of strings, "" if null; raise SettingsError without such a column."""
     strings = [name for name, value in row.items() if isinstance(value, str)]
     if TEXT not in row and len(strings) != 1:
         raise SettingsError(f"{option}: {path} needs a column tokens or text, or exactly one column of strings.")

@@ -33,15 +33,15 @@ from entitymill_models import imported_classifier as parts_module
 from entitymill_models.imported_classifier import Parts
 
 DEFAULT_SAMPLE = Path(__file__).parents[2] / "data" / "state_union.parquet"
-"""The speeches in this repository, on which accuracy is checked if no option names a table."""
+"""The speeches in data/, on which accuracy is checked if no option names a table."""
 CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300
 """Number of sentences on which accuracy is checked, and on which activations are measured."""
 FACTORY = "entitymill_models.prepare_command:make_model"
-"""The function that the child process calls, as `module:function` (see `isolation.Work`)."""
+"""`module:function` that the child process calls (see `isolation.Work`)."""
 TIMEOUT_SECONDS = 7 * 86_400.0
 """Time limit of the child process."""
 _DIRECTORIES = {"bundle": "bundle", "sparknlp": "saved"}
-"""Value of --to -> name of the directory, inside the scratch directory, in which the result is created."""
+"""Value of --to -> name of the directory in the scratch directory in which the result is created."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         description="Convert a trained token classifier to a model bundle, or a bundle to a saved Spark NLP model.",
         epilog="Exit codes: 0 done, 2 bad options, 5 model refused, 1 anything else.",
     )
-    built.add_argument("source", metavar="SOURCE", type=Path, help=model_formats.KINDS)
+    built.add_argument("source", metavar="SOURCE", type=Path, help=model_formats.FORMATS)
     built.add_argument("dest", metavar="DEST", type=Path, help="directory to write; if it exists, pass --overwrite")
     built.add_argument("--to", choices=("bundle", "sparknlp"), default="bundle", help="what to write (default: bundle)")
     built.add_argument(
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         "--sample",
         metavar="TABLE",
         type=Path,
-        help="table to check the accuracy on (default: the table of --calibrate, otherwise the bundled speeches)",
+        help="table to check the accuracy on (default: the table of --calibrate, otherwise data/state_union.parquet)",
     )
     built.add_argument(
         "--max-loss", metavar="SHARE", type=_parse_share, default=0.01, help="accepted loss of span F1 (default: 0.01)"
@@ -118,7 +118,7 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
             work = isolation.Work(FACTORY, (options, scratch, Path(unpacked)), quiet=True, prints=True)
             isolation.Child(work, TIMEOUT_SECONDS).close()
         except WorkerError as error:
-            reason = error.__cause__.detail if isinstance(error.__cause__, isolation.LostError) else error
+            reason = error.__cause__.detail if isinstance(error.__cause__, isolation.ChildLostError) else error
             raise ModelError(
                 f"{options.source} cannot be prepared: the process that reads and tests it failed ({reason}); copy the "
                 "model again from a source that you trust, or prepare it on a machine with more memory."
@@ -128,7 +128,7 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
 
 
 def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> None:
-    """Read, convert and check a model, and write it to `scratch`; call this in a child process, which a bad model may crash.
+    """Read, convert and check a model, and write it to `scratch`; runs in a child process, since a bad model may crash it.
 
     Args:
         options: the options that `parser` parsed.
@@ -185,7 +185,7 @@ def _reduce_and_check(
         return
     if current == "int8":
         raise ModelError(
-            f"{options.source} has 8-bit weights already, which cannot be converted: prepare the original model instead."
+            f"{options.source} already has 8-bit weights, which cannot be converted: prepare the original model instead."
         )
     original = scratch / "original"
     original.mkdir()
@@ -204,13 +204,13 @@ def _reduce_and_check(
 def _read_samples(
     options: argparse.Namespace, original: Path
 ) -> tuple[precision_loss.Sample | None, list[dict[str, NDArray[np.int64]]]]:
-    """Return the sentences to check accuracy on (None to skip the check), and the network inputs to calibrate on.
+    """Return the sentences on which to check accuracy (None to skip the check), and the network inputs for calibration.
 
     No sentence is used for both purposes, unless the table has no other sentences.
     """
     table = options.sample or options.calibrate or (DEFAULT_SAMPLE if DEFAULT_SAMPLE.exists() else None)
     if table is None and options.precision != "f32":
-        raise SettingsError("--sample is missing: name a table of texts or tagged tokens to check the accuracy on.")
+        raise SettingsError("--sample is missing: specify a table of texts or tagged tokens to check the accuracy on.")
     if table is None:
         return None, []
     everything = precision_loss.read_sample(table, "--sample" if options.sample else "--calibrate")
@@ -226,18 +226,18 @@ def _read_samples(
 def _check_accuracy(
     scores: precision_loss.Scores, options: argparse.Namespace, manifest: dict[str, object], made: Path, console: Console
 ) -> None:
-    """Print scores, refuse a model that loses too much or a sample without mentions, and write F1 to the manifest."""
+    """Print scores, write F1 to the manifest, and refuse a model that loses too much, or a sample without mentions."""
     precision_loss.print_scores(console, scores)
     if not scores.mentions and not scores.reduced:
         raise SettingsError(
-            "--sample: the model finds no entity in this table, so the loss of accuracy cannot be measured: name "
-            "another table."
+            "--sample: the model finds no entity in this table, so the loss of accuracy cannot be measured: use another "
+            "table."
         )
     if scores.original.get("f32") == 0:
         raise SettingsError(
             "--sample: the model finds none of the mentions in this table, so the loss of accuracy cannot be measured: the "
-            "table's labels have other names than the model's, or it contains another kind of text. Name another table, or "
-            "one without tags."
+            "table's labels have other names than the model's, or its texts are of a different kind. Use another table, or "
+            "a table without tags."
         )
     loss = scores.compute_loss()
     if loss > options.max_loss:
@@ -272,7 +272,7 @@ def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Ma
 
 
 def _try_longest_sentence(directory: Path, source: Path) -> None:
-    """Load the bundle as a run would, and tag a sentence of the maximum number of pieces.
+    """Load the bundle as a run would, and tag a sentence with the maximum number of pieces.
 
     Raises:
         ModelError: the bundle cannot be run.
@@ -297,7 +297,7 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def _parse_share(text: str) -> float:
-    """Return the number in a text; raise an error that argparse reports if it is no number from 0 to 1."""
+    """Return the number in a text; raise an error that argparse reports if it is not a number from 0 to 1."""
     share = float(text)
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")

@@ -26,10 +26,11 @@ _CLASSES = b"SEQ\x06" + bytes([len(_KEY)]) + _KEY + bytes([len(_VALUE)]) + _VALU
 _SYNC_BYTES = 16
 _ESCAPE = -1
 _SYNC_INTERVAL = 100 * 1024
-"""Bytes between two sync markers, about as in Hadoop 3. A reader that starts inside a file searches for the next marker."""
+"""Approximate number of bytes between two sync markers, as in Hadoop 3. A reader that starts inside a file searches for the
+next marker."""
 _UIDS = (b"\x2e\xcc\x00\xdf\xd1\x4f\xd7\xc0", b"\x2e\x94\x66\x7d\x5b\x92\xf9\xf5", b"\x12\xe2\xa0\xa4\xf7\x81\x87\x38",
          b"\x86\xac\x95\x1d\x0b\x94\xe0\x8b")  # fmt: skip
-"""The serialVersionUID of each class in Scala 2.12 and Java, for writing. Reading ignores them and instantiates no class."""
+"""The serialVersionUID of each class in Scala 2.12 and Java. They are written, but ignored when a file is read."""
 _ARRAY = b"\xac\xed\0\x05ur\0\x0f[Lscala.Tuple2;" + _UIDS[0] + b"\x02\0\0xp"
 _PAIR_CLASS = b"sr\0\x0cscala.Tuple2" + _UIDS[1] + b"\x02\0\x02L\0\x02_1t\0\x12Ljava/lang/Object;L\0\x02_2q\0~\0\x03xp"
 _INTEGER_CLASS = (
@@ -79,12 +80,12 @@ def read_records(content: bytes, where: str) -> Iterator[bytes]:
     yield from (content[begin:end] for begin, end in spans)
 
 
-def _find_all(content: bytes, sought: bytes) -> Iterator[int]:
-    """Yield the index of each occurrence of `sought`."""
-    at = content.find(sought)
+def _find_all(content: bytes, marker: bytes) -> Iterator[int]:
+    """Yield the index of each occurrence of `marker`."""
+    at = content.find(marker)
     while at >= 0:
         yield at
-        at = content.find(sought, at + 1)
+        at = content.find(marker, at + 1)
 
 
 def write_records(values: Iterable[bytes]) -> bytes:
@@ -115,6 +116,7 @@ def _read_integer(content: bytes, at: int, where: str) -> int:
 
 
 def _damage_error(where: str) -> ModelError:
+    """Return the error for a damaged SequenceFile."""
     return ModelError(f"{where} is a damaged SequenceFile: copy the model again.")
 
 
@@ -132,8 +134,8 @@ _PATTERNS = {template: _compile_pattern(template) for template in (_ARRAY, *_STR
 def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
     """Return the pairs of one serialized `Array[(String, Int)]`, in order.
 
-    Only the layout that `write_pairs` writes is read. Java also has other layouts: for example, if the same string object
-    is in two pairs, it writes the string once, and then refers to it.
+    Only the layout that `write_pairs` writes can be read. Java also has other layouts: for example, if the same string
+    object is in two pairs, it writes the string once, and then a reference to it.
 
     Raises:
         ModelError: the stream is damaged, contains other objects than such an array, or has another layout.
@@ -146,7 +148,7 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
             raise ValueError(at)
         return matched.end()
 
-    found: list[tuple[str, int]] = []
+    pairs: list[tuple[str, int]] = []
     count = 0
     try:
         at = match_template(_ARRAY, 0) + 4
@@ -155,26 +157,26 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
             first = match_template(_STRINGS[number > 0], at) + 2
             (length,) = struct.unpack_from(">H", content, first - 2)
             at = match_template(_NUMBERS[number > 0], first + length) + 4
-            found.append((_decode_text(content[first : first + length]), struct.unpack_from(">i", content, at - 4)[0]))
+            pairs.append((_decode_text(content[first : first + length]), struct.unpack_from(">i", content, at - 4)[0]))
     except (ValueError, struct.error):
         at = -1
     if at != len(content) or count < 0:
         raise ModelError(
             f"{where} is damaged, or contains Java objects other than pairs of strings and integers: copy the model again."
         )
-    return found
+    return pairs
 
 
 def check_field(content: bytes, where: str) -> None:
-    """Check, before a JVM reads a field of a saved Spark NLP model, that the field has only classes that Spark NLP saves.
+    """Check, before a JVM reads a file of a field, that the file contains only Java classes that Spark NLP saves.
 
-    A field is a part of the model, such as its vocabulary, that is saved as a directory of SequenceFiles below fields/.
+    A field is a part of a saved Spark NLP model, such as its vocabulary: a directory of SequenceFiles below fields/.
 
     Args:
-        content: the complete content of one of these files.
+        content: the complete content of the file.
 
     Raises:
-        ModelError: the field is damaged, or contains Java objects of other classes.
+        ModelError: the file is damaged, or contains Java objects of other classes.
     """
     for record in read_records(content, where):
         try:
@@ -184,7 +186,7 @@ def check_field(content: bytes, where: str) -> None:
 
 
 def write_pairs(pairs: list[tuple[str, int]]) -> bytes:
-    """Return pairs as a serialized `Array[(String, Int)]`: the bytes that Java writes if no two pairs share an object.
+    """Serialize pairs as an `Array[(String, Int)]`: return the bytes that Java writes if no two pairs share an object.
 
     Raises:
         ModelError: a string has more than 65,535 bytes, the limit of Java's short form.
@@ -203,11 +205,12 @@ def _decode_text(raw: bytes) -> str:
 
 def _encode_text(text: str) -> bytes:
     """Return a string as Java writes it: its size in two bytes, then modified UTF-8; raise ModelError if it is too long."""
-    units = text.encode("utf-16-be", "surrogatepass")
-    characters = (units[i : i + 2].decode("utf-16-be", "surrogatepass") for i in range(0, len(units), 2))
+    encoded = text.encode("utf-16-be", "surrogatepass")
+    characters = (encoded[i : i + 2].decode("utf-16-be", "surrogatepass") for i in range(0, len(encoded), 2))
     raw = "".join(characters).encode("utf-8", "surrogatepass").replace(b"\0", b"\xc0\x80")
     if len(raw) > _MAX_UTF_BYTES:
         raise ModelError(
-            f"A piece of the vocabulary has {len(raw)} bytes; a saved Spark NLP model allows at most {_MAX_UTF_BYTES}."
+            f"A piece of the vocabulary has {len(raw):,} bytes, but a saved Spark NLP model allows at most "
+            f"{_MAX_UTF_BYTES:,}: use the model as a bundle, without --to sparknlp."
         )
     return struct.pack(">H", len(raw)) + raw

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from entitymill.errors import ModelError
 from entitymill.recognition import guarded_loading
-from entitymill.recognition.sentences_dl_saved import DAMAGE
+from entitymill.recognition.sentences_dl_saved import DAMAGE_ERRORS
 from entitymill.recognition.tagger.network import count_positions
 from entitymill_models import network_import, sparknlp_field_files
 from entitymill_models.imported_classifier import Casing, Parts, parse_json, read_bytes, read_text, sort_by_number
@@ -31,17 +31,17 @@ _BLOCK = 2**20
 
 
 @dataclass
-class Budget:
-    """The number of bytes and files that may still be unpacked from one model, including its nested archives."""
+class Allowance:
+    """The numbers of bytes and files that may still be unpacked from one model; nested archives count, too."""
 
     bytes: int
     files: int
 
     @classmethod
-    def for_archive(cls, archive: Path) -> Budget:
-        """Return an archive's budget; its bytes grow with the archive's size, up to `guarded_loading.UNPACKED_BYTES`."""
-        allowed = guarded_loading.UNPACKED_FREE_BYTES + guarded_loading.UNPACKED_TIMES_SIZE * archive.stat().st_size
-        return cls(min(guarded_loading.UNPACKED_BYTES, allowed), guarded_loading.UNPACKED_FILES)
+    def for_archive(cls, archive: Path) -> Allowance:
+        """Return the allowance for an archive: the larger the archive, the more bytes, up to a limit (`guarded_loading`)."""
+        size = guarded_loading.UNPACKED_BASE_BYTES + guarded_loading.MAX_UNPACKED_RATIO * archive.stat().st_size
+        return cls(min(guarded_loading.MAX_UNPACKED_BYTES, size), guarded_loading.MAX_UNPACKED_FILES)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class SavedDescription:
 
 
 def is_saved(directory: Path) -> bool:
-    """Return whether a directory looks like a saved Spark ML or Spark NLP model: whether it has a `metadata` directory."""
+    """Return whether a directory contains a `metadata` directory, as saved Spark ML and Spark NLP models do."""
     return (directory / METADATA).is_dir()
 
 
@@ -74,7 +74,7 @@ def find_model(unpacked: Path, where: str) -> Path:
     Folders whose names begin with "__", such as __MACOSX, are ignored.
 
     Raises:
-        ModelError: the root is not a saved model, and there is not exactly one folder, or the folder is not a saved model.
+        ModelError: the root is not a saved model, and has no folder, several folders, or a folder that is not a saved model.
     """
     folders = [path for path in sorted(unpacked.iterdir()) if path.is_dir() and not path.name.startswith("__")]
     for candidate in (unpacked, *(folders if len(folders) == 1 else ())):
@@ -84,7 +84,7 @@ def find_model(unpacked: Path, where: str) -> Path:
 
 
 def read_saved_model(
-    directory: Path, scratch: Path, where: str, casing: Casing | None = None, budget: Budget | None = None
+    directory: Path, scratch: Path, where: str, casing: Casing | None = None, allowance: Allowance | None = None
 ) -> Parts:
     """Read a saved model with its network.
 
@@ -92,17 +92,17 @@ def read_saved_model(
         directory: the saved model.
         scratch: an empty directory for the unpacked network, which must exist as long as the result is used.
         where: path of the model, for messages.
-        casing: the casing to use instead of the one in the metadata; None to use that one.
-        budget: the remaining budget of the archive that contained the directory; None if there was no archive.
+        casing: the casing to use instead of the casing in the metadata; None for the casing in the metadata.
+        allowance: what may still be unpacked of the archive that contained the directory; None if there was no archive.
 
     Raises:
-        ModelError: the model is damaged, incomplete, of another class, or of an engine that cannot be read.
+        ModelError: the model is damaged or incomplete, or its class or engine is not supported.
     """
     description = read_description(directory, where)
     packed = directory / f"{description.network_prefix}_{description.engine}"
     if not packed.is_file():
         raise ModelError(f"{where} has no {packed.name}, the archive of its network: copy the model again.")
-    unpack(packed, scratch, f"{where}/{packed.name}", budget or Budget.for_archive(packed))
+    unpack(packed, scratch, f"{where}/{packed.name}", allowance or Allowance.for_archive(packed))
     if description.engine == "onnx":
         network = network_import.read_network(_find_file(scratch, ".onnx", where), None, where)
     else:
@@ -125,7 +125,7 @@ def read_description(directory: Path, where: str) -> SavedDescription:
     """Read a saved model's metadata and fields, but not its network.
 
     Raises:
-        ModelError: metadata or fields are damaged or incomplete, or the model has a class or engine that cannot be read.
+        ModelError: metadata or fields are damaged or incomplete, or the model's class or engine is not supported.
     """
     metadata, parameters = _read_metadata(directory, where)
     kind = str(metadata.get("class"))
@@ -137,7 +137,7 @@ def read_description(directory: Path, where: str) -> SavedDescription:
     if engine not in ("openvino", "onnx"):
         raise ModelError(
             f"{where} was saved with engine {engine}; supported engines are openvino and onnx: "
-            "import its original into Spark NLP as ONNX or OpenVINO, or prepare the Hugging Face original."
+            "import the original model into Spark NLP as ONNX or OpenVINO, or prepare the original Hugging Face model."
         )
     length, sensitive = parameters.get("maxSentenceLength"), parameters.get("caseSensitive")
     if not isinstance(length, int) or isinstance(length, bool) or not isinstance(sensitive, bool):
@@ -166,11 +166,11 @@ def _read_metadata(directory: Path, where: str) -> tuple[dict[str, object], dict
     ]
     if len(lines) != 1:
         raise ModelError(f"The metadata of {where} is not one line of JSON: copy the model again.")
-    found = parse_json(lines[0], f"The metadata of {where}")
-    defaults, chosen = found.get("defaultParamMap", {}), found.get("paramMap", {})
+    metadata = parse_json(lines[0], f"The metadata of {where}")
+    defaults, chosen = metadata.get("defaultParamMap", {}), metadata.get("paramMap", {})
     if not isinstance(defaults, dict) or not isinstance(chosen, dict):
         raise ModelError(f"The metadata of {where} contains no parameters: copy the model again.")
-    return found, {**defaults, **chosen}
+    return metadata, {**defaults, **chosen}
 
 
 def _read_field(directory: Path, name: str, where: str) -> dict[str, int]:
@@ -179,14 +179,14 @@ def _read_field(directory: Path, name: str, where: str) -> dict[str, int]:
     Raises:
         ModelError: the field is missing or damaged, or contains a string twice.
     """
-    found: dict[str, int] = {}
+    pairs: dict[str, int] = {}
     for part in _list_part_files(directory / FIELDS / name, where):
         for record in sparknlp_field_files.read_records(read_bytes(part), str(part)):
             for key, value in sparknlp_field_files.read_pairs(record, str(part)):
-                if key in found:
-                    raise ModelError(f"{part} contains a string that occurs twice in this field: copy the model again.")
-                found[key] = value
-    return found
+                if key in pairs:
+                    raise ModelError(f"{part} contains a string that occurs twice in the field: copy the model again.")
+                pairs[key] = value
+    return pairs
 
 
 def _list_part_files(directory: Path, where: str) -> list[Path]:
@@ -198,47 +198,47 @@ def _list_part_files(directory: Path, where: str) -> list[Path]:
 
 
 def _find_file(directory: Path, suffix: str, where: str) -> Path:
-    """Return the only file with a suffix in a directory and its folders; raise ModelError if there is none or several.
+    """Return the only file with a suffix in a directory and its folders; raise ModelError if there is not exactly one.
 
     The rest of the file's name differs between versions of Spark NLP.
     """
     found = [path for path in directory.rglob("*") if path.suffix == suffix]
     if len(found) != 1:
         raise ModelError(
-            f"The network of {where} has {len(found)} files ending in {suffix}, but must have one: copy the model again."
+            f"The network of {where} has {len(found)} files ending in {suffix}, instead of one: copy the model again."
         )
     return found[0]
 
 
 def _list_supported_classes() -> str:
+    """Return the supported classes, without their packages, for a message."""
     return " and ".join(kind.rpartition(".")[2] for kind in NETWORKS)
 
 
-def unpack(archive: Path, into: Path | None, where: str, budget: Budget) -> None:
-    """Unpack every file of a zip archive.
+def unpack(archive: Path, into: Path | None, where: str, allowance: Allowance) -> None:
+    """Unpack all files of a zip archive, or only check that they can be unpacked.
 
     Args:
-        archive: the zip file.
-        into: an empty directory, or None to only check that the files can be unpacked.
+        into: an empty directory; None to only check.
         where: path of the archive, for messages.
-        budget: the budget of the model, which is reduced by the bytes and files of this archive.
+        allowance: the allowance of the model; it is reduced by the bytes and files of this archive.
 
     Raises:
-        ModelError: the archive is damaged or encrypted, contains a link or a path outside `into`, or exceeds the budget.
+        ModelError: the archive is damaged or encrypted, contains a link or a path outside `into`, or exceeds `allowance`.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
-            budget.files -= len(members)
-            if budget.files < 0:
+            allowance.files -= len(members)
+            if allowance.files < 0:
                 raise ModelError(
-                    f"{where} unpacks to more than {guarded_loading.UNPACKED_FILES:,} files, more than any model has: copy "
-                    "the model again from a source that you trust."
+                    f"{where} unpacks to more than {guarded_loading.MAX_UNPACKED_FILES:,} files, more than any model has: "
+                    "copy the model again from a source that you trust."
                 )
             for member in members:
                 target = _resolve_target(member, into or Path(), where)
-                _unpack_one(opened, member, target if into else Path(os.devnull), budget, where)
-    except DAMAGE as error:
+                _unpack_one(opened, member, target if into else Path(os.devnull), allowance, where)
+    except DAMAGE_ERRORS as error:
         raise ModelError(f"{where} is not a readable zip archive: copy the model again.") from error
 
 
@@ -255,16 +255,16 @@ def _resolve_target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
     return into / path
 
 
-def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, budget: Budget, where: str) -> None:
-    """Unpack one file of an archive to `target`, and reduce the budget by its size; raise ModelError if too little is left.
+def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, allowance: Allowance, where: str) -> None:
+    """Unpack one file of an archive to `target`, and reduce `allowance` by its size; raise ModelError if that is too much.
 
     The actual bytes are counted, because the size in the file's header may be wrong.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with opened.open(member) as source, target.open("wb") as copy:
         while block := source.read(_BLOCK):
-            budget.bytes -= len(block)
-            if budget.bytes < 0:
+            allowance.bytes -= len(block)
+            if allowance.bytes < 0:
                 raise ModelError(
                     f"{where} unpacks to far more than its own size, as no model does: copy the model again from a source "
                     "that you trust."

@@ -1,7 +1,7 @@
 """Convert labels of other tagging schemes to those of a bundle: O, and B-X and I-X for each kind X of entity.
 
-Other schemes also have letters for the last or the only token of a mention. Each of these letters is a special case of B- or
-I-. If several labels are converted to the same label, their probabilities are added.
+Other schemes also have letters for the last or the only token of a mention, which become B- or I-. If several labels become
+the same label, their probabilities are added.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ LabelScheme = Literal["iob1", "iob2", "plain"]
 LABEL_SCHEMES = get_args(LabelScheme)
 OUTSIDE = "O"
 _BEGINS, _CONTINUES = "BSUW", "IMLE"
-"""First letters of labels in BILOU, IOBES, BMES and BMEWO.
-
-Begin, single, unit and whole become B-; inside, middle, last and end become I-.
-"""
+"""First letters of labels in BILOU, IOBES, BMES and BMEWO: begin, single, unit and whole become B-; inside, middle, last and
+end become I-."""
 _PREFIXED = re.compile(rf"([{_BEGINS}{_CONTINUES}])[-_](.+)")
 _IMPOSSIBLE = np.float32(-1e9)
 """A logit whose probability is 0."""
@@ -56,8 +54,8 @@ def convert_labels(found: Parts, where: str, specified: LabelScheme | None = Non
 def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -> tuple[list[str], Scheme]:
     """Return the bundle's label for each label of a model, and the tagging scheme of these labels.
 
-    Labels without prefixes such as B- become I- labels in IOB1. For labels with prefixes, the scheme is the specified one
-    or, if none is specified, IOB2 if every kind of entity has a B- label, otherwise IOB1.
+    Labels without prefixes such as B- become I- labels in IOB1. For labels with prefixes, the scheme is `specified` or,
+    if that is None, IOB2 if every kind of entity has a B- label, otherwise IOB1.
 
     Raises:
         ModelError: there is no label O or no other label, a label occurs twice, or only some labels have prefixes.
@@ -72,36 +70,36 @@ def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -
     parts = {label: _PREFIXED.fullmatch(label) for label in labels if label not in outside}
     if specified == "plain" or not any(parts.values()):
         return [OUTSIDE if label in outside else f"I-{label}" for label in labels], "iob1"
-    strange = [label for label, found in parts.items() if found is None]
-    if strange:
+    unprefixed = [label for label, match in parts.items() if match is None]
+    if unprefixed:
         raise ModelError(
-            f"The labels of {where} ({_list_first_labels(labels)}) mix two schemes: {bundle.shorten_label(strange[0])} has "
-            "no prefix such as B- or I-. Correct the labels, or pass `--labels plain` if letters such as B- are "
+            f"The labels of {where} ({_list_first_labels(labels)}) mix two schemes: {bundle.shorten_label(unprefixed[0])} "
+            "has no prefix such as B- or I-. Correct the labels, or pass `--labels plain` if letters such as B- are "
             "part of the names."
         )
     converted, begun = [], set()
     for label in labels:
-        found = parts.get(label)
-        if found is None:
+        match = parts.get(label)
+        if match is None:
             converted.append(OUTSIDE)
         else:
-            letter = "B" if found[1] in _BEGINS else "I"
-            begun |= {found[2]} if letter == "B" else set()
-            converted.append(f"{letter}-{found[2]}")
+            letter = "B" if match[1] in _BEGINS else "I"
+            begun |= {match[2]} if letter == "B" else set()
+            converted.append(f"{letter}-{match[2]}")
     # In IOB1, B- occurs only between adjacent mentions of one kind, so some kinds may have no B- label.
     each = begun == {label[2:] for label in converted if label != OUTSIDE}
     return converted, specified or ("iob2" if each else "iob1")
 
 
 def _list_first_labels(labels: Sequence[str]) -> str:
-    """Return one text with the first six labels, separated by commas, for a message."""
+    """Return the first six labels, separated by commas, for a message."""
     return ", ".join(map(bundle.shorten_label, labels[:6])) + (", …" if len(labels) > 6 else "")
 
 
 def _join_outputs(network: ov.Model, groups: list[list[int]]) -> None:
-    """Change a network so that it returns one logit for each group of labels.
+    """Change a network, in place, to return one logit for each group of labels.
 
-    The logit of a group is the log-sum-exp of the logits of its labels, so that the probabilities of these labels are added.
+    The logit of a group is the log-sum-exp of its labels' logits, which adds the labels' probabilities.
 
     Args:
         network: a network that returns logits, float32, shape [batch, length, labels].
@@ -110,9 +108,9 @@ def _join_outputs(network: ov.Model, groups: list[list[int]]) -> None:
     result = network.get_results()[0]
     logits = result.input_value(0)
     names = result.output(0).get_names()
-    most = max(map(len, groups))
-    picked = np.array([group + group[:1] * (most - len(group)) for group in groups], np.int64)
-    padding = np.array([[0] * len(group) + [_IMPOSSIBLE] * (most - len(group)) for group in groups], np.float32)
+    largest = max(map(len, groups))
+    picked = np.array([group + group[:1] * (largest - len(group)) for group in groups], np.int64)
+    padding = np.array([[0] * len(group) + [_IMPOSSIBLE] * (largest - len(group)) for group in groups], np.float32)
     members = ops.add(ops.gather(logits, ops.constant(picked), ops.constant(np.int64(2))), ops.constant(padding))
     last = ops.constant(np.int64(3))
     top = ops.reduce_max(members, last, keep_dims=True)

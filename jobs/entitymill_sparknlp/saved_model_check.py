@@ -76,7 +76,7 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
             elif sparknlp_saved.FIELDS in file.parts:
                 sparknlp_field_files.check_field(read_bytes(copy), f"{setting}: {uri}")
             elif zipfile.is_zipfile(copy):
-                sparknlp_saved.unpack(copy, None, f"{setting}: {uri}", sparknlp_saved.Budget.for_archive(copy))
+                sparknlp_saved.unpack(copy, None, f"{setting}: {uri}", sparknlp_saved.Allowance.for_archive(copy))
     for directory, metadata in saved.items():
         _check_class(metadata, directory, f"{setting}: {address}")
     return saved["."]

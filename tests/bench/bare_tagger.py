@@ -53,8 +53,8 @@ def tokenize(documents: list[str], detector: Detector) -> Tokens:
     for at in range(0, len(documents), WINDOW):
         whole = offsets.read_texts(pa.array(documents[at : at + WINDOW]))
         segments = tokens.tokenize(whole, detector.find_breaks(whole))
-        begins.append(segments.token_begin - whole.edges[whole.text_of(segments.token_begin)])
-        found += whole.slices(segments.token_begin, segments.token_end)
+        begins.append(segments.token_begin - whole.edges[whole.find_texts(segments.token_begin)])
+        found += whole.extract_substrings(segments.token_begin, segments.token_end)
         lengths.append(segments.sentence_tokens)
     return Tokens(found, np.concatenate(lengths), np.concatenate(begins))
 

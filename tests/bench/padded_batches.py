@@ -85,7 +85,7 @@ class PaddedTagger:
     def _tag(self, tokens: list[str], starts: NDArray[np.int64]) -> NDArray[np.int64]:
         rows = self._maker.make_rows(tokens, starts, np.zeros(len(tokens), np.int64))
         logits = np.zeros((len(rows.tokens), len(self.labels)), np.float32)
-        for batch in plan(rows.last - rows.first + SPECIAL_PIECES, self._maker.max_length):
+        for batch in plan(rows.end - rows.begin + SPECIAL_PIECES, self._maker.max_length):
             self._run(batch, rows, logits)
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return (powers / powers.sum(axis=1, keepdims=True)).argmax(axis=1)
@@ -96,8 +96,8 @@ class PaddedTagger:
         ids[:, 0] = self._maker.cls_id
         into, at = [], []
         for line, row in enumerate(batch.rows):
-            count = rows.last[row] - rows.first[row]
-            ids[line, 1 : count + 1] = rows.ids[rows.first[row] : rows.last[row]]
+            count = rows.end[row] - rows.begin[row]
+            ids[line, 1 : count + 1] = rows.ids[rows.begin[row] : rows.end[row]]
             ids[line, count + 1] = self._maker.sep_id
             mask[line, : count + SPECIAL_PIECES] = 1
             tagged = slice(rows.starts[row], rows.starts[row + 1])

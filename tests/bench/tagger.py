@@ -85,7 +85,7 @@ def pieces(directory: Path, sentences: list[list[str]]) -> np.ndarray:
     maker = build_row_maker(read_tokenizer(files, manifest), manifest, "complete")
     starts = np.cumsum([0, *map(len, sentences)])
     rows = maker.make_rows([t for tokens in sentences for t in tokens], starts, np.zeros(starts[-1], np.int64))
-    return rows.last - rows.first + 2
+    return rows.end - rows.begin + 2
 
 
 def run(

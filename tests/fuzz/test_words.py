@@ -94,7 +94,7 @@ def test_a_yaml_is_read_only_where_its_expansion_is_small() -> None:
                 values, levels = expanded(node, {})
                 assert values <= bounded_yaml.MAX_VALUES and levels <= bounded_yaml.MAX_DEPTH + 1
                 yaml.safe_load(text)
-            except bounded_yaml.UnboundedError:
+            except bounded_yaml.YamlLimitError:
                 refused += 1
             except yaml.YAMLError:  # of merges of what is no mapping
                 pass

@@ -84,7 +84,7 @@ def overheard(job: Job, capfd: pytest.CaptureFixture[str]) -> Main:
         ),
         (["source.max_chars=none"], 2, "source.max_chars: "),
         (["sauce.path=x"], 2, "sauce is not a setting; did you mean source?"),
-        (["model.path=/nowhere"], 5, "model.path: nothing is at /nowhere; name a model bundle."),
+        (["model.path=/nowhere"], 5, "model.path: nothing is at /nowhere; specify a model bundle."),
         (["model.path=conf"], 5, "model.path: conf has no manifest.json: it is not a model bundle"),
         (["model.path=tests/golden/tiny_models/roberta"], 5, "is a Hugging Face directory, not a model bundle: run prep"),
         (["model.path=models/sentence_detector"], 5, "models/sentence_detector is a saved Spark NLP model, not a model bu"),

@@ -49,7 +49,7 @@ def network_that_is_refused(into: Path) -> Path:
 
 def long_window(into: Path) -> Path:
     """The manifest promises a window of a million pieces, the network has 512 positions."""
-    return changed_bundle(into, bundle.LABELS, str, max_length=bundle.MAX_WINDOW_PIECES)
+    return changed_bundle(into, bundle.LABELS, str, max_length=bundle.MAX_ROW_PIECES)
 
 
 def growing_tokenizer(into: Path, letter: str = "e") -> Path:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from entitymill.recognition.best_tag_sequence import ViterbiDecoder, choose_labels
+from entitymill.recognition.best_tag_sequence import ViterbiDecoder, make_labels_consistent
 
 LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG")
 ORDERS = (LABELS, ("I-ORG", "B-PER", "O", "I-PER", "B-ORG"))
@@ -82,7 +82,7 @@ def test_probabilities_of_zero_are_no_error() -> None:
 
 def test_mentions_spelled_alike_get_the_label_with_the_most_confidence() -> None:
     keys = [(0, "Jordan"), (0, "Jordan"), (0, "Jordan"), (1, "Jordan"), (0, "Paris")]
-    kinds, confidences = choose_labels(keys, np.array([0, 1, 1, 0, 0]), np.array([0.9, 0.6, 0.5, 0.4, 0.3]))
+    kinds, confidences = make_labels_consistent(keys, np.array([0, 1, 1, 0, 0]), np.array([0.9, 0.6, 0.5, 0.4, 0.3]))
     assert kinds.tolist() == [1, 1, 1, 0, 0], "documents do not look at each other"
     assert confidences.tolist() == pytest.approx([0.55, 0.6, 0.5, 0.4, 0.3])
 
@@ -94,7 +94,7 @@ def test_mentions_spelled_alike_get_the_label_with_the_most_confidence() -> None
 def test_the_order_of_documents_does_not_matter(mentions: list[tuple[int, str, int, float]], order: object) -> None:
     def labels(chosen: list[tuple[int, str, int, float]]) -> dict[tuple[int, str], set[int]]:
         keys = [(document, text) for document, text, _, _ in chosen]
-        kinds, _ = choose_labels(keys, np.array([m[2] for m in chosen], np.int64), np.array([m[3] for m in chosen]))
+        kinds, _ = make_labels_consistent(keys, np.array([m[2] for m in chosen], np.int64), np.array([m[3] for m in chosen]))
         found: dict[tuple[int, str], set[int]] = {}
         for key, kind in zip(keys, kinds.tolist(), strict=True):
             found.setdefault(key, set()).add(kind)

@@ -115,9 +115,9 @@ def test_labels_must_be_iob2_tags(tmp_path: Path, content: str) -> None:
 UNFIT = {
     "x" * 300: f"'{'x' * 40}…', is longer than 100 characters",
     "__HIVE_DEFAULT_PARTITION__": "is Spark's name for rows without a label",
-    "a/b": "'a/b', has a slash",
-    "\x1b]52;c;": r"'\x1b]52;c;', has a control character",
-    "\u202egnp": r"'\u202egnp', has a control character or one that is not printable",
+    "a/b": "'a/b', contains a slash",
+    "\x1b]52;c;": r"'\x1b]52;c;', contains a character that is not printable",
+    "\u202egnp": r"'\u202egnp', contains a character that is not printable",
     "": "'', is empty",
     " ": "' ', is empty",
     "\u4eba" * 90: "takes more than 240 bytes",
@@ -201,7 +201,7 @@ def test_another_model_is_called_what_it_is(tmp_path: Path, kind: str) -> None:
         python_api.load(place)
     assert str(refused.value) == (
         f"{place} is {kind}, not a model bundle: run prepare_model.py {place} DEST (or entitymill prepare), "
-        "and name DEST (docs/models.md)."
+        "and use DEST (docs/models.md)."
     )
 
 
@@ -210,7 +210,7 @@ def test_another_model_is_called_what_it_is(tmp_path: Path, kind: str) -> None:
     [
         ("dslim/distilbert-NER", "hf download dslim/distilbert-NER --local-dir DIRECTORY"),
         ("pretrained:distilbert_base/en", "is on Spark NLP's models hub: to use it, set recognition.sparknlp_model"),
-        ("/nowhere/at/all", "nothing is at /nowhere/at/all; name a model bundle"),
+        ("/nowhere/at/all", "nothing is at /nowhere/at/all; specify a model bundle"),
     ],
 )
 def test_a_model_that_is_not_there_is_said_how_to_get(path: str, message: str) -> None:
@@ -221,5 +221,5 @@ def test_a_model_that_is_not_there_is_said_how_to_get(path: str, message: str) -
 
 def test_a_directory_of_anything_else_is_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"has no manifest\.json: it is not a model bundle; prepare_model\.py makes one"):
+    with pytest.raises(ModelError, match=r"has no manifest\.json: it is not a model bundle; prepare_model\.py makes"):
         python_api.load(tmp_path)

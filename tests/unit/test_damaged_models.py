@@ -16,7 +16,7 @@ import pytest
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle
 from entitymill_models import huggingface, model_formats, sparknlp_field_files, sparknlp_saved
-from entitymill_models.sparknlp_saved import Budget
+from entitymill_models.sparknlp_saved import Allowance
 from entitymill_sparknlp import saved_model_check
 from fuzzing import attempt, report, tries
 from unit import tiny
@@ -80,7 +80,7 @@ def a_zip(directory: Path, draw: random.Random) -> None:
     (directory / "model.zip").write_bytes(damaged(content, draw) if draw.random() < 0.8 else content)
     (directory / "into").mkdir()
     sparknlp_saved.unpack(
-        directory / "model.zip", directory / "into", "model.zip", Budget.for_archive(directory / "model.zip")
+        directory / "model.zip", directory / "into", "model.zip", Allowance.for_archive(directory / "model.zip")
     )
 
 
@@ -118,7 +118,7 @@ def test_a_damaged_model_is_refused_or_read_and_nothing_else_happens(tmp_path: P
     sparknlp_saved.read_saved_model(tmp_path / "whole", tmp_path / "warm", "here")  # whatever is imported late is there now
     for method in METHODS:
         (tmp_path / "warm.zip").write_bytes(repacked({"\u00e9": b"x"}, method))
-        sparknlp_saved.unpack(tmp_path / "warm.zip", tmp_path / "warm", "here", Budget.for_archive(tmp_path / "warm.zip"))
+        sparknlp_saved.unpack(tmp_path / "warm.zip", tmp_path / "warm", "here", Allowance.for_archive(tmp_path / "warm.zip"))
     kept = sorted(tmp_path.rglob("*"))
 
     refused, count = 0, round(TRIES * SHARES[what])
@@ -145,7 +145,7 @@ def test_what_is_no_plain_file_name_is_none_in_any_list(tmp_path: Path, demo_man
 
     with pytest.raises(ModelError, match="not a valid file name inside the bundle"):
         bundle.read_manifest(json.dumps({**manifest, "files": {**manifest["files"], odd: "0" * 64}}), "here")
-    with pytest.raises(ModelError, match="lists no files, or files outside of its directory"):
+    with pytest.raises(ModelError, match="lists no files, or files outside its directory"):
         huggingface._read_weights(tmp_path, "here")
 
 

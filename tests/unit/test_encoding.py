@@ -44,23 +44,23 @@ def test_a_monstrous_token_keeps_its_first_pieces(encoder: Encoder) -> None:
 
 
 def test_the_cache_starts_anew_when_full(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "CACHED_WORDS", 3)
+    monkeypatch.setattr(encoding, "MAX_CACHED_WORDS", 3)
     first = pieces_of(encoder, ["Angela", "Merkel", "met"])
     pieces_of(encoder, ["Emmanuel", "Macron"])
     assert pieces_of(encoder, ["Angela", "Merkel", "met"]) == first
-    assert len(encoder._known) <= 3
+    assert len(encoder._word_numbers) <= 3
 
 
 def test_the_cache_starts_anew_when_its_words_are_long(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A base64 column has few words, each of megabytes."""
-    monkeypatch.setattr(encoding, "CACHED_CHARACTERS", 1000)
+    monkeypatch.setattr(encoding, "MAX_CACHED_CHARACTERS", 1000)
     encoder._clear()
     words = [f"{number}" * 300 for number in range(10)]
     alone = [pieces_of(encoder, [word])[0] for word in words]
-    assert sum(map(len, encoder._known)) <= 1000
+    assert sum(map(len, encoder._word_numbers)) <= 1000
     assert pieces_of(encoder, words) == alone
     assert pieces_of(encoder, words[:2]) == alone[:2]
-    assert sum(map(len, encoder._known)) <= 1000
+    assert sum(map(len, encoder._word_numbers)) <= 1000
 
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=8), st.data())

@@ -54,14 +54,14 @@ def assert_refused(said: str, code: int, named: str) -> None:
 BUNDLES: list[tuple[Callable[[Path], Path], str]] = [
     (hostile.network_that_crashes, "crashes the process that loads it (killed by SIG"),
     (hostile.network_that_is_refused, "openvino_model.xml"),
-    (hostile.long_window, "says max_length 1048576, but its openvino_model.xml has positions for 512 pieces"),
+    (hostile.long_window, "says max_length 1048576, but its openvino_model.xml has positions for only 512 pieces"),
     (hostile.growing_tokenizer, "/tokenizer.json crashes the process that loads it (killed by SIGABRT)"),
     (hostile.endless_label, f"of labels.json of the model, '{('PER' * 14)[:40]}…', is longer than 100 characters"),
-    (hostile.panicking_tokenizer, "/tokenizer.json is not a tokenizer that can be read"),
+    (hostile.panicking_tokenizer, "/tokenizer.json cannot be read as a tokenizer"),
 ]
 DETECTORS: list[tuple[Callable[[Path], Path], str]] = [
     (hostile.wide_kernel, "a convolution over 20 characters; 1 to 11 are possible"),
-    (hostile.large_detector, "layers that multiply out to 242,000,000,000 bytes"),
+    (hostile.large_detector, "layers whose tables would take 242,000,000,000 bytes"),
     (hostile.large_numbers, "layers that do not fit each other"),
 ]
 

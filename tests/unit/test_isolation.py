@@ -119,13 +119,13 @@ def test_a_document_that_needs_too_much_memory_fails_alone(here: Here) -> None:
 
 def test_the_time_limit_covers_a_child_that_reads_nothing_and_half_an_answer(here: Here) -> None:
     child = isolation.get_child(isolation.Work(f"{__name__}:open_half", ()))
-    with pytest.raises(isolation.LostError) as lost:
+    with pytest.raises(isolation.ChildLostError) as lost:
         child(documents(["a"]), 1.0)
     assert (lost.value.code, child.closed) == (isolation.TIMED_OUT, True)
 
     child = isolation.get_child(isolation.Work(f"{__name__}:open_half", ()))
     child._process.send_signal(signal.SIGSTOP)
-    with pytest.raises(isolation.LostError) as lost:
+    with pytest.raises(isolation.ChildLostError) as lost:
         child(documents(["a" * 10_000_000]), 1.0)  # more than the connection holds
     assert (lost.value.code, child.closed) == (isolation.TIMED_OUT, True)
 

@@ -26,19 +26,19 @@ def planned(pieces: list[list[int]], capacity: int = CAPACITY) -> tuple[Windows,
 def test_every_token_is_decided_once_by_a_window_that_holds_it(pieces: list[list[int]]) -> None:
     windows, _, starts = planned(pieces)
 
-    owned = [token for a, b in zip(windows.own_first, windows.own_last, strict=True) for token in range(a, b)]
+    owned = [token for a, b in zip(windows.own_begin, windows.own_end, strict=True) for token in range(a, b)]
     assert owned == list(range(starts[-1]))
-    assert (windows.first <= windows.own_first).all()
-    assert (windows.own_last <= windows.last).all()
+    assert (windows.begin <= windows.own_begin).all()
+    assert (windows.own_end <= windows.end).all()
 
 
 @given(sentences)
 def test_no_window_is_over_capacity_or_crosses_a_sentence(pieces: list[list[int]]) -> None:
     windows, piece_starts, starts = planned(pieces)
 
-    assert (piece_starts[windows.last] - piece_starts[windows.first] <= CAPACITY).all()
-    sentence_of = np.searchsorted(starts, windows.first, side="right")
-    assert (sentence_of == np.searchsorted(starts, windows.last - 1, side="right")).all()
+    assert (piece_starts[windows.end] - piece_starts[windows.begin] <= CAPACITY).all()
+    sentence_of = np.searchsorted(starts, windows.begin, side="right")
+    assert (sentence_of == np.searchsorted(starts, windows.end - 1, side="right")).all()
 
 
 @given(sentences)
@@ -54,9 +54,9 @@ def test_inner_tokens_have_context_on_either_side(tokens: int) -> None:
     windows, _, _ = planned([[1] * tokens], capacity)
 
     context = capacity // CONTEXT_SHARE
-    assert (windows.own_first[1:] - windows.first[1:] >= context).all()
-    assert (windows.last[:-1] - windows.own_last[:-1] >= context).all()
-    assert all(second < first_end for (_, first_end), (second, _) in pairwise(zip(windows.first, windows.last, strict=True)))
+    assert (windows.own_begin[1:] - windows.begin[1:] >= context).all()
+    assert (windows.end[:-1] - windows.own_end[:-1] >= context).all()
+    assert all(second < first_end for (_, first_end), (second, _) in pairwise(zip(windows.begin, windows.end, strict=True)))
 
 
 def test_a_sentence_with_a_word_of_more_pieces_than_a_row_is_counted_as_split(

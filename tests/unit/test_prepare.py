@@ -227,7 +227,7 @@ def test_weights_of_8_bits_are_not_reduced_again(prepare: Prepare, tmp_path: Pat
     demo = demo_files[bundle.NETWORK].parent
     for options in (["--precision", "f32"], ["--precision", "int8", "--calibrate", SPEECHES]):
         code, said = prepare(demo, tmp_path / "out", *options)
-        assert code == 5 and "has 8-bit weights already" in said
+        assert code == 5 and "already has 8-bit weights" in said
     code, said = prepare(demo, tmp_path / "out", "--precision", "int8")
     assert code == 0, said
     assert manifest_of(tmp_path / "out").f1 == manifest_of(demo).f1

@@ -73,10 +73,10 @@ def test_sentencex_survives_white_space_of_more_bytes(text: str, wanted: int) ->
 def test_sentencex_finds_the_same_however_long_the_text_is(monkeypatch: pytest.MonkeyPatch) -> None:
     long = " ".join(f"{text} {number}." for number in range(40) for text in SAMPLE)
     wrapped = ("Angela Merkel went " + "on and on " * 700 + "to Paris. ") * 2 + "Then she left."
-    windowed = [segment_texts(detector("sentencex"), [text]) for text in (long, wrapped)]
-    monkeypatch.setattr(sentences, "_PAGE_CHARACTERS", 10**9)
+    by_passage = [segment_texts(detector("sentencex"), [text]) for text in (long, wrapped)]
+    monkeypatch.setattr(sentences, "_PASSAGE_CHARACTERS", 10**9)
     whole = [segment_texts(detector("sentencex"), [text]) for text in (long, wrapped)]
-    assert windowed == whole
+    assert by_passage == whole
     assert [len(found[0].sentences) for found in whole] == [len(whole[0][0].sentences), 3]
     assert len(whole[0][0].sentences) > 200
 
@@ -139,7 +139,7 @@ def seconds(kind: Kind, text: str, encoder: Encoder) -> float:
     began = time.process_time()
     whole = offsets.read_texts(pa.array([text]))
     cut = tokens.tokenize(whole, detector(kind).find_breaks(whole))
-    pieces = encoder.encode(whole.slices(cut.token_begin, cut.token_end))
+    pieces = encoder.encode(whole.extract_substrings(cut.token_begin, cut.token_end))
     spent = time.process_time() - began
     assert len(pieces.ids) >= len(cut.token_begin) >= len(cut.sentence_begin)
     return spent

@@ -58,14 +58,14 @@ def test_the_carried_detector_is_read_whole() -> None:
         ({"splitLength": 100}, "was saved with splitLength 100"),
         ({"class": "com.johnsnowlabs.nlp.SentenceDetector"}, "is a SentenceDetector, not a SentenceDetectorDLModel"),
         ({"class": None}, "is a None, not a SentenceDetectorDLModel"),
-        ({"Encoder": []}, "lists no characters"),
-        ({"Encoder": [{"a": "x"}]}, "lists no characters"),
-        ({"Encoder": 3}, "lists no characters"),
+        ({"Encoder": []}, "lists no characters with valid ids"),
+        ({"Encoder": [{"a": "x"}]}, "lists no characters with valid ids"),
+        ({"Encoder": 3}, "lists no characters with valid ids"),
         ({"Encoder": [{"a": -1}]}, "an empty string as a character, or a negative id"),
         ({"Encoder": [{"": 1}]}, "an empty string as a character, or a negative id"),
         ({"Encoder": [{"a": 10**6}]}, "layers that do not fit each other"),
-        ({"Encoder": [{"a": 1e400}]}, "lists no characters"),
-        ({"impossiblePenultimates": 3}, "lists no characters"),
+        ({"Encoder": [{"a": 1e400}]}, "lists no characters with valid ids"),
+        ({"impossiblePenultimates": 3}, "lists no characters with valid ids"),
     ],
 )
 def test_another_kind_of_detector_is_refused(tmp_path: Path, parameters: dict[str, object], said: str) -> None:
@@ -81,7 +81,7 @@ def test_another_kind_of_detector_is_refused(tmp_path: Path, parameters: dict[st
 def test_metadata_that_are_none_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "part-00000"
     path.write_text(content, encoding="utf8")
-    with pytest.raises(ModelError, match="not that of a saved model"):
+    with pytest.raises(ModelError, match="cannot be read as that of a saved model"):
         read(path, FILES[NETWORK])
 
 
@@ -93,7 +93,7 @@ def test_a_directory_that_is_no_saved_model_is_refused(tmp_path: Path) -> None:
             shutil.copy(FILES[NETWORK], directory / NETWORK)
         if name == "metadata alone":
             shutil.copy(FILES[METADATA], directory / METADATA / "part-00000")
-        with pytest.raises(ModelError, match="is not a saved SentenceDetectorDLModel; name the directory of one"):
+        with pytest.raises(ModelError, match="is not a saved SentenceDetectorDLModel: specify the directory of such"):
             sentences.find_detector_files(directory)
 
 
@@ -134,6 +134,6 @@ def test_damaged_files_raise_a_model_error_and_nothing_else(tmp_path: Path, what
 
 
 def test_a_part_that_would_unpack_to_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarded_loading, "DETECTOR_FILE_BYTES", 1000)
-    with pytest.raises(ModelError, match="too large"):
+    monkeypatch.setattr(guarded_loading, "MAX_DETECTOR_FILE_BYTES", 1000)
+    with pytest.raises(ModelError, match="a file in it has more than 1,000 bytes"):
         read(FILES[METADATA], FILES[NETWORK])

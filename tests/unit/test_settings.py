@@ -86,7 +86,7 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
     [
         (["source.pth=x"], r"source\.pth is not a setting; did you mean source\.path\?"),
         (["source_path=x"], r"source_path is not a setting; did you mean source\.path\?"),
-        (["color=red"], "^color is not a setting; there are source, output, "),
+        (["color=red"], "^color is not a setting; the top-level keys are source, output, "),
         (["source.zzz=red"], "source.zzz is not a setting; source has format, path, id_column, "),
         (["id_column=key"], r"id_column is not a setting; did you mean source\.id_column\?"),
         (["path=x"], r"path is not a setting; did you mean source\.path, output\.path or model\.path\?"),

@@ -99,5 +99,5 @@ def test_a_compressed_file_says_so() -> None:
 
 
 def test_a_string_that_java_could_not_write_short_is_refused() -> None:
-    with pytest.raises(ModelError, match="65535"):
+    with pytest.raises(ModelError, match="65,535"):
         sparknlp_field_files.write_pairs([("x" * 65_536, 0)])

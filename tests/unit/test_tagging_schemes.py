@@ -91,7 +91,7 @@ def test_iob1_is_told_by_its_user(tmp_path: Path) -> None:
     scheme = TagScheme(tiny.LABELS, splits_kinds=True)
     tags = np.array([tiny.LABELS.index(tag) for tag in ("I-PER", "I-LOC", "B-LOC", "I-LOC", "O", "I-PER")], np.int16)
     found = scheme.join_spans(tags, np.ones(len(tags), np.float32), np.zeros(len(tags), np.int64))
-    assert list(zip(found.first.tolist(), found.last.tolist(), strict=True)) == [(0, 1), (1, 2), (2, 4), (5, 6)]
+    assert list(zip(found.begin.tolist(), found.end.tolist(), strict=True)) == [(0, 1), (1, 2), (2, 4), (5, 6)]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def spans(tags: list[str], sentences: list[int] | None = None) -> list[tuple[int
         np.array(sentences or [0] * len(tags), np.int64),
     )
     kinds = [scheme.kinds[kind] for kind in found.kinds]
-    return list(zip(found.first.tolist(), found.last.tolist(), kinds, strict=True))
+    return list(zip(found.begin.tolist(), found.end.tolist(), kinds, strict=True))
 
 
 def as_spark_nlp_joins(tags: list[str], sentences: list[int]) -> list[tuple[int, int, str]]:
@@ -76,7 +76,7 @@ def test_confidence_is_the_mean_over_the_spans_tokens() -> None:
 
 def test_nothing_has_no_spans() -> None:
     found = TagScheme([]).join_spans(np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros(0, np.int64))
-    assert len(found.first) == 0
+    assert len(found.begin) == 0
 
 
 def name_in(entity: str) -> str:

@@ -150,7 +150,7 @@ def measure(
         while len(rates[precisions[0]]) < 2 or time.monotonic() - began < seconds:
             for precision, (sentences, cpu) in _run_round(children, batch).items():
                 rates[precision].append(sentences / cpu)
-    except isolation.LostError as lost:
+    except isolation.ChildLostError as lost:
         raise ModelError(f"The model {model} crashes on these texts ({lost.detail}): copy the model again.") from lost
     finally:
         for child in children.values():
@@ -181,7 +181,7 @@ def _run_round(
         precision -> (number of sentences, CPU seconds).
 
     Raises:
-        isolation.LostError: a child crashes, or takes longer than TIMEOUT_SECONDS.
+        isolation.ChildLostError: a child crashes, or takes longer than TIMEOUT_SECONDS.
     """
     found = {precision: child(batch, TIMEOUT_SECONDS).to_pylist()[0] for precision, child in children.items()}
     return {precision: (row["sentences"], row["cpu_seconds"]) for precision, row in found.items()}

@@ -103,7 +103,7 @@ def _tag_texts(texts: list[str], options: argparse.Namespace) -> list[list[dict[
     column = pa.array([_SURROGATE.sub("\ufffd", text) for text in texts], pa.large_string())
     try:
         found = child(pa.RecordBatch.from_arrays([column], ["text"]), TIMEOUT_SECONDS).column("mentions")
-    except isolation.LostError as lost:
+    except isolation.ChildLostError as lost:
         raise ModelError(
             f"The model {options.model} crashes on these texts, or needs far more memory than texts of this size "
             f"should need ({lost.detail}): copy the model again from a source that you trust."

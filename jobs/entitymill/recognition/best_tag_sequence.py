@@ -14,9 +14,9 @@ _MIN_PROBABILITY = np.finfo(np.float32).tiny
 class ViterbiDecoder:
     """A decoder for the most probable sequence of tags in which every I-X follows a B-X or an I-X (IOB2).
 
-    Apart from that rule, tags are treated as independent. So if the most probable tag of each token gives a valid sequence,
-    that sequence is also the most probable one. Only sentences in which it is not valid, a few in a hundred, need the
-    algorithm of Viterbi (1967).
+    Apart from that rule, tags are treated as independent. So if the most probable tags of a sentence's tokens form a valid
+    sequence, it is also the most probable sequence. Only the other sentences, a few percent, need the algorithm of Viterbi
+    (1967).
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
@@ -27,9 +27,9 @@ class ViterbiDecoder:
                 any label.
         """
         bound = [label.startswith("I-") and f"B-{label[2:]}" in labels for label in labels]
-        self._starts = ~np.array(bound, np.bool_)
+        self._may_begin = ~np.array(bound, np.bool_)
         kinds = np.array([label[2:] for label in labels])  # "" for O
-        self._allowed = self._starts[None, :] | (kinds[:, None] == kinds[None, :])
+        self._may_follow = self._may_begin[None, :] | (kinds[:, None] == kinds[None, :])
 
     def decode(self, probabilities: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return each sentence's most probable valid sequence of tags, as indices into the labels, shape [tokens].
@@ -43,8 +43,8 @@ class ViterbiDecoder:
             return tags
         starts = np.flatnonzero(np.diff(sentence_of, prepend=sentence_of[0] - 1))
         valid = np.empty(len(tags), np.bool_)
-        valid[1:] = self._allowed[tags[:-1], tags[1:]]
-        valid[starts] = self._starts[tags[starts]]
+        valid[1:] = self._may_follow[tags[:-1], tags[1:]]
+        valid[starts] = self._may_begin[tags[starts]]
         invalid = np.unique(np.searchsorted(starts, np.flatnonzero(~valid), side="right") - 1)
         if len(invalid):
             lengths = np.diff(np.append(starts, len(tags)))[invalid]
@@ -60,43 +60,43 @@ class ViterbiDecoder:
         lengths: NDArray[np.int64],
         tags: NDArray[np.int64],
     ) -> None:
-        """Write the most probable valid tags of some sentences into `tags`.
+        """Replace the tags of some sentences in `tags` by their most probable valid sequences.
 
         Args:
             probabilities: as in `decode`.
             starts: index of the first token of each sentence; sentences are sorted from longest to shortest.
             lengths: number of tokens of each sentence.
-            tags: tags of the tokens of all sentences; only the tags of these sentences are changed, in place.
+            tags: tags of the tokens of all sentences; the tags of the given sentences are changed in place.
         """
-        steps = np.where(self._allowed, 0.0, -np.inf)
-        best = np.where(self._starts, _logarithms(probabilities[starts]), -np.inf)
+        steps = np.where(self._may_follow, 0.0, -np.inf)
+        best = np.where(self._may_begin, _compute_logarithms(probabilities[starts]), -np.inf)
         # The number of sentences that have a token at position 1, 2, …
         active = np.searchsorted(-lengths, -np.arange(1, lengths[0]), side="left")
         before = []
-        for place, count in enumerate(active.tolist(), 1):
+        for position, count in enumerate(active.tolist(), 1):
             paths = best[:count, :, None] + steps
             before.append(paths.argmax(axis=1))
-            best[:count] = paths.max(axis=1) + _logarithms(probabilities[starts[:count] + place])
+            best[:count] = paths.max(axis=1) + _compute_logarithms(probabilities[starts[:count] + position])
         chosen = best.argmax(axis=1)
         tags[starts + lengths - 1] = chosen
-        for place in range(int(lengths[0]) - 1, 0, -1):
-            count = active[place - 1]
-            chosen[:count] = before[place - 1][np.arange(count), chosen[:count]]
-            tags[starts[:count] + place - 1] = chosen[:count]
+        for position in range(int(lengths[0]) - 1, 0, -1):
+            count = active[position - 1]
+            chosen[:count] = before[position - 1][np.arange(count), chosen[:count]]
+            tags[starts[:count] + position - 1] = chosen[:count]
 
 
-def _logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the natural logarithms of probabilities; all are finite."""
+def _compute_logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the natural logarithms of probabilities, which are first raised to _MIN_PROBABILITY, so all are finite."""
     return np.log(np.maximum(probabilities, _MIN_PROBABILITY).astype(np.float64))
 
 
-def choose_labels(
+def make_labels_consistent(
     keys: Sequence[tuple[int, str]], kinds: NDArray[np.int64], confidences: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return new labels and confidences for mentions, in which equal spellings in a document have the same label.
+    """Give one label to all mentions of a document with the same spelling; return the new labels and confidences.
 
-    Of the labels of a spelling, the one whose confidences have the greatest sum is chosen, or the one with the lower index
-    if the sums are equal. A mention whose label changes gets the mean confidence of the mentions that had the chosen label.
+    The label whose confidences have the greatest sum wins or, if two sums are equal, the label with the lower index. A
+    mention whose label changes gets the mean confidence of the mentions that already had the winning label.
 
     Args:
         keys: (document, spelling) of each mention.

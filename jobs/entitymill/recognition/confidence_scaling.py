@@ -40,8 +40,7 @@ def scale_confidences(
     Args:
         confidences: confidence of each mention, shape [mentions].
         kinds: index of each mention's label in `labels`, shape [mentions].
-        labels: names of the labels.
-        scalings: name of a label -> scaling.
+        scalings: label -> scaling.
     """
     if not scalings:
         return confidences

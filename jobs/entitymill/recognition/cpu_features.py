@@ -1,4 +1,4 @@
-"""Read the features of this machine's processor, and find the precisions in which it computes slowly."""
+"""Read this machine's processor features, and tell in which precisions the processor computes slowly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INSTRUCTION_SETS: dict[Precision, frozenset[str]] = {
     "bf16": frozenset({"avx512_bf16", "amx_bf16"}),
     "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8"}),
 }
-"""Precision -> instruction sets, any one of which lets a processor compute in the precision without conversions.
+"""Precision -> instruction sets; a processor with any of them computes in that precision without conversions.
 
 The set is empty for f32, in which every processor can compute.
 """
@@ -28,7 +28,7 @@ RELEVANT_INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx5
 
 @dataclass(frozen=True)
 class Processor:
-    """A processor: its name, and the names of its instruction sets, an empty set if Linux does not list them."""
+    """A processor: its name, and the names of its instruction sets (an empty set if Linux does not list them)."""
 
     name: str
     instructions: frozenset[str]
@@ -38,14 +38,15 @@ class Processor:
         return ", ".join([self.name, *(name for name in RELEVANT_INSTRUCTION_SETS if name in self.instructions)])
 
     def find_drawback(self, precision: Precision) -> str | None:
-        """Return why a precision is slow on this processor; None if it is not slow, or if no instruction sets are known."""
-        known = bool(self.instructions)
-        return _DRAWBACKS.get(precision) if known and not self.computes_in(precision) else None
+        """Return why a precision is slow on this processor; None if it is not, or if the instruction sets are unknown."""
+        if not self.instructions or self.computes_in(precision):
+            return None
+        return _DRAWBACKS.get(precision)
 
     def computes_in(self, precision: Precision) -> bool:
         """Return whether the processor can compute in a precision without conversions.
 
-        The result for bf16 and int8 is False if Linux lists no instruction sets; for f32 it is always True.
+        The result is always True for f32. For bf16 and int8 it is False if Linux lists no instruction sets.
         """
         return not _INSTRUCTION_SETS[precision] or bool(self.instructions & _INSTRUCTION_SETS[precision])
 
@@ -53,7 +54,7 @@ class Processor:
 def read_processor(file: Path = _CPU_INFO) -> Processor:
     """Return the processor of this machine, read from `file`, in which Linux describes it.
 
-    If the file cannot be read, the name is Python's name for the processor, and the set of instruction sets is empty.
+    If the file cannot be read, the name comes from the module platform, and the set of instruction sets is empty.
     """
     try:
         lines = file.read_text(encoding="utf8").splitlines()

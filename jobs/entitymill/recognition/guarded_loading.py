@@ -1,11 +1,10 @@
-"""Limit what loading a model's files may do to this process, and turn failures into errors that name the file.
+"""Limit the memory and disk space that a model may use, and turn failures to load it into errors that name the file.
 
-The libraries that read such files are mostly written in C++ and Rust, and a damaged file may crash them. So the process that
-loads a model reports which file it is reading (`report_files_to`). If that process dies, its parent process can name the
-file (`workers.isolation`).
+The libraries that read a model's files are mostly written in C++ and Rust, and a damaged file may crash them. So the process
+that loads a model reports which file it is reading (`report_files_to`). If that process dies, its parent process can name
+the file (`workers.isolation`).
 
-A model may also be malicious, so it can use only limited resources of this machine. The name of each limit says what it
-counts, for example BYTES.
+A model may also be malicious, so it can use only limited resources of this machine.
 """
 
 from __future__ import annotations
@@ -18,34 +17,33 @@ from pathlib import Path
 
 from entitymill.errors import ModelError, is_rust_panic
 
-UNPACKED_FILES = 10_000
-UNPACKED_BYTES = 16 * 2**30
-"""Limits for the number and the total size of the files of a model, nested archives included, after unpacking."""
-UNPACKED_TIMES_SIZE = 200
-"""The files of a model may unpack to this many times their own size, nested archives included. Real models need far less."""
-UNPACKED_FREE_BYTES = 2**20
-"""Even a small model may unpack to this many bytes; they are added to what UNPACKED_TIMES_SIZE allows."""
-DETECTOR_FILE_BYTES = 64 * 2**20
-"""Limit for each file in the archive of a sentence detector; the largest file of the bundled detector has 0.2 MB."""
-DETECTOR_TABLE_BYTES = 256 * 2**20
-"""Limit for the tables computed from the layers of a sentence detector; the tables of the bundled detector have 0.15 MB."""
-DETECTOR_CHARACTERS = 2**16
-"""Limit for the ids of a sentence detector's characters, since 16 bits are used for an id."""
-JAVA_DEPTH = 100
-"""Limit for the depth of nested Java objects in a saved field; Spark NLP's tokenizer rules have a depth of 12."""
-LABEL_CHARACTERS = 100
-LABEL_BYTES = 240
-"""Limit for a label: it becomes part of the name of a directory, `label=NAME`, which may have 255 bytes on file systems."""
-_LOADING_BYTES = 2 * 2**30
+MAX_UNPACKED_FILES = 10_000
+MAX_UNPACKED_BYTES = 16 * 2**30
+"""Maximum number and total size of a model's unpacked files, including those in nested archives."""
+MAX_UNPACKED_RATIO = 200
+"""Maximum ratio of the total size of a model's unpacked files to the size of its archive. Real models need far less."""
+UNPACKED_BASE_BYTES = 2**20
+"""Bytes that are added to what MAX_UNPACKED_RATIO allows, for the sake of small archives."""
+MAX_DETECTOR_FILE_BYTES = 64 * 2**20
+"""Maximum size of each file in a sentence detector's archive; the largest in models/sentence_detector has 0.2 MB."""
+MAX_DETECTOR_TABLE_BYTES = 256 * 2**20
+"""Maximum size of the tables computed from a sentence detector's layers; 0.15 MB for models/sentence_detector."""
+MAX_DETECTOR_CHARACTERS = 2**16
+"""Maximum number of character ids of a sentence detector, since 16 bits are used for an id."""
+MAX_JAVA_DEPTH = 100
+"""Maximum nesting depth of Java objects in a saved field; Spark NLP's tokenizer rules have a depth of 12."""
+MAX_LABEL_CHARACTERS = 100
+MAX_LABEL_BYTES = 240
+"""Maximum length of a label: it becomes part of a directory's name, `label=NAME`, which may have at most 255 bytes."""
+_LOADING_BASE_BYTES = 2 * 2**30
 _LOADING_BYTES_PER_CORE = 32 * 2**20
 """Allowance for threads: OpenVINO, Arrow and NumPy each start a thread per core, and a thread has a stack of 8 MB."""
-_LOADING_TIMES_SIZE = 24
+_LOADING_RATIO = 24
 """Loading a model may take this many times the size of its files in memory, since 8-bit weights become floats and are then
-repacked. The bundled model takes 10 times the size of its files."""
+repacked. The model in models/demo takes 10 times the size of its files."""
 TAGGING_BYTES_PER_CHARACTER = 512
-"""Memory per character of text that a process may use to tag. Ten million characters of news need a tenth of the memory that
-this limit allows."""
-_TAGGING_BYTES = 2**30
+"""Bytes of memory that a process may use to tag, per character of text. Ten million characters of news need a tenth."""
+_TAGGING_BASE_BYTES = 2**30
 _MEGABYTE = 1_000_000
 _STATUS = Path("/proc/self/status")
 _FAILURES = (
@@ -53,23 +51,23 @@ _FAILURES = (
 )  # fmt: skip
 """Errors that OpenVINO, NumPy and this program's own readers raise if a file does not contain what they expect."""
 _listeners: list[Callable[[str], None]] = []
-"""Empty, or the listener of `report_files_to`."""
+"""The listener that was passed to `report_files_to`, if any."""
 _files: list[str] = [""]
 """A stack of the files being loaded: each file is part of the previous entry, which may be a complete model."""
 
 
 def report_files_to(listener: Callable[[str], None]) -> None:
-    """Set the function to call whenever loading a model or one of its files begins or ends; replace any earlier one.
+    """Call `listener`, in place of any earlier listener, whenever loading a model or one of its files begins or ends.
 
-    Its argument is the path of what is being loaded from then on: a file, the model when a file in it is finished, or ""
-    when nothing is being loaded.
+    Its argument is the path of what is being loaded from then on: a file; or the model, after one of its files was loaded;
+    or "" when loading has ended.
     """
     _listeners[:] = [listener]
 
 
 @contextmanager
 def blame_file(file: str) -> Iterator[None]:
-    """Tell the listener of `report_files_to` that the `with` block loads `file`, so that a crash is blamed on it.
+    """Report that the `with` block loads `file` (see `report_files_to`); if the process crashes, the error names this file.
 
     Args:
         file: path or URI of a file of a model, or of a complete model.
@@ -91,8 +89,8 @@ def loading(file: str) -> Iterator[None]:
         file: path or URI of the file that the block loads, for messages.
 
     Raises:
-        ModelError: loading failed with a MemoryError, an error in _FAILURES or a panic of Rust code. All other errors, such
-            as an OSError or a ModelError of the block itself, pass unchanged.
+        ModelError: loading failed with a MemoryError, an error in _FAILURES or a panic of Rust code. Other errors, such as
+            an OSError or a ModelError that the block raises, pass unchanged.
     """
     try:
         with blame_file(file):
@@ -112,7 +110,7 @@ def loading(file: str) -> Iterator[None]:
 
 
 def _report_file() -> None:
-    """Call the listener, if there is one, with the file that is being loaded now."""
+    """Call the listener, if any, with the file that is being loaded."""
     for listener in _listeners:
         listener(_files[-1])
 
@@ -120,7 +118,7 @@ def _report_file() -> None:
 def limit_memory(limit: int) -> None:
     """Limit this process to `limit` bytes of memory; exceeding the limit raises a MemoryError or ends the process.
 
-    A lower limit that is already set stays.
+    A lower limit that was set earlier stays in force.
 
     The limit applies to private writable memory (RLIMIT_DATA). A limit on address space would also count OpenVINO's mapped
     weights and memory that allocators reserve but never touch.
@@ -142,9 +140,9 @@ def memory_limit(limit: int) -> Iterator[None]:
 
 
 def loading_memory_limit(files: Iterable[Path]) -> int:
-    """Return how many bytes of memory a process may use to load a model that has these files; missing files are ignored."""
+    """Return how many bytes of memory a process may use to load a model with these files; missing files are ignored."""
     size = sum(file.stat().st_size for file in files if file.is_file())
-    return _LOADING_BYTES + _LOADING_BYTES_PER_CORE * (os.cpu_count() or 1) + _LOADING_TIMES_SIZE * size
+    return _LOADING_BASE_BYTES + _LOADING_BYTES_PER_CORE * (os.cpu_count() or 1) + _LOADING_RATIO * size
 
 
 def tagging_memory_limit(characters: int, megabytes: int | None) -> int:
@@ -156,11 +154,11 @@ def tagging_memory_limit(characters: int, megabytes: int | None) -> int:
     """
     if megabytes is not None:
         return megabytes * _MEGABYTE
-    return _TAGGING_BYTES + TAGGING_BYTES_PER_CHARACTER * characters
+    return _TAGGING_BASE_BYTES + TAGGING_BYTES_PER_CHARACTER * characters
 
 
 def read_used_memory() -> int:
-    """Return how many bytes of private writable memory this process uses: VmData in proc(5), which `memory_limit` limits."""
+    """Return the bytes of private writable memory that this process uses, VmData in proc(5); see `limit_memory`."""
     return next(int(line.split()[1]) * 1024 for line in _STATUS.read_text().splitlines() if line.startswith("VmData:"))
 
 

@@ -19,10 +19,10 @@ def blank_markup(text: str) -> str:
     """Return a text of the same length, with blanks or line feeds instead of HTML tags, comments, scripts and styles.
 
     Comments and the tags of _INLINE, such as <b>, become blanks. Other tags, such as <p> or <br>, and scripts and styles
-    with their content become line feeds, which end the sentence. A comment without an end is not changed; of a script or
-    style without an end, only the tag is replaced. The character references for a no-break space and a quotation mark become
+    with their content become line feeds, which end the sentence. A comment without an end is not changed. If a script or
+    style has no end, only its tag is replaced. The character references for a no-break space and a quotation mark become
     blanks; other references are not changed.
-    Characters outside the Basic Multilingual Plane are never replaced, so the number of UTF-16 units stays the same, too.
+    Characters outside the Basic Multilingual Plane are never replaced, so the number of UTF-16 code units stays the same.
     The time is linear in the length of the text.
     """
     if "<" not in text and "&" not in text:
@@ -37,24 +37,24 @@ def blank_markup(text: str) -> str:
 def _find_markup(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield (begin, end, filler) of each piece of markup, in order; `filler` is the character to replace it with."""
     at = 0
-    unclosed: set[str] = set()  # names (comments: "") whose closing tag is not in the rest of the text
-    while (found := _OPENING.search(text, at)) is not None:
-        name = (found[1] or "").lower()
-        end, filler = found.end(), " " if found[0][0] == "&" or name in _INLINE else "\n"
-        if found[0] == "<!--":
+    unclosed: set[str] = set()  # elements ("": comments) that the rest of the text does not close
+    while (match := _OPENING.search(text, at)) is not None:
+        name = (match[1] or "").lower()
+        end, filler = match.end(), " " if match[0][0] == "&" or name in _INLINE else "\n"
+        if match[0] == "<!--":
             close = -1 if name in unclosed else text.find("-->", end)
             if close < 0:
                 unclosed.add(name)
                 at = end
                 continue
             end, filler = close + len("-->"), " "
-        elif name in _CLOSING and found[0][1] != "/" and name not in unclosed:
+        elif name in _CLOSING and match[0][1] != "/" and name not in unclosed:
             closed = _CLOSING[name].search(text, end)
             if closed is None:
                 unclosed.add(name)
             else:
                 end = closed.end()
-        yield found.start(), end, filler
+        yield match.start(), end, filler
         at = end
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from entitymill.recognition import offsets, tokens
-from entitymill.recognition.best_tag_sequence import choose_labels
+from entitymill.recognition.best_tag_sequence import make_labels_consistent
 from entitymill.recognition.confidence_scaling import Scaling, scale_confidences
 from entitymill.recognition.html_markup import blank_markup
 from entitymill.recognition.offsets import NUMERIC_SEPARATOR, Texts
@@ -35,7 +35,7 @@ class Recognition:
     split_sentences: int32, number of sentences longer than the model's limit; encoding sparknlp truncates such sentences.
     mentions: list of the text's mentions in order; each is a struct of sentence_id (int32), sentence_begin, sentence_end,
         begin, end (int32, in code points of the text, ends exclusive), entity, label (strings), confidence (float32), and
-        token_count (int32, number of tokens of which the mention contains at least a part).
+        token_count (int32, number of tokens that the mention overlaps).
     annotations: column name -> column, for the columns `ner` and `ner_chunk` in Spark NLP's format; empty unless requested.
     """
 
@@ -55,8 +55,6 @@ class Recognizer:
         """Combine a detector and a tagger.
 
         Args:
-            detector: the detector that finds the sentences.
-            tagger: the tagger that tags the tokens.
             trim: whether to trim mentions (see `measure_trim`), and to drop those without a letter or digit.
             consistent_labels: whether to give one label to all mentions in a document that have exactly the same characters.
             markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
@@ -84,8 +82,8 @@ class Recognizer:
         if self._markup == "html":
             visible = offsets.read_texts(pa.array([blank_markup(text) for text in texts.to_pylist()], pa.large_string()))
         segments = tokens.tokenize(visible, self._detector.find_breaks(visible))
-        begins = segments.token_begin - visible.edges[visible.text_of(segments.token_begin)]
-        words = visible.slices(segments.token_begin, segments.token_end)
+        begins = segments.token_begin - visible.edges[visible.find_texts(segments.token_begin)]
+        words = visible.extract_substrings(segments.token_begin, segments.token_end)
         segmented = perf_counter()
         model_seconds = self.seconds.encoding + self.seconds.inference
         tags = self._tagger.tag(words, segments.sentence_tokens, begins, scores=annotations)
@@ -109,9 +107,9 @@ def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str
     """
     tag_scheme = TagScheme(labels, splits_kinds=scheme == "iob1")
     tagged, first = np.unique(tags.tokens, return_index=True)
-    # A number that increases at the beginning of a sentence and after a token without a tag.
-    stretch = segments.sentence_of[tagged] + tagged - np.arange(len(tagged))
-    spans = tag_scheme.join_spans(tags.tags[first], tags.confidences[first], stretch)
+    # A number for each token that increases at the beginning of a sentence and after a token without a tag.
+    group = segments.sentence_of[tagged] + tagged - np.arange(len(tagged))
+    spans = tag_scheme.join_spans(tags.tags[first], tags.confidences[first], group)
     return TaggedTexts(texts, segments, tags, tagged, spans, tuple(labels), tuple(tag_scheme.kinds))
 
 
@@ -127,12 +125,11 @@ def build_recognition(
     """Build the results of recognition from tagged texts.
 
     Args:
-        tagged: the texts with their sentences, tokens, tags and spans.
         trim: as in `Recognizer`.
         consistent_labels: as in `Recognizer`.
         annotations: whether to also build annotations.
         scalings: label -> scaling of the confidences of its mentions; confidences in annotations are not scaled.
-        original: the texts from which `entity` is copied. None for the tagged texts, if no markup was blanked.
+        original: the texts before markup was blanked, from which `entity` is copied; None if no markup was blanked.
     """
     segments = tagged.segments
     starts = segments.sentence_starts
@@ -153,26 +150,26 @@ def _build_mentions(
     """Return the array `mentions` of `Recognition`; `build_recognition` explains the arguments."""
     texts, segments = tagged.texts, tagged.segments
     spans = _drop_nameless_spans(tagged) if trim else tagged.spans
-    opening, closing = tagged.tokens[spans.first], tagged.tokens[spans.last - 1]
-    begin, end = (texts.code_points(places) for places in (segments.token_begin[opening], segments.token_end[closing]))
+    opening, closing = tagged.tokens[spans.begin], tagged.tokens[spans.end - 1]
+    begin, end = (texts.to_code_points(edge) for edge in (segments.token_begin[opening], segments.token_end[closing]))
     if trim:
         trimmed = [measure_trim(texts.text[b:e]) for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
         leading, trailing = np.array(trimmed, np.int64).reshape(-1, 2).T
         begin, end = begin + leading, end - trailing
     sentence = segments.sentence_of[opening]
-    document = texts.text_of(segments.token_begin[opening])
-    start = texts.code_points(texts.edges)[document]
-    first = np.searchsorted(segments.token_end, texts.units_at(begin), side="right")
-    last = np.searchsorted(segments.token_begin, texts.units_at(end), side="left")
+    document = texts.find_texts(segments.token_begin[opening])
+    start = texts.to_code_points(texts.edges)[document]
+    first = np.searchsorted(segments.token_end, texts.to_positions(begin), side="right")
+    last = np.searchsorted(segments.token_begin, texts.to_positions(end), side="left")
     entities = [original.text[b:e] for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
     kinds, confidences = spans.kinds, spans.confidences
     if consistent_labels:
-        kinds, confidences = choose_labels(list(zip(document.tolist(), entities, strict=True)), kinds, confidences)
+        kinds, confidences = make_labels_consistent(list(zip(document.tolist(), entities, strict=True)), kinds, confidences)
     confidences = scale_confidences(confidences, kinds, tagged.kinds, scalings)
     fields = {
         "sentence_id": pa.array(sentence - segments.sentence_starts[document], pa.int32()),
-        "sentence_begin": pa.array(texts.code_points(segments.sentence_begin[sentence]) - start, pa.int32()),
-        "sentence_end": pa.array(texts.code_points(segments.sentence_end[sentence]) - start, pa.int32()),
+        "sentence_begin": pa.array(texts.to_code_points(segments.sentence_begin[sentence]) - start, pa.int32()),
+        "sentence_end": pa.array(texts.to_code_points(segments.sentence_end[sentence]) - start, pa.int32()),
         "begin": pa.array(begin - start, pa.int32()),
         "end": pa.array(end - start, pa.int32()),
         "entity": pa.array(entities, pa.string()),
@@ -186,13 +183,13 @@ def _build_mentions(
 def _drop_nameless_spans(tagged: TaggedTexts) -> Spans:
     """Return the spans that contain a letter or a digit; the other spans are not names."""
     segments, spans = tagged.segments, tagged.spans
-    edges = segments.token_begin[tagged.tokens[spans.first]], segments.token_end[tagged.tokens[spans.last - 1]]
+    edges = segments.token_begin[tagged.tokens[spans.begin]], segments.token_end[tagged.tokens[spans.end - 1]]
     # NUMERIC_SEPARATOR counts as alphanumeric in Python, but belongs to no token.
-    texts = (text.replace(NUMERIC_SEPARATOR, " ") for text in tagged.texts.slices(*edges))
+    texts = (text.replace(NUMERIC_SEPARATOR, " ") for text in tagged.texts.extract_substrings(*edges))
     names = [number for number, text in enumerate(texts) if any(map(str.isalnum, text))]
-    if len(names) == len(spans.first):
+    if len(names) == len(spans.begin):
         return spans
-    return Spans(spans.first[names], spans.last[names], spans.kinds[names], spans.confidences[names])
+    return Spans(spans.begin[names], spans.end[names], spans.kinds[names], spans.confidences[names])
 
 
 def _sum_per_text(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -217,8 +214,8 @@ def _build_tag_column(tagged: TaggedTexts, scores: NDArray[np.float32]) -> pa.Li
     """Return the `ner` column: one annotation for each tagged token, with the probability of every label as metadata."""
     names, tokens = tagged.labels, tagged.tags.tokens
     segments = tagged.segments
-    sentence = segments.sentence_of[tokens] - segments.sentence_starts[tagged.texts.text_of(segments.token_begin[tokens])]
-    words = tagged.texts.slices(segments.token_begin[tokens], segments.token_end[tokens])
+    sentence = segments.sentence_of[tokens] - segments.sentence_starts[tagged.texts.find_texts(segments.token_begin[tokens])]
+    words = tagged.texts.extract_substrings(segments.token_begin[tokens], segments.token_end[tokens])
     metadata = [
         [("sentence", str(number)), ("word", word), *zip(names, map(format_java_float, row), strict=True)]
         for number, word, row in zip(sentence.tolist(), words, scores, strict=True)
@@ -230,11 +227,11 @@ def _build_tag_column(tagged: TaggedTexts, scores: NDArray[np.float32]) -> pa.Li
 def _build_chunk_column(tagged: TaggedTexts) -> pa.ListArray:
     """Return the `ner_chunk` column: one annotation for each span."""
     spans, segments = tagged.spans, tagged.segments
-    edges = tagged.tokens[spans.first], tagged.tokens[spans.last - 1]
-    document = tagged.texts.text_of(segments.token_begin[edges[0]])
+    edges = tagged.tokens[spans.begin], tagged.tokens[spans.end - 1]
+    document = tagged.texts.find_texts(segments.token_begin[edges[0]])
     sentence = segments.sentence_of[edges[0]] - segments.sentence_starts[document]
     number = np.arange(len(document)) - np.searchsorted(document, document)
-    written = tagged.texts.slices(segments.token_begin[edges[0]], segments.token_end[edges[1]])
+    written = tagged.texts.extract_substrings(segments.token_begin[edges[0]], segments.token_end[edges[1]])
     confidences = spans.confidences.astype(np.float32)
     described = zip(sentence.tolist(), number.tolist(), spans.kinds.tolist(), confidences, strict=True)
     metadata = [
@@ -260,14 +257,13 @@ def _build_annotation_column(
 
     Args:
         annotator: the type of the annotations in Spark NLP.
-        tagged: the tagged texts.
-        edges: two arrays, the indices of the first and of the last token of each annotation.
+        edges: two arrays: the indices of each annotation's first token and last token.
         results: text of each annotation's field `result`.
         metadata: (key, value) pairs of each annotation.
     """
     segments = tagged.segments
     begin, end = segments.token_begin[edges[0]], segments.token_end[edges[1]] - 1
-    document = tagged.texts.text_of(begin)
+    document = tagged.texts.find_texts(begin)
     before = tagged.texts.edges[document]
     return tagged.group_by_text(
         document,
@@ -283,7 +279,7 @@ def _build_annotation_column(
 
 
 def format_java_float(value: np.float32) -> str:
-    """Return a probability as Java writes it: the fewest digits that identify the float; an exponent only below 0.001."""
+    """Return a probability as Java writes it: the fewest digits that identify the float; below 0.001, with an exponent."""
     if value >= _MIN_WITHOUT_EXPONENT or value == 0:
         return np.format_float_positional(value, unique=True, trim="0")
     return np.format_float_scientific(value, unique=True, trim="0", exp_digits=1).replace("e", "E")

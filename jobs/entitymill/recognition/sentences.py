@@ -20,9 +20,9 @@ from entitymill.recognition.sentences_rules import RuleDetector
 
 Kind = Literal["dl", "rules", "sentencex"]
 LANGUAGE = "en"
-_PAGE_CHARACTERS = 2000
-"""Number of characters in a page, the part of a text that sentencex gets at once. The time of sentencex grows with the
-square of the number of quotation marks in a page."""
+_PASSAGE_CHARACTERS = 2000
+"""Number of characters in a passage, the part of a text that sentencex gets at once. The time that sentencex takes grows
+with the square of the number of quotation marks in a passage."""
 _WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace()) + "]")
 
 
@@ -35,52 +35,51 @@ class Detector(Protocol):
     """A sentence detector."""
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """Return the places (in UTF-16 units, see `offsets`) that separate sentences: int64, sorted, shape [breaks].
+        """Return the positions (see `offsets`) at which sentences begin or end: int64, sorted, shape [breaks].
 
-        Each place is the beginning or the end of a sentence. A detector may return only the beginnings or only the ends, and
-        may omit the beginnings of texts.
+        A detector may return only the beginnings or only the ends, and may omit the beginnings of texts.
         """
 
 
 class SentencexDetector:
     """A detector that uses the package sentencex, which has rules for each language and is written in Rust.
 
-    sentencex gets one page of 2,000 characters at a time. It panics on some white-space characters of more than one byte,
+    sentencex gets one passage of 2,000 characters at a time. It panics on some white-space characters of more than one byte,
     such as a no-break space before an initial, so all such characters are replaced with blanks. If sentencex panics on a
     text anyway, the sentences of that text are found with Spark NLP's rules.
     """
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """Return the places where sentences begin (see `Detector.find_breaks`)."""
-        edges = texts.code_points(texts.edges).tolist()
+        """Return the positions where sentences begin (see `Detector.find_breaks`)."""
+        edges = texts.to_code_points(texts.edges).tolist()
         text = texts.text if texts.text.isascii() else _WIDE_BLANKS.sub(" ", texts.text)
         begins = [first + begin for first, last in itertools.pairwise(edges) for begin in _find_begins(text[first:last])]
-        return texts.units_at(np.array(begins, np.int64))
+        return texts.to_positions(np.array(begins, np.int64))
 
 
 def _find_begins(text: str) -> list[int]:
-    """Return the offsets where sentencex begins sentences; if it panics, where the rules begin and end sentences."""
+    """Return the offsets where sentencex begins sentences; if it panics, where Spark NLP's rules begin and end them."""
     try:
-        return list(_find_begins_by_page(text))
+        return list(_find_begins_by_passage(text))
     except BaseException as error:
         if not is_rust_panic(error):
             raise
         return [edge for span in sentences_rules.find_sentences(text) for edge in span]
 
 
-def _find_begins_by_page(text: str) -> Iterator[int]:
-    """Yield the offsets where sentences begin, page by page; a page begins with the last sentence of the previous page.
+def _find_begins_by_passage(text: str) -> Iterator[int]:
+    """Yield the offsets where sentences begin; each passage begins with the last sentence of the previous passage.
 
-    If that sentence is longer than half a page, the next page begins at the end of the previous page, so that at least half
-    of every page is new text.
+    If that sentence is longer than half a passage, the next passage begins at the end of the previous one, so that at least
+    half of every passage is new text.
     """
     at, begins_here = 0, True
     while at < len(text):
-        end = _find_page_end(text, at)
+        end = _find_passage_end(text, at)
         boundaries = sentencex.get_sentence_boundaries(LANGUAGE, text[at:end])
         begins = [at + sentence["start_index"] for sentence in boundaries]
         new = begins if begins_here else [begin for begin in begins if begin > at]
-        repeats_last = end < len(text) and bool(new) and new[-1] > at + _PAGE_CHARACTERS // 2
+        repeats_last = end < len(text) and bool(new) and new[-1] > at + _PASSAGE_CHARACTERS // 2
         if repeats_last:
             yield from new[:-1]
             at, begins_here = new[-1], True
@@ -89,12 +88,12 @@ def _find_begins_by_page(text: str) -> Iterator[int]:
             at, begins_here = end, False
 
 
-def _find_page_end(text: str, at: int) -> int:
-    """Return where the page that begins at `at` ends: at the last blank in its second half, if there is one."""
-    end = at + _PAGE_CHARACTERS
+def _find_passage_end(text: str, at: int) -> int:
+    """Return the end of the passage that begins at `at`: the last blank in its second half, if there is such a blank."""
+    end = at + _PASSAGE_CHARACTERS
     if end >= len(text):
         return len(text)
-    blank = text.rfind(" ", at + _PAGE_CHARACTERS // 2, end)
+    blank = text.rfind(" ", at + _PASSAGE_CHARACTERS // 2, end)
     return end if blank < 0 else blank
 
 
@@ -102,7 +101,6 @@ def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detect
     """Return a sentence detector, after reading its files if it is of kind dl.
 
     Args:
-        kind: kind of detector.
         files: local paths of the files of a saved detector, for kind dl; keys are METADATA and NETWORK of
             sentences_dl_saved.
         where: path or URI of the saved detector, for messages.
@@ -123,13 +121,13 @@ def find_detector_files(directory: Path) -> dict[str, Path]:
     """Return the paths of a saved detector's files in a local directory, for the parameter `files` of `open_detector`.
 
     Raises:
-        ModelError: the directory lacks one of the files. Their content is not read.
+        ModelError: a file is missing; the content of the files is not checked.
     """
     parts = sorted((directory / sentences_dl_saved.METADATA).glob("part-*"))
     network = directory / sentences_dl_saved.NETWORK
     if len(parts) != 1 or not network.is_file():
         raise ModelError(
-            f"The sentence detector's model: {directory} is not a saved SentenceDetectorDLModel; name the directory of one "
+            f"{directory} is not a saved SentenceDetectorDLModel: specify the directory of such a model "
             "(detector_model=… or --detector-model …), or use the detector `sentencex`, which needs no model."
         )
     return {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: network}

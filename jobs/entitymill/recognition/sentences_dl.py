@@ -1,9 +1,9 @@
 """Find the sentences that Spark NLP 5.5.3's SentenceDetectorDLModel finds, in all texts at once.
 
-A `.`, `:`, `?`, `!`, `;` or line feed is a mark: it may end a sentence. A small network decides from a window of 11 UTF-16
-code units (called units here): the mark and five units on either side, where a run of blanks and line feeds counts as one
-blank. Embedding and convolution are precomputed as one table per position of the window, so a mark costs eleven look-ups and
-two small matrix products. Spark NLP's rules around the network are reproduced exactly
+A `.`, `:`, `?`, `!`, `;` or line feed is a mark: it may end a sentence. A small network decides from the mark's context of
+11 UTF-16 code units: the mark and five on either side, where consecutive blanks and line feeds count as one blank.
+Embedding and convolution are precomputed as one table per index in the context, so a mark costs eleven look-ups and two
+small matrix products. Spark NLP's rules around the network are reproduced exactly
 (tests/unit/test_golden_segments.py, tests/spark_nlp/test_parity.py).
 """
 
@@ -18,26 +18,26 @@ from entitymill.recognition import sentences_dl_saved as saved
 from entitymill.recognition.offsets import GRAPHIC, MARK, SKIP, Texts
 from entitymill.recognition.sentences_dl_saved import SavedDetector
 
-_SIDE, _REACH = saved.WINDOW // 2, 15
-"""_SIDE: number of units that the network sees on either side of a mark, a run of blanks counting as one unit.
-_REACH: number of units on either side, counting every blank, in which Spark NLP looks for them."""
-_WIDTH = saved.WINDOW
+_WIDTH = saved.CONTEXT_WIDTH
+_SIDE, _REACH = _WIDTH // 2, 15
+"""_SIDE: number of code units that the network sees on either side of a mark; consecutive blanks count as one.
+_REACH: number of code units on either side, counting every blank, in which Spark NLP looks for them."""
 _BATCH_MARKS = 512
-"""Number of marks that are computed at once, so that their sums fit in the cache of a processor core."""
-_UNITS = 1 << 16
+"""Number of marks that are computed at once: few enough that their sums fit in the cache of a processor core."""
+_CODE_UNITS = 1 << 16
 _HASH_FACTORS = np.cumprod(np.full(_WIDTH, 0x9E3779B97F4A7C15, np.uint64))
-"""Odd multipliers with which the ids of a window are hashed to 64 bits."""
+"""Odd multipliers with which the ids of a context are hashed to 64 bits."""
 
 
 @dataclass(frozen=True)
 class _CollapsedTexts:
-    """Texts in which every run of blanks and line feeds is replaced by one blank.
+    """Texts in which consecutive blanks and line feeds are replaced by one blank.
 
-    All arrays have one value per remaining unit (a blank for a run, or a copied unit), and padding on both sides.
+    All arrays have one value per remaining code unit, and padding on both sides.
 
-    values: the remaining units.
-    blank: whether the unit is the blank for a run.
-    first, last: places, in the original texts, of the first and last unit of the run, or of the copied unit.
+    values: the remaining code units.
+    blank: whether the code unit is a blank that replaces others.
+    first, last: positions, in the original texts, of the first and last code unit that it replaces, or of itself.
     """
 
     values: NDArray[np.uint16]
@@ -55,30 +55,30 @@ class Network:
         embedding = weights[saved.EMBEDDING][: max(detector.ids.values()) + 1]
         taps = np.einsum("vd,kdf->kvf", embedding, weights[saved.KERNEL])
         width, _, filters = taps.shape[0], taps.shape[1], taps.shape[2]
-        places = _WIDTH - width + 1
-        tables = np.zeros((_WIDTH, len(embedding), places, filters))
+        steps = _WIDTH - width + 1  # of the convolution along the context
+        tables = np.zeros((_WIDTH, len(embedding), steps, filters))
         for at in range(_WIDTH):
-            for place in range(max(0, at - width + 1), min(places, at + 1)):
-                tables[at, :, place] = taps[at - place]
-        tables[0] += weights[saved.FILTER_BIAS]  # every window looks up the first table exactly once
-        self._tables = tables.reshape(_WIDTH, len(embedding), places * filters)
-        self._shape = (places, filters)
+            for step in range(max(0, at - width + 1), min(steps, at + 1)):
+                tables[at, :, step] = taps[at - step]
+        tables[0] += weights[saved.FILTER_BIAS]  # every context looks up the first table exactly once
+        self._tables = tables.reshape(_WIDTH, len(embedding), steps * filters)
+        self._shape = (steps, filters)
         self._hidden = np.concatenate([weights[saved.HIDDEN], weights[saved.HIDDEN_BIAS][None]])
         self._output = weights[saved.OUTPUT][:, 0], float(weights[saved.OUTPUT_BIAS][0])
 
-    def compute_logits(self, windows: NDArray[np.uint16]) -> NDArray[np.float64]:
+    def compute_logits(self, contexts: NDArray[np.uint16]) -> NDArray[np.float64]:
         """Return a score for each mark, shape [marks]; it is positive if a sentence ends at the mark.
 
         Args:
-            windows: ids of the characters around each mark, shape [marks, 11]; 0 where there is no character.
+            contexts: ids of the characters around each mark, shape [marks, 11]; 0 stands for no character.
         """
-        scores = np.zeros(len(windows))
-        columns = np.ascontiguousarray(windows.T)
+        scores = np.zeros(len(contexts))
+        columns = np.ascontiguousarray(contexts.T)
         # The buffers are reused: allocating a megabyte per batch costs more than the computation.
         sums, terms = (np.empty((_BATCH_MARKS, self._tables.shape[-1])) for _ in range(2))
         pooled = np.ones((_BATCH_MARKS, len(self._hidden)))  # the last column, of ones, is multiplied by the bias
         hidden_buffer = np.empty((_BATCH_MARKS, len(self._output[0])))
-        for first in range(0, len(windows), _BATCH_MARKS):
+        for first in range(0, len(contexts), _BATCH_MARKS):
             part = columns[:, first : first + _BATCH_MARKS]
             size = part.shape[1]
             total, term = sums[:size], terms[:size]
@@ -97,82 +97,81 @@ class DeepDetector:
     """A detector that finds the same sentences as Spark NLP's SentenceDetectorDLModel."""
 
     def __init__(self, detector: SavedDetector) -> None:
-        """Prepare the network, the ids of characters and the words after which no sentence ends, from a saved detector."""
+        """Prepare the network, the character ids, and the words after which no sentence ends, from a saved detector."""
         self._network = Network(detector)
-        self._ids = np.zeros(_UNITS, np.uint16)
+        self._ids = np.zeros(_CODE_UNITS, np.uint16)
         for character, number in detector.ids.items():
-            self._ids[ord(character[0]) % _UNITS] = number
+            self._ids[ord(character[0]) % _CODE_UNITS] = number
         self._never_last = [np.frombuffer(word.encode("utf-16-le", "surrogatepass"), "<u2") for word in detector.never_last]
-        self._ends_never_last = np.zeros(_UNITS, np.bool_)
+        self._ends_never_last = np.zeros(_CODE_UNITS, np.bool_)
         self._ends_never_last[[word[-1] for word in self._never_last]] = True
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """Return the places where sentences end (see `sentences.Detector.find_breaks`)."""
-        marks = np.flatnonzero(texts.kinds & MARK)
+        """Return the positions where sentences end (see `sentences.Detector.find_breaks`)."""
+        marks = np.flatnonzero(texts.classes & MARK)
         if not len(marks):
             return marks
-        size = len(texts.kinds)
-        solid = np.flatnonzero((texts.kinds & SKIP) == 0)
+        size = len(texts.classes)
+        solid = np.flatnonzero((texts.classes & SKIP) == 0)
         begins = np.append(solid, size)[np.searchsorted(solid, texts.edges[:-1])]  # begin of each text after leading blanks
-        row = texts.text_of(marks)
+        row = texts.find_texts(marks)
         # A text that consists only of control characters is one sentence, even if it contains marks.
-        graphic = np.flatnonzero(texts.kinds & GRAPHIC)
+        graphic = np.flatnonzero(texts.classes & GRAPHIC)
         has_graphic = np.diff(np.searchsorted(graphic, texts.edges)) > 0
         inside = (marks >= begins[row]) & has_graphic[row]
         marks, row = marks[inside], row[inside]
-        collapsed, place = _collapse_blanks(texts, marks)
-        windows, lefts, count = self._build_windows(texts, collapsed, marks, place, begins[row], texts.edges[row + 1])
+        collapsed, shifted = _collapse_blanks(texts, marks)
+        contexts, lefts, count = self._build_contexts(texts, collapsed, marks, shifted, begins[row], texts.edges[row + 1])
         candidates = ~self._follows_never_last(texts, begins[row], marks, lefts, count)
-        marks, windows = marks[candidates], windows[candidates]
-        distinct, index = _find_distinct(windows)
-        return marks[self._network.compute_logits(windows[distinct])[index] > 0] + 1
+        marks, contexts = marks[candidates], contexts[candidates]
+        distinct, index = _find_distinct_contexts(contexts)
+        return marks[self._network.compute_logits(contexts[distinct])[index] > 0] + 1
 
-    def _build_windows(
+    def _build_contexts(
         self,
         texts: Texts,
         collapsed: _CollapsedTexts,
         marks: NDArray[np.int64],
         collapsed_marks: NDArray[np.int64],
-        low: NDArray[np.int64],
-        high: NDArray[np.int64],
+        begins: NDArray[np.int64],
+        ends: NDArray[np.int64],
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.int64]]:
-        """Return three arrays: the ids in each mark's window, the five units to its left, and how many of the five exist.
+        """Return the ids in each mark's context, the five code units to its left, and how many of these five exist.
 
         The shapes are [marks, 11], [marks, 5] and [marks].
 
         Args:
-            texts: the texts.
-            collapsed: the same texts with runs of blanks collapsed.
-            marks: places of the marks in `texts`, in UTF-16 code units.
-            collapsed_marks: places of the marks in `collapsed`, shape [marks].
-            low: place where the text of each mark begins, shape [marks].
-            high: place where the text of each mark ends, shape [marks].
+            collapsed: the result of `_collapse_blanks` for `texts`.
+            marks: positions of the marks in `texts`.
+            collapsed_marks: indices of the marks in the arrays of `collapsed`, shape [marks].
+            begins: position where the text of each mark begins, without leading blanks, shape [marks].
+            ends: position where the text of each mark ends (exclusive), shape [marks].
         """
         left, right = collapsed_marks - 1, collapsed_marks + 1
         left = left - collapsed.blank[left]
         right = right + collapsed.blank[right]
         reach = np.arange(_SIDE)
         lefts, rights = left[:, None] - reach[::-1], right[:, None] + reach
-        low = np.maximum(low, collapsed.last[left] - _REACH)
-        high = np.minimum(high, collapsed.first[right] + _REACH)
-        left_there = collapsed.last[lefts] > low[:, None]
-        right_there = collapsed.first[rights] < high[:, None]
+        low = np.maximum(begins, collapsed.last[left] - _REACH)
+        high = np.minimum(ends, collapsed.first[right] + _REACH)
+        left_exists = collapsed.last[lefts] > low[:, None]
+        right_exists = collapsed.first[rights] < high[:, None]
         values = collapsed.values[lefts]
-        windows = np.concatenate(
+        contexts = np.concatenate(
             [
-                np.where(left_there, self._ids[values], 0),
-                self._ids[texts.units[marks]][:, None],
-                np.where(right_there, self._ids[collapsed.values[rights]], 0),
+                np.where(left_exists, self._ids[values], 0),
+                self._ids[texts.code_units[marks]][:, None],
+                np.where(right_exists, self._ids[collapsed.values[rights]], 0),
             ],
             axis=1,
         ).astype(np.uint16)
-        count = left_there.sum(axis=1)
+        count = left_exists.sum(axis=1)
         short = np.flatnonzero(count < _SIDE)
-        if len(short):  # if units are missing on the left, Spark NLP shifts the window and pads it on the right
+        if len(short):  # if code units are missing on the left, Spark NLP shifts the context and pads it on the right
             shifted = np.arange(_WIDTH) + (_SIDE - count[short])[:, None]
-            padded = np.concatenate([windows[short], np.zeros((len(short), _SIDE), np.uint16)], axis=1)
-            windows[short] = np.take_along_axis(padded, shifted, axis=1)
-        return windows, values, count
+            padded = np.concatenate([contexts[short], np.zeros((len(short), _SIDE), np.uint16)], axis=1)
+            contexts[short] = np.take_along_axis(padded, shifted, axis=1)
+        return contexts, values, count
 
     def _follows_never_last(
         self,
@@ -184,15 +183,15 @@ class DeepDetector:
     ) -> NDArray[np.bool_]:
         """Return whether each mark follows a word after which no sentence ends, shape [marks].
 
-        Like Spark NLP, look for the word both in the window and in the text before the mark, trimmed of blanks. `begins` are
-        the places where the texts of the marks begin; `lefts` and `count` are results of `_build_windows`.
+        Like Spark NLP, look for the word both in the context and in the text before the mark, trimmed of blanks. `begins` is
+        that of `_build_contexts`; `lefts` and `count` are its second and third result.
         """
-        solid = np.flatnonzero(texts.kinds & GRAPHIC)
-        padded = np.concatenate([[-1], solid, [len(texts.kinds)]])
+        solid = np.flatnonzero(texts.classes & GRAPHIC)
+        padded = np.concatenate([[-1], solid, [len(texts.classes)]])
         last = padded[np.searchsorted(solid, marks)]
         begin = padded[np.searchsorted(solid, begins) + 1]
-        last = np.where(last < begin, -1, last)  # no graphic unit before the mark
-        behind = np.where(last < 0, 0, texts.units[last])
+        last = np.where(last < begin, -1, last)  # no graphic code unit before the mark
+        behind = np.where(last < 0, 0, texts.code_units[last])
         found = np.zeros(len(marks), np.bool_)
         near = np.flatnonzero(self._ends_never_last[behind] | self._ends_never_last[lefts[:, -1]])
         begin, last, behind, lefts, count = begin[near], last[near], behind[near], lefts[near], count[near]
@@ -202,42 +201,39 @@ class DeepDetector:
                 chosen = np.flatnonzero((lefts[:, -1] == word[-1]) & (count >= size))
                 found[near[chosen[(lefts[chosen, _SIDE - size :] == word).all(axis=1)]]] = True
             chosen = np.flatnonzero((behind == word[-1]) & (last - size + 1 >= begin))
-            there = texts.units[last[chosen][:, None] + np.arange(1 - size, 1)]
-            found[near[chosen[(there == word).all(axis=1)]]] = True
+            ending = texts.code_units[last[chosen][:, None] + np.arange(1 - size, 1)]
+            found[near[chosen[(ending == word).all(axis=1)]]] = True
         return found
 
 
-def _find_distinct(windows: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices of the distinct windows, and for each window its index among the distinct windows.
+def _find_distinct_contexts(contexts: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices of the distinct contexts, and for each context its index among the distinct contexts.
 
-    So the network computes equal windows, such as those in a long row of dots, only once. In the rare case that different
-    windows have the same hash, all windows count as distinct.
+    The network then computes equal contexts, such as those in a long row of dots, only once. In the rare case that
+    different contexts have the same hash, all contexts count as distinct.
     """
-    hashed = windows.astype(np.uint64) @ _HASH_FACTORS
+    hashed = contexts.astype(np.uint64) @ _HASH_FACTORS
     _, distinct, index = np.unique(hashed, return_index=True, return_inverse=True)
     index = index.reshape(-1)  # numpy 2.0 returns another shape
-    if not (windows[distinct[index]] == windows).all():  # two different windows have the same hash
-        return np.arange(len(windows)), np.arange(len(windows))
+    if not (contexts[distinct[index]] == contexts).all():  # two different contexts have the same hash
+        return np.arange(len(contexts)), np.arange(len(contexts))
     return distinct, index
 
 
 def _collapse_blanks(texts: Texts, marks: NDArray[np.int64]) -> tuple[_CollapsedTexts, NDArray[np.int64]]:
-    """Return the texts with each run of blanks and line feeds replaced by one blank, and the marks' places in the result.
-
-    A run never spans two texts.
-    """
-    skip, size = (texts.kinds & SKIP) != 0, len(texts.kinds)
+    """Replace consecutive blanks and line feeds of a text by one blank; return the result, and each mark's index in it."""
+    skip, size = (texts.classes & SKIP) != 0, len(texts.classes)
     kept = ~skip
     kept[1:] |= ~skip[:-1]
     kept[0] = True
     kept[texts.edges[:-1][texts.edges[:-1] < size]] = True
     first = np.flatnonzero(kept)
-    values = texts.units[first].astype(np.uint16)
+    values = texts.code_units[first].astype(np.uint16)
     blank = skip[first]
     values[blank] = ord(" ")
     pad = _SIDE + 1
     nothing = np.zeros(pad, np.uint16)
-    last = np.append(first[1:], size) - 1  # the last blank of a run, or the unit itself
+    last = np.append(first[1:], size) - 1  # the last of consecutive blanks, or the code unit itself
     collapsed = _CollapsedTexts(
         np.concatenate([nothing, values, nothing]),
         np.concatenate([nothing != 0, blank, nothing != 0]),

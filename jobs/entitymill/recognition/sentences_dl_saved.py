@@ -1,7 +1,7 @@
 """Read a SentenceDetectorDLModel saved by Spark NLP, without TensorFlow and without a JVM.
 
-The file metadata/part-* is one line of JSON with the parameters. The `generic_classifier_tensorflow` file is a zip with a
-TensorFlow checkpoint: an index in LevelDB's table format (tensorflow/core/lib/io/table_format.txt), which contains
+The file metadata/part-* is one line of JSON with the parameters. The file generic_classifier_tensorflow is a zip archive
+of a TensorFlow checkpoint: an index in LevelDB's table format (tensorflow/core/lib/io/table_format.txt), which contains
 BundleEntryProto messages (tensorflow/core/protobuf/tensor_bundle.proto), and a file with the bytes of all tensors. Reading
 unpickles nothing and instantiates no class from the files.
 """
@@ -27,7 +27,7 @@ from entitymill.recognition import guarded_loading
 from entitymill.recognition.guarded_loading import loading
 
 METADATA, NETWORK = "metadata", "generic_classifier_tensorflow"
-"""The two parts of a saved detector: METADATA is a directory with one file part-*, and NETWORK is a file."""
+"""Names of the two parts of a saved detector: METADATA is a directory with one file part-*, and NETWORK is a file."""
 EMBEDDING, KERNEL, FILTER_BIAS = "embedding/embeddings", "conv1d/kernel", "conv1d/bias"
 HIDDEN, HIDDEN_BIAS, OUTPUT, OUTPUT_BIAS = "dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"
 _WEIGHTS = {EMBEDDING: 2, KERNEL: 3, FILTER_BIAS: 1, HIDDEN: 2, HIDDEN_BIAS: 1, OUTPUT: 2, OUTPUT_BIAS: 1}
@@ -44,11 +44,11 @@ _SUPPORTED_VALUES: dict[str, Any] = {
     "splitLength": _UNLIMITED,
 }
 """Parameter -> its default value, which is the only value that this program supports."""
-WINDOW = 11
-"""Number of characters that the network sees: a mark (a character that may end a sentence) and five on each side."""
+CONTEXT_WIDTH = 11
+"""Number of characters that the network sees: a mark (a character that may end a sentence), and five on either side."""
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
 _FLOAT32 = 1
-DAMAGE = (
+DAMAGE_ERRORS = (
     OSError, EOFError, LookupError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, struct.error,
     zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
@@ -77,14 +77,14 @@ def read_detector(metadata: Path, network: Path, where: str) -> SavedDetector:
         network: path of the detector's file `generic_classifier_tensorflow`.
 
     Raises:
-        ModelError: the model is damaged, not a SentenceDetectorDLModel, or has a parameter value that is not supported here.
+        ModelError: the model is damaged, is not a SentenceDetectorDLModel, or has an unsupported parameter value.
     """
     ids, never_last = _read_parameters(metadata, where)
     with loading(f"{where}/{NETWORK}"):
         try:
             weights = _read_weights(network)
             _check_shapes(weights, ids)
-        except DAMAGE as error:
+        except DAMAGE_ERRORS as error:
             raise ModelError(
                 f"segmentation.model: {NETWORK} of {where} is not the network of a SentenceDetectorDLModel ({error}). "
                 "Copy the model again."
@@ -104,10 +104,13 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
         chosen = {**saved["defaultParamMap"], **saved["paramMap"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
-            f"segmentation.model: the metadata of {where} is not that of a saved model. Copy the model again."
+            f"segmentation.model: the metadata of {where} cannot be read as that of a saved model. Copy the model again."
         ) from error
     if kind != _CLASS:
-        raise ModelError(f"segmentation.model: {where} is a {str(kind).rpartition('.')[2]}, not a SentenceDetectorDLModel.")
+        raise ModelError(
+            f"segmentation.model: {where} is a {str(kind).rpartition('.')[2]}, not a SentenceDetectorDLModel. Specify the "
+            "directory of a saved SentenceDetectorDLModel."
+        )
     for name, supported in _SUPPORTED_VALUES.items():
         if chosen.get(name, supported) != supported:
             raise ModelError(
@@ -120,7 +123,7 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
         lowest = min(ids.values())
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelError(
-            f"segmentation.model: the metadata of {where} lists no characters that the network knows. Copy the model again."
+            f"segmentation.model: the metadata of {where} lists no characters with valid ids. Copy the model again."
         ) from error
     if lowest < 0 or not all(ids):
         raise ModelError(
@@ -131,41 +134,41 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
 
 
 def _read_weights(network: Path) -> dict[str, NDArray[np.float32]]:
-    """Return a dict of name -> weight array, read from a network's file; raise one of DAMAGE if the file is damaged."""
+    """Read the weight arrays (name -> array) from a network's file; raise one of DAMAGE_ERRORS if it is damaged."""
     with zipfile.ZipFile(network) as archive:
         members = {Path(member.filename).name: member for member in archive.infolist()}
         index, data = members["variables.index"], members["variables.data-00000-of-00001"]
-        if max(index.file_size, data.file_size) > guarded_loading.DETECTOR_FILE_BYTES:
-            raise ValueError(f"too large: it contains a file of more than {guarded_loading.DETECTOR_FILE_BYTES:,} bytes")
+        if max(index.file_size, data.file_size) > guarded_loading.MAX_DETECTOR_FILE_BYTES:
+            raise ValueError(f"a file in it has more than {guarded_loading.MAX_DETECTOR_FILE_BYTES:,} bytes")
         entries, content = _read_table(archive.read(index)), archive.read(data)
     return {name: _read_tensor(entries[name.encode()], content) for name in _WEIGHTS}
 
 
 def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) -> None:
-    """Raise a ValueError if the weights do not fit each other, the ids or the limits on resources, or are not finite."""
+    """Raise a ValueError if the weights are not finite, do not fit each other or the ids, or would take too much memory."""
     if any(weights[name].ndim != dimensions for name, dimensions in _WEIGHTS.items()):
-        raise ValueError("shapes that are not those of a convolution and two dense layers")
+        raise ValueError("weights that are not those of a convolution and two dense layers")
     rows, width = weights[EMBEDDING].shape
     kernel, inner, filters = weights[KERNEL].shape
     hidden = weights[HIDDEN].shape
     fits = (inner, hidden[0], weights[OUTPUT].shape) == (width, filters, (hidden[1], 1))
     biased = (len(weights[FILTER_BIAS]), len(weights[HIDDEN_BIAS]), len(weights[OUTPUT_BIAS])) == (filters, hidden[1], 1)
-    known = max(ids.values()) + 1
-    if not fits or not biased or known > min(rows, guarded_loading.DETECTOR_CHARACTERS):
+    characters = max(ids.values()) + 1
+    if not fits or not biased or characters > min(rows, guarded_loading.MAX_DETECTOR_CHARACTERS):
         raise ValueError("layers that do not fit each other")
-    if not 0 < kernel <= WINDOW:
-        raise ValueError(f"a convolution over {kernel} characters; 1 to {WINDOW} are possible")
-    size = WINDOW * known * (WINDOW - kernel + 1) * filters * np.dtype(np.float64).itemsize
-    if size > guarded_loading.DETECTOR_TABLE_BYTES:
+    if not 0 < kernel <= CONTEXT_WIDTH:
+        raise ValueError(f"a convolution over {kernel} characters; 1 to {CONTEXT_WIDTH} are possible")
+    size = CONTEXT_WIDTH * characters * (CONTEXT_WIDTH - kernel + 1) * filters * np.dtype(np.float64).itemsize
+    if size > guarded_loading.MAX_DETECTOR_TABLE_BYTES:
         raise ValueError(
-            f"layers that multiply out to {size:,} bytes; at most {guarded_loading.DETECTOR_TABLE_BYTES:,} are allowed"
+            f"layers whose tables would take {size:,} bytes; the limit is {guarded_loading.MAX_DETECTOR_TABLE_BYTES:,}"
         )
     if not all(np.isfinite(array).all() for array in weights.values()):
         raise ValueError("weights that are not finite")
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a protocol buffer's variable-length integer at a position; return the integer and the position after it."""
+    """Read a protocol buffer's variable-length integer at index `at`; return the integer and the index after it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -198,7 +201,7 @@ def _read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
 def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Yield (key, value) for each entry of a block of a table; raise a ValueError if the block is compressed.
 
-    A key is stored as the length of the prefix that it shares with the previous key, and the rest.
+    A key is stored as the length of the prefix that it shares with the previous key, and its remaining bytes.
     """
     block = data[offset : offset + size]
     if data[offset + size] != 0:
@@ -223,11 +226,11 @@ def _read_table(data: bytes) -> dict[bytes, bytes]:
     _, at = _read_varint(footer, at)
     offset, at = _read_varint(footer, at)
     size, at = _read_varint(footer, at)
-    found: dict[bytes, bytes] = {}
+    entries: dict[bytes, bytes] = {}
     for _, handle in _read_block(data, offset, size):
-        where, at = _read_varint(handle, 0)
-        found.update(_read_block(data, where, _read_varint(handle, at)[0]))
-    return found
+        begin, at = _read_varint(handle, 0)
+        entries.update(_read_block(data, begin, _read_varint(handle, at)[0]))
+    return entries
 
 
 def _read_tensor(entry: bytes, data: bytes) -> NDArray[np.float32]:
@@ -244,5 +247,5 @@ def _read_tensor(entry: bytes, data: bytes) -> NDArray[np.float32]:
             shape = [dict(_read_fields(dimension)).get(1, 1) for inner, dimension in _read_fields(value) if inner == 2]
     offset, size = values.get(4, 0), values[5]
     if values.get(1) != _FLOAT32 or size != 4 * math.prod(shape) or offset + size > len(data):
-        raise ValueError("a tensor that is not 32-bit floats, or is shorter than its shape says")
+        raise ValueError("a tensor that does not consist of 32-bit floats, or is shorter than its shape says")
     return np.frombuffer(data[offset : offset + size], "<f4").reshape(shape).copy()

@@ -1,14 +1,14 @@
 """Find the sentences that Spark NLP 5.5.3's rule-based SentenceDetector finds with its default settings.
 
-The regular expressions of Spark NLP's PragmaticContentFormatter are applied in the same order, and each of them puts marks
+The regular expressions of Spark NLP's PragmaticContentFormatter are applied in the same order, and each of them puts markers
 (special characters) into a copy of the text. In the end, a sentence ends at every full stop and semicolon that is still in
-the copy, and at every mark _BREAK, except between the marks _OPEN and _CLOSE. Each mark replaces a known number of
-characters, so offsets are computed from the marks. Spark NLP instead searches the text for each sentence, and returns begin
--1 if the text contains one of the marks or if a rule removes a backslash. This module treats such texts like any other text
-(docs/migration.md).
+the copy, and at every marker _BREAK, except between the markers _OPEN and _CLOSE. Each marker replaces a known number of
+characters, so offsets are computed from the markers. Spark NLP instead searches the text for each sentence, and returns
+begin -1 if the text contains one of the markers or if a rule removes a backslash. This module treats such texts like any
+other text (docs/migration.md).
 
-Some of Spark NLP's expressions scan a run of characters again from each of its characters. Here these expressions are
-rewritten to scan a run once, so that they take linear time and have the same results.
+Some of Spark NLP's expressions take quadratic time, because they scan a sequence of characters again from each of its
+characters. Here they are rewritten to scan it once, with the same results.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from numpy.typing import NDArray
 from entitymill.recognition.offsets import Texts
 
 _BREAK, _OPEN, _CLOSE = "\uf050", "\uf056", "\uf057"
-"""Marks that are inserted. _BREAK: a sentence ends here. _OPEN and _CLOSE: no sentence ends between them."""
+"""Markers. _BREAK: a sentence ends here. _OPEN and _CLOSE: no sentence ends between them."""
 _DOT, _SEMICOLON = "\uf051", "\uf053"
 _SIGNS = "\u2566\u255e\u255f\u2554\u2564\u2565"
 _ELLIPSIS, _ABBREVIATION, _NUMBER, _PERIOD, _QUESTION, _EXCLAMATION = tuple(_SIGNS)
 _LENGTHS = {_BREAK: 0, _OPEN: 0, _CLOSE: 0, _ELLIPSIS: 3}
-"""Mark -> number of characters that the mark replaces; marks that are not listed replace one character."""
+"""Marker -> number of characters that it replaces; each marker that is not listed replaces one character."""
 _REPLACEMENTS = str.maketrans(
     dict.fromkeys((_BREAK, _OPEN, _CLOSE, _DOT, _SEMICOLON, "\uf054", "\uf055", *_SIGNS), "\uf8ff")
 )
-"""Translation table that replaces characters of the text that are used as marks by a character that no rule matches."""
+"""Translation table that replaces marker characters in the original text by a character that no rule matches."""
 _BLANK = "".join(map(chr, range(ord(" ") + 1)))  # what java.lang.String.trim removes
 _ANY = r"[^\n\r\x85\u2028\u2029]"  # what a dot matches in Java
 _PREPOSITIVE = ("dr", "mr", "ms", "prof", "mt", "st")
@@ -46,19 +46,19 @@ _COMMON = (
 _TAIL = r"(?:\s(?:[a-z]|I\s|I'm|I'll|\d))"
 
 _Rule = Callable[[str], str]
-"""A function that takes a text with marks, and returns it with further marks."""
+"""A function that takes a text with markers, and returns it with further markers."""
 
 
 def _build_rule(
-    pattern: str, replacement: str | Callable[[re.Match[str]], str], needs: str = "", flags: int = re.ASCII
+    pattern: str, replacement: str | Callable[[re.Match[str]], str], required: str = "", flags: int = re.ASCII
 ) -> _Rule:
-    """Return a rule that replaces the matches of a pattern, and that skips texts that do not contain `needs`."""
+    """Return a rule that replaces the matches of a pattern; it skips texts that do not contain the string `required`."""
     compiled = re.compile(pattern, flags)
-    return lambda text: compiled.sub(replacement, text) if needs in text else text
+    return lambda text: compiled.sub(replacement, text) if required in text else text
 
 
 def _enclose(match: re.Match[str]) -> str:
-    """Return the match between _OPEN and _CLOSE, so that no sentence ends in it."""
+    """Return the match between _OPEN and _CLOSE: no sentence ends in it."""
     return f"{_OPEN}{match[0]}{_CLOSE}"
 
 
@@ -67,7 +67,7 @@ def _enclose_list_item(match: re.Match[str]) -> str:
     return _BREAK + _enclose(match)
 
 
-def _look_behind(words: Iterable[str], edge: str) -> str:
+def _build_look_behind(words: Iterable[str], edge: str) -> str:
     """Return a look-behind pattern for `edge` followed by one of several words, in upper or lower case.
 
     The pattern has one look-behind for each length of words, because a look-behind in Python has a fixed width.
@@ -78,21 +78,23 @@ def _look_behind(words: Iterable[str], edge: str) -> str:
     return "(?:" + "|".join(f"(?<={edge}(?i:{'|'.join(group)}))" for _, group in sorted(by_size.items())) + ")"
 
 
-def _build_abbreviation_rule(words: Iterable[str], ahead: str, needs: str = ".", ahead_at_start: str | None = None) -> _Rule:
-    """Return a rule that marks the full stops of abbreviations, so that no sentence ends there.
+def _build_abbreviation_rule(
+    words: Iterable[str], ahead: str, required: str = ".", ahead_at_start: str | None = None
+) -> _Rule:
+    """Return a rule that replaces the full stops of abbreviations by _ABBREVIATION, at which no sentence ends.
 
     Args:
         words: the abbreviations, without their last full stop.
         ahead: pattern that must match after the full stop.
-        needs: string without which a text is skipped.
-        ahead_at_start: pattern to use instead of `ahead` if the text begins with the abbreviation; None for `ahead`.
+        required: texts that do not contain this string are skipped.
+        ahead_at_start: the pattern for an abbreviation at the beginning of the text; None to use `ahead` there, too.
     """
     words = tuple(words)
-    inside, at_start = _look_behind(words, r"\s"), _look_behind(words, "^")
-    return _build_rule(rf"{inside}\.(?={ahead})|{at_start}\.(?={ahead_at_start or ahead})", _ABBREVIATION, needs)
+    inside, at_start = _build_look_behind(words, r"\s"), _build_look_behind(words, "^")
+    return _build_rule(rf"{inside}\.(?={ahead})|{at_start}\.(?={ahead_at_start or ahead})", _ABBREVIATION, required)
 
 
-_QUOTED_RUN = re.compile(r"[\w\s?!.,|']+", re.ASCII)
+_QUOTED = re.compile(r"[\w\s?!.,|']+", re.ASCII)
 _LAST_QUOTE = re.compile(r"'(?=\W)", re.ASCII)
 _FIRST_QUOTE = re.compile(r"(?:(?<=\s)|^)'", re.ASCII)
 
@@ -100,16 +102,16 @@ _FIRST_QUOTE = re.compile(r"(?:(?<=\s)|^)'", re.ASCII)
 def _enclose_single_quotes(text: str) -> str:
     r"""Return a text with each match of (?:(?<=\s)|^)'[\w\s?!\.,|'\w]+'(?:\W) between _OPEN and _CLOSE.
 
-    A match extends from the first to the last quote in a run of the characters in the brackets.
+    A match extends from the first to the last quote in a sequence of the characters in the brackets.
     """
     if "'" not in text:
         return text
     parts, at = [], 0
-    for run in _QUOTED_RUN.finditer(text):
-        opening = _FIRST_QUOTE.search(text, run.start(), run.end())
+    for sequence in _QUOTED.finditer(text):
+        opening = _FIRST_QUOTE.search(text, sequence.start(), sequence.end())
         if opening is None:
             continue
-        closing = text.rfind("'", opening.end() + 1, run.end())
+        closing = text.rfind("'", opening.end() + 1, sequence.end())
         while closing >= 0 and not _LAST_QUOTE.match(text, closing):
             closing = text.rfind("'", opening.end() + 1, closing)
         if closing < 0:
@@ -121,14 +123,14 @@ def _enclose_single_quotes(text: str) -> str:
     return "".join([*parts, text[at:]])
 
 
-def _character_class(contains: Callable[[str], bool]) -> str:
+def _build_character_class(contains: Callable[[str], bool]) -> str:
     """Return a pattern that matches the characters below U+F000 for which `contains` is true."""
     return "[" + "".join(re.escape(character) for character in map(chr, range(0xF000)) if contains(character)) + "]"
 
 
-_ODD_NUMBER = re.compile(_character_class(lambda c: c.isalnum() and unicodedata.category(c) in ("Nl", "No")))
+_ODD_NUMBER = re.compile(_build_character_class(lambda c: c.isalnum() and unicodedata.category(c) in ("Nl", "No")))
 """Matches characters that are letters or digits in Python, but not in Java 17."""
-_JOINED = re.compile(_character_class(lambda c: unicodedata.category(c) == "Mn") + "+")
+_COMBINING_MARKS = re.compile(_build_character_class(lambda c: unicodedata.category(c) == "Mn") + "+")
 _DOTTED_LETTERS = re.compile(r"(?<!\w)[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!(?a:\s)[A-Z]))*")
 
 
@@ -140,7 +142,7 @@ def _enclose_dotted_letters(text: str) -> str:
     """
     if "." not in text:
         return text
-    simplified = _JOINED.sub(_continue_letter, _ODD_NUMBER.sub("\uf8ff", text))
+    simplified = _COMBINING_MARKS.sub(_replace_combining_marks, _ODD_NUMBER.sub("\uf8ff", text))
     parts, at = [], 0
     for match in _DOTTED_LETTERS.finditer(simplified):
         parts += [text[at : match.start()], _OPEN, text[match.start() : match.end()], _CLOSE]
@@ -148,14 +150,14 @@ def _enclose_dotted_letters(text: str) -> str:
     return "".join([*parts, text[at:]])
 
 
-def _continue_letter(run: re.Match[str]) -> str:
-    r"""Return the replacement, of the same length, for a run of combining marks.
+def _replace_combining_marks(marks: re.Match[str]) -> str:
+    r"""Return the replacement, of the same length, for consecutive combining marks.
 
-    After a letter or digit of the Basic Multilingual Plane, the replacement is underscores, which \w matches, since Java
-    counts the run as a part of the letter. Otherwise it is U+F8FF characters, which \w does not match.
+    After a letter or digit of the Basic Multilingual Plane, the replacement is underscores, which \w matches, since for Java
+    the marks are part of the letter. Otherwise it is U+F8FF characters, which \w does not match.
     """
-    letter = run.string[run.start() - 1 : run.start()]
-    return ("_" if letter.isalnum() and letter <= "\uffff" else "\uf8ff") * len(run[0])
+    letter = marks.string[marks.start() - 1 : marks.start()]
+    return ("_" if letter.isalnum() and letter <= "\uffff" else "\uf8ff") * len(marks[0])
 
 
 _RULES: tuple[_Rule, ...] = (
@@ -183,7 +185,7 @@ _RULES: tuple[_Rule, ...] = (
     _build_abbreviation_rule(_NUMBERED, r"\s+\("),
     _build_abbreviation_rule(_COMMON, rf"[.:\-?]|{_TAIL}", ahead_at_start=rf"[.:?]|{_TAIL}"),
     _build_abbreviation_rule(_COMMON, ",", ".,"),
-    # A match begins at the first sign of a run that follows something, since a match from a later sign has the same end.
+    # A match begins at the first of consecutive signs, since a match from a later sign would end at the same character.
     _build_rule(r"(?:(?<=[^\s!?])|(?<=\s[!?])|(?<=^[!?]))[!?]++(?=\s|\Z|\$)", lambda match: match[0] + _BREAK),
     _build_rule(r"(?<=\w)\.(?=\w)", _PERIOD, "."),
     _build_rule(r"(?<=[a-zA-z]°)\.(?=\s*\d+)", _PERIOD, "°."),
@@ -198,7 +200,7 @@ _RULES: tuple[_Rule, ...] = (
     _build_rule(r"!(?=,\s[a-z])", _EXCLAMATION, "!,"),
     _build_rule(r"!(?=\s[a-z])", _EXCLAMATION, "!"),
 )
-_MARKED = re.compile(f"[{_OPEN}{_CLOSE}{_BREAK}]")
+_MARKERS = re.compile(f"[{_OPEN}{_CLOSE}{_BREAK}]")
 _LONGER_OR_SHORTER = re.compile(f"[{''.join(_LENGTHS)}]")
 
 
@@ -212,50 +214,50 @@ def find_sentences(text: str) -> list[tuple[int, int]]:
         marked = rule(marked)
     marked = marked.replace(".", _DOT + _BREAK).replace(";", _SEMICOLON + _BREAK)
     edges = [0, *_to_text_offsets(marked, _find_effective_breaks(marked)), len(text)]
-    found = []
+    sentences = []
     for begin, end in itertools.pairwise(edges):
         part = text[begin:end]
         inner = part.strip(_BLANK)
         if inner:
             begin += len(part) - len(part.lstrip(_BLANK))  # noqa: PLW2901
-            found.append((begin, begin + len(inner)))
-    return found
+            sentences.append((begin, begin + len(inner)))
+    return sentences
 
 
 def _find_effective_breaks(marked: str) -> list[int]:
-    """Return the places of the breaks in a marked text, except for those after which _CLOSE comes before any _OPEN."""
+    """Return the index of each _BREAK in a text with markers, except for those between _OPEN and _CLOSE."""
     effective: list[int] = []
-    pending: list[int] = []  # breaks since the last _OPEN or _CLOSE; dropped if the next of these marks is _CLOSE
-    for mark in _MARKED.finditer(marked):
-        if mark[0] == _BREAK:
-            pending.append(mark.start())
+    undecided: list[int] = []  # breaks since the last _OPEN or _CLOSE; dropped if the next of these markers is _CLOSE
+    for marker in _MARKERS.finditer(marked):
+        if marker[0] == _BREAK:
+            undecided.append(marker.start())
             continue
-        if mark[0] == _OPEN:
-            effective += pending
-        pending = []
-    return effective + pending
+        if marker[0] == _OPEN:
+            effective += undecided
+        undecided = []
+    return effective + undecided
 
 
 def _to_text_offsets(marked: str, breaks: list[int]) -> list[int]:
-    """Convert places in a marked text to offsets in the original text."""
-    at = np.fromiter((mark.start() for mark in _LONGER_OR_SHORTER.finditer(marked)), np.int64)
-    longer = np.fromiter((_LENGTHS[marked[place]] - 1 for place in at.tolist()), np.int64, len(at))
+    """Convert indices in a text with markers to offsets in the original text."""
+    at = np.fromiter((marker.start() for marker in _LONGER_OR_SHORTER.finditer(marked)), np.int64)
+    longer = np.fromiter((_LENGTHS[marked[index]] - 1 for index in at.tolist()), np.int64, len(at))
     shift = np.concatenate([[0], np.cumsum(longer)])
-    places = np.array(breaks, np.int64)
-    return (places + shift[np.searchsorted(at, places)]).tolist()
+    indices = np.array(breaks, np.int64)
+    return (indices + shift[np.searchsorted(at, indices)]).tolist()
 
 
 class RuleDetector:
     """A detector that finds the sentences of Spark NLP's rule-based SentenceDetector."""
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """Return the places where sentences begin and end (see `sentences.Detector.find_breaks`)."""
+        """Return the positions where sentences begin and end (see `sentences.Detector.find_breaks`)."""
         breaks = []
-        for first, last in itertools.pairwise(texts.code_points(texts.edges).tolist()):
+        for first, last in itertools.pairwise(texts.to_code_points(texts.edges).tolist()):
             spans = find_sentences(texts.text[first:last])
             # A text of only white space and control characters has no sentence. A break inside the text keeps
             # `tokens.tokenize` from treating the complete text as a sentence.
             if not spans and last - first > 1:
                 spans = [(1, 1)]
             breaks += [first + edge for span in spans for edge in span]
-        return texts.units_at(np.array(breaks, np.int64))
+        return texts.to_positions(np.array(breaks, np.int64))

@@ -24,13 +24,13 @@ from entitymill.recognition.tokens import Segments
 class Spans:
     """Spans of a list of tagged tokens, in order; all arrays have the shape [spans].
 
-    first, last: int64; a span consists of the tokens first to last - 1 of the list.
+    begin, end: int64; indices in the list of each span's first token and of the token after its last.
     kinds: int64, index of the span's label in `TagScheme.kinds`.
     confidences: float64, mean, over the span's tokens, of the probability of the assigned tag.
     """
 
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
+    begin: NDArray[np.int64]
+    end: NDArray[np.int64]
     kinds: NDArray[np.int64]
     confidences: NDArray[np.float64]
 
@@ -46,8 +46,8 @@ class TagScheme:
 
         Args:
             labels: the model's labels, in the model's order: O, B-PER, I-PER, …
-            splits_kinds: whether an I- that differs in kind from the tag before begins a new span, as in IOB1. Otherwise, it
-                continues the span.
+            splits_kinds: whether an I- tag after a tag of a different kind begins a new span, as in IOB1, or continues the
+                span, as in IOB2.
         """
         self._splits_kinds = splits_kinds
         self.kinds = sorted({label[2:] for label in labels if label != "O"})
@@ -55,7 +55,7 @@ class TagScheme:
         self._begins = np.array([label.startswith("B-") for label in labels], np.bool_)
 
     def join_spans(self, tags: NDArray[np.int16], confidences: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> Spans:
-        """Return the spans that tags of tokens form.
+        """Join the tags of consecutive tokens into spans, and return the spans.
 
         A span starts at a B- or at the first I- after an O, takes its label from that token, and ends before the next B-
         or O. So an I- of a different kind continues the span, unless `splits_kinds` is set. A span never crosses the end
@@ -82,6 +82,7 @@ class TagScheme:
 
 
 def _split_words(*lines: str) -> frozenset[str]:
+    """Return the set of all words in some lines."""
     return frozenset(" ".join(lines).split())
 
 
@@ -109,21 +110,21 @@ ABBREVIATIONS = _split_words(
     "ala ariz ark calif colo conn del fla ga ill kan ky md mich minn mont neb nev okla ont pa que tenn tex va vt wis wyo",
 )
 INITIALS = re.compile(r"(?:[^\W\d_]{1,2}\.)*[^\W\d_]{1,2}$")
-"""Matches initials that keep their last full stop. The full stop is removed before matching: U.S, J.P, Ph.D."""
+"""Matches initials whose last full stop is not trimmed; it is removed before matching, as in U.S, J.P, Ph.D."""
 _OPENING_MARKUP = re.compile(r"(?:<[^<>]*>|[^<>\s]*>)(?=.*\w)", re.DOTALL)
 _CLOSING_MARKUP = re.compile(r"<[/!a-zA-Z].*$", re.DOTALL)
 _EMOJI = "[\u200d\u20e3\ufe0f\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
 _LEADING_EMOJI, _TRAILING_EMOJI = re.compile(_EMOJI), re.compile(f"{_EMOJI}$")
 MAX_TRIMMED_CHARS = 500
-"""Maximum number of characters of a mention that is trimmed."""
+"""Mentions with more characters than this are not trimmed."""
 
 
 def measure_trim(entity: str) -> tuple[int, int]:
     """Return how many characters to trim from the front and from the end of a mention.
 
-    These are trimmed: parts of HTML tags and emoji at either end; a possessive ending; quotes and brackets that enclose the
-    mention or lack their partner; other punctuation with which no name begins or ends; and a full stop that ends a sentence
-    rather than an abbreviation. Nothing is trimmed if no letter or digit would remain, or if the mention is longer than
+    What is trimmed: parts of HTML tags and emoji at either end; a possessive ending; quotes and brackets that enclose the
+    mention or are unpaired; other punctuation with which no name begins or ends; and a full stop that ends a sentence, not
+    an abbreviation. Nothing is trimmed if no letter or digit would remain, or if the mention is longer than
     MAX_TRIMMED_CHARS characters. Trimming a trimmed mention changes nothing.
     """
     return _measure_trim(entity) if len(entity) <= MAX_TRIMMED_CHARS else (0, 0)
@@ -131,7 +132,7 @@ def measure_trim(entity: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=100_000)
 def _measure_trim(entity: str) -> tuple[int, int]:
-    """Return the result of `measure_trim` without the check of the length, so that only short mentions are cached."""
+    """Do the work of `measure_trim`, whose check of the length keeps long mentions out of this function's cache."""
     begin, end = 0, len(entity)
     while begin < end:
         inner = entity[begin:end]
@@ -183,7 +184,7 @@ def _measure_possessive(entity: str) -> tuple[int, int]:
     """Return how many characters to trim from front and end to remove an ending 's that does not belong to the name."""
     if not POSSESSIVE.search(entity):
         return 0, 0
-    last = _last_word(entity[:-2])
+    last = _get_last_word(entity[:-2])
     return (0, 0) if last in OWN_POSSESSIVE else (0, 2)
 
 
@@ -194,12 +195,12 @@ def _measure_full_stop(entity: str) -> tuple[int, int]:
     """
     if entity[-1] != ".":
         return 0, 0
-    last = _last_word(entity[:-1]).strip(f"{QUOTES}{APOSTROPHES}([{{")
+    last = _get_last_word(entity[:-1]).strip(f"{QUOTES}{APOSTROPHES}([{{")
     is_initials = bool(INITIALS.match(last)) and (len(last) == 1 or "." in last)
     return 0, int(last not in ABBREVIATIONS and not is_initials)
 
 
-def _last_word(entity: str) -> str:
+def _get_last_word(entity: str) -> str:
     """Return the part after the last white space or hyphen, in lower case."""
     match = LAST_WORD.search(entity)
     return match.group().lower() if match else ""
@@ -231,9 +232,9 @@ _MEASURES: tuple[Callable[[str], tuple[int, int]], ...] = (
     _measure_markup, _measure_emoji, _measure_stray, _measure_pair, _measure_unpaired, _measure_possessive,
     _measure_full_stop,
 )  # fmt: skip
-"""Each function returns how many characters to trim from the front and from the end of a mention for one reason.
+"""Functions that return how many characters to trim from the front and from the end of a mention, each for one reason.
 
-The first function that finds something to trim is applied; then all functions are called again for the rest.
+The first function that finds something to trim is applied; then all of them are called again with the trimmed mention.
 """
 
 
@@ -243,7 +244,7 @@ class TaggedTexts:
 
     tags: the tags that the tagger returned.
     tokens: int64, shape [tagged]; indices of the tokens that have a tag, in order and without duplicates.
-    spans: spans of `tokens`.
+    spans: the spans; their `begin` and `end` are indices in `tokens`.
     labels: the labels to which the indices in `tags` refer.
     kinds: the kinds of entities to which the indices in `spans.kinds` refer.
     """

@@ -16,9 +16,9 @@ from entitymill.recognition.offsets import AFFIX, GRAPHIC, SPACE, Texts
 
 @dataclass(frozen=True)
 class Segments:
-    """The sentences and tokens of several texts, in order. Places are in units (UTF-16 code units, see `offsets.Texts`).
+    """The sentences and tokens of several texts, in order. Positions are those of `offsets`, and ends are exclusive.
 
-    token_begin, token_end: int64, shape [tokens]; places where each token begins and ends; ends are exclusive.
+    token_begin, token_end: int64, shape [tokens]; positions where each token begins and ends.
     sentence_of: int64, shape [tokens]; index of each token's sentence.
     sentence_begin, sentence_end: int64, shape [sentences]; begin of the first token and end of the last token.
     sentence_starts: int64, shape [texts + 1]; text t has sentences sentence_starts[t]..sentence_starts[t + 1] - 1.
@@ -44,15 +44,14 @@ def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
     `_drop_invisible_sentences`).
 
     Args:
-        texts: the texts.
-        begins: sorted places in UTF-16 code units, shape [breaks]. Sentences begin at each of them, and where texts begin.
+        begins: sorted positions at which sentences begin, shape [breaks]; a sentence also begins where a text begins.
     """
     breaks = np.union1d(texts.edges[:-1], begins)
     begin, end = _find_words(texts, breaks)
     begin, end = _split_off_affixes(texts, begin, end)
     sentence = np.searchsorted(breaks, begin, side="right") - 1
-    kinds = texts.kinds
-    if (((kinds & SPACE) == 0) & ((kinds & GRAPHIC) == 0)).any():
+    classes = texts.classes
+    if (((classes & SPACE) == 0) & ((classes & GRAPHIC) == 0)).any():
         begin, end, sentence = _drop_invisible_sentences(texts, breaks, begin, end, sentence)
     return group_by_sentence(texts, begin, end, sentence)
 
@@ -60,12 +59,11 @@ def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
 def group_by_sentence(
     texts: Texts, begin: NDArray[np.int64], end: NDArray[np.int64], sentence: NDArray[np.int64]
 ) -> Segments:
-    """Return the `Segments` of tokens whose sentences are known.
+    """Build `Segments` from tokens and the number of each token's sentence.
 
     Args:
-        texts: the texts.
-        begin: place where each token begins, in UTF-16 code units of all texts together, ascending, shape [tokens].
-        end: place where each token ends (exclusive), in the same units, shape [tokens].
+        begin: position where each token begins, ascending, shape [tokens].
+        end: position where each token ends (exclusive), shape [tokens].
         sentence: for each token, a number that differs between adjacent sentences, shape [tokens].
     """
     new = np.ones(len(sentence), np.bool_)
@@ -77,8 +75,8 @@ def group_by_sentence(
 
 
 def _find_words(texts: Texts, breaks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where each word (a run of units without white space) begins and ends; words also end where sentences begin."""
-    solid = (texts.kinds & SPACE) == 0
+    """Return where each word (characters without white space) begins and ends; a word also ends where a sentence begins."""
+    solid = (texts.classes & SPACE) == 0
     size = len(solid)
     before, after = np.zeros(size + 1, np.bool_), np.zeros(size + 1, np.bool_)
     before[1:] = solid
@@ -92,12 +90,12 @@ def _split_off_affixes(
     texts: Texts, begin: NDArray[np.int64], end: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return where each token begins and ends, after making the punctuation at either end of a word a separate token."""
-    affix = (texts.kinds & AFFIX) != 0
+    affix = (texts.classes & AFFIX) != 0
     affected = np.flatnonzero(affix[begin] | affix[end - 1])
     if not len(affected):
         return begin, end
     size = len(affix)
-    cores = np.flatnonzero(((texts.kinds & SPACE) == 0) & ~affix)
+    cores = np.flatnonzero(((texts.classes & SPACE) == 0) & ~affix)
     padded = np.concatenate([[-1], cores, [size]])
     inner = padded[np.searchsorted(cores, begin[affected]) + 1]
     outer = padded[np.searchsorted(cores, end[affected])] + 1
@@ -120,13 +118,13 @@ def _drop_invisible_sentences(
     """Drop sentences that consist only of control characters, unless such a sentence is a complete text.
 
     Return the begin, the end and the sentence of each token that remains. Spark NLP drops a sentence of which String.trim
-    leaves nothing. But if its SentenceDetectorDLModel finds no sentence in a text that is longer than one unit, it treats
-    the text as one sentence.
+    leaves nothing. But if its SentenceDetectorDLModel finds no sentence in a text of two or more code units, it treats the
+    text as one sentence.
     """
     edges = texts.edges
-    graphic = np.concatenate([[0], np.cumsum((texts.kinds & GRAPHIC) != 0)])
-    stops = np.append(breaks[1:], len(texts.kinds))
-    row = np.minimum(texts.text_of(breaks), len(texts) - 1)
+    graphic = np.concatenate([[0], np.cumsum((texts.classes & GRAPHIC) != 0)])
+    stops = np.append(breaks[1:], len(texts.classes))
+    row = np.minimum(texts.find_texts(breaks), len(texts) - 1)
     is_text = (breaks == edges[row]) & (stops == edges[row + 1]) & (stops - breaks > 1)
     keep = ((graphic[stops] > graphic[breaks]) | is_text)[sentence]
     return begin[keep], end[keep], sentence[keep]

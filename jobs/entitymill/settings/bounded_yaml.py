@@ -8,15 +8,15 @@ from pathlib import Path
 import yaml
 
 MAX_CHARACTERS, MAX_VALUES, MAX_DEPTH = 1_000_000, 20_000, 50
-"""Largest number of characters, values and nesting levels; real settings have a few hundred values and four levels."""
+"""Maximum number of characters, values and nesting levels; real settings have a few hundred values and four levels."""
 
 
-class UnboundedError(Exception):
-    """A YAML text exceeds a limit or contains itself; the message completes a sentence: `has more than 20,000 values`."""
+class YamlLimitError(Exception):
+    """Raised if a YAML text is too large or contains itself; its message is a predicate: `has more than 20,000 values`."""
 
 
 def read_text(path: Path) -> str:
-    """Return the first MAX_CHARACTERS + 1 characters of a file; if there are so many, `check_size` rejects the text.
+    """Return at most MAX_CHARACTERS + 1 characters of a file; `check_size` rejects a text of this length.
 
     Raises:
         OSError: the file cannot be read.
@@ -30,12 +30,12 @@ def check_size(text: str) -> None:
     """Check the size and depth of a YAML text from its parser events, before any value is built.
 
     Raises:
-        UnboundedError: the text has too many characters, too many values or levels (with aliases expanded), or a value that
+        YamlLimitError: the text has too many characters, too many values or levels (with aliases expanded), or a value that
             contains itself.
         yaml.YAMLError: the text is not YAML.
     """
     if len(text) > MAX_CHARACTERS:
-        raise UnboundedError(f"has more than {MAX_CHARACTERS:,} characters")
+        raise YamlLimitError(f"has more than {MAX_CHARACTERS:,} characters")
     counter = _SizeCounter()
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         counter.add(event)
@@ -46,7 +46,7 @@ class _Collection:
     """A list or mapping whose end the parser has not reached yet.
 
     values_before: number of values counted before the collection began.
-    levels: nesting depth found in the collection so far.
+    levels: nesting depth of the collection, as far as it was parsed.
     """
 
     anchor: str | None
@@ -67,7 +67,7 @@ class _SizeCounter:
         """Count the values and levels that an event adds.
 
         Raises:
-            UnboundedError: the text has too many values or levels, or a value that contains itself.
+            YamlLimitError: the text has too many values or levels, or a value that contains itself.
         """
         levels = 0
         if isinstance(event, yaml.CollectionStartEvent):
@@ -86,18 +86,18 @@ class _SizeCounter:
         if self._open:
             self._open[-1].levels = max(self._open[-1].levels, levels + 1)
         if self._values > MAX_VALUES:
-            raise UnboundedError(f"has more than {MAX_VALUES:,} values, with its aliases expanded")
+            raise YamlLimitError(f"has more than {MAX_VALUES:,} values, with its aliases expanded")
         if len(self._open) + levels > MAX_DEPTH:
-            raise UnboundedError(f"is nested deeper than {MAX_DEPTH} levels")
+            raise YamlLimitError(f"is nested deeper than {MAX_DEPTH} levels")
 
     def _count_alias(self, alias: yaml.AliasEvent) -> int:
-        """Count the values of the anchored value to which an alias refers, and return that value's number of nesting levels.
+        """Count the values in the value to which an alias refers, and return the number of nesting levels of that value.
 
         Raises:
-            UnboundedError: the alias is inside the value to which it refers.
+            YamlLimitError: the alias is inside the value to which it refers.
         """
         if any(collection.anchor == alias.anchor for collection in self._open):
-            raise UnboundedError(f"has a value that contains itself: {alias.anchor}")
+            raise YamlLimitError(f"has a value that contains itself: {alias.anchor}")
         # An alias without an anchor is an error, which the YAML parser reports later.
         values, levels = self._anchored.get(alias.anchor, (1, 1))
         self._values += values

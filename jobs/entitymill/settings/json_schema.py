@@ -27,15 +27,15 @@ def build_schema() -> str:
 
 
 def _simplify(part: Any) -> Any:
-    """Return part of pydantic's schema, adapted for editors: no key is required, and a string setting also allows a number.
+    """Adapt part of pydantic's schema to editors: no key is required, and a string setting also allows a number.
 
-    Titles are removed, because pydantic only repeats the names in them.
+    Titles are removed, because in them pydantic only repeats the names in capitals.
     """
     if isinstance(part, list):
         return [_simplify(item) for item in part]
     if not isinstance(part, dict):
         return part
-    # pydantic adds titles that only repeat the names in capitals; a `title` that is no string is a setting of this name.
+    # A `title` that is not a string is a setting with this name.
     titles = {"title"} if isinstance(part.get("title"), str) else set()
     simplified = {key: _simplify(value) for key, value in part.items() if key not in {"required", *titles}}
     if simplified.get("type") == "string" and "enum" not in simplified:
@@ -58,14 +58,14 @@ def update_page(text: str) -> str:
     for heading, rows in tables.items():
         table = "".join(f"{row}\n" for row in rows)
         under = re.compile(rf"(^## {heading}\n(?:(?!##|\|).*\n)*)(?:\|.*\n)+", re.MULTILINE)
-        text, found = under.subn(lambda place, table=table: place[1] + table, text)  # type: ignore[misc]
-        if found != 1:
+        text, count = under.subn(lambda match, table=table: match[1] + table, text)  # type: ignore[misc]
+        if count != 1:
             raise ValueError(f"docs/settings.md has no heading `## {heading}` with a table under it: add one")
     return text
 
 
 def _format_table_lines(prefix: str, fields: dict[str, Any], required: Any) -> Iterator[str]:
-    """Yield the lines of a Markdown table of settings: two for its heading, then one per setting.
+    """Yield the lines of a Markdown table of settings: two lines of heading, then one line per setting.
 
     Args:
         prefix: beginning of the key paths, such as `source.`.
@@ -79,7 +79,7 @@ def _format_table_lines(prefix: str, fields: dict[str, Any], required: Any) -> I
 
 
 def _format_default(value: Any) -> str:
-    """Return a default as Markdown code; `none`, without backquotes, for None."""
+    """Return a default as Markdown code; for None, the word none without backquotes."""
     if value is None:
         return "none"
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"

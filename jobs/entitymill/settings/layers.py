@@ -27,29 +27,26 @@ class Layers:
     """Merged layers of settings; later layers override earlier ones.
 
     merged: the settings as plain data, which `Settings` validates.
-    places: key path -> text that names the file and line, or the environment variable, that set the key last. Messages show
-        this text; it is empty if an option set the key, since the user has just typed the option.
+    origins: key path -> the file and line, or the environment variable, that set the key last, as text for messages. It is
+        empty if an option set the key, since the user has just typed the option.
     """
 
     merged: dict[str, Any] = field(default_factory=dict)
-    places: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
 
     def add_file(self, path: Path) -> None:
         """Add a YAML file as the next layer.
 
         Raises:
-            SettingsError: the file cannot be read, is not YAML, has a key twice, or contains a secret.
+            SettingsError: the file cannot be read, is not YAML, contains a key twice, or contains a secret.
         """
         layer, lines = _read_yaml(path)
         secret_masking.refuse_secrets(layer, path)
         _merge(self.merged, layer)
-        self.places |= {key: f"{path}, line {line}" for key, line in lines.items()}
+        self.origins |= {key: f"{path}, line {line}" for key, line in lines.items()}
 
-    def add_environment(self, environment: Mapping[str, str], known: Collection[str]) -> None:
+    def add_environment(self, environment: Mapping[str, str], all_keys: Collection[str]) -> None:
         """Add the environment variables that begin with ENVIRONMENT_PREFIX as the next layer.
-
-        Args:
-            known: all key paths.
 
         Raises:
             SettingsError: a variable without this prefix looks like a misspelled setting, or a value is not valid YAML.
@@ -58,7 +55,7 @@ class Layers:
             if name.startswith(ENVIRONMENT_PREFIX):
                 path = name[len(ENVIRONMENT_PREFIX) :].lower().split("__")
                 self._assign(path, text, f"environment variable {name}")
-            elif meant := _find_intended_variable(name, known):
+            elif meant := _find_intended_variable(name, all_keys):
                 raise SettingsError(f"Environment variable {name} is not a setting; did you mean {meant}?")
 
     def add_option(self, override: str) -> None:
@@ -74,23 +71,23 @@ class Layers:
             raise SettingsError(f"--set {begins}{more} is not of the form key.path=value.")
         self._assign(key.strip().split("."), text, "")
 
-    def describe_place(self, key: str) -> str:
-        """Return ` (PLACE)`, where PLACE names the file and line, or the environment variable, that set a key.
+    def describe_origin(self, key: str) -> str:
+        """Return ` (ORIGIN)`, where ORIGIN names the file and line, or the environment variable, that set a key.
 
-        If nothing set the key itself, PLACE is that of the section around it. The result is empty if an option set the key,
-        or if nothing did.
+        For a key that was not set itself, ORIGIN is that of its section. The result is empty if an option set the key, or if
+        neither the key nor its section was set.
         """
-        while key and key not in self.places:
+        while key and key not in self.origins:
             key = key.rpartition(".")[0]
-        return f" ({self.places[key]})" if self.places.get(key) else ""
+        return f" ({self.origins[key]})" if self.origins.get(key) else ""
 
-    def _assign(self, path: list[str], text: str, place: str) -> None:
-        """Set one key in `merged`, and record in `places` what set it.
+    def _assign(self, path: list[str], text: str, origin: str) -> None:
+        """Set one key in `merged`, and record in `origins` what set it.
 
         Args:
-            path: names of the sections and of the key; after spark.conf, the parts of a Spark property's name.
+            path: the parts of the key path; after spark.conf, the parts of a Spark property's name.
             text: the value. A list, a mapping or null is parsed as YAML; `Settings` parses any other value.
-            place: what sets the key; empty for an option.
+            origin: text that names what sets the key; empty for an option.
 
         Raises:
             SettingsError: the value is not valid YAML, or a section is already set to a single value.
@@ -103,7 +100,7 @@ class Layers:
             if text.strip()[:1] in ("[", "{") or text in ("null", "~"):
                 bounded_yaml.check_size(text)
                 value = yaml.safe_load(text)
-        except bounded_yaml.UnboundedError as error:
+        except bounded_yaml.YamlLimitError as error:
             raise SettingsError(f"{key_path}: the value {error}.") from error
         except yaml.YAMLError as error:
             raise SettingsError(f"{key_path}: a value that begins with [ or {{ must be a YAML list or mapping.") from error
@@ -114,16 +111,12 @@ class Layers:
                 raise SettingsError(f"{key_path}: {key} is a single value, not a section.")
             into = inner
         into[path[-1]] = value
-        self.places[key_path] = place
+        self.origins[key_path] = origin
 
 
-def suggest_keys(wrong: str, known: Iterable[str]) -> str:
-    """Return the part of a message that suggests keys: similar keys or, if there are none, all keys of the same section.
-
-    Args:
-        known: all key paths, including those of sections.
-    """
-    everything = list(known)
+def suggest_keys(wrong: str, all_keys: Iterable[str]) -> str:
+    """Return the part of a message that suggests keys: similar keys or, if there are none, all keys of the same section."""
+    everything = list(all_keys)
     section, _, name = wrong.rpartition(".")
     siblings = [key for key in everything if key.rpartition(".")[0] == section]
     # `source_path` and `sourcepath` mean `source.path`.
@@ -140,7 +133,7 @@ def suggest_keys(wrong: str, known: Iterable[str]) -> str:
         return f"did you mean {_join_names(alike[:_MAX_SUGGESTED])}?"
     if section and siblings:
         return f"{section} has {', '.join(key.rpartition('.')[2] for key in siblings)}."
-    return f"there are {', '.join(key for key in everything if '.' not in key)}."
+    return f"the top-level keys are {', '.join(key for key in everything if '.' not in key)}."
 
 
 def _join_names(names: list[str]) -> str:
@@ -148,19 +141,18 @@ def _join_names(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def _find_intended_variable(name: str, known: Collection[str]) -> str:
+def _find_intended_variable(name: str, all_keys: Collection[str]) -> str:
     """Return the environment variable that the user probably meant; empty if `name` belongs to another program.
 
-    Without this check, misspelled variables such as ENTITYMIL__SOURCE__PATH and ENTITYMILL_SOURCE__PATH would be ignored
-    silently.
+    Otherwise, misspelled variables such as ENTITYMIL__SOURCE__PATH and ENTITYMILL_SOURCE__PATH would be ignored silently.
     """
     head, separator, rest = name.partition("__")
     if separator and get_close_matches(_normalize_name(head), [_PROGRAM], 1, _SIMILAR_PREFIX):
         path = rest.lower().split("__")
-        if path[0] in known:
+        if path[0] in all_keys:
             return ENVIRONMENT_PREFIX + rest.upper()
-    # Names of complete sections are not suggested: a short name such as ENTITYMILL_PORT may well belong to another program.
-    variables = {_PROGRAM + _normalize_name(key.replace(".", "")): key for key in known if "." in key}
+    # Sections are not suggested: a short name such as ENTITYMILL_PORT may well belong to another program.
+    variables = {_PROGRAM + _normalize_name(key.replace(".", "")): key for key in all_keys if "." in key}
     found = get_close_matches(_normalize_name(name), variables, 1, _SIMILAR_VARIABLE)
     return ENVIRONMENT_PREFIX + variables[found[0]].replace(".", "__").upper() if found else ""
 
@@ -171,7 +163,7 @@ def _normalize_name(name: str) -> str:
 
 
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Update `into` with the values of a layer; sections that both have are merged key by key."""
+    """Update `into` with the values of a layer; sections that are in both are merged key by key."""
     for key, value in layer.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value)
@@ -180,10 +172,10 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the content of a YAML file, and a dict: key path -> line number; both are empty for an empty file.
+    """Return the content of a YAML file, and the line number of each key path; both are empty for an empty file.
 
     Raises:
-        SettingsError: the file cannot be read, is not YAML, is too large, has a key twice, or is not a mapping.
+        SettingsError: the file cannot be read, is not YAML, is too large, contains a key twice, or is not a mapping.
     """
     try:
         text = bounded_yaml.read_text(path)
@@ -194,7 +186,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         content = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise SettingsError(f"--config {path}: {error.strerror or error}.") from error
-    except bounded_yaml.UnboundedError as error:
+    except bounded_yaml.YamlLimitError as error:
         raise SettingsError(f"--config {path} {error}.") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: invalid UTF-8 or an invalid date
         mark = getattr(error, "problem_mark", None)
@@ -216,7 +208,7 @@ def _find_lines(node: yaml.Node | None, file: Path, at: str = "") -> Iterator[tu
         at: key path of the node; empty for the complete file.
 
     Raises:
-        SettingsError: a mapping has a key twice; the YAML parser would silently use the last one.
+        SettingsError: a mapping contains a key twice; the YAML parser would silently use the last value.
     """
     if not isinstance(node, yaml.MappingNode):
         return

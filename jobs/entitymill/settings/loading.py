@@ -1,7 +1,7 @@
 """Load all settings and validate them; an unknown key is an error.
 
-Settings are read in layers, and later layers override earlier ones: first `base.yaml` in the directory of the given file,
-then the given file, then environment variables `ENTITYMILL__KEY__PATH`, then options `--set key.path=value`.
+Settings are read in layers, and later layers override earlier ones: first `base.yaml` in the directory of the settings file,
+then the settings file, then environment variables `ENTITYMILL__KEY__PATH`, then options `--set key.path=value`.
 """
 
 from __future__ import annotations
@@ -89,12 +89,12 @@ class Settings(sections.Section):
 
     @property
     def _follows_sparknlp(self) -> bool:
-        """Whether recognition.engine or recognition.encoding is `sparknlp`, so that results must be those of Spark NLP."""
+        """Return whether results must be those of Spark NLP: whether engine or encoding is `sparknlp`."""
         return self.recognition.engine == "sparknlp" or self.recognition.encoding == "sparknlp"
 
     @property
     def detector(self) -> Kind:
-        """Name of the sentence detector that runs: segmentation.detector or, if it is None, the default.
+        """Return the sentence detector to use: segmentation.detector or, if it is None, the default.
 
         The default is `dl` if segmentation.model is set, or if engine or encoding is `sparknlp`; otherwise `sentencex`.
         """
@@ -103,31 +103,31 @@ class Settings(sections.Section):
 
     @property
     def detector_model(self) -> str:
-        """Path of the saved model of the detector `dl`: segmentation.model or, if it is None, DETECTOR_MODEL."""
+        """Return the path of the saved model for the detector `dl`: segmentation.model or, if it is None, DETECTOR_MODEL."""
         return self.segmentation.model or sections.DETECTOR_MODEL
 
     @property
     def trims_mentions(self) -> bool:
-        """Whether to remove possessive endings and stray punctuation from mentions.
+        """Return whether to remove possessive endings and stray punctuation from mentions.
 
-        If mentions.trim is None: True, unless engine or encoding is `sparknlp`.
+        The default, if mentions.trim is None, is True unless engine or encoding is `sparknlp`.
         """
         return not self._follows_sparknlp if self.mentions.trim is None else self.mentions.trim
 
     @property
     def makes_labels_consistent(self) -> bool:
-        """Whether to give the same label to all mentions of a document that are spelled alike.
+        """Return whether to give the same label to all mentions of a document that are spelled alike.
 
-        If mentions.consistent_labels is None: True, unless engine or encoding is `sparknlp`.
+        The default, if mentions.consistent_labels is None, is True unless engine or encoding is `sparknlp`.
         """
         chosen = self.mentions.consistent_labels
         return not self._follows_sparknlp if chosen is None else chosen
 
     @property
     def decoding(self) -> Decoding:
-        """How tags are chosen from the model's probabilities: `viterbi` or `argmax`.
+        """Return how tags are chosen from the model's probabilities: `viterbi` or `argmax`.
 
-        If mentions.decoding is None: `viterbi`, unless engine or encoding is `sparknlp`.
+        The default, if mentions.decoding is None, is `viterbi` unless engine or encoding is `sparknlp`.
         """
         return self.mentions.decoding or ("argmax" if self._follows_sparknlp else "viterbi")
 
@@ -151,43 +151,43 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
         SettingsError: a file cannot be read, or a setting is unknown, missing or invalid; the message names the file or the
             setting.
     """
-    known, layers = list(list_keys()), Layers()
+    all_keys, layers = list(list_keys()), Layers()
     if config is not None:
         base = config.with_name("base.yaml")
         for path in [base, config] if base.is_file() and base != config else [config]:
             layers.add_file(path)
-    layers.add_environment(os.environ if environment is None else environment, known)
+    layers.add_environment(os.environ if environment is None else environment, all_keys)
     for override in overrides:
         layers.add_option(override)
     try:
         return Settings.model_validate(layers.merged)
     except ValidationError as error:
-        raise SettingsError(_describe_errors(error, layers, known)) from error
+        raise SettingsError(_describe_errors(error, layers, all_keys)) from error
 
 
-def _describe_errors(error: ValidationError, layers: Layers, known: Sequence[str]) -> str:
-    """Return a message with a sentence for each validation error; if there are several, each is on a separate line."""
+def _describe_errors(error: ValidationError, layers: Layers, all_keys: Sequence[str]) -> str:
+    """Return a message with one sentence for each validation error; several sentences become a list of lines."""
     sentences = []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])
-        place = layers.describe_place(key)
+        origin = layers.describe_origin(key)
         if fault["type"] == "extra_forbidden":
-            sentences.append(f"{key} is not a setting{place}; {suggest_keys(key, known)}")
+            sentences.append(f"{key} is not a setting{origin}; {suggest_keys(key, all_keys)}")
         elif fault["type"] == "missing":
             sentences.append(
                 f"{key} is not set, and has no default: set it in a settings file (--config FILE) or with --set."
             )
         elif fault["type"] == "model_type":
-            inside = ", ".join(name.removeprefix(f"{key}.") for name in known if name.startswith(f"{key}."))
-            sentences.append(f"{key} is a section, not a setting{place}: below it, set {inside}.")
+            inside = ", ".join(name.removeprefix(f"{key}.") for name in all_keys if name.startswith(f"{key}."))
+            sentences.append(f"{key} is a section, not a setting{origin}: below it, set {inside}.")
         elif fault["type"] in _NUMBERS:
-            sentences.append(f"{key}: must be {_NUMBERS[fault['type']]}{place}.")
+            sentences.append(f"{key}: must be {_NUMBERS[fault['type']]}{origin}.")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             within = message if message[:2].isupper() else f"{message[0].lower()}{message[1:]}"
             # An error that involves several sections has no key; its message names the settings.
             named = f"{key}: {within}" if key else message
-            sentences.append(f"{named}{place}.")
+            sentences.append(f"{named}{origin}.")
     return sentences[0] if len(sentences) == 1 else "\n- ".join([f"{len(sentences)} settings are wrong:", *sentences])
 
 

@@ -15,7 +15,7 @@ def _build_file_check(ending: str, reason: str = "") -> Callable[[str | None], s
 
     Args:
         ending: ending of the file's name, such as `.html`.
-        reason: end of the error message, which says why the name must have this ending.
+        reason: end of the error message, such as `: the collector reads only such files`.
     """
 
     def check(path: str | None) -> str | None:

@@ -60,7 +60,7 @@ _SHOWN_PROPERTIES = (
 _PLAIN_VALUE = re.compile(r"[\w.,:*/+()\[\]$%-]*")
 """Matches a property's value that cannot contain a credential, because it has no `@`, `=`, `?`, `#`, `;` or space."""
 _UNLIKE_A_NAME = re.compile(r"://|[=@;&]")
-"""Matches what a URI or connection string may contain, but the name of a column, label or schema does not."""
+"""Matches what occurs in URIs and connection strings, but not in names of columns, labels or schemas."""
 _ADDRESS = re.compile(
     r"(?P<before>(?:jdbc:[a-z0-9]+:|k8s://https?:|[A-Za-z][A-Za-z0-9+.-]*:)(?P<slashes>//)?|(?P<no_scheme>//)?)(?P<rest>.*)",
     re.DOTALL,
@@ -103,7 +103,7 @@ _FREE_TEXT = {"source.where"}
 
 
 def mask_settings(settings: Any, key: str = "") -> Any:
-    """Return settings as plain data, with MASK instead of each value, or part of an address, that may be a credential.
+    """Return settings as plain data, with MASK in place of each value, or part of an address, that may be a credential.
 
     Args:
         settings: all settings, or the value of one key, as plain data from pydantic's `model_dump`.
@@ -129,47 +129,47 @@ def _mask_list(addresses: str) -> str:
     """
     begin_with_scheme = re.split(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*://)", addresses)
     several = (part.split(",") if "@" not in part.partition(",")[2] else [part] for part in begin_with_scheme)
-    return ",".join(mask_address(one) for parts in several for one in parts)
+    return ",".join(mask_address(part) for parts in several for part in parts)
 
 
 def _mask_property(name: str, value: Any) -> str:
     """Return the value of a Spark property if it is in _SHOWN_PROPERTIES and cannot contain a credential, else MASK."""
-    listed = any(name.startswith(one) if one.endswith(".") else name == one for one in _SHOWN_PROPERTIES)
+    listed = any(name.startswith(shown) if shown.endswith(".") else name == shown for shown in _SHOWN_PROPERTIES)
     return str(value) if listed and _PLAIN_VALUE.fullmatch(str(value)) else MASK
 
 
 def _mask_names(value: Any) -> Any:
-    """Return a name, or a list or dict of names, with MASK instead of each string that does not look like a name."""
+    """Return a name, or a list or dict of names, with MASK in place of each string that does not look like a name."""
     if isinstance(value, dict):
-        return {_mask_names(name): _mask_names(one) for name, one in value.items()}
+        return {_mask_names(name): _mask_names(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_mask_names(one) for one in value]
+        return [_mask_names(inner) for inner in value]
     return MASK if isinstance(value, str) and _UNLIKE_A_NAME.search(value) else value
 
 
 def mask_address(address: str) -> str:
-    """Return a path or URI with MASK instead of user and password, and instead of query, fragment or `;` options (JDBC).
+    """Return a path or URI with MASK in place of user and password, and of the query, fragment or `;` options (JDBC).
 
     Masked URIs of different tables must differ, since a run compares them to decide whether an output belongs to its job.
     Hadoop treats `?`, `#` and `;` as parts of a path, so without them two tables could look the same. Therefore, in local
     paths and in URIs of Hadoop storages, a digest replaces the text from the first of these characters on.
     """
-    found = _ADDRESS.fullmatch(address)
-    if found is None or address.startswith(_PRETRAINED):
+    match = _ADDRESS.fullmatch(address)
+    if match is None or address.startswith(_PRETRAINED):
         return _mask_tail("", address, with_digest=True)
-    before, rest = found["before"], found["rest"]
+    before, rest = match["before"], match["rest"]
     scheme = before.partition(":")[0].lower()
     local = not before
     if local and re.match(r"[^/]*=", rest):  # a connection string
         return MASK + _digest(rest)
     with_digest = local or scheme in _STORAGES
-    authority = re.match(r"[^/]*", rest)[0] if found["slashes"] or found["no_scheme"] else ""  # type: ignore[index]
+    authority = re.match(r"[^/]*", rest)[0] if match["slashes"] or match["no_scheme"] else ""  # type: ignore[index]
     if with_digest and _has_no_user(scheme, authority):
         return _mask_tail(before, rest, with_digest=True)
     at = rest.rfind("@")
     if at >= 0:
         # A password may contain `?`, and a token in a query string may contain `@`. If the URI contains both characters, it
-        # is unclear where the credential ends, so everything is masked.
+        # is unclear where the credential ends, so all of it is masked.
         return f"{before}{MASK}" if _TAIL.search(rest[:at]) else _mask_tail(f"{before}{MASK}@", rest[at + 1 :])
     if not authority or not _HOSTS.fullmatch(_TAIL.split(authority)[0]):
         return before + MASK
@@ -206,7 +206,7 @@ def _digest(hidden: str) -> str:
 
 def mask_text(text: str) -> str:
     """Return a text, such as another program's output, with the credentials in its URIs masked."""
-    return _ADDRESS_IN_TEXT.sub(lambda found: mask_address(found[0]), text)
+    return _ADDRESS_IN_TEXT.sub(lambda match: mask_address(match[0]), text)
 
 
 def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
@@ -227,7 +227,7 @@ def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
             refuse_secrets(value, path, key)
         return
     in_key = _SECRET_KEY.search(key) is not None and _SECRET_REFERENCE.search(key) is None
-    in_value = key not in _FREE_TEXT and isinstance(layer, str) and any(one.search(layer) for one in _SECRET_VALUES)
+    in_value = key not in _FREE_TEXT and isinstance(layer, str) and any(pattern.search(layer) for pattern in _SECRET_VALUES)
     if isinstance(layer, str) and (in_key or in_value):
         raise SettingsError(
             f"--config {path}: {key} holds a secret; remove it from the file, and set it in the environment or name a "

@@ -26,8 +26,8 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
-def _wrap_in_list(names: Any) -> Any:
-    """Return a tuple of one name for a single name, as in `passthrough=year`; return other values unchanged.
+def _wrap_in_tuple(names: Any) -> Any:
+    """Wrap a single name, as in `passthrough=year`, in a tuple; return any other value unchanged.
 
     Raises:
         ValueError: the value is one string with commas, probably several names without brackets.
@@ -64,14 +64,14 @@ class SourceSettings(Section):
     @field_validator("format", mode="before")
     @classmethod
     def _check_format(cls, format_: Any) -> Any:
-        """Return the format unchanged; for CSV and JSON, raise ValueError with the way to convert the files."""
+        """Return the format unchanged; for CSV and JSON, raise a ValueError that says how to convert the files."""
         kind = unsupported_source_formats.detect_text_format(str(format_))
         if kind is not None:
             advice = unsupported_source_formats.describe_conversion(kind, f"texts.{format_}").removesuffix(".")
             raise ValueError(f"{format_} is not supported; {advice}")
         return format_
 
-    _list = field_validator("passthrough", mode="before")(_wrap_in_list)
+    _list = field_validator("passthrough", mode="before")(_wrap_in_tuple)
 
     @model_validator(mode="after")
     def _check_table_name(self) -> SourceSettings:
@@ -106,8 +106,8 @@ class OutputSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _check_place(self) -> OutputSettings:
-        """Check that either a path or a valid schema is set, and that tables in that place can have the format."""
+    def _check_target(self) -> OutputSettings:
+        """Check that either a path or a valid schema is set, and that the tables there can have the chosen format."""
         if (self.path is None) == (self.schema_ is None):
             raise ValueError("set either output.path or output.schema, and the other to null")
         if self.schema_ is not None:
@@ -201,7 +201,7 @@ class EntitySettings(Section):
         0.0, description="smallest confidence of a mention: one number, or one per label, as in {PER: 0.8} (other labels: 0)"
     )
 
-    _list = field_validator("labels", mode="before")(_wrap_in_list)
+    _list = field_validator("labels", mode="before")(_wrap_in_tuple)
 
     @field_validator("min_confidence", mode="before")
     @classmethod
@@ -212,7 +212,7 @@ class EntitySettings(Section):
             ValueError: a number is missing or not from 0 to 1.
         """
         try:
-            by_label = {label: _parse_probability(one) for label, one in value.items()} if isinstance(value, dict) else None
+            by_label = {label: _parse_probability(raw) for label, raw in value.items()} if isinstance(value, dict) else None
             return _parse_probability(value) if by_label is None else by_label or 0.0
         except (TypeError, ValueError, OverflowError) as error:
             expected = "must be a number from 0 to 1, or one number per label, such as {PER: 0.8, ORG: 0.5}"
@@ -222,17 +222,17 @@ class EntitySettings(Section):
     def _check_labels(self) -> EntitySettings:
         others = [label for label in self.by_label if self.labels and label not in self.labels]
         if others:
-            raise ValueError(f"min_confidence has the label {others[0]}, which is not in labels: name it in both or neither")
+            raise ValueError(f"min_confidence has the label {others[0]}, which is not in labels: list it in both or neither")
         return self
 
     @property
     def by_label(self) -> dict[str, float]:
-        """Label -> minimum confidence; empty if one number applies to all labels."""
+        """Return label -> minimum confidence; empty if one number applies to all labels."""
         return self.min_confidence if isinstance(self.min_confidence, dict) else {}
 
     @property
     def mentioned_labels(self) -> tuple[str, ...]:
-        """All labels that `labels` or `min_confidence` names, each once."""
+        """Return the labels that `labels` or `min_confidence` names, without duplicates."""
         return tuple(dict.fromkeys((*self.labels, *self.by_label)))
 
 

@@ -10,7 +10,7 @@ _PACKED = re.compile(r"\.(gz|bz2|zst|xz|zip)$")
 
 
 def detect_text_format(name: str) -> str | None:
-    """Return `CSV` or `JSON` for the name of such a file, also a compressed one, or of such a format; else None."""
+    """Return `CSV` or `JSON` if this is the name of such a format or of such a file, compressed or not; otherwise None."""
     plain = _PACKED.sub("", name.rstrip("/").lower())
     return _KINDS.get(plain.rpartition(".")[2])
 
@@ -19,7 +19,7 @@ def describe_conversion(kind: str, path: str) -> str:
     """Return the part of a message that says how to convert a file to Parquet.
 
     Args:
-        kind: format of the file, `CSV` or `JSON`.
+        kind: `CSV` or `JSON`.
     """
     # Without these options, pandas would turn columns of digits into numbers, and texts such as NA into missing values.
     read, exactly = "read_csv", "dtype=str, keep_default_na=False"

@@ -23,12 +23,12 @@ from entitymill.workers.worker import RecognitionOptions
 
 log = logging.getLogger(__name__)
 RESULTS_VERSION = 3
-"""Part of the fingerprint; increased whenever a change of the code changes the mentions that a model finds in a text."""
+"""Part of the fingerprint; increase it whenever a change of the code changes the mentions that a model finds in a text."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """The model and the sentence detector of a run, which can be loaded when they are needed.
+    """The model and the sentence detector of a run; `load` loads them only when they are needed.
 
     name: name of the model.
     fingerprint: digest of everything that decides a document's result, except the text.
@@ -44,7 +44,7 @@ class Engine:
 
 
 def open_engine(spark: SparkSession, settings: Settings) -> Engine:
-    """Return the engine that the settings select, after checking that its model and its sentence detector exist and fit.
+    """Return the engine that the settings select, after checking its model and its sentence detector without loading them.
 
     The weights are not read until `Engine.load`, since the run may have no documents to recognize. If the settings
     `entities` select mentions, the engine drops all other mentions from its results.
@@ -69,18 +69,18 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
 def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
     """Return a function for Spark's `filter` that is true for mentions with a chosen label and enough confidence.
 
-    If the settings choose no labels, all labels count as chosen. If they give a minimum confidence for some labels
-    (`by_label`), the minimum for all other labels is 0.
+    If the settings choose no labels, all labels count as chosen. If they set a minimum confidence per label (`by_label`),
+    the minimum for all other labels is 0.
     """
 
     def keep(mention: Column) -> Column:
         """Return a condition that is true if `mention`, a struct, is to be kept."""
         label = mention["label"]
-        least = F.lit(0.0 if chosen.by_label else chosen.min_confidence)
+        minimum = F.lit(0.0 if chosen.by_label else chosen.min_confidence)
         for name, confidence in chosen.by_label.items():
-            least = F.when(label == name, F.lit(confidence)).otherwise(least)
-        # Compare as floats, since the column has this type: the double 0.9 is greater than the float 0.9.
-        kept = mention["confidence"] >= least.cast("float")
+            minimum = F.when(label == name, F.lit(confidence)).otherwise(minimum)
+        # Compare as floats, since the column has this type: the float 0.9 is less than the double 0.9.
+        kept = mention["confidence"] >= minimum.cast("float")
         return kept & label.isin(*chosen.labels) if chosen.labels else kept
 
     return keep
@@ -128,10 +128,10 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     }
 
     def load() -> Callable[[DataFrame], DataFrame]:
-        """Send the detector and the model to the executors; raise EntityMillError if either was replaced meanwhile."""
+        """Send the detector and the model to the executors; raise EntityMillError if either was replaced since the check."""
         detector = engine_openvino.ship_detector(spark, settings.detector, settings.detector_model)
         model = engine_openvino.ship_model(spark, settings.model.path)
-        # The run may have waited for another run after the model was checked. Running again helps: this is not a ModelError.
+        # The run may have waited for another run after the check. This is not a ModelError, because running again helps.
         if (model.manifest, detector.identity) != (manifest, parts["detector"]):
             raise EntityMillError(
                 f"model.path, segmentation.model: while this run waited, the model at {settings.model.path} or the sentence "
@@ -143,7 +143,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
-    """Return engine `sparknlp`. Its extension opens the pipeline now, so `Engine.load` has nothing left to do.
+    """Return engine `sparknlp`. Its extension opens the pipeline at once, so `Engine.load` has nothing left to do.
 
     Raises:
         ModelError: the pipeline or one of its models is missing, or does not fit the settings.
@@ -155,7 +155,7 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _list_result_settings(settings: Settings) -> dict[str, Any]:
-    """Return the settings that affect the stored results of a document, as name -> value; the fingerprint covers them."""
+    """Return the settings that affect the stored results of a document, as name -> value, for the fingerprint."""
     passthrough = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
     annotations = {"annotations": True} if settings.output.annotations else {}
     # Default values are left out, so that the fingerprints of older outputs stay the same.

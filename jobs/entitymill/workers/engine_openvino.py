@@ -42,12 +42,14 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     """
     scratch = create_scratch_directory("entitymill-model-")
     manifest = read_manifest(spark, path)
-    names, place = manifest.shipped_names(), storage.prefer_local_file(path).rstrip("/")
+    names, directory = manifest.shipped_names(), storage.prefer_local_file(path).rstrip("/")
     for name, shipped in names.items():
         try:
-            storage.fetch(spark, f"{place}/{name}", scratch / shipped)
+            storage.fetch(spark, f"{directory}/{name}", scratch / shipped)
         except OSError as error:
-            raise ModelError(f"model.path: {path} has no {name}, which its manifest lists ({error}).") from error
+            raise ModelError(
+                f"model.path: {path} has no {name}, which its manifest lists ({error}). Copy the bundle again."
+            ) from error
     bundle.check_files({name: scratch / shipped for name, shipped in names.items()}, manifest, path)
     bundle.read_labels(scratch / names[bundle.LABELS])
     for shipped in names.values():
@@ -56,7 +58,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
 
 
 def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
-    """Check that a bundle's model has all of `labels`, which the settings `entities` name; if empty, read nothing.
+    """Check that a bundle's model has all labels that the settings `entities` name; without labels, read no file.
 
     Raises:
         SettingsError: the model does not have one of the labels.
@@ -64,14 +66,14 @@ def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
     """
     if not labels:
         return
-    known = list_entity_labels(spark, path)
-    unknown = [label for label in labels if label not in known]
+    available = list_entity_labels(spark, path)
+    unknown = [label for label in labels if label not in available]
     if unknown:
-        raise SettingsError(f"entities: the model {path} has no label {unknown[0]}; its labels are {', '.join(known)}.")
+        raise SettingsError(f"entities: the model {path} has no label {unknown[0]}; its labels are {', '.join(available)}.")
 
 
 def list_entity_labels(spark: SparkSession, path: str) -> list[str]:
-    """Return a sorted list of the labels of a bundle's model, without the prefixes B- and I-.
+    """Return the labels of a bundle's model without the prefixes B- and I-, sorted.
 
     Raises:
         ModelError: the model's labels cannot be read.
@@ -80,7 +82,7 @@ def list_entity_labels(spark: SparkSession, path: str) -> list[str]:
     try:
         storage.fetch(spark, f"{storage.prefer_local_file(path).rstrip('/')}/{bundle.LABELS}", copy)
     except OSError as error:
-        raise ModelError(f"model.path: {path} has no {bundle.LABELS} ({error}).") from error
+        raise ModelError(f"model.path: {path} has no {bundle.LABELS} ({error}). Copy the bundle again.") from error
     return sorted({tag.partition("-")[2] for tag in bundle.read_labels(copy)} - {""})
 
 
@@ -91,17 +93,17 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
         ModelError: the path is not a bundle, or its manifest cannot be read or is invalid.
     """
     copy = create_scratch_directory("entitymill-manifest-") / bundle.MANIFEST
-    place = storage.prefer_local_file(path).rstrip("/")
+    directory = storage.prefer_local_file(path).rstrip("/")
     try:
-        exists = storage.exists(spark, place)
+        exists = storage.exists(spark, directory)
     except OSError as error:
         raise ModelError(f"model.path: {path} cannot be reached: {error}.") from error
     if not exists:
         raise ModelError(f"model.path: {bundle.describe_missing(path)}")
     try:
-        storage.fetch(spark, f"{place}/{bundle.MANIFEST}", copy)
+        storage.fetch(spark, f"{directory}/{bundle.MANIFEST}", copy)
     except OSError as error:
-        names = storage.list_names(spark, f"{place}/*")
+        names = storage.list_names(spark, f"{directory}/*")
         if bundle.MANIFEST in names:
             raise ModelError(f"model.path: {bundle.MANIFEST} of {path} cannot be read: {error}.") from error
         raise ModelError(f"model.path: {bundle.describe_other_format(path, names)}") from error
@@ -133,7 +135,7 @@ def _identify_without_files(kind: Kind) -> str:
 
 
 def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
-    """Return name -> path of each file from which a saved detector is read; other files in its directory are ignored.
+    """Return name -> path of the two files that make up a saved detector; other files in its directory are ignored.
 
     Raises:
         ModelError: the detector is missing, or is not a saved detector.
@@ -145,24 +147,27 @@ def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
             "segmentation.model to that directory."
         )
     try:
-        place = storage.prefer_local_file(model).rstrip("/")
-        if not storage.exists(spark, place):
+        directory = storage.prefer_local_file(model).rstrip("/")
+        if not storage.exists(spark, directory):
             advice = requirements.explain_missing_model(model)
-            advice = advice or "name a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
+            advice = advice or "specify a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
             raise ModelError(f"segmentation.model: nothing is at {model}; {advice}.")
         parts = [
-            path for path, *_ in storage.list_files(spark, f"{place}/{sentences_dl_saved.METADATA}") if "/part-" in path
+            path for path, *_ in storage.list_files(spark, f"{directory}/{sentences_dl_saved.METADATA}") if "/part-" in path
         ]
     except OSError as error:
         raise _build_detector_error(model, error) from error
     if len(parts) != 1:
         raise _build_detector_error(model, f"it has {len(parts)} files metadata/part-*, expected 1")
-    return {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: f"{place}/{sentences_dl_saved.NETWORK}"}
+    return {sentences_dl_saved.METADATA: parts[0], sentences_dl_saved.NETWORK: f"{directory}/{sentences_dl_saved.NETWORK}"}
 
 
 def _build_detector_error(model: str, reason: object) -> ModelError:
     """Return the error for a saved detector that cannot be read."""
-    return ModelError(f"segmentation.model: {model} cannot be read as a saved SentenceDetectorDLModel ({reason}).")
+    return ModelError(
+        f"segmentation.model: {model} cannot be read as a saved SentenceDetectorDLModel ({reason}). Copy the model again, "
+        "or set segmentation.detector=sentencex."
+    )
 
 
 def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetector:
@@ -197,7 +202,7 @@ def recognize(
 
     Args:
         documents: DataFrame with the columns doc_id, text, text_hash, chars, and optionally passthrough.
-        seconds: time limit, in seconds, for a window (a batch of documents given to the child process at once).
+        seconds: time limit, in seconds, for a window (a batch of documents sent to the child process at once).
 
     Returns:
         Lazy DataFrame with schemas.RECOGNIZED, the column passthrough if the documents have it, and schemas.ANNOTATIONS if

@@ -21,7 +21,7 @@ from entitymill.recognition import guarded_loading
 from entitymill.workers.isolation import OUT_OF_MEMORY, PANICKED, Batch, Loading, Work, deserialize_batch, serialize_batch
 
 _OOM_SCORE = 800
-"""Out-of-memory score of a child, so high that the kernel kills the child before the executor's other processes."""
+"""Out-of-memory score of a child: high, so that the kernel kills the child before the executor's other processes."""
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _OUT_OF_MEMORY_TEXTS = ("bad_alloc", "Failed to allocate", "out_of_memory")
 """Parts of the messages with which OpenVINO and oneDNN report what Python would report as a MemoryError."""
@@ -57,7 +57,7 @@ def _tag_serialized(tag: Batch, content: bytes) -> bytes:
 
 
 def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides_message: bool = False) -> Any:
-    """Return the result of `make`. If `make` fails, send the error to the worker, and end this process.
+    """Return the result of `make`; if it fails, send the error to the worker, and end this process.
 
     If memory runs out or Rust code panics, no error is sent, and the worker sees only the exit code. With `hides_message`,
     the message of an error that another package raised is not sent: it may quote a document, and Spark would log it.
@@ -92,7 +92,7 @@ def _prepare_process(parent: int) -> None:
     # A core file would contain text of documents.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # If memory runs out, the kernel should kill this process, which can be restarted, rather than others of the executor.
-    # Lowering the score would need a privilege, so the score is never lowered.
+    # A higher score stays, because lowering a score needs a privilege.
     score = Path("/proc/self/oom_score_adj")
     with suppress(OSError):
         score.write_text(str(max(_OOM_SCORE, int(score.read_text(encoding="ascii")))), encoding="ascii")

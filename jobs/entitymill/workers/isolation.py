@@ -35,7 +35,7 @@ PANICKED = 101
 """Exit code of a Rust program that panics."""
 _EXIT_REASONS = {OUT_OF_MEMORY: "out of memory", PANICKED: "a package in Rust panicked"}
 _ENDS_NOT_CAUSED_BY_FILE = ("killed by SIGKILL", "killed by SIGTERM", "killed by SIGILL")
-"""Values of `LostError.detail` for which the file being loaded is not blamed, but the system, a person or the processor."""
+"""Values of `ChildLostError.detail` that point to the system, a person or the processor, not to the file being loaded."""
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -44,15 +44,15 @@ isolated_child.serve(int(sys.argv[2]), int(sys.argv[3]))
 """
 
 Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
-"""A function that turns a batch into its result: what the factory of `Work` returns."""
+"""A function that turns a batch into its result; the factory of `Work` returns such a function."""
 
 
 @dataclass(frozen=True)
 class Work:
     """The work of a child process.
 
-    factory: `module:function`. The child calls this function once with `arguments`. The factory returns a function that
-        turns a batch into a result, and should test it on harmless input: if the factory crashes, no document is blamed.
+    factory: `module:function`. The child calls this function once with `arguments`. It returns a function that turns a batch
+        into a result, and should test that function on harmless input: if it crashes, no document is blamed.
     arguments: arguments of the factory, which must support pickling and comparison.
     quiet: whether to discard the child's stderr, to which C++ and Rust libraries write before they abort.
     prints: whether the child's stdout is this process's stdout; otherwise it is this process's stderr.
@@ -66,15 +66,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Loading:
-    """A message in which a child says that it begins to load `file` or, if `file` is empty, that loading has ended."""
+    """A message from a child: it begins to load `file` or, if `file` is empty, it has finished loading."""
 
     file: str
 
 
-class LostError(Exception):
+class ChildLostError(Exception):
     """Raised if a child died or was killed.
 
-    `code` is CRASHED or TIMED_OUT; `detail` says how it ended, without text of documents.
+    `code` is CRASHED or TIMED_OUT; `detail` says how the child ended, without text of documents.
     """
 
     def __init__(self, code: str, detail: str) -> None:
@@ -84,7 +84,7 @@ class LostError(Exception):
 
 
 class Child:
-    """A child process that has run its factory, and now turns one batch after the other into a result.
+    """A child process that has run its factory, and turns batches into results, one after the other.
 
     work: the work for which the child was started.
     closed: whether the child was killed, by `close` or after an error.
@@ -101,9 +101,9 @@ class Child:
         self.work = work
         self.closed = False
         self._file = ""
-        self._connection, theirs = Pipe()
-        with theirs:
-            arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
+        self._connection, child_end = Pipe()
+        with child_end:
+            arguments = [json.dumps(sys.path), str(child_end.fileno()), str(os.getpid())]
             self._process = subprocess.Popen(  # noqa: S603  # the current interpreter
                 [sys.executable, "-c", _BOOT, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -111,20 +111,20 @@ class Child:
                 stderr=subprocess.DEVNULL if work.quiet else None,
                 # Otherwise tokenizers starts a thread per core of the machine in each child.
                 env={"RAYON_NUM_THREADS": "1", **os.environ},
-                pass_fds=[theirs.fileno()],
+                pass_fds=[child_end.fileno()],
             )
         import pyarrow as pa  # noqa: F401, PLC0415  # needed for the first batch; imported now, while the child starts
 
         try:
             self._request(lambda: self._connection.send(work), seconds)
-        except LostError as lost:
+        except ChildLostError as lost:
             raise self._describe_start_failure(lost) from lost
 
     def __call__(self, batch: pa.RecordBatch, seconds: float) -> pa.RecordBatch:
         """Send one batch to the child, and return the result. After an exception, the child is closed.
 
         Raises:
-            LostError: the child died, or exceeded the time limit.
+            ChildLostError: the child died, or exceeded the time limit.
             Exception: any error that the child raised while it processed the batch.
         """
         return deserialize_batch(self._request(lambda: self._connection.send_bytes(serialize_batch(batch)), seconds))
@@ -137,13 +137,12 @@ class Child:
         self._process.wait()
 
     def _request(self, send: Callable[[], None], seconds: float) -> Any:
-        """Send one message and return the child's answer. After an error, close the child, so no late answer is read.
+        """Send one message and return the child's answer; after an error, close the child, so that no late answer is read.
 
-        The time limit, `seconds`, covers sending, waiting and receiving: when it ends, the child is killed, which ends all
-        three.
+        The time limit, `seconds`, covers sending, waiting and receiving; when it expires, the child is killed.
 
         Raises:
-            LostError: the child died, or exceeded the time limit.
+            ChildLostError: the child died, or exceeded the time limit.
             Exception: the error that the child sent as its answer.
         """
         expired = threading.Event()
@@ -159,9 +158,9 @@ class Child:
             send()
             answer = self._receive()
         except (EOFError, OSError):
-            lost = LostError(CRASHED, self._describe_end())
+            lost = ChildLostError(CRASHED, self._describe_end())
             if expired.is_set():
-                lost = LostError(TIMED_OUT, f"no answer in {seconds:g} s")
+                lost = ChildLostError(TIMED_OUT, f"no answer in {seconds:g} s")
             self.close()
             raise lost from None
         except BaseException:
@@ -175,22 +174,25 @@ class Child:
         return answer
 
     def _receive(self) -> Any:
-        """Return the next answer. Before it, the child may send `Loading` messages: remember the file of the last one."""
+        """Return the next answer, and keep the file of the last `Loading` message that the child sends before it."""
         while isinstance(answer := self._connection.recv(), Loading):
             self._file = answer.file
         return answer
 
-    def _describe_start_failure(self, lost: LostError) -> EntityMillError:
+    def _describe_start_failure(self, lost: ChildLostError) -> EntityMillError:
         """Return the error for a child that was lost before it was ready."""
         if self._file and lost.code == CRASHED and lost.detail not in _ENDS_NOT_CAUSED_BY_FILE:
             return ModelError(
                 f"{self._file} crashes the process that loads it ({lost.detail}): the file is damaged or malicious. Copy "
                 "the model again from a source that you trust."
             )
-        return WorkerError(f"The tagger cannot be started on {platform.node()}, or fails on a test sentence: {lost.detail}.")
+        return WorkerError(
+            f"The tagger cannot be started on {platform.node()}, or fails on a test sentence: {lost.detail}. Check the "
+            "memory and the processor of this machine."
+        )
 
     def _describe_end(self) -> str:
-        """Return how the child ended, for `LostError.detail`; wait at most _EXIT_SECONDS for it to end."""
+        """Return how the child ended, for `ChildLostError.detail`; wait at most _EXIT_SECONDS for it to end."""
         try:
             code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -212,9 +214,9 @@ _children: list[Child] = []
 
 
 def get_child(work: Work) -> Child:
-    """Return this process's child for `work`, which later batches and tasks reuse; start it if there is none.
+    """Return this process's child for `work`; start it if none is running.
 
-    A child for other work is killed first.
+    Later batches and tasks reuse the child. A child for different work is killed first.
 
     Raises:
         ModelError, WorkerError: the child cannot be started.

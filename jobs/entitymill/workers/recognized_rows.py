@@ -1,4 +1,4 @@
-"""Build the rows that every engine returns: schemas.RECOGNIZED, then `passthrough` and annotations, if requested."""
+"""Build the rows that every engine returns: schemas.RECOGNIZED, then `passthrough` and annotations if requested."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ def build_rows(
 
     Args:
         documents: batch with the columns doc_id, text_hash, chars, and optionally passthrough.
-        recognized: the results of recognition for the documents' texts, in the same order.
         seconds: name from schemas.TIMES -> seconds spent on all documents; a missing name counts as 0. The first row gets
             these totals, and the other rows get 0.
         annotations: whether to add schemas.ANNOTATIONS, unless the documents already have these columns.
@@ -64,17 +63,17 @@ def build_failure_row(document: pa.RecordBatch, code: str, detail: str, *, annot
     Args:
         document: batch of one row, with the same columns as in `build_rows`.
         code: the reason as a reject code, such as `tagger_crashed`.
-        detail: more about the reason; never contains document text.
+        detail: details of the reason, without document text.
         annotations: whether to add empty schemas.ANNOTATIONS, unless the document already has these columns.
     """
     zero = pa.array([0], pa.int32())
-    none = pa.array([0.0], pa.float64())
+    no_seconds = pa.array([0.0], pa.float64())
     columns = {
         "sentences": zero,
         "tokens": zero,
         "split_sentences": zero,
         "mentions": pa.array([[]], _MENTIONS),
-        **{f"{name}_seconds": none for name in schemas.TIMES},
+        **{f"{name}_seconds": no_seconds for name in schemas.TIMES},
         "failure": pa.array([{"code": code, "detail": detail}], _FAILURE),
         **{name: pa.array([[]], kind) for name, kind in _ANNOTATIONS.items()},
     }
@@ -93,7 +92,7 @@ def add_cpu_seconds(results: pa.RecordBatch, seconds: float) -> pa.RecordBatch:
 
 
 def read_failed_ids(results: pa.RecordBatch) -> list[str]:
-    """Return a list of the doc_ids of the documents that could not be recognized."""
+    """Return the doc_ids of the documents that could not be recognized."""
     if results.column("failure").null_count == results.num_rows:
         return []
     return list(results.column("doc_id").filter(results.column("failure").is_valid()).to_pylist())

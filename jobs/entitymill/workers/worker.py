@@ -1,8 +1,8 @@
 """Recognize the documents of a Spark task with engine openvino; this module runs in Spark's Python workers.
 
-A worker splits the documents into windows: batches of documents given to a child process at once. If the child dies or
-exceeds the time limit of a window, the worker retries the documents of the window one by one. Every new child is tested
-first. A document that fails again gets a row with a `failure`. The worker itself does not load OpenVINO.
+A worker splits the documents into windows: batches of documents sent to a child process at once. If the child dies or
+exceeds the time limit of a window, the worker retries the documents of the window one by one. Every new child first tags a
+test text. A document that fails again gets a row with a `failure`. The worker itself does not load OpenVINO.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 WINDOW_CHARS = 128 * 1024
-"""Size of a window in code points: some 1,024 sentences, enough to fill the rows in which the tagger packs sentences."""
+"""Size of a window in code points: about 1,024 sentences, enough to fill the rows into which the tagger packs sentences."""
 WINDOW_BYTES = 64 * 2**20
 """Size of a window in bytes, which limits windows of short texts with long passthrough columns."""
 MAX_WAIT_SECONDS = 14 * 86_400.0
@@ -64,7 +64,7 @@ class ShippedDetector(Shipped):
     """A sentence detector whose files, if it has any, Spark distributes.
 
     digests: file name -> SHA-256 of the file.
-    identity: text that identifies the detector in the fingerprint.
+    identity: string that identifies the detector in the fingerprint.
     """
 
     digests: dict[str, str]
@@ -81,8 +81,8 @@ class RecognitionOptions:
     annotations: whether to also return annotations: mentions and every tag in Spark NLP's format.
     consistent_labels: whether to give one label to all mentions of a document with exactly the same characters.
     markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
-    memory_mb: memory in MB that the child process may use beyond its loaded model; None for a limit that grows with the size
-        of a window.
+    memory_mb: memory in MB that the child process may use in addition to its loaded model; None for a limit that grows with
+        the size of a window.
     """
 
     execution: Execution
@@ -99,8 +99,8 @@ class Worker:
     """The function that recognizes the documents of a Spark task, in a stream of Arrow batches.
 
     seconds: time limit for a window of up to WINDOW_CHARS; the time limit of a longer window is proportionally longer.
-    factory: factory of the child's work (see `isolation.Work`). It is `recognition_child.open_recognition` or, in tests,
-        a function with the same arguments that fails on some texts.
+    factory: see `isolation.Work`. It is `recognition_child.open_recognition` or, in tests, a function with the same
+        arguments that fails on some texts.
     signature: the driver's `errors.SIGNATURE`, which marks errors of this worker.
     """
 
@@ -150,14 +150,13 @@ class Worker:
                 yield recognized_rows.add_cpu_seconds(result, cpu - cpu_before)
 
     def _recognize_window(self, work: isolation.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """Send a window (the documents of one request) to the child process, and yield one batch with their rows.
+        """Send a window to the child process, and yield a batch with one row for each document of the window.
 
-        If the child dies or exceeds the time limit, send the documents one by one to a new child, and yield one batch for
-        each.
+        If the child dies or exceeds the time limit, send the documents to a new child, one by one, and yield one batch each.
         """
         try:
             yield isolation.get_child(work)(window, self._compute_time_limit(window))
-        except isolation.LostError as lost:
+        except isolation.ChildLostError as lost:
             log.warning("the tagger failed (%s): retrying %d documents one by one", lost.detail, window.num_rows)
             yield from (self._recognize_document(work, window.slice(row, 1)) for row in range(window.num_rows))
 
@@ -165,7 +164,7 @@ class Worker:
         """Return the row of one document; if the child dies or exceeds the time limit, a row with a `failure`."""
         try:
             return isolation.get_child(work)(document, self._compute_time_limit(document))
-        except isolation.LostError as lost:
+        except isolation.ChildLostError as lost:
             return recognized_rows.build_failure_row(document, lost.code, lost.detail, annotations=self.options.annotations)
 
     def _compute_time_limit(self, window: pa.RecordBatch) -> float:
@@ -174,7 +173,7 @@ class Worker:
 
 
 def cut_windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of `batches`, in the same order, as windows: larger or smaller batches, of at least one row.
+    """Regroup the rows of `batches` into windows of at least one row, in the same order, and yield the windows.
 
     A window ends with the document that reaches WINDOW_CHARS, or with the input batch that reaches WINDOW_BYTES.
     """

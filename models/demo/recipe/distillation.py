@@ -62,7 +62,7 @@ def _sentences(paragraphs: list[str]) -> list[Sentence]:
     for at in range(0, len(paragraphs), PARAGRAPHS_AT_ONCE):
         texts = offsets.read_texts(pa.array(paragraphs[at : at + PARAGRAPHS_AT_ONCE], pa.large_string()))
         segments = tokens.tokenize(texts, SentencexDetector().find_breaks(texts))
-        words = texts.slices(segments.token_begin, segments.token_end)
+        words = texts.extract_substrings(segments.token_begin, segments.token_end)
         ends = np.cumsum(segments.sentence_tokens).tolist()
         for first, last in zip([0, *ends], ends, strict=False):
             chosen = words[first:last]

@@ -29,7 +29,7 @@ class Execution:
 
     precision: number format of the computation; always set, because OpenVINO's default depends on the processor.
     encoding: how tokens become pieces: `complete`, or `sparknlp` for the method of Spark NLP.
-    threads: number of threads for inference; no more than the cores of the task.
+    threads: number of threads for inference, at most the number of cores of a Spark task.
     decoding: `viterbi` for the most probable valid sequence of tags; `argmax`, like Spark NLP, for each token's most
         probable tag.
     """
@@ -40,9 +40,9 @@ class Execution:
     decoding: Decoding = "argmax"
 
 
-def list_precisions(weights: str) -> tuple[Precision, ...]:
-    """Return the precisions in which a model can be run: f32 and bf16, and also int8 if `weights` is int8."""
-    return ("f32", "bf16", "int8") if weights == "int8" else ("f32", "bf16")
+def list_precisions(stored: str) -> tuple[Precision, ...]:
+    """Return the precisions in which a model can run, given the precision in which its weights are stored."""
+    return ("f32", "bf16", "int8") if stored == "int8" else ("f32", "bf16")
 
 
 def check_choice(option: str, value: str, allowed: Any) -> None:
@@ -52,24 +52,21 @@ def check_choice(option: str, value: str, allowed: Any) -> None:
         allowed: a Literal type, such as Precision.
 
     Raises:
-        SettingsError: the value is not one of `allowed`.
+        SettingsError: the value is not allowed.
     """
     if value not in get_args(allowed):
         raise SettingsError(f"{option}: {value!r} is not one of {', '.join(get_args(allowed))}.")
 
 
-def check_precision(precision: Precision, weights: str) -> None:
-    """Check that a model can be run in a precision.
-
-    Args:
-        weights: precision of the model's stored weights.
+def check_precision(precision: Precision, stored: str) -> None:
+    """Check that a model can run in a precision, given the precision in which its weights are stored.
 
     Raises:
-        ModelError: `precision` is int8, but `weights` is not.
+        ModelError: `precision` is int8, but `stored` is not.
     """
-    if precision == "int8" and weights != "int8":
+    if precision == "int8" and stored != "int8":
         raise ModelError(
-            f"The precision is `int8`, but the model's weights are {weights}. Choose another `recognition.precision`, or "
+            f"The precision is `int8`, but the model's weights are {stored}. Choose another `recognition.precision`, or "
             "prepare the model with int8 weights (entitymill prepare --precision int8)."
         )
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entitymill.errors import ModelError
 from entitymill.recognition.confidence_scaling import Scaling
-from entitymill.recognition.guarded_loading import LABEL_BYTES, LABEL_CHARACTERS
+from entitymill.recognition.guarded_loading import MAX_LABEL_BYTES, MAX_LABEL_CHARACTERS
 from entitymill.spark import requirements
 
 MANIFEST = "manifest.json"
@@ -21,13 +21,13 @@ FILES = ("openvino_model.xml", "openvino_model.bin", "vocab.txt", "tokenizer.jso
 NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS = FILES
 REQUIRED = (NETWORK, WEIGHTS, LABELS)
 Scheme = Literal["iob2", "iob1"]
-"""Tagging scheme: what an I- tag means after a tag of another kind. In IOB2, as in Spark NLP's NerConverter, it
+"""Tagging scheme: what an I- tag means after a tag of another kind of entity. In IOB2, as in Spark NLP's NerConverter, it
 continues the mention; in IOB1 it begins a new mention."""
-MAX_WINDOW_PIECES = 2**20
-"""Upper bound for the number of pieces that a network takes at once; a manifest with a larger number is damaged."""
+MAX_ROW_PIECES = 2**20
+"""Maximum number of pieces in an input row of a network; a manifest with a larger number is damaged."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-PAGE = "docs/models.md"  # the page to which error messages refer
+_HELP_PAGE = "docs/models.md"  # error messages refer to it
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 """Spark's name for the partition directory of rows without a label. A label with this name would be read back as null."""
 _QUOTED_CHARACTERS = 40
@@ -45,9 +45,9 @@ class Manifest(BaseModel):
     source: str
     licence: str
     casing: Literal["cased", "uncased"]
-    max_length: int = Field(ge=8, le=MAX_WINDOW_PIECES, description="pieces in one window, [CLS] and [SEP] included")
+    max_length: int = Field(ge=8, le=MAX_ROW_PIECES, description="pieces in one input row, [CLS] and [SEP] included")
     sparknlp_max_length: int = Field(
-        128, ge=8, le=MAX_WINDOW_PIECES, description="maxSentenceLength in Spark NLP, for the encoding sparknlp"
+        128, ge=8, le=MAX_ROW_PIECES, description="maxSentenceLength in Spark NLP, for the encoding sparknlp"
     )
     precision: Literal["f32", "bf16", "int8"] = Field(description="number format of the stored weights")
     calibrated: bool = Field(default=False, description="whether the network quantizes activations by measured ranges")
@@ -89,8 +89,8 @@ def read_manifest(text: str, where: str) -> Manifest:
     """Return the manifest of a bundle, after parsing and checking it.
 
     Raises:
-        ModelError: the text is not JSON; a field is missing, unknown or of the wrong type; a required file is not listed; a
-            file name is not plain; or a digest is malformed.
+        ModelError: the text is not JSON; a field is missing, unknown or of the wrong type; a required file is not listed; or
+            a file name or a digest is not valid.
     """
     try:
         manifest = Manifest.model_validate_json(text)
@@ -131,9 +131,7 @@ def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
     try:
         text = (directory / MANIFEST).read_text(encoding="utf8", errors="replace")
     except OSError as error:
-        raise ModelError(
-            f"{directory} has no {MANIFEST} that can be read ({error.strerror}): it is not a model bundle."
-        ) from error
+        raise ModelError(f"{directory} is not a model bundle: its {MANIFEST} cannot be read ({error.strerror}).") from error
     manifest = read_manifest(text, str(directory))
     return manifest, {name: directory / name for name in manifest.files}
 
@@ -201,24 +199,24 @@ def check_labels(tags: Sequence[str], where: str) -> None:
         fault = find_label_fault(label)
         if fault is not None:
             raise ModelError(
-                f"Label {number} (counted from 0) of {where}, '{shorten_label(label)}', {fault}. Each label becomes "
-                "the name of a directory of the table entities. Rename it in the original, then prepare the model again."
+                f"Label {number} (counted from 0) of {where}, '{shorten_label(label)}', {fault}. Each label becomes the "
+                "name of a directory of the table entities. Rename it in the original model, then prepare the model again."
             )
 
 
 def find_label_fault(label: str) -> str | None:
-    """Return why a label cannot be the name of a directory of `entities`, such as "is empty"; None if it can."""
+    """Return why a label cannot be the name of a directory of `entities`, such as "is empty"; None if it can be."""
     # Spark writes many ASCII signs in directory names as %XX, so a sign may take three bytes.
     signs = sum(char.isascii() and not char.isalnum() for char in label)
     faults = (
         (not label.strip(), "is empty"),
-        (not label.isprintable(), "has a control character or one that is not printable"),
-        ("/" in label, "has a slash"),
+        (not label.isprintable(), "contains a character that is not printable"),
+        ("/" in label, "contains a slash"),
         (label == _NULL_PARTITION, "is Spark's name for rows without a label"),
-        (len(label) > LABEL_CHARACTERS, f"is longer than {LABEL_CHARACTERS} characters"),
+        (len(label) > MAX_LABEL_CHARACTERS, f"is longer than {MAX_LABEL_CHARACTERS} characters"),
         (
-            len(label.encode("utf8", "surrogatepass")) + 2 * signs > LABEL_BYTES,
-            f"takes more than {LABEL_BYTES} bytes as the name of a directory",
+            len(label.encode("utf8", "surrogatepass")) + 2 * signs > MAX_LABEL_BYTES,
+            f"takes more than {MAX_LABEL_BYTES} bytes as the name of a directory",
         ),
     )
     return next((description for is_fault, description in faults if is_fault), None)
@@ -230,10 +228,9 @@ def shorten_label(label: str) -> str:
 
 
 def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
-    """Hash each of FILES that a bundle directory has, and write and return the bundle's manifest.
+    """Write and return the manifest of a bundle, with the SHA-256 of each of FILES that the bundle has.
 
     Args:
-        directory: directory with the bundle's files.
         manifest: every field of `Manifest` except `files`; an invalid field raises a ModelError.
     """
     files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name in FILES}
@@ -252,36 +249,36 @@ def describe_missing(path: str) -> str:
     """Return a message which says that no bundle exists at a path, and what the user can do."""
     advice = requirements.explain_missing_model(path)
     if advice:
-        return f"nothing is at {path}; {advice} ({PAGE})."
+        return f"nothing is at {path}; {advice} ({_HELP_PAGE})."
     if path.startswith("pretrained:"):
         return (
             f"{path} is on Spark NLP's models hub: to use it, set recognition.sparknlp_model and `recognition.engine: "
-            "sparknlp`; otherwise, name the directory of a model bundle."
+            "sparknlp`; otherwise, specify the directory of a model bundle."
         )
     if "/" in path and _HUB_NAME.fullmatch(path):
         return (
             f"nothing is at {path}. If it is a model's name on the Hugging Face hub, download it "
             f"(hf download {path} --local-dir DIRECTORY), run prepare_model.py DIRECTORY DEST (or entitymill prepare), and "
-            f"name DEST ({PAGE})."
+            f"use DEST ({_HELP_PAGE})."
         )
-    return f"nothing is at {path}; name a model bundle."
+    return f"nothing is at {path}; specify a model bundle."
 
 
 def describe_other_format(path: str, names: Collection[str]) -> str:
-    """Return a message which says what kind of model a directory has instead of a bundle, and what the user can do.
+    """Return a message which says what a directory contains instead of a bundle, and what the user can do.
 
     Args:
         names: names of the files and directories in the directory.
     """
     kind = _detect_format(names)
     if kind is None:
-        return f"{path} has no {MANIFEST}: it is not a model bundle; prepare_model.py makes one ({PAGE})."
+        return f"{path} has no {MANIFEST}: it is not a model bundle; prepare_model.py makes a bundle ({_HELP_PAGE})."
     make = f"prepare_model.py {path} DEST (or entitymill prepare)"
-    return f"{path} is {kind}, not a model bundle: run {make}, and name DEST ({PAGE})."
+    return f"{path} is {kind}, not a model bundle: run {make}, and use DEST ({_HELP_PAGE})."
 
 
 def _detect_format(names: Collection[str]) -> str | None:
-    """Return a description of the kind of model that has files with these names; None if it is unknown."""
+    """Return a phrase for the format of a model that has files with these names; None if the format is unknown."""
     if "config.json" in names and any(map(_HUGGING_FACE_WEIGHTS.fullmatch, names)):
         return "a Hugging Face directory"
     if "metadata" in names:

@@ -17,10 +17,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from entitymill.errors import ModelError
 
-CACHED_WORDS = 200_000
-"""Largest number of distinct words in a cache (about 50 MB). A cache that would grow larger is cleared first."""
-CACHED_CHARACTERS = 20_000_000
-"""Largest total number of characters of the words in a cache, needed because a word may be as long as its text."""
+MAX_CACHED_WORDS = 200_000
+"""Maximum number of distinct words in a cache (about 50 MB). A cache that would grow larger is cleared first."""
+MAX_CACHED_CHARACTERS = 20_000_000
+"""Maximum total number of characters of the words in a cache, needed because a word may be as long as its text."""
 BERT_PIECES = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
 """The pieces for begin, end, padding and unknown words in BERT and DistilBERT."""
 ROBERTA_PIECES = ("<s>", "</s>", "<pad>", "<unk>")
@@ -43,7 +43,7 @@ class WordCache(ABC):
     """A cache in which each distinct word is encoded only once; a subclass says how words are encoded."""
 
     def __init__(self, *shape: int) -> None:
-        """Create an empty cache. Each piece has an array of shape `shape` as its value; without `shape`, a single number."""
+        """Create an empty cache; the value of a piece is an array of shape `shape` or, without `shape`, a number."""
         self._shape = shape
         self._clear()
 
@@ -53,33 +53,33 @@ class WordCache(ABC):
 
     def _clear(self) -> None:
         """Remove all words from the cache."""
-        self._known: dict[str, int] = {}
+        self._word_numbers: dict[str, int] = {}
         self._characters = 0
         self._values = np.zeros((0, *self._shape), np.int32)
         self._starts = np.zeros(1, np.int64)
 
     def _encode_tokens(self, tokens: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return the values of all tokens' pieces, and where the values of each token start; encode words not yet cached.
+        """Return the values of all tokens' pieces, and where those of each token start; encode words that are not cached.
 
         The shapes are [pieces, *shape] and [tokens + 1].
         """
-        new = [word for word in dict.fromkeys(tokens) if word not in self._known]
-        longer = sum(map(len, new))
-        if len(self._known) + len(new) > CACHED_WORDS or self._characters + longer > CACHED_CHARACTERS:
+        new = [word for word in dict.fromkeys(tokens) if word not in self._word_numbers]
+        added = sum(map(len, new))
+        if len(self._word_numbers) + len(new) > MAX_CACHED_WORDS or self._characters + added > MAX_CACHED_CHARACTERS:
             self._clear()
             new = list(dict.fromkeys(tokens))
-            longer = sum(map(len, new))
-        self._characters += longer
+            added = sum(map(len, new))
+        self._characters += added
         if new:
             self._add_words(new)
-        words = np.fromiter((self._known[token] for token in tokens), np.int64, len(tokens))
+        words = np.fromiter((self._word_numbers[token] for token in tokens), np.int64, len(tokens))
         return gather_rows(self._values, self._starts, words)
 
     def _add_words(self, words: list[str]) -> None:
         """Encode distinct words that are not in the cache, and add them to it."""
         encoded = self._encode(words)
         for word in words:
-            self._known[word] = len(self._known)
+            self._word_numbers[word] = len(self._word_numbers)
         counts = np.fromiter(map(len, encoded), np.int64, len(encoded))
         self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(counts)])
         flat = np.array([piece for pieces in encoded for piece in pieces], np.int32).reshape(-1, *self._shape)
@@ -95,8 +95,7 @@ class Encoder(WordCache):
         The special pieces are those of RoBERTa if the vocabulary has <s> but not [CLS], otherwise those of BERT.
 
         Args:
-            tokenizer: the tokenizer.
-            max_pieces: largest number of pieces of a token. Further pieces are cut off, since only a token's first piece
+            max_pieces: maximum number of pieces of a token. Further pieces are dropped, since only a token's first piece
                 decides its tag.
 
         Raises:

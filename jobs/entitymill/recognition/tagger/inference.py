@@ -25,7 +25,7 @@ from entitymill.recognition.tagger.packing import Batch
 
 _TEST_SENTENCE = ("The", "quick", "brown", "fox", "jumps", "over", "13", "lazy", "dogs", ".")
 SENTENCES_AT_ONCE = 1024
-"""Number of sentences that are packed into rows and run at once: enough to fill the rows, few enough for the CPU's cache."""
+"""Number of sentences that are packed into rows together: enough to fill the rows, few enough for the CPU's cache."""
 
 
 @dataclass
@@ -57,8 +57,6 @@ class Tagger:
         """Create a tagger for a compiled model; every timer in the attribute `seconds` starts at 0.
 
         Args:
-            model: the compiled model.
-            maker: the row maker for the model's encoding.
             labels: the model's labels, in the order of its outputs.
             positions: result of `packing.convert_to_packed`; None if the model takes only one sentence per row.
             scheme: the tagging scheme of the labels, which says how tags combine into mentions.
@@ -96,15 +94,15 @@ class Tagger:
         tokenizer = read_tokenizer(files, manifest, where)
         with loading(f"{where}/{_tokenizer_file_name(manifest)}"):
             maker = build_row_maker(tokenizer, manifest, execution.encoding)
-            # The tokenizer is tested separately, so that its failure is not attributed to the network.
+            # The tokenizer is tested before the network, so that the error for a bad tokenizer names the right file.
             maker.make_rows(_TEST_SENTENCE, np.array([0, len(_TEST_SENTENCE)]), _compute_begins(_TEST_SENTENCE))
         model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
-        # Spark NLP's NerConverter joins all tags as IOB2, even if the model was trained with another scheme.
+        # Spark NLP's NerConverter joins all tags as IOB2, even if the model was trained with another tagging scheme.
         scheme = manifest.scheme if execution.encoding == "complete" else "iob2"
         scalings = manifest.confidence if execution.encoding == "complete" else {}
         with loading(f"{where}/{bundle.NETWORK}"):
             network.check_signature(model, vocabulary=tokenizer.get_vocab(), labels=len(labels), where=where)
-            network.check_window(model, maker.max_length, where)
+            network.check_max_length(model, maker.max_length, where)
             positions = packing.convert_to_packed(model, maker.max_length, maker.cls_id)
             tagger = cls(
                 network.compile_model(model, execution.precision, execution.threads),
@@ -164,13 +162,13 @@ class Tagger:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
         """Return the tagged tokens, the probability of each label, and the sentences longer than the model's limit.
 
-        Tokens and sentences are indices; the shapes are [tagged], [tagged, labels] and [long sentences].
+        Tokens and sentences are returned as indices; the shapes are [tagged], [tagged, labels] and [long sentences].
         """
         began = perf_counter()
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         rows = self._maker.make_rows(tokens, starts, begins)
-        distinct, index = packing.find_distinct(rows.ids, rows.first, rows.last)
-        pieces = (rows.last - rows.first)[distinct] + SPECIAL_PIECES
+        distinct, index = packing.find_distinct_sentences(rows.ids, rows.begin, rows.end)
+        pieces = (rows.end - rows.begin)[distinct] + SPECIAL_PIECES
         batches = list(packing.plan_batches(pieces, self._maker.max_length, packed=self._positions is not None))
         encoded = perf_counter()
         # The logits of all distinct rows, concatenated, including those of [CLS] and [SEP].
@@ -191,44 +189,42 @@ class Tagger:
         """Run the network on a batch, and write the logits of its pieces into `logits`.
 
         Args:
-            batch: the layout of the batch.
-            rows: all rows.
             chosen: indices of the rows in the batch, shape [items].
             offsets: where the logits of each row in the batch start in `logits`, shape [items].
             logits: the logits of all pieces of all distinct rows, shape [pieces, labels].
         """
-        counts = (rows.last - rows.first)[chosen] + SPECIAL_PIECES
+        counts = (rows.end - rows.begin)[chosen] + SPECIAL_PIECES
         starts = np.cumsum(counts) - counts
         within = np.arange(int(counts.sum())) - np.repeat(starts, counts)
-        values = rows.ids[np.minimum(np.repeat(rows.first[chosen], counts) + np.maximum(within - 1, 0), len(rows.ids) - 1)]
+        values = rows.ids[np.minimum(np.repeat(rows.begin[chosen], counts) + np.maximum(within - 1, 0), len(rows.ids) - 1)]
         values[starts] = self._maker.cls_id
         values[starts + counts - 1] = self._maker.sep_id
-        places = np.repeat(batch.row * batch.length + batch.column, counts) + within
+        cells = np.repeat(batch.row * batch.length + batch.column, counts) + within
         ids = np.full(batch.rows * batch.length, self._maker.pad_id, np.int64)
-        ids[places] = values
+        ids[cells] = values
         # Segments are numbered across the batch. Padding has segment -1, so it attends only to padding.
         segments = np.full_like(ids, -1)
-        segments[places] = np.repeat(np.arange(len(chosen)), counts)
+        segments[cells] = np.repeat(np.arange(len(chosen)), counts)
         feed = {packing.IDS: ids}
         if self._positions is None:
             feed[packing.MASK] = (segments >= 0).astype(np.int64)
         else:
             feed[packing.SEGMENTS] = segments
             feed[packing.POSITIONS] = np.full_like(ids, self._positions[0])
-            feed[packing.POSITIONS][places] = self._positions[within]
+            feed[packing.POSITIONS][cells] = self._positions[within]
         shaped = {name: value.reshape(batch.rows, batch.length) for name, value in feed.items()}
         output = self._request.infer(shaped, share_inputs=True)[0]
-        logits[np.repeat(offsets, counts) + within] = output.reshape(-1, output.shape[-1])[places]
+        logits[np.repeat(offsets, counts) + within] = output.reshape(-1, output.shape[-1])[cells]
 
 
 def _compute_begins(tokens: Sequence[str]) -> NDArray[np.int64]:
     """Return the offset of each token, in UTF-16 code units, in a text in which one blank separates the tokens."""
-    units = np.fromiter(map(utf16_length, tokens), np.int64)
-    return np.asarray(np.cumsum(units + 1) - units - 1)
+    lengths = np.fromiter(map(utf16_length, tokens), np.int64)
+    return np.asarray(np.cumsum(lengths + 1) - lengths - 1)
 
 
 def _empty_result(labels: int) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.float32], NDArray[np.float32]]:
-    """Return tokens, tags, confidences and scores (see `Tags`) without any token, for a model with `labels` labels."""
+    """Return empty tokens, tags, confidences and scores (see `Tags`) for a model with `labels` labels."""
     return np.zeros(0, np.int64), np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros((0, labels), np.float32)
 
 
@@ -250,7 +246,7 @@ def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str
     """Read a bundle's tokenizer.json; if the bundle has none, build the tokenizer from its vocab.txt and casing.
 
     Raises:
-        ModelError: the file is not a tokenizer.
+        ModelError: the file cannot be read as a tokenizer.
     """
     name, where = _tokenizer_file_name(manifest), where or manifest.name
     with loading(f"{where}/{name}"):
@@ -261,7 +257,7 @@ def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str
         except BaseException as error:
             if not (isinstance(error, Exception) or is_rust_panic(error)):  # the package tokenizers raises Exception
                 raise
-            raise ModelError(f"{where}/{name} is not a tokenizer that can be read. Prepare the model again.") from error
+            raise ModelError(f"{where}/{name} cannot be read as a tokenizer. Prepare the model again.") from error
 
 
 def _tokenizer_file_name(manifest: bundle.Manifest) -> str:

@@ -19,8 +19,8 @@ from entitymill.recognition.tagger.encoding import Encoder
 SPECIAL_PIECES = 2
 """Number of special pieces in a row: [CLS] before the other pieces, and [SEP] after them."""
 CONTEXT_SHARE = 8
-"""A window decides only the tags of tokens that have 1/CONTEXT_SHARE of its pieces as context on either side, unless the
-sentence begins or ends there."""
+"""A window decides only the tags of tokens that have 1/CONTEXT_SHARE of its pieces as context on either side. Less context
+suffices on a side where the sentence begins or ends."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Rows:
     """Rows for the model.
 
     ids: int32, shape [pieces]; the piece ids of all sentences, concatenated.
-    first, last: int64, shape [rows]; a row contains the pieces first to last - 1.
+    begin, end: int64, shape [rows]; row r contains the pieces ids[begin[r]:end[r]].
     tokens: int64, shape [tagged]; indices of the tokens that get a tag, row by row.
     positions: int64, shape [tagged]; position in the row (0 is [CLS]) of the piece that decides the token's tag.
     starts: int64, shape [rows + 1]; row r decides the tags of tokens[starts[r]:starts[r + 1]].
@@ -36,8 +36,8 @@ class Rows:
     """
 
     ids: NDArray[np.int32]
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
+    begin: NDArray[np.int64]
+    end: NDArray[np.int64]
     tokens: NDArray[np.int64]
     positions: NDArray[np.int64]
     starts: NDArray[np.int64]
@@ -48,7 +48,7 @@ class RowMaker(Protocol):
     """The interface of an encoding, which turns sentences into rows.
 
     cls_id, sep_id, pad_id: piece ids of [CLS], [SEP] and [PAD].
-    max_length: largest number of pieces in a row, including [CLS] and [SEP].
+    max_length: maximum number of pieces in a row, including [CLS] and [SEP].
     """
 
     cls_id: int
@@ -70,7 +70,7 @@ class CompleteRows:
     """The default encoding, which uses every piece of every token and splits a long sentence into overlapping windows."""
 
     def __init__(self, encoder: Encoder, max_length: int) -> None:
-        """Keep an encoder, whose tokens must have at most `max_length - SPECIAL_PIECES` pieces (see `RowMaker`)."""
+        """Create the encoding; `encoder` must return at most `max_length - SPECIAL_PIECES` pieces for a token."""
         self._encoder = encoder
         self.max_length = max_length
         self.cls_id, self.sep_id, self.pad_id = encoder.cls_id, encoder.sep_id, encoder.pad_id
@@ -80,12 +80,12 @@ class CompleteRows:
         del begins
         pieces = self._encoder.encode(tokens)
         windows = plan_windows(pieces.starts, starts, self.max_length - SPECIAL_PIECES)
-        first = pieces.starts[windows.first]
-        tagged = np.concatenate([windows.own_first, windows.own_last[-1:]])
-        positions = pieces.starts[:-1] - np.repeat(first, np.diff(tagged)) + 1
-        every = np.arange(len(tokens))
+        begin = pieces.starts[windows.begin]
+        tagged = np.concatenate([windows.own_begin, windows.own_end[-1:]])
+        positions = pieces.starts[:-1] - np.repeat(begin, np.diff(tagged)) + 1
+        all_tokens = np.arange(len(tokens))
         split = np.union1d(windows.split_sentences, self._find_sentences_with_cut_words(tokens, starts, pieces.starts))
-        return Rows(pieces.ids, first, pieces.starts[windows.last], every, positions, tagged, split)
+        return Rows(pieces.ids, begin, pieces.starts[windows.end], all_tokens, positions, tagged, split)
 
     def _find_sentences_with_cut_words(
         self, tokens: Sequence[str], starts: NDArray[np.int64], piece_starts: NDArray[np.int64]
@@ -112,15 +112,15 @@ def find_truncated_sentences(tagged: NDArray[np.int64], starts: NDArray[np.int64
 class Windows:
     """Rows for the model, each of which has consecutive tokens of one sentence; arrays are int64 of shape [rows].
 
-    first, last: a row contains the tokens first to last - 1; tokens are numbered across all sentences.
-    own_first, own_last: a row decides the tags of the tokens own_first to own_last - 1. Every token is in one such range.
+    begin, end: indices, across all sentences, of the row's first token and of the token after its last.
+    own_begin, own_end: likewise for the tokens whose tags the row decides. One row decides the tag of each token.
     split_sentences: indices of the sentences that have more than one row.
     """
 
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
-    own_first: NDArray[np.int64]
-    own_last: NDArray[np.int64]
+    begin: NDArray[np.int64]
+    end: NDArray[np.int64]
+    own_begin: NDArray[np.int64]
+    own_end: NDArray[np.int64]
     split_sentences: NDArray[np.int64]
 
 
@@ -130,40 +130,41 @@ def plan_windows(piece_starts: NDArray[np.int64], sentence_starts: NDArray[np.in
     Args:
         piece_starts: where the pieces of each token start, shape [tokens + 1]; no token has more than `capacity` pieces.
         sentence_starts: where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
-        capacity: largest number of pieces in a row, without special pieces.
+        capacity: maximum number of pieces in a row, without special pieces.
     """
-    first, last = sentence_starts[:-1], sentence_starts[1:]
-    long = np.flatnonzero(piece_starts[last] - piece_starts[first] > capacity)
+    begin, end = sentence_starts[:-1], sentence_starts[1:]
+    long = np.flatnonzero(piece_starts[end] - piece_starts[begin] > capacity)
     if not len(long):
-        return Windows(first, last, first, last, long)
-    rows = np.stack([first, last, first, last], axis=1)
+        return Windows(begin, end, begin, end, long)
+    rows = np.stack([begin, end, begin, end], axis=1)
     keep = np.delete(rows, long, axis=0)
-    cut = [_plan_sentence_windows(piece_starts, int(first[i]), int(last[i]), capacity) for i in long]
+    cut = [_plan_sentence_windows(piece_starts, int(begin[i]), int(end[i]), capacity) for i in long]
     merged = np.concatenate([keep, *cut])
     merged = merged[np.argsort(merged[:, 2], kind="stable")]
     return Windows(merged[:, 0], merged[:, 1], merged[:, 2], merged[:, 3], long)
 
 
-def _plan_sentence_windows(piece_starts: NDArray[np.int64], first: int, last: int, capacity: int) -> NDArray[np.int64]:
+def _plan_sentence_windows(
+    piece_starts: NDArray[np.int64], sentence_begin: int, sentence_end: int, capacity: int
+) -> NDArray[np.int64]:
     """Return full windows for one long sentence, each of which overlaps the previous window by about a quarter.
 
-    Returns:
-        One row per window, with the columns first, last, own_first and own_last of `Windows`; shape [windows, 4].
+    The result has the columns begin, end, own_begin and own_end of `Windows`; shape [windows, 4].
     """
     context = capacity // CONTEXT_SHARE
     spans: list[tuple[int, int]] = []
-    start = first
+    start = sentence_begin
     while True:
         end = int(np.searchsorted(piece_starts, piece_starts[start] + capacity, side="right")) - 1
-        if end >= last:
+        if end >= sentence_end:
             # The last window starts as early as possible, so that it is also full.
-            start = int(np.searchsorted(piece_starts, piece_starts[last] - capacity, side="left"))
-            spans.append((max(start, first), last))
+            start = int(np.searchsorted(piece_starts, piece_starts[sentence_end] - capacity, side="left"))
+            spans.append((max(start, sentence_begin), sentence_end))
             break
         spans.append((start, end))
         overlap = int(np.searchsorted(piece_starts, piece_starts[end] - 2 * context, side="left"))
         start = min(max(overlap, start + 1), end)
     # An overlap of two windows is divided in the middle, so that tokens in both halves have the same amount of context.
-    middles = [(second_start + first_end) // 2 for (_, first_end), (second_start, _) in pairwise(spans)]
-    edges = [first, *middles, last]
+    middles = [(second_begin + first_end) // 2 for (_, first_end), (second_begin, _) in pairwise(spans)]
+    edges = [sentence_begin, *middles, sentence_end]
     return np.array([(a, b, edges[i], edges[i + 1]) for i, (a, b) in enumerate(spans)], np.int64)

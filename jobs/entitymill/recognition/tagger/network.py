@@ -16,9 +16,9 @@ from entitymill.recognition.tagger import Precision, bundle
 
 INPUTS = ("input_ids", "attention_mask")
 MIN_POSITIONS = 8
-"""Smallest number of rows of a position embedding; a table with fewer rows is an embedding of something else."""
-CACHED_SHAPES = 64
-"""Number of primitives that OpenVINO caches per compiled model; enough for all shapes of batches from `packing`."""
+"""Minimum number of rows of a position embedding; an embedding with fewer rows is not one of positions."""
+MAX_CACHED_SHAPES = 64
+"""Maximum number of primitives that OpenVINO caches per compiled model: enough for all shapes of batches from `packing`."""
 
 
 def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
@@ -34,8 +34,8 @@ def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
 def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int, where: str) -> None:
     """Check that a network has the inputs of a token classifier and fits its vocabulary and labels.
 
-    This check is needed because OpenVINO accepts piece ids beyond the embedding table, and then returns wrong results
-    without an error. The number of outputs is not checked if the network leaves it open.
+    OpenVINO accepts piece ids beyond the embedding table, and then returns wrong results without an error, so they are
+    checked here. The number of outputs is not checked if the network leaves it open.
 
     Raises:
         ModelError: the inputs, the outputs or the vocabulary do not fit the network.
@@ -62,7 +62,7 @@ def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int,
 
 
 def embedding_shape(model: ov.Model) -> tuple[int, int]:
-    """Return the number of rows and of columns of the word embedding, which is the table whose rows `input_ids` selects.
+    """Return the number of rows and of columns of the word embedding, the table from which `input_ids` selects rows.
 
     Raises:
         ModelError: the network has no such table.
@@ -81,8 +81,8 @@ def embedding_shape(model: ov.Model) -> tuple[int, int]:
     )
 
 
-def check_window(model: ov.Model, max_length: int, where: str) -> None:
-    """Check that a network has positions for `max_length` pieces, the length of the longest window.
+def check_max_length(model: ov.Model, max_length: int, where: str) -> None:
+    """Check that a network has positions for `max_length` pieces in an input row.
 
     A network without a position embedding passes.
 
@@ -92,17 +92,17 @@ def check_window(model: ov.Model, max_length: int, where: str) -> None:
     available = count_positions(model)
     if available is not None and max_length > available:
         raise ModelError(
-            f"The manifest of the model at {where} says max_length {max_length}, but its {bundle.NETWORK} has "
-            f"positions for {available} pieces only. Prepare the model again."
+            f"The manifest of the model at {where} says max_length {max_length}, but its {bundle.NETWORK} has positions for "
+            f"only {available} pieces. Prepare the model again."
         )
 
 
 def count_positions(model: ov.Model) -> int | None:
     """Return the number of rows of a network's position embedding, or None if it has no such table.
 
-    The number is needed because OpenVINO accepts positions beyond the table without an error. The position embedding is
-    the smallest table that is as wide as the word embedding and has at least MIN_POSITIONS rows. The embedding of token
-    types is not mistaken for it: that table has fewer rows, or was folded into a constant.
+    Callers check positions against it, because OpenVINO accepts positions beyond the table without an error. The position
+    embedding is the smallest table that is as wide as the word embedding and has at least MIN_POSITIONS rows. The embedding
+    of token types is never mistaken for it: it has fewer rows, or was folded into a constant.
 
     Raises:
         ModelError: the network has no word embedding.
@@ -123,8 +123,8 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
     Args:
         model: a checked network, for which `check_precision` allows the precision. It may be changed in place.
         precision: number format of the computation. In int8 without calibration, activations are quantized per piece, so
-            that the results of a sentence do not depend on the other sentences of its batch.
-        threads: number of threads for inference; no more than the cores of the task.
+            that the results of a sentence do not depend on the other sentences in its batch.
+        threads: number of threads for inference, at most the number of cores of the task.
     """
     options = {
         "NUM_STREAMS": 1,
@@ -132,7 +132,7 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
         # With pinning, all workers of a machine would run on the same first core.
         "ENABLE_CPU_PINNING": False,
         **precision_properties(precision, embedding_shape(model)[1]),
-        "CPU_RUNTIME_CACHE_CAPACITY": CACHED_SHAPES,
+        "CPU_RUNTIME_CACHE_CAPACITY": MAX_CACHED_SHAPES,
     }
     if precision != "int8":
         remove_activation_quantization(model)
@@ -142,24 +142,24 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
 
 def remove_activation_quantization(model: ov.Model) -> None:
     """Remove the quantization of activations from a calibrated network, in place; its weights remain 8-bit."""
-    needs = find_dependencies(model)
+    dependencies = find_dependencies(model)
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "FakeQuantize" and needs[source_name(node.input(0))]:
+        if node.get_type_name() == "FakeQuantize" and dependencies[source_name(node.input(0))]:
             node.output(0).replace(node.input_value(0))
 
 
 def decompress_weights(model: ov.Model) -> None:
-    """Convert the 8-bit weights of matrix products to floats, in place, so that not every inference converts them again.
+    """Convert the 8-bit weights of matrix products to floats, in place; otherwise, every inference would convert them again.
 
     The embeddings remain compressed, because an inference converts only the rows that it selects.
     """
-    needs = find_dependencies(model)
+    dependencies = find_dependencies(model)
     ports = [
         port
         for node in model.get_ordered_ops()
         if node.get_type_name() == "MatMul"
         for port in node.inputs()
-        if not needs[source_name(port)] and port.get_source_output().get_node().get_type_name() != "Constant"
+        if not dependencies[source_name(port)] and port.get_source_output().get_node().get_type_name() != "Constant"
     ]
     if ports:
         # This part of the network shares its nodes with the complete network, so folding changes both.
@@ -169,10 +169,9 @@ def decompress_weights(model: ov.Model) -> None:
 
 
 def precision_properties(precision: Precision, group: int) -> dict[str, str | int]:
-    """Return a dict of name -> value, the OpenVINO properties for running a network in a precision.
+    """Return the OpenVINO properties (name -> value) for running a network in a precision.
 
     Args:
-        precision: number format of the computation.
         group: number of activations that share a scale in int8, if the network is not calibrated.
     """
     return {
@@ -184,7 +183,7 @@ def precision_properties(precision: Precision, group: int) -> dict[str, str | in
 
 
 def find_dependencies(model: ov.Model) -> dict[str, frozenset[str]]:
-    """Return a dict of node name -> names of the network inputs on whose values (not only shapes) the node depends."""
+    """Return node name -> names of the network inputs on whose values, not only shapes, the node depends."""
     found: dict[str, frozenset[str]] = {}
     for node in model.get_ordered_ops():
         name, kind = node.get_friendly_name(), node.get_type_name()
@@ -210,9 +209,8 @@ def evaluate(
 
     Args:
         model: the network; it is not changed.
-        outputs: the outputs of the network's nodes to compute.
         inputs: name -> value of every input of the network.
     """
     part = ov.Model(list(outputs), model.get_parameters(), "part")
     values = ov.Core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs)
-    return [np.array(values[place]) for place in range(len(outputs))]
+    return [np.array(values[index]) for index in range(len(outputs))]

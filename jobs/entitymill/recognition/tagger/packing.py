@@ -1,12 +1,12 @@
-"""Pack sentences into rows of few lengths, so that there is hardly any padding, and few shapes must be compiled.
+"""Pack sentences into rows of a few lengths, which avoids padding, and compiling the network for many shapes.
 
 A row contains several sentences, and the attention mask is changed so that no sentence sees another. Two inputs replace
-attention_mask: `positions`, which start again in each sentence, and `segments`, the number of each piece's sentence. A piece
-attends to the pieces in its segment. This works for different architectures, because masks and positions are identified by
-the inputs on which they depend, and by their values for a test input. (Source of the idea: Krell et al. 2021, "Efficient
-Sequence Packing without Cross-contamination".)
-Sentences are assigned to rows from the longest to the shortest, each to the row with the least free room in which it fits.
-This fills the rows to about 99 %. Sentences that occur several times are run only once.
+attention_mask: `positions`, which count from the start of each sentence, and `segments`, the number of each piece's
+sentence. A piece attends to the pieces in its segment. This works for different architectures, because masks and positions
+are identified by the inputs on which they depend, and by their values for a test input. (Source of the idea: Krell et al.
+2021, "Efficient Sequence Packing without Cross-contamination".)
+Sentences are assigned to rows from the longest to the shortest, each to the row with the least room that is sufficient. This
+fills the rows to about 99 %. Sentences that occur several times are run only once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROW_PIECES = 64
 """Length of a row in pieces. A longer sentence gets a row of 2, 4, 8, … times this length. AMX, the matrix unit of some
 processors, needs multiples of 16. With AMX, lengths of 64 and 128 are equally fast; without AMX, 64 is faster."""
 BATCH_PIECES = 768
-"""Size of a batch in pieces. The activations of more than some 1,000 pieces do not fit in the cache of a processor core."""
+"""Size of a batch in pieces. The activations of more than about 1,000 pieces do not fit in the cache of a processor core."""
 IDS, MASK = "input_ids", "attention_mask"
 POSITIONS, SEGMENTS = "positions", "segments"
 
@@ -51,21 +51,20 @@ def plan_batches(lengths: NDArray[np.int64], limit: int, *, packed: bool) -> Ite
 
     Args:
         lengths: number of pieces of each sentence, including special pieces, shape [sentences]; at most `limit`.
-        limit: largest number of pieces that the model accepts in a sentence. A row of several sentences may exceed it,
-            because the limit applies to each sentence separately.
+        limit: maximum number of pieces that the model accepts in a sentence. A row of several sentences may exceed it.
         packed: whether sentences may share a row. Otherwise each sentence has its own row, in a batch of similar lengths.
     """
-    return _plan_packed(lengths) if packed else _plan_single(lengths, limit)
+    return _plan_packed_batches(lengths) if packed else _plan_unpacked_batches(lengths, limit)
 
 
-def _plan_packed(lengths: NDArray[np.int64]) -> Iterator[Batch]:
+def _plan_packed_batches(lengths: NDArray[np.int64]) -> Iterator[Batch]:
     """Yield batches of rows of the same length, in which several sentences share a row."""
     rows, sizes = _assign_rows(lengths)
     for length in sorted(set(sizes)):
-        mine = [row for row, size in zip(rows, sizes, strict=True) if size == length]
+        same_length = [row for row, size in zip(rows, sizes, strict=True) if size == length]
         at_once = max(1, BATCH_PIECES // length)
-        for first in range(0, len(mine), at_once):
-            part = mine[first : first + at_once]
+        for first in range(0, len(same_length), at_once):
+            part = same_length[first : first + at_once]
             items = np.array([item for row in part for item in row], np.int64)
             row = np.repeat(np.arange(len(part)), [len(row) for row in part])
             yield Batch(items, row, _compute_columns(lengths[items], row), len(part), length)
@@ -103,7 +102,7 @@ def _compute_columns(lengths: NDArray[np.int64], row: NDArray[np.int64]) -> NDAr
     return before - before[np.searchsorted(row, row)]
 
 
-def _plan_single(lengths: NDArray[np.int64], limit: int) -> Iterator[Batch]:
+def _plan_unpacked_batches(lengths: NDArray[np.int64], limit: int) -> Iterator[Batch]:
     """Yield batches of sentences of similar lengths, with one sentence per row.
 
     The length of a batch's rows is the length of its longest sentence, rounded up to a multiple of 8, at most `limit`.
@@ -119,24 +118,24 @@ def _plan_single(lengths: NDArray[np.int64], limit: int) -> Iterator[Batch]:
         end -= count
 
 
-def find_distinct(
-    ids: NDArray[np.int32], first: NDArray[np.int64], last: NDArray[np.int64]
+def find_distinct_sentences(
+    ids: NDArray[np.int32], begins: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[list[int], NDArray[np.int64]]:
     """Return the indices of the distinct sentences, and for each sentence its index among the distinct sentences.
 
     Args:
         ids: piece ids of all sentences, shape [pieces].
-        first: where the pieces of each sentence start, shape [sentences].
-        last: where the pieces of each sentence end (exclusive), shape [sentences].
+        begins: where the pieces of each sentence begin, shape [sentences].
+        ends: where the pieces of each sentence end (exclusive), shape [sentences].
     """
-    known: dict[bytes, int] = {}
+    numbers: dict[bytes, int] = {}
     distinct: list[int] = []
-    index = np.zeros(len(first), np.int64)
-    for number, (begin, end) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
-        place = known.setdefault(ids[begin:end].tobytes(), len(distinct))
-        if place == len(distinct):
-            distinct.append(number)
-        index[number] = place
+    index = np.zeros(len(begins), np.int64)
+    for sentence, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
+        number = numbers.setdefault(ids[begin:end].tobytes(), len(distinct))
+        if number == len(distinct):
+            distinct.append(sentence)
+        index[sentence] = number
     return distinct, index
 
 
@@ -144,22 +143,22 @@ class _NotPackableError(Exception):
     """Raised if the masks or positions of a network cannot be identified."""
 
 
-def convert_to_packed(model: ov.Model, max_length: int, piece: int) -> NDArray[np.int64] | None:
-    """Change a network in place, so that it accepts packed rows.
+def convert_to_packed(model: ov.Model, max_length: int, piece_id: int) -> NDArray[np.int64] | None:
+    """Change a network, in place, to accept packed rows.
 
     Args:
         model: network with the inputs input_ids and attention_mask. Afterwards, its inputs are input_ids, positions and
             segments, all int64 of shape [rows, length].
-        max_length: largest number of pieces of a sentence.
-        piece: id of any piece that is not padding.
+        max_length: maximum number of pieces of a sentence.
+        piece_id: id of any piece except the padding piece.
 
     Returns:
-        The values of the input `positions` for the first, second, … piece of a sentence, shape [max_length]. None if the
-        network's masks and positions cannot be identified; then the network is not changed.
+        The values of the input `positions` for the first, second, … piece of a sentence, shape [max_length]. None if masks
+        and positions cannot be identified, in which case the network is not changed.
     """
-    needs = network.find_dependencies(model)
-    masks, tables = _find_mask_ports(model, needs), _find_table_ports(model, needs)
-    ids = np.full((1, max_length), piece, np.int64)
+    dependencies = network.find_dependencies(model)
+    masks, tables = _find_mask_ports(model, dependencies), _find_table_ports(model, dependencies)
+    ids = np.full((1, max_length), piece_id, np.int64)
     first_only = np.zeros_like(ids)
     first_only[0, 0] = 1
     if not masks or not tables:
@@ -171,65 +170,65 @@ def convert_to_packed(model: ov.Model, max_length: int, piece: int) -> NDArray[n
         table, numbers = _find_positions(tables, values[len(masks) :], max_length)
     except (_NotPackableError, RuntimeError):
         return None
-    places, segments = (ops.parameter([-1, -1], np.int64, name=name) for name in (POSITIONS, SEGMENTS))
-    for node, name in ((places, POSITIONS), (segments, SEGMENTS)):
+    positions, segments = (ops.parameter([-1, -1], np.int64, name=name) for name in (POSITIONS, SEGMENTS))
+    for node, name in ((positions, POSITIONS), (segments, SEGMENTS)):
         node.output(0).get_tensor().set_names({name})
     one, two = ops.constant(np.int64(1)), ops.constant(np.int64(2))
     same = ops.unsqueeze(ops.equal(ops.unsqueeze(segments, two), ops.unsqueeze(segments, one)), one)
-    for port, (seen, hidden) in zip(masks, mask_values, strict=True):
+    for port, (visible, hidden) in zip(masks, mask_values, strict=True):
         if port.get_element_type() == ov.Type.boolean:
-            joined = same if seen else ops.logical_not(same)
+            joined = same if visible else ops.logical_not(same)
         else:
             kind = port.get_element_type().to_dtype()
-            joined = ops.select(same, ops.constant(np.array(seen, kind)), ops.constant(np.array(hidden, kind)))
+            joined = ops.select(same, ops.constant(np.array(visible, kind)), ops.constant(np.array(hidden, kind)))
         port.replace_source_output(joined.output(0))
-    table.replace_source_output(ops.convert(places, table.get_element_type().to_string()).output(0))
+    table.replace_source_output(ops.convert(positions, table.get_element_type().to_string()).output(0))
     parameter = model.input(MASK).get_node()
     for target in parameter.output(0).get_target_inputs():  # these nodes use only the shape of the mask
         target.replace_source_output(model.input(IDS).get_node().output(0))
     model.remove_parameter(parameter)
-    model.add_parameters([places, segments])
+    model.add_parameters([positions, segments])
     model.validate_nodes_and_infer_types()
     return numbers
 
 
-def _find_mask_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[ov.Input]:
-    """Return the ports where a value that depends only on the mask is combined with one that depends on the piece ids."""
+def _find_mask_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -> list[ov.Input]:
+    """Return the ports where a value that depends only on the mask meets a value that depends on the piece ids."""
     return [
         port
         for node in model.get_ordered_ops()
-        if needs[node.get_friendly_name()] == {IDS, MASK}
+        if dependencies[node.get_friendly_name()] == {IDS, MASK}
         for port in node.inputs()
-        if needs[network.source_name(port)] == {MASK}
+        if dependencies[network.source_name(port)] == {MASK}
     ]
 
 
 def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, float]:
-    """Return two values of a mask: the one that makes a piece visible, and the one that hides a piece.
+    """Return the two values that occur in a mask: the value for a visible piece, and the value for a hidden piece.
 
     Args:
         value: the mask for a test input in which only the first piece is visible.
         length: number of pieces in the test input.
 
     Raises:
-        _NotPackableError: the value is not a mask for pieces, or does not have exactly two different numbers.
+        _NotPackableError: the value is not such a mask.
     """
     if value.ndim != 4 or value.shape[1] != 1 or value.shape[-1] != length or length < 2:
         raise _NotPackableError
-    seen, hidden = value[..., 0], value[..., 1:]
-    if seen.min() != seen.max() or hidden.min() != hidden.max() or seen.flat[0] == hidden.flat[0]:
+    visible, hidden = value[..., 0], value[..., 1:]
+    if visible.min() != visible.max() or hidden.min() != hidden.max() or visible.flat[0] == hidden.flat[0]:
         raise _NotPackableError
-    return seen.flat[0].item(), hidden.flat[0].item()
+    return visible.flat[0].item(), hidden.flat[0].item()
 
 
-def _find_table_ports(model: ov.Model, needs: dict[str, frozenset[str]]) -> list[ov.Input]:
+def _find_table_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -> list[ov.Input]:
     """Return the ports that select the rows of embedding tables, such as words, positions and token types."""
     ports = []
     for node in model.get_ordered_ops():
         if (
             node.get_type_name() != "Gather"
-            or needs[network.source_name(node.input(0))]
-            or MASK in needs[node.get_friendly_name()]
+            or dependencies[network.source_name(node.input(0))]
+            or MASK in dependencies[node.get_friendly_name()]
         ):
             continue
         table, picked = node.input(0).get_partial_shape(), node.input(1).get_partial_shape()
