@@ -181,7 +181,7 @@ def test_there_is_nothing_new_in_the_same_commit_of_the_source(
     ten: Tables, source_of: Callable[..., Source], changed: dict[str, Any], source_changed: dict[str, Any], *, nothing: bool
 ) -> None:
     row = {
-        "status": "done", "scope": "s", "fingerprint": "f1", "settled": True, "source_version": "1",
+        "run_id": "r1", "status": "done", "scope": "s", "fingerprint": "f1", "settled": True, "source_version": "1",
         "source_committed": 7, "rejects": 0, "output_versions": table_versions.read_versions(ten, WRITTEN),
     }  # fmt: skip
     last = Row(**{**row, **changed})

@@ -37,7 +37,7 @@ def test_one_unit_is_written_first_where_each_use_would_read_the_source_again(sp
     found = Changes(Mode.COMPARE, documents, nothing, nothing, None, nothing, 2, {}, 1, 0, 0, chars=4, to_replace=0)
 
     def write(frame: DataFrame) -> DataFrame:
-        frame.write.partitionBy("unit").parquet(str(tmp_path / "units"))
+        frame.write.mode("overwrite").partitionBy("unit").parquet(str(tmp_path / "units"))
         return spark.read.parquet(str(tmp_path / "units"))
 
     sizes = UnitSizes(100, 10_000, 1000)

@@ -107,10 +107,10 @@ def cut(texts: Sequence[str]) -> list[list[tuple[int, int]]]:
     """Begin and end of the product's own tokens of each text, in code points of that text."""
     whole = offsets.read_texts(pa.array(texts, pa.large_string()))
     segments = tokens.tokenize(whole, np.zeros(0, np.int64))
-    row = whole.text_of(segments.token_begin)
-    shift = whole.code_points(whole.edges[:-1])[row]
-    begins = (whole.code_points(segments.token_begin) - shift).tolist()
-    ends = (whole.code_points(segments.token_end) - shift).tolist()
+    row = whole.find_texts(segments.token_begin)
+    shift = whole.to_code_points(whole.edges[:-1])[row]
+    begins = (whole.to_code_points(segments.token_begin) - shift).tolist()
+    ends = (whole.to_code_points(segments.token_end) - shift).tolist()
     spans: list[list[tuple[int, int]]] = [[] for _ in texts]
     for text, begin, end in zip(row.tolist(), begins, ends, strict=True):
         spans[text].append((begin, end))

@@ -26,9 +26,9 @@ def spans(texts: Sequence[str], detector: Detector) -> tuple[Spans, float]:
     whole = offsets.read_texts(pa.array(texts, pa.large_string()))
     found = tokens.tokenize(whole, detector.find_breaks(whole))
     spent = process_time() - began
-    document = whole.text_of(found.sentence_begin)
-    starts = whole.code_points(whole.edges)[document]
-    begin, end = whole.code_points(found.sentence_begin) - starts, whole.code_points(found.sentence_end) - starts
+    document = whole.find_texts(found.sentence_begin)
+    starts = whole.to_code_points(whole.edges)[document]
+    begin, end = whole.to_code_points(found.sentence_begin) - starts, whole.code_points(found.sentence_end) - starts
     return set(zip(document.tolist(), begin.tolist(), end.tolist(), strict=True)), spent
 
 
