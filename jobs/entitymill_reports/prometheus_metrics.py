@@ -31,7 +31,7 @@ PUSH_SECONDS = 5
 """Time limit, in seconds, for a push, which is the last step of a run."""
 MAX_LABELS = 100
 """Maximum number of labels whose mentions are counted over all runs."""
-_CORE_SECONDS_STAGES = (*schemas.PARTS, "idle")
+_CORE_SECONDS_STAGES = (*schemas.PARTS, "spark", "idle")
 """The stages of recognition, whose seconds are summed over all cores; the other stages have wall-clock seconds."""
 _OVER_ALL = "over all runs of the output"
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from entitymill.commands import common, erase, evaluate, extract, maintain, redact, sample
+from entitymill.commands import common, erase, evaluate, extract, init, maintain, redact, sample
 from entitymill.terminal import activity
+from entitymill_reports import report_command
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +47,14 @@ def test_a_step_ends_with_its_command(capsys: pytest.CaptureFixture[str]) -> Non
     ("command", "options", "said", "code"),
     [
         (extract, ["--set", "output.path={0}/out"], "source.path: nothing is at {0}/texts; check the path.", 3),
+        (
+            extract,
+            ["--set", "source.path={0}/files", "--set", "source.format=parquet", "--set", "output.path={0}/out"],
+            "source.text_column: {0}/files has no column text; it has body, id",
+            3,
+        ),
+        (report_command, ["--set", "output.path={0}/out", "--to", "{0}/page.html"], "no entity tables at {0}/out", 1),
+        (init, ["{0}/texts"], "nothing is at {0}/texts", 3),
         (maintain, ["--set", "output.path={0}/out", "optimize"], "no entity tables at {0}/out", 1),
         (erase, ["--set", "output.path={0}/out", "--ids", "a"], "no entity tables at {0}/out", 1),
         (redact, ["--set", "output.path={0}/out", "--to", "{0}/redacted"], "no entity tables at {0}/out", 1),
@@ -59,8 +70,10 @@ def test_a_wrong_path_is_found_before_spark_starts(
         raise AssertionError("Spark starts")
 
     monkeypatch.setattr("entitymill.spark.session._start_session", starts)
+    (tmp_path / "files").mkdir()
+    pq.write_table(pa.table({"id": ["a"], "body": ["b"]}), tmp_path / "files" / "part-0.parquet")
     given = [option.format(tmp_path) for option in options]
-    source = [] if command is evaluate else ["--set", f"source.path={tmp_path}/texts"]
+    source = [] if command in (evaluate, init) else ["--set", f"source.path={tmp_path}/texts"]
     assert command.main([*source, *given]) == code  # type: ignore[attr-defined]
     assert said.format(tmp_path) in capsys.readouterr().err.replace("\n", " ")
 

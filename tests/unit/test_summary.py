@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from entitymill import settings
@@ -21,10 +22,20 @@ def printed_rows(console: Console) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in file.getvalue().splitlines() if "│" in line]
 
 
-def test_a_run_tells_the_work_of_all_cores_from_their_idleness() -> None:
+@pytest.mark.parametrize(
+    ("spark", "last"),
+    [
+        (2.0, [["Spark, all cores", "2.0"], ["idle, all cores", "1.0"]]),
+        (5.0, [["Spark, all cores", "3.0"]]),  # what it did for the writing of other units is among it
+        (None, [["Spark or idle, all cores", "3.0"]]),
+    ],
+)
+def test_a_run_tells_the_work_of_all_cores_from_their_idleness(spark: float | None, last: list[list[str]]) -> None:
     console = Console(file=io.StringIO(), width=120)
-    parts = {"segmentation": 1.5, "encoding": 2.0, "inference": 9.0, "mentions": 0.5, "idle": 3.0}
-    summary = Summary("r1", datetime(2026, 11, 20, tzinfo=timezone.utc), seconds={"recognition": 8.0, **parts, "total": 9.0})
+    parts = {"segmentation": 1.5, "encoding": 2.0, "inference": 9.0, "mentions": 0.5}
+    seconds = {"recognition": 8.0, **parts, "total": 9.0}
+    summary = Summary("r1", datetime(2026, 11, 20, tzinfo=timezone.utc), seconds=seconds, cores=2)
+    summary.add_idle_seconds(8.0, spark)
     loaded = settings.load(None, ["source.path=a", "output.path=b"], {})
     tables: Any = SimpleNamespace(address=lambda name: name)
     summaries.print_summary(console, summary, loaded, tables)
@@ -34,7 +45,7 @@ def test_a_run_tells_the_work_of_all_cores_from_their_idleness() -> None:
         ["encoding, all cores", "2.0"],
         ["inference, all cores", "9.0"],
         ["mentions, all cores", "0.5"],
-        ["Spark, transfer or idle, all cores", "3.0"],
+        *last,
     ]
 
 

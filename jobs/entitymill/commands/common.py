@@ -16,6 +16,7 @@ from typing import Any
 from entitymill import settings as settings_module
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.run import outcome
+from entitymill.settings.sections import SourceSettings
 from entitymill.spark.local_paths import is_certainly_local
 from entitymill.terminal import activity
 from entitymill.terminal.console_text import SafeFormatter, open_console
@@ -111,11 +112,42 @@ def check_source_exists(settings: settings_module.Settings) -> None:
     that may be on another machine's disk.
 
     Raises:
-        SourceError: the path does not exist.
+        SourceError: the path does not exist, or it is a Parquet file that lacks a column.
     """
-    path = settings.source.path
-    if settings.source.format != "table" and not _PATTERN_OR_VERSION.search(path) and is_missing(path, settings.spark.conf):
-        raise SourceError(f"source.path: nothing is at {path}; check the path.")
+    source = settings.source
+    if source.format == "table" or _PATTERN_OR_VERSION.search(source.path):
+        return
+    if is_missing(source.path, settings.spark.conf):
+        raise SourceError(f"source.path: nothing is at {source.path}; check the path.")
+    if source.format == "parquet" and is_certainly_local(source.path, settings.spark.conf):
+        _check_parquet_columns(source)
+
+
+def _check_parquet_columns(source: SourceSettings) -> None:
+    """Check that Parquet files have the columns of ids and texts; nothing is checked if the files cannot be read.
+
+    Nothing is checked either for a directory that has partitions, whose columns are not in the files.
+
+    Raises:
+        SourceError: a column is missing.
+    """
+    import pyarrow.parquet as pq  # takes a while, and --help does not need it
+
+    from entitymill.source.source_columns import suggest_columns  # imports Spark
+
+    path = Path(source.path)
+    file = path if path.is_file() else next((one for one in sorted(path.glob("*.parquet")) if one.is_file()), None)
+    if file is None or any(path.glob("*=*")):
+        return
+    try:
+        names = pq.read_schema(file).names
+    except (OSError, ValueError):
+        return  # Spark says what is wrong with the file
+    for setting, column in (("id_column", source.id_column), ("text_column", source.text_column)):
+        if column not in names:
+            raise SourceError(
+                f"source.{setting}: {source.path} has no column {column}; {suggest_columns(column, sorted(names))}"
+            )
 
 
 def is_missing(path: str, conf: Mapping[str, str]) -> bool:

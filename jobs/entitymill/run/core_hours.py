@@ -45,6 +45,10 @@ class CostMeter:
         if job is not None:
             summary.cpu_seconds[JOB] = job + summary.cpu_seconds.get(RECOGNITION, 0.0)
 
+    def read_spark_seconds(self) -> float | None:
+        """Return the CPU seconds of the driver and of Spark's tasks so far, without workers and taggers; None if unknown."""
+        return self._cpu.read_seconds()
+
     def limit_units(self, units: Iterator[PlannedUnit]) -> Iterator[PlannedUnit]:
         """Yield units until the run has used `max_core_hours`, but at least one, so that each run makes progress."""
         for number, unit in enumerate(units):

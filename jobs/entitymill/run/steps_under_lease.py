@@ -201,7 +201,7 @@ class Run:
             # cached, from older files of the same path.
             return recognize(documents).withColumn("run_id", F.lit(self.provenance.run_id))
 
-        busy = BusySeconds()
+        busy, spark_before = BusySeconds(), self.meter.read_spark_seconds()
         # If cached rows are lost, Spark reads the source again; if it has changed, old and new rows would mix in a unit.
         store = not self.source.is_pinned and not spark_connect.keeps_caches(self.spark)
         planned_units = units.split_work(found, sizes, always_store=store, write=self.units.write)
@@ -218,9 +218,9 @@ class Run:
                     publisher.remove(unit.removed)
                 self.clock.lap("writing")
         self.meter.update()
-        seconds = self.summary.seconds
-        spent = sum(seconds.get(part, 0.0) for part in schemas.PARTS)
-        seconds["idle"] = max(0.0, self.summary.cores * busy.seconds - spent)
+        spark_after = self.meter.read_spark_seconds()
+        spark = None if spark_before is None or spark_after is None else spark_after - spark_before
+        self.summary.add_idle_seconds(busy.seconds, spark)
         if found.to_adopt:
             publisher.move_to_slice(found.adopted)
         if self.provenance.slice is None and self.earlier_runs.sliced:

@@ -48,8 +48,9 @@ class Summary:
     rejects: reject code -> number of rows.
     seconds: stage -> wall-clock seconds. The `recognition` stage is the time in which the run only waited for recognition.
         Other keys are not stages. RECOGNIZING is all the time in which documents were recognized. The keys schemas.PARTS are
-        seconds of recognition, summed over all workers; the engine sparknlp does not measure them. `idle` is the remaining
-        time of all cores while documents were recognized: they ran Spark's own code, transferred rows, or had no work.
+        seconds of recognition, summed over all workers; the engine sparknlp does not measure them. `spark` is the
+        CPU time of the driver and of Spark's tasks meanwhile, if Spark reports it. `idle` is the remaining time of all cores
+        while documents were recognized; without `spark`, it includes Spark's work.
     error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded or has not ended.
     chars: number of code points of the processed documents.
     cores: number of tasks that Spark's executors run at once, as last counted.
@@ -97,6 +98,18 @@ class Summary:
     def core_hours(self) -> float:
         """The hours of `core_seconds`; 0 before the cores were counted."""
         return self.core_seconds / 3600
+
+    def add_idle_seconds(self, wall: float, spark: float | None) -> None:
+        """Divide the time of all cores, without the parts of recognition, into Spark's CPU seconds and idle seconds.
+
+        Args:
+            wall: wall-clock seconds in which documents were recognized.
+            spark: CPU seconds of the driver and of Spark's tasks in this time; None if unknown.
+        """
+        rest = max(0.0, self.cores * wall - sum(self.seconds.get(part, 0.0) for part in schemas.PARTS))
+        if spark is not None:
+            self.seconds["spark"] = min(spark, rest)
+        self.seconds["idle"] = rest - self.seconds.get("spark", 0.0)
 
     def start_waiting(self, holder: str) -> None:
         """Set the stage to `waiting`; `holder` describes the run that holds the lease."""

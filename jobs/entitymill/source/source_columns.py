@@ -64,7 +64,7 @@ def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> 
     found = []
     for name in names:
         if name not in existing:
-            raise SourceError(f"source.{setting}: {path} has no column {name}; {_suggest_columns(name, sorted(existing))}")
+            raise SourceError(f"source.{setting}: {path} has no column {name}; {suggest_columns(name, sorted(existing))}")
         try:
             found.append(table.select(F.col(quote_part(name))).schema.fields[0])
         except ValueError as error:
@@ -120,7 +120,7 @@ def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_ou
             )
 
 
-def _suggest_columns(name: str, existing: list[str]) -> str:
+def suggest_columns(name: str, existing: list[str]) -> str:
     """Return the end of a message: a list of the existing columns and, if there is one, a column with a similar name."""
     near = get_close_matches(name, existing, 1, _MIN_SIMILARITY)
     more = f" and {len(existing) - _MAX_LISTED} more" if len(existing) > _MAX_LISTED else ""

@@ -24,8 +24,6 @@ MAX_SHOWN_CHARS = 400
 MILLION = 1_000_000
 FEW_CORE_HOURS = 0.1
 """Smaller numbers of core-hours are printed with two significant digits, not with two decimal places."""
-_PARTS = {part: part for part in schemas.PARTS} | {"idle": "Spark, transfer or idle"}
-"""Key of `Summary.seconds` whose value is a sum over all cores -> label of its row, in the order of the rows."""
 
 
 def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
@@ -76,7 +74,8 @@ def _build_seconds_table(spent: dict[str, float]) -> Table:
     for stage in ("preparation", "source", "recognition", "writing", "total"):
         seconds.add_row(stage, f"{spent.get(stage, 0):.1f}", style="bold" if stage == "total" else "")
         if stage == "recognition":
-            for part, label in _PARTS.items():
+            for part in (*schemas.PARTS, "spark", "idle"):
+                label = {"spark": "Spark", "idle": "idle" if "spark" in spent else "Spark or idle"}.get(part, part)
                 if spent.get(part):
                     seconds.add_row(f"  {label}, all cores", f"{spent[part]:.1f}", style="dim")
     return seconds
