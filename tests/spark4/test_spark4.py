@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +12,22 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from spark4.both import NEW, NEWEST, OLD, RELEASES, TEXTS, Spark, assert_equal, change, held, make, rows
+from page_code import read_code_block
+from spark4.both import (
+    NEW,
+    NEWEST,
+    OLD,
+    RELEASES,
+    ROOT,
+    TEXTS,
+    Spark,
+    assert_equal,
+    change,
+    clean_environment,
+    held,
+    make,
+    rows,
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +64,19 @@ def test_all_tables_are_the_same_on_all_releases(source: Path, tmp_path: Path) -
     mentions = held(outputs[NEW.name], "entities")
     assert len(mentions) > len(TEXTS)
     assert {"Angela Merkel", "Berlin"} <= {row["entity"] for row in mentions}
+
+
+def test_a_stranger_on_the_newest_spark_runs_the_command_of_the_page(tmp_path: Path) -> None:
+    """With the interpreter that this level installs, in the place of `make install-spark41`'s."""
+    pq.write_table(rows({1: "Angela Merkel flew to Paris."}), tmp_path / "texts.parquet")
+    source = {"format": "parquet", "path": f"{tmp_path}/texts.parquet"}
+    config = tmp_path / "mine.yaml"
+    config.write_text(json.dumps({"source": source, "output": {"path": f"{tmp_path}/out"}, "spark": {"master": "local[1]"}}))
+    _, *words = shlex.split(read_code_block("docs/cluster.md", ".venv-spark41/bin/python"))
+    command = [str(NEWEST.python), *(str(config) if word == "conf/mine.yaml" else word for word in words)]
+    ended = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert [row["entity"] for row in held(tmp_path / "out", "entities")] == ["Angela Merkel", "Paris"]
 
 
 def test_another_sparks_delta_is_one_sentence(source: Path, tmp_path: Path) -> None:

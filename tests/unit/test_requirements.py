@@ -59,6 +59,15 @@ def test_without_spark(tmp_path: Path, packages: Path, arguments: list[str]) -> 
     assert error.startswith(f"error: PySpark is not installed: install it with `make -C {JOBS.parent} install` (Spark 3.5;")
 
 
+def test_one_look_at_an_installation_names_all_that_it_lacks(tmp_path: Path, packages: Path) -> None:
+    lacking = ["--set", "spark.jars=no_jars", "--set", "model.path=models/none"]
+    code, error = said([*RUN, *lacking], tmp_path, packages, PATH="/nowhere")
+    assert code == 1
+    assert error.startswith("error: This installation lacks 4 things: PySpark is not installed: install it with")
+    for part in ("Spark needs Java", "spark.jars: no_jars contains no jar", "model.path: nothing is at models/none: copy"):
+        assert part in error
+
+
 def test_without_what_prepares_models(tmp_path: Path, packages: Path) -> None:
     source = JOBS.parent / "tests" / "golden" / "tiny_models" / "distilbert"
     code, error = said(["prepare", str(source), "made"], tmp_path, packages)

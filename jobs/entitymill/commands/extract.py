@@ -18,6 +18,7 @@ from entitymill import __version__, extensions
 from entitymill import settings as settings_module
 from entitymill.commands import common
 from entitymill.run import outcome
+from entitymill.spark import requirements
 from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console, visible
 
@@ -141,6 +142,7 @@ def _run_job(
         observer: the observer of the run (see `_open_observer`), or None.
         results: dictionary that has the log's path under `log`; this function adds the run's summary under `summary`.
     """
+    requirements.check_installation(settings)
     common.check_source_exists(settings)
     # Imported only here: --help and errors in the settings must not wait a second for Spark and Spark NLP.
     from entitymill.run.extraction import SMALL_BYTES, extract

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlparse
 
 from entitymill.errors import SessionError, SettingsError
+from entitymill.settings import Settings
+from entitymill.spark.local_paths import find_installed
 
 
 class DeltaRelease(NamedTuple):
@@ -233,3 +235,39 @@ def explain_missing_model(path: str) -> str | None:
     return (
         f"copy the directory {MODELS} of the repository, or of build/package, to the working directory, or set another model"
     )
+
+
+def describe_missing_jars(directory: str) -> str:
+    """Return the message for a directory in `spark.jars` that contains no jar."""
+    return (
+        f"spark.jars: {directory} contains no jar: run `entitymill fetch-jars --to {directory}` (in the repository `make "
+        "jars`, for s3a also `make jars-s3`, for engine sparknlp `make jars-sparknlp`), or set another directory."
+    )
+
+
+def check_installation(settings: Settings) -> None:
+    """Check, before a run starts Spark itself, that PySpark, Java, Delta's jars and the model are there.
+
+    A single missing thing is left to the code that needs it.
+
+    Raises:
+        SessionError: several things are missing; the message names all, so that one look is enough.
+    """
+    if _comes_from_elsewhere(settings.spark.master):
+        return
+    directories = [directory.strip() for directory in settings.spark.jars.split(",")]
+    missing = [] if importlib.util.find_spec("pyspark") else [explain_missing_package(ModuleNotFoundError(name="pyspark"))]
+    missing.append(explain_missing_java())
+    missing += [describe_missing_jars(one) for one in directories if not any(Path(find_installed(one)).glob("*.jar"))]
+    model = settings.model.path
+    if settings.recognition.engine == "openvino" and not Path(find_installed(model)).exists():
+        advice = explain_missing_model(model)
+        missing.append(f"model.path: nothing is at {model}: {advice}." if advice else None)
+    found = [one for one in missing if one]
+    if len(found) > 1:
+        raise SessionError("\n".join([f"This installation lacks {len(found)} things:", *found]))
+
+
+def _comes_from_elsewhere(master: str) -> bool:
+    """Return whether Spark comes from elsewhere: from spark-submit, from Databricks, or from a cluster."""
+    return not master.startswith("local") or bool({"PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION"} & set(os.environ))

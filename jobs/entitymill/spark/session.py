@@ -130,11 +130,7 @@ def _find_jars(settings: SparkSettings) -> list[str]:
     for directory in settings.jars.split(","):
         found = sorted(str(jar.resolve()) for jar in Path(find_installed(directory.strip())).glob("*.jar"))
         if not found:
-            raise SessionError(
-                f"spark.jars: {directory} contains no jar: run `entitymill fetch-jars --to {directory}` (in the repository "
-                "`make jars`, for s3a also `make jars-s3`, for engine sparknlp `make jars-sparknlp`), "
-                "or set another directory."
-            )
+            raise SessionError(requirements.describe_missing_jars(directory))
         jars += found
     return jars
 

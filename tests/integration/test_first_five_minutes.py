@@ -1,0 +1,121 @@
+"""What pages tell strangers to do: with pandas, with a DataFrame, with a spreadsheet, with Label Studio.
+
+One on Spark 4.1: tests/spark4/test_spark4.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+
+import entitymill
+from entitymill import cli
+from expected_tables import TEXT_POOL
+from page_code import read_code_block
+
+from .conftest import ROOT, Job
+
+
+@pytest.fixture(scope="module")
+def filled(module_job: Job) -> Job:
+    texts = TEXT_POOL[:9]
+    filled = module_job.texts(pa.table({"id": [f"d{at}" for at in range(len(texts))], "text": list(texts)}))
+    filled.run()
+    return filled
+
+
+@pytest.fixture
+def config(filled: Job, tmp_path: Path) -> Path:
+    """A settings file with absolute paths, as `entitymill init` writes one."""
+    sections: dict[str, dict[str, Any]] = {}
+    for option in filled.options(f"log={tmp_path}/log"):
+        key, _, value = option.partition("=")
+        section, _, name = key.rpartition(".")
+        sections.setdefault(section, {})[name] = json.loads(value) if value[:1] in "0123456789" else value
+    file = tmp_path / "articles.yaml"
+    file.write_text(json.dumps(sections.pop("") | sections))
+    return file
+
+
+def test_a_stranger_with_pandas(filled: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the README's two links: one text, and docs/queries.md."""
+    entities = filled.read("entities").collect()
+    names: dict[str, Any] = {"output": filled.output}
+    run_code(read_code_block("docs/queries.md", "pl.read_delta"), names)
+    assert len(names["entities"]) == len(entities)
+    run_code(read_code_block("docs/queries.md", "QueryBuilder"), names)
+    assert sorted(names["entities"].to_pandas()["entity"]) == sorted(row["entity"] for row in entities)
+    assert len(names["documents"].to_pandas()) == filled.read("documents").count()
+    monkeypatch.chdir(ROOT)
+    run_code(read_code_block("README.md", "entitymill.load"), names)
+    [mention, *_] = names["tagger"]("Angela Merkel flew to Paris.")
+    assert (mention.begin, mention.end, mention.entity, mention.label) == (0, 13, "Angela Merkel", "PER")
+
+
+def test_a_stranger_with_a_dataframe(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    articles = spark.createDataFrame([("a", "Angela Merkel flew to Paris."), ("b", "Nobody.")], "id string, body string")
+    articles.createOrReplaceTempView("articles")
+    monkeypatch.chdir(ROOT)
+    names: dict[str, Any] = {"entitymill": entitymill, "spark": spark, "articles": articles}
+    try:
+        block = read_code_block("docs/python.md", "entitymill.mentions(")
+        *statements, last = block.strip().splitlines()
+        run_code("\n".join([*statements, f"exploded = {last}"]), names)
+        assert [(row["id"], row["entity"]) for row in names["found"].orderBy("begin").collect()] == [
+            ("a", "Angela Merkel"),
+            ("a", "Paris"),
+        ]
+        assert sorted(row["mention"]["entity"] for row in names["exploded"].collect()) == ["Angela Merkel", "Paris"]
+    finally:
+        spark.catalog.dropTempView("articles")
+
+
+def test_a_stranger_with_a_spreadsheet(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(config.parent)
+    draw, evaluate = read_commands("docs/operating.md", "--reviewed sample.csv", config)
+    assert cli.main(draw) == 0
+    with Path("sample.csv").open(newline="", encoding="utf8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    with Path("sample.csv").open("w", newline="", encoding="utf8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "correct": "yes" if number else "no"} for number, row in enumerate(rows))
+    capsys.readouterr()
+    assert cli.main(evaluate) == 0
+    assert f"{len(rows) - 1}" in capsys.readouterr().out
+
+
+def test_a_stranger_with_label_studio(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stand-in for Label Studio submits each prediction as it is."""
+    monkeypatch.chdir(config.parent)
+    assert cli.main(["sample", "--config", str(config), "--to", "tasks.json", "--show-text"]) == 0
+    tasks = json.loads(Path("tasks.json").read_text(encoding="utf8"))
+    for task in tasks:
+        task["annotations"] = [{"result": one["result"]} for one in task["predictions"]]
+    Path("export.json").write_text(json.dumps(tasks), encoding="utf8")
+    capsys.readouterr()
+    assert cli.main(["evaluate", "--reviewed", "export.json"]) == 0
+    assert "1.000" in capsys.readouterr().out
+
+
+def run_code(code: str, names: dict[str, Any]) -> None:
+    """Run the code of a page with these names, to which it adds its own."""
+    exec(code, names)  # noqa: S102
+
+
+def read_commands(page: str, mark: str, config: Path) -> list[list[str]]:
+    """Return the arguments of the commands in a block of a page, with this settings file."""
+    lines = [shlex.split(line, comments=True) for line in read_code_block(page, mark).splitlines()]
+    return [[str(config) if word == "conf/articles.yaml" else word for word in words[1:]] for words in lines if words]
