@@ -48,6 +48,15 @@ def test_files_of_a_table_that_the_catalog_does_not_know(job: Job, spark: SparkS
     extract(spark, loaded)
     assert spark.read.table(f"{schema}.documents").count() == 1
 
+    # What is left where the run dies after the first commit, before the catalog knows of it.
+    rejects = place / "rejects"
+    first = (rejects / "_delta_log" / f"{0:020}.json").read_text()
+    spark.sql(f"DROP TABLE {schema}.rejects")
+    (rejects / "_delta_log").mkdir(parents=True)
+    (rejects / "_delta_log" / f"{0:020}.json").write_text(first)
+    extract(spark, loaded, full=True)
+    assert spark.read.table(f"{schema}.rejects").count() == 0
+
     spark.sql(f"DROP TABLE {schema}.rejects")
     spark.range(1).write.format("delta").save(str(place / "rejects"))
     with pytest.raises(

@@ -1,8 +1,13 @@
-"""Find and remove half-made tables: directories without a first commit, left by a run that died while creating a table."""
+"""Find and remove half-made tables, left by a run that died while creating a table.
+
+These are directories without a first commit and, in a catalog, also those whose only commit created the table.
+"""
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -13,12 +18,13 @@ from entitymill.spark import py4j_classes, spark_connect, storage
 from entitymill.spark.sql_text import MAX_LEVELS, quote_part, split_name
 
 _SESSION_CATALOG = "spark_catalog"
+_FIRST_COMMIT = f"{0:020}.json"
 
 
 def is_half_made(spark: SparkSession, directory: str) -> bool:
     """Return whether a directory is empty, or contains only a Delta log without commits and no data files."""
     log = f"{directory}/_delta_log"
-    if storage.exists(spark, f"{log}/{0:020}.json"):
+    if storage.exists(spark, f"{log}/{_FIRST_COMMIT}"):
         return False
     if not storage.exists(spark, log):  # a run may have died after `clear_log`
         return not storage.list_names(spark, f"{directory}/*") and not any(storage.list_files(spark, directory))
@@ -41,7 +47,7 @@ def clear_log(spark: SparkSession, directory: str) -> None:
         storage.remove_empty(spark, empty)
 
 
-def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0) -> None:
+def clear_in_catalog(spark: SparkSession, name: str, mark: str, *, quiet_seconds: float = 0) -> None:
     """Remove the leftovers of a managed table that is missing in the catalog, because a run died while creating it.
 
     If the table's default directory does not exist or is unknown, do nothing.
@@ -49,6 +55,7 @@ def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0
     Args:
         spark: the session.
         name: full name of the table (catalog, schema, table), as in the settings.
+        mark: text that is in the first commit of each table of this program.
         quiet_seconds: if a file is younger than this many seconds, another run may be creating the table; 0 turns this check
             off.
 
@@ -61,12 +68,26 @@ def clear_in_catalog(spark: SparkSession, name: str, *, quiet_seconds: float = 0
     files = list(storage.list_files(spark, directory))
     if quiet_seconds and any(modified / 1000 > time.time() - quiet_seconds for *_, modified in files):
         raise OutputError(f"output.schema: another run is creating {name} right now; run again in a minute.")
-    if files and not is_half_made(spark, directory):
+    if _is_only_created(spark, directory, mark):
+        storage.remove(spark, f"{directory}/_delta_log/{_FIRST_COMMIT}")
+    elif files and not is_half_made(spark, directory):
         raise OutputError(
             f"output.schema: {name} is not in the catalog, but its files are still in {directory}: a run died while it was "
             f"creating the table, or somebody dropped the table. Move {directory} away, then run again."
         )
     clear_log(spark, directory)
+
+
+def _is_only_created(spark: SparkSession, directory: str, mark: str) -> bool:
+    """Return whether a directory contains nothing but a first commit with the text `mark`, and no data files."""
+    if storage.list_names(spark, f"{directory}/_delta_log/*.json") != [_FIRST_COMMIT]:
+        return False
+    if any(file.endswith(".parquet") for file, *_ in storage.list_files(spark, directory)):
+        return False
+    with tempfile.TemporaryDirectory() as scratch:
+        commit = Path(scratch) / _FIRST_COMMIT
+        storage.fetch(spark, f"{directory}/_delta_log/{_FIRST_COMMIT}", commit)
+        return mark in commit.read_text(encoding="utf8")
 
 
 def _find_default_directory(spark: SparkSession, name: str) -> str | None:

@@ -146,7 +146,7 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
         return False
     if tables.root is None:
         quiet = CATALOG_CREATION_SECONDS if name == "runs" else 0
-        half_made_tables.clear_in_catalog(tables.spark, tables.address(name), quiet_seconds=quiet)
+        half_made_tables.clear_in_catalog(tables.spark, tables.address(name), f'"{PROPERTY}"', quiet_seconds=quiet)
     elif storage.exists(tables.spark, tables.address(name)):
         if name == "runs" and _wait_for_creation(tables, name):  # another run may be creating it: that needs no lease
             return False
