@@ -45,7 +45,7 @@ _SAMPLED_MENTIONS = f"""
         ) AS l
         UNION ALL
         SELECT 'rarest' AS sample, substr(example, 33) AS mention_id FROM (
-            SELECT count(*) AS mentions, min(CASE WHEN {_IS_SHORT} THEN concat(md5(mention_id), mention_id) END) AS example
+            SELECT count(*) AS mentions, min(CASE WHEN {_IS_SHORT} THEN md5(mention_id) || mention_id END) AS example
             FROM report_entities
             GROUP BY label, entity
             HAVING max({_IS_SHORT})
@@ -55,7 +55,7 @@ _SAMPLED_MENTIONS = f"""
         UNION ALL
         SELECT 'random' AS sample, mention_id FROM (
             SELECT mention_id FROM report_entities WHERE {_IS_SHORT}
-            ORDER BY md5(concat('random', mention_id)) LIMIT {SAMPLE_SIZE}
+            ORDER BY md5('random' || mention_id) LIMIT {SAMPLE_SIZE}
         ) AS a
     )
     SELECT m.doc_id, m.sentence_id, m.sentence_begin, m.sentence_end, m.mention_id, m.`begin`, m.`end`, m.label,

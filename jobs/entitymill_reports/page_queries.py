@@ -48,9 +48,9 @@ _REJECTS = f"""
         count(*) AS number,
         min(doc_id) AS first,
         max(doc_id) AS last,
-        substr(min(concat(md5(doc_id), doc_id)), 33) AS least,
-        substr(max(concat(md5(doc_id), doc_id)), 33) AS greatest,
-        substr(min(concat(md5(coalesce(doc_id, '')), coalesce(detail, ''))), 33) AS detail
+        substr(min(md5(doc_id) || doc_id), 33) AS least,
+        substr(max(md5(doc_id) || doc_id), 33) AS greatest,
+        substr(min(md5(coalesce(doc_id, '')) || coalesce(detail, '')), 33) AS detail
     FROM report_rejects
     GROUP BY stage, code
     ORDER BY number DESC, code

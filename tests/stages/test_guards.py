@@ -104,7 +104,7 @@ def test_one_slice_is_not_recomputed_where_all_have_to_be(
     tables = copied(sliced, tmp_path)
     for name in lost:
         shutil.rmtree(tmp_path / "out" / name)
-    said = r"a table of .*/out is missing, .* Run once with output\.replace_slice=false and with a source\.where"
+    said = r"a table of .*/out is missing, .* Run once with output\.replace_slice=false, and either without"
     with pytest.raises(OutputError, match=said) if refused else nullcontext():
         guards.check_slice_tables(tables, "tue")
     guards.check_slice_tables(tables, None)
