@@ -33,7 +33,8 @@ def read_both_ways(job: Job, chosen: Settings, *, needs_spark: bool = False) -> 
         # Spark takes the time of a commit from its file, deltalake from what is in it.
         units = [{unit["number"]: unit["seconds"] for unit in content["units"]} for content in (with_spark, without)]
         assert units[0] == pytest.approx(units[1], abs=1)
-        pairs["units"] = tuple([unit["documents"] for unit in content["units"]] for content in (with_spark, without))
+        documents = [[unit["documents"] for unit in content["units"]] for content in (with_spark, without)]
+        pairs["units"] = (documents[0], documents[1])
         different = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
         assert not different, different
     return found
