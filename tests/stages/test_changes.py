@@ -10,7 +10,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -28,11 +28,20 @@ from entitymill.source.changes import Changes, Mode, Policy
 from entitymill.source.reader import Source, open_source
 from entitymill.spark.private_session import override_conf
 
+from .conftest import frame_of
+
 HELD = [("a", "Anna"), ("b", "Bob"), ("c", "Cairo")]
 ALL = Policy("f1", "reprocess", None)
 MINE = Policy("f1", "reprocess", "mine")
 Known = Callable[..., DataFrame]
 KNOWN = ", ".join(f"{name} string" for name in changes.KNOWN_COLUMNS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_unasked_broadcasts(spark: SparkSession, small: None) -> Iterator[None]:
+    """Let Spark join these small frames as it joins large ones: it broadcasts only those that the code marks."""
+    with override_conf(spark, {"spark.sql.autoBroadcastJoinThreshold": "-1"}):
+        yield
 
 
 @pytest.fixture
@@ -47,7 +56,7 @@ def known(spark: SparkSession) -> Known:
         run_id: str = "r1",
     ) -> DataFrame:
         held = [(key, status, sha256(text), None, fingerprint, slice_, run_id) for key, text in rows]
-        return spark.createDataFrame(held, KNOWN)
+        return frame_of(spark, held, KNOWN)
 
     return make
 
@@ -163,11 +172,9 @@ def test_a_slice_refuses_another_fingerprint_in_what_it_takes_over(
         compare(source, held, events, policy=policy)
 
 
-def test_documents_of_other_slices_are_not_shuffled(
-    spark: SparkSession, source_of: Callable[..., Source], known: Known
-) -> None:
+def test_documents_of_other_slices_are_not_shuffled(source_of: Callable[..., Source], known: Known) -> None:
     held = known([("a", "Anna")], slice_="mine").unionByName(known([("b", "Bob"), ("x", "Xanten")], slice_="other"))
-    with override_conf(spark, {"spark.sql.autoBroadcastJoinThreshold": "-1"}), ExitStack() as cached:
+    with ExitStack() as cached:
         rows, related = changes._restrict_to_slice(source_of(("b", "Bob"), ("c", None)), held, MINE, cached)
         assert (rows, {row["doc_id"] for row in related.collect()}) == (2, {"a", "b"})
         java: Any = related._jdf
@@ -218,9 +225,9 @@ def compare(
     spark = source.rows.sparkSession
 
     def ids(keys: list[Any] | None) -> DataFrame | None:
-        return None if keys is None else spark.createDataFrame([(key,) for key in keys], "doc_id string")
+        return None if keys is None else frame_of(spark, [(key,) for key in keys], "doc_id string")
 
-    feed = Feed(Mode.FEED, spark.createDataFrame(events, f"doc_id string, text string, {CHANGE} string, {COMMIT} long"))
+    feed = Feed(Mode.FEED, frame_of(spark, events, f"doc_id string, text string, {CHANGE} string, {COMMIT} long"))
     return changes.compare_feed(source, feed, known, ids(rejected), policy, ids(retry))
 
 
@@ -365,9 +372,8 @@ def test_random_histories_by_feed_end_as_by_a_look_at_all(
     held = {key: text for history in histories for key, text in history.held().items()}
     slices = {key: chance.choice([None, "other", "mine", "mine"]) if slice_ else None for key in held}
     status = {key: chance.choice(["pending", *["done"] * 19]) for key in held}
-    known = spark.createDataFrame(
-        [(key, status[key], sha256(text), None, "f1", slices[key], "r1") for key, text in held.items()], KNOWN
-    )
+    documents = [(key, status[key], sha256(text), None, "f1", slices[key], "r1") for key, text in held.items()]
+    known = frame_of(spark, documents, KNOWN)
     rejected = [key for history in histories for key, _ in history.first if key not in held]
     source = source_of(*(row for history in histories for row in history.rows))
     events = [event for history in histories for event in history.events]
@@ -404,7 +410,7 @@ def test_random_histories_by_feed_end_as_by_a_look_at_all(
 
 def delta_source(spark: SparkSession, path: Path, **properties: str) -> str:
     """A Delta table of HELD, as SQL names it."""
-    rows = spark.createDataFrame(HELD, "id string, text string").coalesce(1)
+    rows = frame_of(spark, HELD, "id string, text string")
     rows.write.format("delta").options(**properties).save(str(path))
     return f"delta.`{path}`"
 
@@ -573,7 +579,7 @@ def test_only_files_of_the_asked_versions_are_read(spark: SparkSession, tmp_path
     settings = SourceSettings(path=str(path), passthrough=["day", "kind"], where="kind != 'no'")
 
     def append(*rows: tuple[str, str, int, str | None]) -> None:
-        frame = spark.createDataFrame(list(rows), "id string, text string, day int, kind string").coalesce(1)
+        frame = frame_of(spark, rows, "id string, text string, day int, kind string")
         frame.write.format("delta").mode("append").partitionBy("kind", "day").save(str(path))
 
     append(("a", "Anna", 1, "x"))
@@ -591,7 +597,7 @@ def test_only_files_of_the_asked_versions_are_read(spark: SparkSession, tmp_path
         # A file that is gone is found out at once, or when it is read.
         [lost] = [file for file in path.rglob("*.parquet") if "day=8" in str(file)]
         lost.unlink()
-        known = spark.createDataFrame([], KNOWN)
+        known = frame_of(spark, [], KNOWN)
         assert changes.compare_feed(source, feed, known, None, ALL) is None
         assert change_feed.read_changes_since(spark, source, before.version, before.committed_ms) is None
 
@@ -603,9 +609,7 @@ def test_appended_files_that_are_not_clear_are_not_read(
     path = tmp_path / "source"
     properties = {"delta.columnMapping.mode": "name"} if why == "column mapping" else {}
     if why == "partition of times":
-        timed = spark.createDataFrame(HELD, "id string, text string").selectExpr(
-            "*", "timestamp '2026-11-27 10:00:00' AS at"
-        )
+        timed = frame_of(spark, HELD, "id string, text string").selectExpr("*", "timestamp '2026-11-27 10:00:00' AS at")
         timed.write.format("delta").partitionBy("at").save(str(path))
     else:
         delta_source(spark, path, **properties)

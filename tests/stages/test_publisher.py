@@ -17,7 +17,7 @@ from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.publisher import Publisher, RejectsWriter, Unit, UnitIds
 from entitymill.tables.runs import Runs
 
-from .conftest import DAY, SCHEMAS, Writing, tables_at
+from .conftest import DAY, SCHEMAS, Writing, frame_of, tables_at
 
 ODD = "c'\\${user}"
 """Spark's SQL has a meaning for all that it holds."""
@@ -85,7 +85,7 @@ def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables:
     rows = Writing(tables).recognized(*FIRST[:2]).withColumn("passthrough", F.struct(F.lit("en").alias("lang")))
     none = {field.name: F.lit(None).cast(field.dataType) for field in schemas.ANNOTATIONS}
     publisher.publish(Unit(rows.withColumns(none), False, UnitIds("a", "b", ["a", "b"])))
-    publisher.remove(tables.spark.createDataFrame([("a",)], "doc_id string"))
+    publisher.remove(frame_of(tables.spark, [("a",)], "doc_id string"))
     for name in ("entities", "annotations", "documents"):
         assert {row["doc_id"] for row in tables.read(name).collect()} == {"b"}
     assert {row["lang"] for row in tables.read("entities").collect()} == {"en"}
@@ -97,7 +97,7 @@ def test_a_slice_replaces_its_own_rejects_without_an_id(tables: Tables) -> None:
 
     def rejected(*ids: str | None) -> DataFrame:
         rows = [(one, "source", "null_id" if one is None else "null_text", "why") for one in ids]
-        return tables.spark.createDataFrame(rows, columns)
+        return frame_of(tables.spark, rows, columns)
 
     for number, name in enumerate(("north", "south", "north"), start=1):
         own = Provenance(f"run {number}", DAY, "m", "f", "v", slice=name)

@@ -17,7 +17,7 @@ from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.publisher import Publisher, Unit, UnitIds
 from entitymill.tables.runs import Runs
 
-from .conftest import DAY, SCHEMAS, Writing, tables_at
+from .conftest import DAY, SCHEMAS, Writing, frame_of, tables_at
 
 TEN = [(f"d{i}", f"Anna Berlin {i}") for i in range(10)]
 FOUND = dict[str, tuple[str, str | None]]
@@ -217,7 +217,7 @@ def test_settling_fences_every_table(writing: Writing) -> None:
     assert commits.settled
     for late, name in zip(frozen, SCHEMAS, strict=True):
         rows = writing.tables.read(name).count()
-        one = writing.tables.spark.createDataFrame([("late",)], "doc_id string")
+        one = frame_of(writing.tables.spark, [("late",)], "doc_id string")
         late.append(one, name)
         delete = f"DELETE FROM {writing.tables.sql_name(name)}"
         late.execute(name, lambda statement=delete: writing.tables.spark.sql(statement))  # type: ignore[misc]
@@ -250,7 +250,7 @@ def test_a_table_that_is_created_later_is_fenced_and_its_documents_are_marked(wr
     assert not recovery.create_missing(writing.tables, SCHEMAS)
     recovery.settle(writing.tables, Commits(writing.tables, "run 3", 3))
     assert len(pending(writing.tables)) == len(TEN)
-    late = writing.tables.spark.createDataFrame([("late",)], "doc_id string")
+    late = frame_of(writing.tables.spark, [("late",)], "doc_id string")
     rows = writing.tables.read(lost).count()
     Commits(writing.tables, "frozen", 2).append(late, lost)
     assert writing.tables.read(lost).count() == rows
