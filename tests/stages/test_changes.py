@@ -67,11 +67,18 @@ def sha256(text: str) -> str:
 
 def todo(found: Changes) -> tuple[dict[str, bool], list[str], dict[str, int]]:
     """doc_id -> whether it is known, of those to be done; doc_id of those to be removed; refused rows by code."""
-    done = {row["doc_id"]: row["known"] for row in found.documents.collect()}
-    gone = sorted(row["doc_id"] for row in found.removed.collect())
+    others = {"removed": found.removed, "rejected": found.rejected, "adopted": found.adopted}
+    union = found.documents.select(F.lit("documents").alias("part"), "doc_id", "known")
+    for part, frame in others.items():
+        union = union.union(frame.select(F.lit(part), "doc_id", F.lit(None).cast("boolean")))
+    rows = union.collect()  # in one job
+    numbers = Counter(row["part"] for row in rows)
+    done = {row["doc_id"]: row["known"] for row in rows if row["part"] == "documents"}
+    gone = sorted(row["doc_id"] for row in rows if row["part"] == "removed")
+    assert numbers["documents"] == len(done), "each once"
     assert (found.to_recognize, found.to_remove, found.known) == (len(done), len(gone), sum(done.values()))
-    assert sum(found.reject_counts.values()) == found.rejected.count()
-    assert found.to_adopt == found.adopted.count()
+    assert sum(found.reject_counts.values()) == numbers["rejected"]
+    assert found.to_adopt == numbers["adopted"]
     found.close()
     return done, gone, found.reject_counts
 
