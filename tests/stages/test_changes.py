@@ -415,14 +415,26 @@ def test_random_histories_by_feed_end_as_by_a_look_at_all(
         assert todo(by_all)[:2] == todo(by_feed)[:2]
 
 
-def delta_source(spark: SparkSession, path: Path, **properties: str) -> str:
-    """A Delta table of HELD, as SQL names it."""
-    rows = frame_of(spark, HELD, "id string, text string")
-    rows.write.format("delta").options(**properties).save(str(path))
+def write_source(spark: SparkSession, path: Path, **properties: str) -> None:
+    """Write a Delta table of HELD."""
+    frame_of(spark, HELD, "id string, text string").write.format("delta").options(**properties).save(str(path))
+
+
+@pytest.fixture(scope="module")
+def templates(spark: SparkSession, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sources, cheaper to copy than to write: `fed` with a change feed, `plain` without, and `longer`: `plain` and a row."""
+    root = tmp_path_factory.mktemp("templates")
+    write_source(spark, root / "fed", **{"delta.enableChangeDataFeed": "true"})
+    write_source(spark, root / "plain")
+    table = copy_source(root / "plain", root / "longer")
+    spark.sql(f"INSERT INTO {table} VALUES ('c2', 'Calais')")
+    return root
+
+
+def copy_source(template: Path, path: Path) -> str:
+    """Copy a Delta table, and return the copy's name in SQL."""
+    shutil.copytree(template, path)
     return f"delta.`{path}`"
-
-
-FEED = {"delta.enableChangeDataFeed": "true"}
 
 
 def opened(spark: SparkSession, path: Path) -> Source:
@@ -434,10 +446,12 @@ def read_since(spark: SparkSession, path: Path, before: Source) -> Feed | None:
 
 
 @pytest.mark.parametrize("how", ["off for a while", "vacuumed"])
-def test_where_the_feed_has_a_gap_it_is_not_sure(spark: SparkSession, tmp_path: Path, known: Known, how: str) -> None:
+def test_where_the_feed_has_a_gap_it_is_not_sure(
+    spark: SparkSession, templates: Path, tmp_path: Path, known: Known, how: str
+) -> None:
     """Delta finds that out when it reads."""
     path = tmp_path / "source"
-    table = delta_source(spark, path, **FEED)
+    table = copy_source(templates / "fed", path)
     before = opened(spark, path)
     if how == "vacuumed":
         spark.sql(f"UPDATE {table} SET text = 'Berlin' WHERE id = 'b'")
@@ -454,9 +468,8 @@ def test_where_the_feed_has_a_gap_it_is_not_sure(spark: SparkSession, tmp_path: 
     assert todo(changes.compare_all(source, known(), ALL))[0] == {"b": True}
 
 
-def test_the_time_of_a_commit_is_that_of_its_file_in_any_zone(spark: SparkSession, tmp_path: Path) -> None:
-    path = tmp_path / "source"
-    delta_source(spark, path)
+def test_the_time_of_a_commit_is_that_of_its_file_in_any_zone(spark: SparkSession, templates: Path) -> None:
+    path = templates / "plain"
     modified = (path / "_delta_log" / f"{0:020}.json").stat().st_mtime_ns // 1_000_000
     for zone in "UTC", "Asia/Tokyo":
         with override_conf(spark, {"spark.sql.session.timeZone": zone}):
@@ -464,17 +477,20 @@ def test_the_time_of_a_commit_is_that_of_its_file_in_any_zone(spark: SparkSessio
 
 
 def test_a_source_put_back_from_a_backup_is_not_trusted(
-    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession,
+    templates: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has the version that the last run read, with other rows."""
     path = tmp_path / "source"
-    table = delta_source(spark, path, **FEED)
-    shutil.copytree(path, tmp_path / "backup")
+    table = copy_source(templates / "fed", path)
     spark.sql(f"UPDATE {table} SET text = 'Berlin' WHERE id = 'b'")
     before = opened(spark, path)
     assert read_since(spark, path, before) is not None
     shutil.rmtree(path)
-    shutil.copytree(tmp_path / "backup", path)
+    shutil.copytree(templates / "fed", path)
     forget_log(spark)
     spark.sql(f"UPDATE {table} SET text = 'Aachen' WHERE id = 'a'")
     spark.sql(f"UPDATE {table} SET text = 'Calais' WHERE id = 'c'")
@@ -500,10 +516,10 @@ def forget_log(spark: SparkSession) -> None:
     java.org.apache.spark.sql.delta.DeltaLog.clearCache()
 
 
-def test_commits_of_one_second_keep_their_time(spark: SparkSession, tmp_path: Path) -> None:
+def test_commits_of_one_second_keep_their_time(spark: SparkSession, templates: Path, tmp_path: Path) -> None:
     """Storage like S3 tells whole seconds, and Delta then moves a commit behind the one before, if it lists both."""
     path = tmp_path / "source"
-    table = delta_source(spark, path, **FEED)
+    table = copy_source(templates / "fed", path)
     for text in "Berlin", "Bonn":
         spark.sql(f"UPDATE {table} SET text = '{text}' WHERE id = 'b'")
     second = int(time.time()) - 60
@@ -521,10 +537,14 @@ def test_commits_of_one_second_keep_their_time(spark: SparkSession, tmp_path: Pa
 
 
 def test_a_thousand_commits_since_the_last_run_are_followed(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    spark: SparkSession,
+    templates: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = tmp_path / "source"
-    table = delta_source(spark, path, **FEED)
+    table = copy_source(templates / "fed", path)
     before = opened(spark, path)
     for version in range(1, 1002):
         info = {"timestamp": 0, "operation": "WRITE", "operationParameters": {"mode": "Append"}, "operationMetrics": {}}
@@ -561,12 +581,11 @@ def test_a_thousand_commits_since_the_last_run_are_followed(
     ],
 )
 def test_what_delta_says_of_a_source_without_a_feed(
-    spark: SparkSession, tmp_path: Path, changes_made: list[str], mode: str | None
+    spark: SparkSession, templates: Path, tmp_path: Path, changes_made: list[str], mode: str | None
 ) -> None:
     """Rows that came, nothing new, or that all have to be looked at."""
     path = tmp_path / "source"
-    table = delta_source(spark, path)
-    spark.sql(f"INSERT INTO {table} VALUES ('c2', 'Calais')")
+    table = copy_source(templates / "longer", path)
     before = opened(spark, path)
     with override_conf(
         spark, {"spark.sql.sources.parallelPartitionDiscovery.parallelism": "2"}
@@ -611,15 +630,16 @@ def test_only_files_of_the_asked_versions_are_read(spark: SparkSession, tmp_path
 
 @pytest.mark.parametrize("why", ["column mapping", "deletion vector", "commit", "partition of times"])
 def test_appended_files_that_are_not_clear_are_not_read(
-    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture, why: str
+    spark: SparkSession, templates: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, why: str
 ) -> None:
     path = tmp_path / "source"
-    properties = {"delta.columnMapping.mode": "name"} if why == "column mapping" else {}
-    if why == "partition of times":
+    if why == "column mapping":
+        write_source(spark, path, **{"delta.columnMapping.mode": "name"})
+    elif why == "partition of times":
         timed = frame_of(spark, HELD, "id string, text string").selectExpr("*", "timestamp '2026-11-27 10:00:00' AS at")
         timed.write.format("delta").partitionBy("at").save(str(path))
     else:
-        delta_source(spark, path, **properties)
+        copy_source(templates / "plain", path)
     before = opened(spark, path)
     added = "'d', 'Delhi'" + (", timestamp '2026-11-27 11:00:00'" if why == "partition of times" else "")
     spark.sql(f"INSERT INTO delta.`{path}` VALUES ({added})")
