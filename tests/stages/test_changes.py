@@ -276,46 +276,45 @@ def test_a_settled_feed_costs_no_more_jobs(spark: SparkSession, source_of: Calla
         spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("events", "rejected", "rows", "expected"),
-    [
-        # twice in one commit
-        ([("d", "Delhi", "insert", 7), ("d", "Dakar", "insert", 7)], None, [("d", "Delhi"), ("d", "Dakar")],
-         ({}, [], {"duplicate_id": 2})),
-        # there already, and not cut
-        ([("a", "Aachen", "insert", 7)], None, [("a", "Anna"), ("a", "Aachen")], ({}, ["a"], {"duplicate_id": 2})),
-        # was refused before, and is whole now: its text is in no event
-        ([("d", "Dakar", "delete", 7)], ["d"], [("d", "Delhi")], ({"d": False}, [], {})),
-        ([("d", "Dakar", "delete", 7)], ["d"], [("d", "x" * 101)], ({}, [], {"text_too_long": 1})),
-        # was refused before, and is whole now, as the event says
-        ([("d", None, "update_preimage", 7), ("d", "Delhi", "update_postimage", 7)], ["d"], [("d", "Delhi")],
-         ({"d": False}, [], {})),
-        # one of several rows without an id went, and two are left
-        ([(None, "x", "delete", 7)], [None], [(None, "y"), (None, "z")], ({}, [], {"null_id": 2})),
-        ([(None, "x", "delete", 7)], [None], [], ({}, [], {})),
-        # of a document that the output does not hold
-        ([("x", "Xanten", "delete", 7)], None, [], ({}, [], {})),
-    ],
-)  # fmt: skip
 def test_ids_that_events_do_not_settle_are_looked_up(
-    source_of: Callable[..., Source],
-    known: Known,
-    caplog: pytest.LogCaptureFixture,
-    events: list[tuple[Any, ...]],
-    rejected: list[str | None] | None,
-    rows: list[tuple[Any, Any]],
-    expected: Any,
+    source_of: Callable[..., Source], known: Known, caplog: pytest.LogCaptureFixture
 ) -> None:
-    untouched = [row for row in HELD if row[0] not in {key for key, _ in rows}]
+    events = [
+        # Twice in one commit.
+        ("d", "Delhi", "insert", 7), ("d", "Dakar", "insert", 7),
+        # There already, and not cut.
+        ("a", "Aachen", "insert", 7),
+        # These were refused before. A row of theirs went; the one that is left is in no event.
+        ("e", "Emden", "delete", 7), ("f", "Fulda", "delete", 7),
+        # This one was refused, too, and the event has its present text.
+        ("g", None, "update_preimage", 7), ("g", "Genf", "update_postimage", 7),
+        # One of three rows without an id went.
+        (None, "Nowhere", "delete", 7),
+        # The output does not hold it.
+        ("x", "Xanten", "delete", 7),
+    ]  # fmt: skip
+    rows = [
+        ("a", "Anna"), ("a", "Aachen"), ("b", "Bob"), ("c", "Cairo"), ("d", "Delhi"), ("d", "Dakar"), ("e", "Essen"),
+        ("f", "x" * 101), ("g", "Genf"), (None, "y"), (None, "z"),
+    ]  # fmt: skip
+    expected = {"e": False, "g": False}, ["a"], {"duplicate_id": 4, "text_too_long": 1, "null_id": 2}
     with caplog.at_level(logging.INFO, "entitymill"):
-        found = found_in(compare(source_of(*rows, *untouched), known(), events, rejected))
-    [record] = caplog.records
-    assert record.message.startswith("looking up ids in the source: 1 ")
-    assert not any(str(text) in record.message for _, text, *_ in events)
-    assert found.rows == (3 + sum(expected[2].values()) if expected[2] else 0)
-    assert found.stale_rejects == len(rejected or [])
+        found = found_in(compare(source_of(*rows), known(), events, ["e", "f", "g", None]))
+    reasons = "3 in rejects, 1 in several rows of a commit, 1 null, 2 with an unexpected number of rows"
+    assert [record.message for record in caplog.records] == [f"looking up ids in the source: {reasons}"]
+    assert (found.rows, found.stale_rejects) == (3 + 7, 4)
     assert todo(found) == expected
-    assert todo(changes.compare_all(source_of(*rows, *untouched), known(), ALL)) == expected
+    assert todo(changes.compare_all(source_of(*rows), known(), ALL)) == expected
+
+
+def test_the_last_row_without_an_id_is_gone(
+    source_of: Callable[..., Source], known: Known, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "entitymill"):
+        found = found_in(compare(source_of(*HELD), known(), [(None, "Nowhere", "delete", 7)], [None]))
+    assert [record.message for record in caplog.records] == ["looking up ids in the source: 1 null"]
+    assert (found.rows, found.stale_rejects) == (0, 1)
+    assert todo(found) == ({}, [], {})
 
 
 def test_documents_that_failed_are_looked_at_again(source_of: Callable[..., Source], known: Known) -> None:
