@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from bench.stub_engine import stub_tagger
+from delta_reader import read_delta
 from entitymill import schemas, settings
 from entitymill.run.extraction import SMALL_QUERIES
 from entitymill.settings import Settings
@@ -45,6 +46,11 @@ def tables_at(spark: SparkSession, directory: Path, *overrides: str) -> Tables:
 @pytest.fixture
 def tables(spark: SparkSession, tmp_path: Path) -> Tables:
     return tables_at(spark, tmp_path)
+
+
+def read_rows(tables: Tables, name: str) -> list[dict[str, Any]]:
+    """Return the rows of a table's latest version, without Spark."""
+    return read_delta(tables.address(name).removeprefix("file:")).to_pylist()
 
 
 def frame_of(spark: SparkSession, rows: Iterable[Sequence[Any]], schema: str) -> DataFrame:
@@ -100,9 +106,9 @@ class Writing:
     def held(self) -> tuple[dict[str, list[str]], list[str]]:
         """doc_id -> entities, and doc_id of `documents`."""
         found: dict[str, list[str]] = {}
-        for row in self.tables.read("entities").orderBy("doc_id", "begin").collect():
+        for row in sorted(read_rows(self.tables, "entities"), key=lambda row: (row["doc_id"], row["begin"])):
             found.setdefault(row["doc_id"], []).append(row["entity"])
-        return found, [row["doc_id"] for row in self.tables.read("documents").orderBy("doc_id").collect()]
+        return found, sorted(row["doc_id"] for row in read_rows(self.tables, "documents"))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.publisher import Publisher, RejectsWriter, Unit, UnitIds
 from entitymill.tables.runs import Runs
 
-from .conftest import DAY, SCHEMAS, Writing, frame_of, tables_at
+from .conftest import DAY, SCHEMAS, Writing, frame_of, read_rows, tables_at
 
 ODD = "c'\\${user}"
 """Spark's SQL has a meaning for all that it holds."""
@@ -72,7 +72,7 @@ def test_rows_of_an_older_epoch_are_not_added(tables: Tables) -> None:
     runs.create()
     for name, epoch in (("young", 5), ("old", 4)):
         Commits(tables, name, epoch).append(runs._build_frame({"run_id": name, "started_at": DAY, "status": "done"}), "runs")
-    assert [row["run_id"] for row in tables.read("runs").collect()] == ["young"]
+    assert [row["run_id"] for row in read_rows(tables, "runs")] == ["young"]
 
 
 def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables: Tables) -> None:
@@ -87,8 +87,8 @@ def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables:
     publisher.publish(Unit(rows.withColumns(none), False, UnitIds("a", "b", ["a", "b"])))
     publisher.remove(frame_of(tables.spark, [("a",)], "doc_id string"))
     for name in ("entities", "annotations", "documents"):
-        assert {row["doc_id"] for row in tables.read(name).collect()} == {"b"}
-    assert {row["lang"] for row in tables.read("entities").collect()} == {"en"}
+        assert {row["doc_id"] for row in read_rows(tables, name)} == {"b"}
+    assert {row["lang"] for row in read_rows(tables, "entities")} == {"en"}
 
 
 def test_a_slice_replaces_its_own_rejects_without_an_id(tables: Tables) -> None:
@@ -104,7 +104,7 @@ def test_a_slice_replaces_its_own_rejects_without_an_id(tables: Tables) -> None:
         writer = RejectsWriter(tables, Commits(tables, f"run {number}", number), own)
         found = rejected(None, name)
         writer.replace_touched(found.select("doc_id"), found, any_rejected=True, any_stale=number > 1)
-    held = [(row["doc_id"], row["slice"], row["run_id"]) for row in tables.read("rejects").collect()]
+    held = [(row["doc_id"], row["slice"], row["run_id"]) for row in read_rows(tables, "rejects")]
     assert sorted(held, key=str) == [
         ("north", "north", "run 3"),
         ("south", "south", "run 2"),

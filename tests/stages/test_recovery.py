@@ -17,7 +17,7 @@ from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.publisher import Publisher, Unit, UnitIds
 from entitymill.tables.runs import Runs
 
-from .conftest import DAY, SCHEMAS, Writing, frame_of, tables_at
+from .conftest import DAY, SCHEMAS, Writing, frame_of, read_rows, tables_at
 
 TEN = [(f"d{i}", f"Anna Berlin {i}") for i in range(10)]
 FOUND = dict[str, tuple[str, str | None]]
@@ -81,8 +81,8 @@ def unsound(tables: Tables) -> FOUND:
 
 
 def pending(tables: Tables) -> FOUND:
-    rows = tables.read("documents").where("status = 'pending'").collect()
-    return {row["doc_id"]: (row["run_id"], row["slice"]) for row in rows}
+    rows = read_rows(tables, "documents")
+    return {row["doc_id"]: (row["run_id"], row["slice"]) for row in rows if row["status"] == "pending"}
 
 
 def versions(tables: Tables) -> dict[str, int]:
@@ -193,9 +193,9 @@ def test_a_half_published_unit_is_found_planned_and_settled(writing: Writing) ->
     assert writing.held()[0] == mentions, "what was published stays until it is recomputed"
 
     # Once more, as when that run dies, too.
-    rows = tables.read("documents").collect()
+    rows = read_rows(tables, "documents")
     assert recovery.settle(tables, Commits(tables, "run 4", 4)) == 0
-    assert sorted(tables.read("documents").collect()) == sorted(rows)
+    assert sorted(read_rows(tables, "documents"), key=str) == sorted(rows, key=str)
 
     writing.epoch = 5
     writing.publish(("d1", "Bob Cairo x"), ("new", "Cleo Delhi x"), known=True, removed=("d2",))
