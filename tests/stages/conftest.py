@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from bench.stub_engine import stub_tagger
+from delta_reader import read_delta
 from entitymill import schemas, settings
 from entitymill.run.extraction import SMALL_QUERIES
 from entitymill.settings import Settings
@@ -46,12 +48,30 @@ def tables(spark: SparkSession, tmp_path: Path) -> Tables:
     return tables_at(spark, tmp_path)
 
 
+def read_rows(tables: Tables, name: str) -> list[dict[str, Any]]:
+    """Return the rows of a table's latest version, without Spark."""
+    return read_delta(tables.address(name).removeprefix("file:")).to_pylist()
+
+
+def frame_of(spark: SparkSession, rows: Iterable[Sequence[Any]], schema: str) -> DataFrame:
+    """Return a frame in one partition without Python workers, which every job over `createDataFrame(rows)` starts.
+
+    Args:
+        spark: the session.
+        rows: values that JSON can represent.
+        schema: columns of simple types in DDL, such as "doc_id string, chars int".
+    """
+    names = [column.split()[0] for column in schema.split(", ")]
+    text = json.dumps([dict(zip(names, row, strict=True)) for row in rows])
+    return spark.range(0, 1, 1, 1).select(F.inline(F.from_json(F.lit(text), f"array<struct<{schema}>>")))
+
+
 @pytest.fixture
 def source_of(spark: SparkSession) -> Callable[..., Source]:
     """A source that holds these (id, text)."""
 
     def make(*rows: tuple[Any, Any], max_chars: int = 100) -> Source:
-        frame = spark.createDataFrame(list(rows), "doc_id string, text string")
+        frame = frame_of(spark, rows, "doc_id string, text string")
         chosen = SourceSettings(path="x", max_chars=max_chars)
         return Source(frame, [], "1", "", "", False, None, None, chosen)
 
@@ -68,7 +88,7 @@ class Writing:
         return Provenance(f"run {self.epoch}", DAY, "stub", "f1", "1", self.slice)
 
     def recognized(self, *rows: tuple[str, str]) -> DataFrame:
-        frame = self.tables.spark.createDataFrame(list(rows), "doc_id string, text string")
+        frame = frame_of(self.tables.spark, rows, "doc_id string, text string")
         return stub_tagger(frame.withColumns({"text_hash": F.sha2("text", 256), "chars": F.length("text")}))
 
     def publish(self, *rows: tuple[str, str], known: bool, removed: tuple[str, ...] = (), few: bool = True) -> None:
@@ -80,15 +100,15 @@ class Writing:
         self.epoch += 1
         ids = [key for key, _ in rows]
         counted = UnitIds(min(ids, default=None), max(ids, default=None), ids if few else None)
-        gone = self.tables.spark.createDataFrame([(key,) for key in removed], "doc_id string") if removed else None
+        gone = frame_of(self.tables.spark, [(key,) for key in removed], "doc_id string") if removed else None
         publisher.publish(Unit(self.recognized(*rows), known, counted, gone))
 
     def held(self) -> tuple[dict[str, list[str]], list[str]]:
         """doc_id -> entities, and doc_id of `documents`."""
         found: dict[str, list[str]] = {}
-        for row in self.tables.read("entities").orderBy("doc_id", "begin").collect():
+        for row in sorted(read_rows(self.tables, "entities"), key=lambda row: (row["doc_id"], row["begin"])):
             found.setdefault(row["doc_id"], []).append(row["entity"])
-        return found, [row["doc_id"] for row in self.tables.read("documents").orderBy("doc_id").collect()]
+        return found, sorted(row["doc_id"] for row in read_rows(self.tables, "documents"))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -28,11 +28,20 @@ from entitymill.source.changes import Changes, Mode, Policy
 from entitymill.source.reader import Source, open_source
 from entitymill.spark.private_session import override_conf
 
+from .conftest import frame_of
+
 HELD = [("a", "Anna"), ("b", "Bob"), ("c", "Cairo")]
 ALL = Policy("f1", "reprocess", None)
 MINE = Policy("f1", "reprocess", "mine")
 Known = Callable[..., DataFrame]
 KNOWN = ", ".join(f"{name} string" for name in changes.COMPARED_COLUMNS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_unasked_broadcasts(spark: SparkSession, small: None) -> Iterator[None]:
+    """Let Spark join these small frames as it joins large ones: it broadcasts only those that the code marks."""
+    with override_conf(spark, {"spark.sql.autoBroadcastJoinThreshold": "-1"}):
+        yield
 
 
 @pytest.fixture
@@ -47,7 +56,7 @@ def known(spark: SparkSession) -> Known:
         run_id: str = "r1",
     ) -> DataFrame:
         held = [(key, status, sha256(text), None, fingerprint, slice_, run_id) for key, text in rows]
-        return spark.createDataFrame(held, KNOWN)
+        return frame_of(spark, held, KNOWN)
 
     return make
 
@@ -58,11 +67,18 @@ def sha256(text: str) -> str:
 
 def todo(found: Changes) -> tuple[dict[str, bool], list[str], dict[str, int]]:
     """doc_id -> whether it is known, of those to be done; doc_id of those to be removed; refused rows by code."""
-    done = {row["doc_id"]: row["in_output"] for row in found.documents.collect()}
-    gone = sorted(row["doc_id"] for row in found.removed.collect())
+    others = {"removed": found.removed, "rejected": found.rejected, "adopted": found.adopted}
+    union = found.documents.select(F.lit("documents").alias("part"), "doc_id", "in_output")
+    for part, frame in others.items():
+        union = union.union(frame.select(F.lit(part), "doc_id", F.lit(None).cast("boolean")))
+    rows = union.collect()  # in one job
+    numbers = Counter(row["part"] for row in rows)
+    done = {row["doc_id"]: row["in_output"] for row in rows if row["part"] == "documents"}
+    gone = sorted(row["doc_id"] for row in rows if row["part"] == "removed")
+    assert numbers["documents"] == len(done), "each once"
     assert (found.to_recognize, found.to_remove, found.to_replace) == (len(done), len(gone), sum(done.values()))
-    assert sum(found.reject_counts.values()) == found.rejected.count()
-    assert found.to_adopt == found.adopted.count()
+    assert sum(found.reject_counts.values()) == numbers["rejected"]
+    assert found.to_adopt == numbers["adopted"]
     found.close()
     return done, gone, found.reject_counts
 
@@ -163,11 +179,9 @@ def test_a_slice_refuses_another_fingerprint_in_what_it_takes_over(
         compare(source, held, events, policy=policy)
 
 
-def test_documents_of_other_slices_are_not_shuffled(
-    spark: SparkSession, source_of: Callable[..., Source], known: Known
-) -> None:
+def test_documents_of_other_slices_are_not_shuffled(source_of: Callable[..., Source], known: Known) -> None:
     held = known([("a", "Anna")], slice_="mine").unionByName(known([("b", "Bob"), ("x", "Xanten")], slice_="other"))
-    with override_conf(spark, {"spark.sql.autoBroadcastJoinThreshold": "-1"}), ExitStack() as cached:
+    with ExitStack() as cached:
         rows, related = changes._restrict_to_slice(source_of(("b", "Bob"), ("c", None)), held, MINE, cached)
         assert (rows, {row["doc_id"] for row in related.collect()}) == (2, {"a", "b"})
         java: Any = related._jdf
@@ -218,9 +232,9 @@ def compare(
     spark = source.rows.sparkSession
 
     def ids(keys: list[Any] | None) -> DataFrame | None:
-        return None if keys is None else spark.createDataFrame([(key,) for key in keys], "doc_id string")
+        return None if keys is None else frame_of(spark, [(key,) for key in keys], "doc_id string")
 
-    feed = Feed(Mode.FEED, spark.createDataFrame(events, f"doc_id string, text string, {CHANGE} string, {COMMIT} long"))
+    feed = Feed(Mode.FEED, frame_of(spark, events, f"doc_id string, text string, {CHANGE} string, {COMMIT} long"))
     return changes.compare_feed(source, feed, known, ids(rejected), policy, ids(retry))
 
 
@@ -262,46 +276,45 @@ def test_a_settled_feed_costs_no_more_jobs(spark: SparkSession, source_of: Calla
         spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("events", "rejected", "rows", "expected"),
-    [
-        # twice in one commit
-        ([("d", "Delhi", "insert", 7), ("d", "Dakar", "insert", 7)], None, [("d", "Delhi"), ("d", "Dakar")],
-         ({}, [], {"duplicate_id": 2})),
-        # there already, and not cut
-        ([("a", "Aachen", "insert", 7)], None, [("a", "Anna"), ("a", "Aachen")], ({}, ["a"], {"duplicate_id": 2})),
-        # was refused before, and is whole now: its text is in no event
-        ([("d", "Dakar", "delete", 7)], ["d"], [("d", "Delhi")], ({"d": False}, [], {})),
-        ([("d", "Dakar", "delete", 7)], ["d"], [("d", "x" * 101)], ({}, [], {"text_too_long": 1})),
-        # was refused before, and is whole now, as the event says
-        ([("d", None, "update_preimage", 7), ("d", "Delhi", "update_postimage", 7)], ["d"], [("d", "Delhi")],
-         ({"d": False}, [], {})),
-        # one of several rows without an id went, and two are left
-        ([(None, "x", "delete", 7)], [None], [(None, "y"), (None, "z")], ({}, [], {"null_id": 2})),
-        ([(None, "x", "delete", 7)], [None], [], ({}, [], {})),
-        # of a document that the output does not hold
-        ([("x", "Xanten", "delete", 7)], None, [], ({}, [], {})),
-    ],
-)  # fmt: skip
 def test_ids_that_events_do_not_settle_are_looked_up(
-    source_of: Callable[..., Source],
-    known: Known,
-    caplog: pytest.LogCaptureFixture,
-    events: list[tuple[Any, ...]],
-    rejected: list[str | None] | None,
-    rows: list[tuple[Any, Any]],
-    expected: Any,
+    source_of: Callable[..., Source], known: Known, caplog: pytest.LogCaptureFixture
 ) -> None:
-    untouched = [row for row in HELD if row[0] not in {key for key, _ in rows}]
+    events = [
+        # Twice in one commit.
+        ("d", "Delhi", "insert", 7), ("d", "Dakar", "insert", 7),
+        # There already, and not cut.
+        ("a", "Aachen", "insert", 7),
+        # These were refused before. A row of theirs went; the one that is left is in no event.
+        ("e", "Emden", "delete", 7), ("f", "Fulda", "delete", 7),
+        # This one was refused, too, and the event has its present text.
+        ("g", None, "update_preimage", 7), ("g", "Genf", "update_postimage", 7),
+        # One of three rows without an id went.
+        (None, "Nowhere", "delete", 7),
+        # The output does not hold it.
+        ("x", "Xanten", "delete", 7),
+    ]  # fmt: skip
+    rows = [
+        ("a", "Anna"), ("a", "Aachen"), ("b", "Bob"), ("c", "Cairo"), ("d", "Delhi"), ("d", "Dakar"), ("e", "Essen"),
+        ("f", "x" * 101), ("g", "Genf"), (None, "y"), (None, "z"),
+    ]  # fmt: skip
+    expected = {"e": False, "g": False}, ["a"], {"duplicate_id": 4, "text_too_long": 1, "null_id": 2}
     with caplog.at_level(logging.INFO, "entitymill"):
-        found = found_in(compare(source_of(*rows, *untouched), known(), events, rejected))
-    [record] = caplog.records
-    assert record.message.startswith("looking up ids in the source: 1 ")
-    assert not any(str(text) in record.message for _, text, *_ in events)
-    assert found.rows == (3 + sum(expected[2].values()) if expected[2] else 0)
-    assert found.stale_rejects == len(rejected or [])
+        found = found_in(compare(source_of(*rows), known(), events, ["e", "f", "g", None]))
+    reasons = "3 in rejects, 1 in several rows of a commit, 1 null, 2 with an unexpected number of rows"
+    assert [record.message for record in caplog.records] == [f"looking up ids in the source: {reasons}"]
+    assert (found.rows, found.stale_rejects) == (3 + 7, 4)
     assert todo(found) == expected
-    assert todo(changes.compare_all(source_of(*rows, *untouched), known(), ALL)) == expected
+    assert todo(changes.compare_all(source_of(*rows), known(), ALL)) == expected
+
+
+def test_the_last_row_without_an_id_is_gone(
+    source_of: Callable[..., Source], known: Known, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "entitymill"):
+        found = found_in(compare(source_of(*HELD), known(), [(None, "Nowhere", "delete", 7)], [None]))
+    assert [record.message for record in caplog.records] == ["looking up ids in the source: 1 null"]
+    assert (found.rows, found.stale_rejects) == (0, 1)
+    assert todo(found) == ({}, [], {})
 
 
 def test_documents_that_failed_are_looked_at_again(source_of: Callable[..., Source], known: Known) -> None:
@@ -365,9 +378,8 @@ def test_random_histories_by_feed_end_as_by_a_look_at_all(
     held = {key: text for history in histories for key, text in history.held().items()}
     slices = {key: chance.choice([None, "other", "mine", "mine"]) if slice_ else None for key in held}
     status = {key: chance.choice(["pending", *["done"] * 19]) for key in held}
-    known = spark.createDataFrame(
-        [(key, status[key], sha256(text), None, "f1", slices[key], "r1") for key, text in held.items()], KNOWN
-    )
+    documents = [(key, status[key], sha256(text), None, "f1", slices[key], "r1") for key, text in held.items()]
+    known = frame_of(spark, documents, KNOWN)
     rejected = [key for history in histories for key, _ in history.first if key not in held]
     source = source_of(*(row for history in histories for row in history.rows))
     events = [event for history in histories for event in history.events]
@@ -402,14 +414,26 @@ def test_random_histories_by_feed_end_as_by_a_look_at_all(
         assert todo(by_all)[:2] == todo(by_feed)[:2]
 
 
-def delta_source(spark: SparkSession, path: Path, **properties: str) -> str:
-    """A Delta table of HELD, as SQL names it."""
-    rows = spark.createDataFrame(HELD, "id string, text string").coalesce(1)
-    rows.write.format("delta").options(**properties).save(str(path))
+def write_source(spark: SparkSession, path: Path, **properties: str) -> None:
+    """Write a Delta table of HELD."""
+    frame_of(spark, HELD, "id string, text string").write.format("delta").options(**properties).save(str(path))
+
+
+@pytest.fixture(scope="module")
+def templates(spark: SparkSession, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sources, cheaper to copy than to write: `fed` with a change feed, `plain` without, and `longer`: `plain` and a row."""
+    root = tmp_path_factory.mktemp("templates")
+    write_source(spark, root / "fed", **{"delta.enableChangeDataFeed": "true"})
+    write_source(spark, root / "plain")
+    table = copy_source(root / "plain", root / "longer")
+    spark.sql(f"INSERT INTO {table} VALUES ('c2', 'Calais')")
+    return root
+
+
+def copy_source(template: Path, path: Path) -> str:
+    """Copy a Delta table, and return the copy's name in SQL."""
+    shutil.copytree(template, path)
     return f"delta.`{path}`"
-
-
-FEED = {"delta.enableChangeDataFeed": "true"}
 
 
 def opened(spark: SparkSession, path: Path) -> Source:
@@ -421,10 +445,12 @@ def read_since(spark: SparkSession, path: Path, before: Source) -> Feed | None:
 
 
 @pytest.mark.parametrize("how", ["off for a while", "vacuumed"])
-def test_where_the_feed_has_a_gap_it_is_not_sure(spark: SparkSession, tmp_path: Path, known: Known, how: str) -> None:
+def test_where_the_feed_has_a_gap_it_is_not_sure(
+    spark: SparkSession, templates: Path, tmp_path: Path, known: Known, how: str
+) -> None:
     """Delta finds that out when it reads."""
     path = tmp_path / "source"
-    table = delta_source(spark, path, **FEED)
+    table = copy_source(templates / "fed", path)
     before = opened(spark, path)
     if how == "vacuumed":
         spark.sql(f"UPDATE {table} SET text = 'Berlin' WHERE id = 'b'")
@@ -441,9 +467,8 @@ def test_where_the_feed_has_a_gap_it_is_not_sure(spark: SparkSession, tmp_path: 
     assert todo(changes.compare_all(source, known(), ALL))[0] == {"b": True}
 
 
-def test_the_time_of_a_commit_is_that_of_its_file_in_any_zone(spark: SparkSession, tmp_path: Path) -> None:
-    path = tmp_path / "source"
-    delta_source(spark, path)
+def test_the_time_of_a_commit_is_that_of_its_file_in_any_zone(spark: SparkSession, templates: Path) -> None:
+    path = templates / "plain"
     modified = (path / "_delta_log" / f"{0:020}.json").stat().st_mtime_ns // 1_000_000
     for zone in "UTC", "Asia/Tokyo":
         with override_conf(spark, {"spark.sql.session.timeZone": zone}):
@@ -451,17 +476,20 @@ def test_the_time_of_a_commit_is_that_of_its_file_in_any_zone(spark: SparkSessio
 
 
 def test_a_source_put_back_from_a_backup_is_not_trusted(
-    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession,
+    templates: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has the version that the last run read, with other rows."""
     path = tmp_path / "source"
-    table = delta_source(spark, path, **FEED)
-    shutil.copytree(path, tmp_path / "backup")
+    table = copy_source(templates / "fed", path)
     spark.sql(f"UPDATE {table} SET text = 'Berlin' WHERE id = 'b'")
     before = opened(spark, path)
     assert read_since(spark, path, before) is not None
     shutil.rmtree(path)
-    shutil.copytree(tmp_path / "backup", path)
+    shutil.copytree(templates / "fed", path)
     forget_log(spark)
     spark.sql(f"UPDATE {table} SET text = 'Aachen' WHERE id = 'a'")
     spark.sql(f"UPDATE {table} SET text = 'Calais' WHERE id = 'c'")
@@ -487,10 +515,10 @@ def forget_log(spark: SparkSession) -> None:
     java.org.apache.spark.sql.delta.DeltaLog.clearCache()
 
 
-def test_commits_of_one_second_keep_their_time(spark: SparkSession, tmp_path: Path) -> None:
+def test_commits_of_one_second_keep_their_time(spark: SparkSession, templates: Path, tmp_path: Path) -> None:
     """Storage like S3 tells whole seconds, and Delta then moves a commit behind the one before, if it lists both."""
     path = tmp_path / "source"
-    table = delta_source(spark, path, **FEED)
+    table = copy_source(templates / "fed", path)
     for text in "Berlin", "Bonn":
         spark.sql(f"UPDATE {table} SET text = '{text}' WHERE id = 'b'")
     second = int(time.time()) - 60
@@ -508,10 +536,14 @@ def test_commits_of_one_second_keep_their_time(spark: SparkSession, tmp_path: Pa
 
 
 def test_a_thousand_commits_since_the_last_run_are_followed(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    spark: SparkSession,
+    templates: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = tmp_path / "source"
-    table = delta_source(spark, path, **FEED)
+    table = copy_source(templates / "fed", path)
     before = opened(spark, path)
     for version in range(1, 1002):
         info = {"timestamp": 0, "operation": "WRITE", "operationParameters": {"mode": "Append"}, "operationMetrics": {}}
@@ -548,12 +580,11 @@ def test_a_thousand_commits_since_the_last_run_are_followed(
     ],
 )
 def test_what_delta_says_of_a_source_without_a_feed(
-    spark: SparkSession, tmp_path: Path, changes_made: list[str], mode: str | None
+    spark: SparkSession, templates: Path, tmp_path: Path, changes_made: list[str], mode: str | None
 ) -> None:
     """Rows that came, nothing new, or that all have to be looked at."""
     path = tmp_path / "source"
-    table = delta_source(spark, path)
-    spark.sql(f"INSERT INTO {table} VALUES ('c2', 'Calais')")
+    table = copy_source(templates / "longer", path)
     before = opened(spark, path)
     with override_conf(
         spark, {"spark.sql.sources.parallelPartitionDiscovery.parallelism": "2"}
@@ -573,7 +604,7 @@ def test_only_files_of_the_asked_versions_are_read(spark: SparkSession, tmp_path
     settings = SourceSettings(path=str(path), passthrough=["day", "kind"], where="kind != 'no'")
 
     def append(*rows: tuple[str, str, int, str | None]) -> None:
-        frame = spark.createDataFrame(list(rows), "id string, text string, day int, kind string").coalesce(1)
+        frame = frame_of(spark, rows, "id string, text string, day int, kind string")
         frame.write.format("delta").mode("append").partitionBy("kind", "day").save(str(path))
 
     append(("a", "Anna", 1, "x"))
@@ -591,24 +622,23 @@ def test_only_files_of_the_asked_versions_are_read(spark: SparkSession, tmp_path
         # A file that is gone is found out at once, or when it is read.
         [lost] = [file for file in path.rglob("*.parquet") if "day=8" in str(file)]
         lost.unlink()
-        known = spark.createDataFrame([], KNOWN)
+        known = frame_of(spark, [], KNOWN)
         assert changes.compare_feed(source, feed, known, None, ALL) is None
         assert change_feed.read_changes_since(spark, source, before.version, before.committed_ms) is None
 
 
 @pytest.mark.parametrize("why", ["column mapping", "deletion vector", "commit", "partition of times"])
 def test_appended_files_that_are_not_clear_are_not_read(
-    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture, why: str
+    spark: SparkSession, templates: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, why: str
 ) -> None:
     path = tmp_path / "source"
-    properties = {"delta.columnMapping.mode": "name"} if why == "column mapping" else {}
-    if why == "partition of times":
-        timed = spark.createDataFrame(HELD, "id string, text string").selectExpr(
-            "*", "timestamp '2026-11-27 10:00:00' AS at"
-        )
+    if why == "column mapping":
+        write_source(spark, path, **{"delta.columnMapping.mode": "name"})
+    elif why == "partition of times":
+        timed = frame_of(spark, HELD, "id string, text string").selectExpr("*", "timestamp '2026-11-27 10:00:00' AS at")
         timed.write.format("delta").partitionBy("at").save(str(path))
     else:
-        delta_source(spark, path, **properties)
+        copy_source(templates / "plain", path)
     before = opened(spark, path)
     added = "'d', 'Delhi'" + (", timestamp '2026-11-27 11:00:00'" if why == "partition of times" else "")
     spark.sql(f"INSERT INTO delta.`{path}` VALUES ({added})")

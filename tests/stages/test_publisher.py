@@ -17,7 +17,7 @@ from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.publisher import Publisher, RejectsWriter, Unit, UnitIds
 from entitymill.tables.runs import Runs
 
-from .conftest import DAY, SCHEMAS, Writing, tables_at
+from .conftest import DAY, SCHEMAS, Writing, frame_of, read_rows, tables_at
 
 ODD = "c'\\${user}"
 """Spark's SQL has a meaning for all that it holds."""
@@ -72,7 +72,7 @@ def test_rows_of_an_older_epoch_are_not_added(tables: Tables) -> None:
     runs.create()
     for name, epoch in (("young", 5), ("old", 4)):
         Commits(tables, name, epoch).append(runs._build_frame({"run_id": name, "started_at": DAY, "status": "done"}), "runs")
-    assert [row["run_id"] for row in tables.read("runs").collect()] == ["young"]
+    assert [row["run_id"] for row in read_rows(tables, "runs")] == ["young"]
 
 
 def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables: Tables) -> None:
@@ -85,10 +85,10 @@ def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables:
     rows = Writing(tables).recognized(*FIRST[:2]).withColumn("passthrough", F.struct(F.lit("en").alias("lang")))
     none = {field.name: F.lit(None).cast(field.dataType) for field in schemas.ANNOTATIONS}
     publisher.publish(Unit(rows.withColumns(none), False, UnitIds("a", "b", ["a", "b"])))
-    publisher.remove(tables.spark.createDataFrame([("a",)], "doc_id string"))
+    publisher.remove(frame_of(tables.spark, [("a",)], "doc_id string"))
     for name in ("entities", "annotations", "documents"):
-        assert {row["doc_id"] for row in tables.read(name).collect()} == {"b"}
-    assert {row["lang"] for row in tables.read("entities").collect()} == {"en"}
+        assert {row["doc_id"] for row in read_rows(tables, name)} == {"b"}
+    assert {row["lang"] for row in read_rows(tables, "entities")} == {"en"}
 
 
 def test_a_slice_replaces_its_own_rejects_without_an_id(tables: Tables) -> None:
@@ -97,14 +97,14 @@ def test_a_slice_replaces_its_own_rejects_without_an_id(tables: Tables) -> None:
 
     def rejected(*ids: str | None) -> DataFrame:
         rows = [(one, "source", "null_id" if one is None else "null_text", "why") for one in ids]
-        return tables.spark.createDataFrame(rows, columns)
+        return frame_of(tables.spark, rows, columns)
 
     for number, name in enumerate(("north", "south", "north"), start=1):
         own = Provenance(f"run {number}", DAY, "m", "f", "v", slice=name)
         writer = RejectsWriter(tables, Commits(tables, f"run {number}", number), own)
         found = rejected(None, name)
         writer.replace_for_ids(found.select("doc_id"), found, any_rejected=True, any_stale=number > 1)
-    held = [(row["doc_id"], row["slice"], row["run_id"]) for row in tables.read("rejects").collect()]
+    held = [(row["doc_id"], row["slice"], row["run_id"]) for row in read_rows(tables, "rejects")]
     assert sorted(held, key=str) == [
         ("north", "north", "run 3"),
         ("south", "south", "run 2"),

@@ -17,7 +17,7 @@ from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.publisher import Publisher, Unit, UnitIds
 from entitymill.tables.runs import Runs
 
-from .conftest import DAY, SCHEMAS, Writing, tables_at
+from .conftest import DAY, SCHEMAS, Writing, frame_of, read_rows, tables_at
 
 TEN = [(f"d{i}", f"Anna Berlin {i}") for i in range(10)]
 FOUND = dict[str, tuple[str, str | None]]
@@ -81,8 +81,8 @@ def unsound(tables: Tables) -> FOUND:
 
 
 def pending(tables: Tables) -> FOUND:
-    rows = tables.read("documents").where("status = 'pending'").collect()
-    return {row["doc_id"]: (row["run_id"], row["slice"]) for row in rows}
+    rows = read_rows(tables, "documents")
+    return {row["doc_id"]: (row["run_id"], row["slice"]) for row in rows if row["status"] == "pending"}
 
 
 def versions(tables: Tables) -> dict[str, int]:
@@ -94,42 +94,33 @@ def test_whole_units_are_sound(writing: Writing) -> None:
     assert unsound(writing.tables) == {}
 
 
-def test_each_kind_of_half_is_found(writing: Writing) -> None:
-    """Exchanged, removed, or new: in `entities`, and not in `documents`."""
-    publish_half(writing, ("d1", "Bob Cairo x"), ("new", "Cleo Delhi x"), removed=("d2",))
-    add_run(writing.tables, "run 2", "monday")
-    assert unsound(writing.tables) == {"d1": ("run 1", None), "d2": ("run 1", None), "new": ("run 2", "monday")}
-
-
 def test_a_half_appended_unit_is_found(writing: Writing) -> None:
     publish_half(writing, ("x", "Bob Cairo x"), ("y", "Cleo Delhi x"), known=False)
     assert unsound(writing.tables) == {"x": ("run 2", None), "y": ("run 2", None)}
 
 
-@pytest.mark.parametrize(
-    ("statement", "found"),
-    [
-        ("DELETE FROM {entities} WHERE doc_id = 'd1' AND label = 'PER'", True),
-        ("INSERT INTO {entities} SELECT * FROM {entities} WHERE doc_id = 'd1' AND label = 'PER'", True),
-        ("UPDATE {entities} SET run_id = 'other' WHERE doc_id = 'd1' AND label = 'PER'", True),
-        ("UPDATE {documents} SET run_id = 'other' WHERE doc_id = 'd1'", True),
-        ("DELETE FROM {documents} WHERE doc_id = 'd1'", True),
-        ("UPDATE {documents} SET status = 'pending', entities = 0 WHERE doc_id = 'd1'", False),
-    ],
-    ids=["too few", "too many", "of two runs", "of another run", "unknown", "marked before"],
-)
-def test_a_document_must_have_the_mentions_that_its_row_names(writing: Writing, statement: str, *, found: bool) -> None:
-    names = {name: writing.tables.sql_name(name) for name in ("entities", "documents")}
-    writing.tables.spark.sql(statement.format(**names))
-    assert list(unsound(writing.tables)) == ["d1"] * found
-
-
-def test_without_mentions_nothing_is_wrong(writing: Writing) -> None:
-    """A blank document that changes has none before, and none after."""
-    names = {name: writing.tables.sql_name(name) for name in ("entities", "documents")}
-    writing.tables.spark.sql("UPDATE {documents} SET status = 'blank', entities = 0 WHERE doc_id = 'd1'".format(**names))
-    writing.tables.spark.sql("DELETE FROM {entities} WHERE doc_id = 'd1'".format(**names))
-    assert unsound(writing.tables) == {}
+def test_a_document_must_have_the_mentions_that_its_row_names(writing: Writing) -> None:
+    mentions, documents = (writing.tables.sql_name(name) for name in ("entities", "documents"))
+    for statement in (
+        # Too few.
+        f"DELETE FROM {mentions} WHERE doc_id = 'd0' AND label = 'PER'",
+        # Too many.
+        f"INSERT INTO {mentions} SELECT * FROM {mentions} WHERE doc_id = 'd1' AND label = 'PER'",
+        # Of two runs.
+        f"UPDATE {mentions} SET run_id = 'other' WHERE doc_id = 'd2' AND label = 'PER'",
+        # Of another run.
+        f"UPDATE {documents} SET run_id = 'other' WHERE doc_id = 'd3'",
+        # In no row.
+        f"DELETE FROM {documents} WHERE doc_id = 'd4'",
+        # Sound: marked before.
+        f"UPDATE {documents} SET status = 'pending', entities = 0 WHERE doc_id = 'd5'",
+        # Sound: a blank document that changes has no mentions before, and none after.
+        f"UPDATE {documents} SET status = 'blank', entities = 0 WHERE doc_id = 'd7'",
+        f"DELETE FROM {mentions} WHERE doc_id = 'd7'",
+    ):
+        writing.tables.spark.sql(statement)
+    found = {f"d{number}": ("run 1", None) for number in range(5)}
+    assert unsound(writing.tables) == {**found, "d3": ("other", None)}
 
 
 class Annotated:
@@ -182,31 +173,34 @@ def test_annotations_must_be_of_the_run_that_documents_names(
     assert pending(tables) == {}
 
 
-def test_settling_marks_what_is_unsound_and_keeps_what_is_published(writing: Writing) -> None:
+def test_a_half_published_unit_is_found_planned_and_settled(writing: Writing) -> None:
+    """Documents exchanged, removed, or new: in `entities`, and not in `documents`."""
+    tables = writing.tables
     publish_half(writing, ("d1", "Bob Cairo x"), ("new", "Cleo Delhi x"), removed=("d2",))
-    add_run(writing.tables, "run 2", "monday")
+    add_run(tables, "run 2", "monday")
+    found = {"d1": ("run 1", None), "d2": ("run 1", None), "new": ("run 2", "monday")}
+    assert unsound(tables) == found
+
+    # A plan sees the documents as settled, and writes nothing.
+    before = versions(tables)
+    known = {row["doc_id"]: row["status"] for row in recovery.read_settled_documents(tables).collect()}
+    assert known == {**{key: "done" for key, _ in TEN}, **dict.fromkeys(found, "pending")}
+    assert versions(tables) == before
+
     mentions = writing.held()[0]
-    assert recovery.settle(writing.tables, Commits(writing.tables, "run 3", 3)) == 3
-    assert pending(writing.tables) == {"d1": ("run 1", None), "d2": ("run 1", None), "new": ("run 2", "monday")}
+    assert recovery.settle(tables, Commits(tables, "run 3", 3)) == 3
+    assert pending(tables) == found
     assert writing.held()[0] == mentions, "what was published stays until it is recomputed"
 
     # Once more, as when that run dies, too.
-    before = writing.tables.read("documents").collect()
-    assert recovery.settle(writing.tables, Commits(writing.tables, "run 4", 4)) == 0
-    assert sorted(writing.tables.read("documents").collect()) == sorted(before)
+    rows = read_rows(tables, "documents")
+    assert recovery.settle(tables, Commits(tables, "run 4", 4)) == 0
+    assert sorted(read_rows(tables, "documents"), key=str) == sorted(rows, key=str)
 
     writing.epoch = 5
     writing.publish(("d1", "Bob Cairo x"), ("new", "Cleo Delhi x"), known=True, removed=("d2",))
-    assert (unsound(writing.tables), pending(writing.tables)) == ({}, {})
+    assert (unsound(tables), pending(tables)) == ({}, {})
     assert sorted(writing.held()[1]) == sorted([*(key for key, _ in TEN if key != "d2"), "new"])
-
-
-def test_a_plan_sees_the_documents_as_settled_and_writes_nothing(writing: Writing) -> None:
-    publish_half(writing, ("d1", "Bob Cairo x"), ("new", "Cleo Delhi x"))
-    before = versions(writing.tables)
-    known = {row["doc_id"]: row["status"] for row in recovery.read_settled_documents(writing.tables).collect()}
-    assert known == {**{key: "done" for key, _ in TEN}, "d1": "pending", "new": "pending"}
-    assert versions(writing.tables) == before
 
 
 def test_settling_fences_every_table(writing: Writing) -> None:
@@ -216,13 +210,13 @@ def test_settling_fences_every_table(writing: Writing) -> None:
     recovery.settle(writing.tables, commits)
     assert commits.settled
     for late, name in zip(frozen, SCHEMAS, strict=True):
-        rows = writing.tables.read(name).count()
-        one = writing.tables.spark.createDataFrame([("late",)], "doc_id string")
+        version = writing.tables.version(name)
+        one = frame_of(writing.tables.spark, [("late",)], "doc_id string")
         late.append(one, name)
         delete = f"DELETE FROM {writing.tables.sql_name(name)}"
         late.execute(name, lambda statement=delete: writing.tables.spark.sql(statement))  # type: ignore[misc]
         late.replace(one, name)
-        assert writing.tables.read(name).count() == rows
+        assert writing.tables.version(name) == version
         with pytest.raises(OutputError, match="a later run has written"):
             late.fence(name)
 
@@ -250,10 +244,10 @@ def test_a_table_that_is_created_later_is_fenced_and_its_documents_are_marked(wr
     assert not recovery.create_missing(writing.tables, SCHEMAS)
     recovery.settle(writing.tables, Commits(writing.tables, "run 3", 3))
     assert len(pending(writing.tables)) == len(TEN)
-    late = writing.tables.spark.createDataFrame([("late",)], "doc_id string")
-    rows = writing.tables.read(lost).count()
+    late = frame_of(writing.tables.spark, [("late",)], "doc_id string")
+    version = writing.tables.version(lost)
     Commits(writing.tables, "frozen", 2).append(late, lost)
-    assert writing.tables.read(lost).count() == rows
+    assert writing.tables.version(lost) == version
 
 
 def test_the_texts_and_results_of_dead_runs_are_removed(writing: Writing) -> None:

@@ -15,6 +15,8 @@ from entitymill.run.unit_sizes import UnitSizes
 from entitymill.source.changes import Changes, Mode
 from entitymill.source.reader import Source
 
+from .conftest import frame_of
+
 
 @pytest.mark.parametrize(("chosen", "chars", "tasks"), [(16, 1, 16), (None, 1, 4), (None, 3_000_000, 12)])
 def test_there_are_as_many_tasks_as_the_setting_or_the_texts_say(
@@ -32,7 +34,7 @@ def test_there_are_as_many_tasks_as_the_setting_or_the_texts_say(
 def test_one_unit_is_written_first_where_each_use_would_read_the_source_again(spark: SparkSession, tmp_path: Path) -> None:
     """The counts are of an earlier reading of the source: since then, a known document has changed."""
     columns = "doc_id string, text string, text_hash string, chars int, in_output boolean"
-    documents = spark.createDataFrame([("a", "Anna", "0", 4, False), ("b", "Bob", "1", 3, True)], columns)
+    documents = frame_of(spark, [("a", "Anna", "0", 4, False), ("b", "Bob", "1", 3, True)], columns)
     nothing = documents.limit(0)
     found = Changes(Mode.COMPARE, documents, nothing, nothing, None, nothing, 2, {}, 1, 0, 0, chars=4, to_replace=0)
 
