@@ -265,7 +265,7 @@ def _select_text(row: dict[str, Any], path: Path, option: str) -> str:
     """Return the value of `text` or of the only column of strings, "" if null; raise SettingsError without such a column."""
     strings = [name for name, value in row.items() if isinstance(value, str)]
     if TEXT not in row and len(strings) != 1:
-        raise SettingsError(f"{option}: {path} needs a column tokens or text, or exactly one column of strings.")
+        raise SettingsError(f"{option}: {path} needs a column named `tokens` or `text`, or exactly one column of strings.")
     value = row[TEXT if TEXT in row else strings[0]]
     return value if isinstance(value, str) else ""
 

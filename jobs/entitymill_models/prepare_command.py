@@ -20,7 +20,7 @@ from entitymill.recognition.tagger import Execution, bundle, list_precisions, ne
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
 from entitymill.terminal.console_text import open_console
-from entitymill.workers import isolation
+from entitymill.workers import child_process
 from entitymill_models import (
     atomic_directories,
     confidence_fit,
@@ -37,7 +37,7 @@ DEFAULT_SAMPLE = Path(__file__).parents[2] / "data" / "state_union.parquet"
 CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300
 """Number of sentences on which accuracy is checked, and on which activations are measured."""
 FACTORY = "entitymill_models.prepare_command:make_model"
-"""`module:function` that the child process calls (see `isolation.Work`)."""
+"""`module:function` that the child process calls (see `child_process.Work`)."""
 TIMEOUT_SECONDS = 7 * 86_400.0
 """Time limit of the child process."""
 _DIRECTORIES = {"bundle": "bundle", "sparknlp": "saved"}
@@ -115,10 +115,10 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
         tempfile.TemporaryDirectory(prefix="entitymill-prepare-") as unpacked,
     ):
         try:
-            work = isolation.Work(FACTORY, (options, scratch, Path(unpacked)), quiet=True, prints=True)
-            isolation.Child(work, TIMEOUT_SECONDS).close()
+            work = child_process.Work(FACTORY, (options, scratch, Path(unpacked)), quiet=True, prints=True)
+            child_process.Child(work, TIMEOUT_SECONDS).close()
         except WorkerError as error:
-            reason = error.__cause__.detail if isinstance(error.__cause__, isolation.ChildLostError) else error
+            reason = error.__cause__.detail if isinstance(error.__cause__, child_process.ChildLostError) else error
             raise ModelError(
                 f"{options.source} cannot be prepared: the process that reads and tests it failed ({reason}); copy the "
                 "model again from a source that you trust, or prepare it on a machine with more memory."

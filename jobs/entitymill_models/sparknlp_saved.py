@@ -50,7 +50,7 @@ class SavedDescription:
 
     network_prefix: beginning of the name of the network's archive.
     engine: the engine that runs the network, openvino or onnx.
-    labels, vocabulary: the labels and the pieces, each in the order of their numbers.
+    labels, vocabulary: the labels and the pieces, each list in the order of the ids.
     casing: whether Spark NLP distinguishes upper and lower case.
     max_length: maximum number of pieces in one sentence, including special pieces.
     """

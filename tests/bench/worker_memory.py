@@ -20,7 +20,7 @@ import machine
 import random_models
 
 from entitymill.recognition.tagger import Execution, bundle
-from entitymill.workers import isolation
+from entitymill.workers import child_process
 from entitymill.workers.engine_openvino import FACTORY
 from entitymill.workers.worker import RecognitionOptions
 
@@ -37,8 +37,8 @@ def measure(directory: Path, sentences: int) -> None:
     """Recognize documents in a child of this process, and print the peaks of both."""
     manifest, files = bundle.read_directory(directory)
     options = RecognitionOptions(Execution("int8"), "sentencex", trim=True)
-    work = isolation.Work(FACTORY, ((files, manifest, str(directory)), ({}, {}, ""), options))
-    child = isolation.get_child(work)
+    work = child_process.Work(FACTORY, ((files, manifest, str(directory)), ({}, {}, ""), options))
+    child = child_process.get_child(work)
     for batch in isolation_bench.batches(sentences):
         child(batch, 600)
     (pid,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

@@ -18,7 +18,7 @@ import pytest
 from entitymill.errors import ModelError
 from entitymill.recognition import guarded_loading
 from entitymill.recognition.tagger import bundle
-from entitymill.workers import isolation
+from entitymill.workers import child_process
 from entitymill_models import huggingface, imported_classifier, java_stream_check, model_formats, sparknlp_field_files
 from fuzzing import attempt, report, tries
 from unit import hostile, tiny
@@ -131,7 +131,7 @@ def test_a_hostile_bundle_is_refused_or_tags_and_this_process_lives(
             write_manifest(directory)
             arguments = (directory, "f32", "rules", None, "none", 100)
             try:
-                child = isolation.Child(isolation.Work(FACTORY, arguments, quiet=True), SECONDS)
+                child = child_process.Child(child_process.Work(FACTORY, arguments, quiet=True), SECONDS)
                 child(TEXTS, SECONDS)
                 child.close()
                 ends["tags"] += 1
@@ -139,10 +139,10 @@ def test_a_hostile_bundle_is_refused_or_tags_and_this_process_lives(
                 said = str(error)
                 assert str(directory) in said and "\n" not in said and not re.search(r"Traceback|src/|panicked at", said)
                 ends["crashes" if "crashes the process" in said else "refused"] += 1
-            except isolation.ChildLostError as lost:  # over a text, of which `tag` says so: unit/test_hostile_models.py
+            except child_process.ChildLostError as lost:  # over a text, of which `tag` says so: unit/test_hostile_models.py
                 ends[lost.code] += 1
             shutil.rmtree(directory)
-    assert ends["refused"] and ends["tags"] and not ends[isolation.TIMED_OUT]
+    assert ends["refused"] and ends["tags"] and not ends[child_process.TIMED_OUT]
     report(change.__name__, **dict(ends))
 
 

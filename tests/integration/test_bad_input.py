@@ -55,7 +55,7 @@ def overheard(job: Job, capfd: pytest.CaptureFixture[str]) -> Main:
 @pytest.mark.parametrize(
     ("overrides", "code", "message"),
     [
-        (["source.path=/nowhere/at/all"], 3, r"source.path: nothing is at /nowhere/at/all; check the path."),
+        (["source.path=/nowhere/at/all"], 3, r"source.path: there is nothing at /nowhere/at/all; check the path."),
         (["source.path=nosuchscheme://x/y"], 3, "source.path: nosuchscheme://x/y cannot be reached"),
         (["source.format=delta"], 3, "is not a Delta table. For plain Parquet files, set `source.format: parquet`"),
         (["source.format=table", "source.path=no.such_table"], 3, "source.path: there is no table no.such_table"),
@@ -75,7 +75,7 @@ def overheard(job: Job, capfd: pytest.CaptureFixture[str]) -> Main:
         (
             ["source.path=/data/2026-*/*.parquet"],
             3,
-            "nothing is at /data/2026-*/*.parquet. Wildcards are not supported: name",
+            "there is nothing at /data/2026-*/*.parquet. Wildcards are not supported: name",
         ),
         (
             ["source.format=table", "source.path=texts_*"],
@@ -84,12 +84,16 @@ def overheard(job: Job, capfd: pytest.CaptureFixture[str]) -> Main:
         ),
         (["source.max_chars=none"], 2, "source.max_chars: "),
         (["sauce.path=x"], 2, "sauce is not a setting; did you mean source?"),
-        (["model.path=/nowhere"], 5, "model.path: nothing is at /nowhere; specify a model bundle."),
+        (["model.path=/nowhere"], 5, "model.path: there is nothing at /nowhere; specify a model bundle."),
         (["model.path=conf"], 5, "model.path: conf has no manifest.json: it is not a model bundle"),
         (["model.path=tests/golden/tiny_models/roberta"], 5, "is a Hugging Face directory, not a model bundle: run prep"),
         (["model.path=models/sentence_detector"], 5, "models/sentence_detector is a saved Spark NLP model, not a model bu"),
-        (["model.path=dslim/some-NER"], 5, "model.path: nothing is at dslim/some-NER. If it is a model's name on the Hugg"),
-        (["segmentation.model=/nowhere"], 5, "segmentation.model: nothing is at /nowhere"),
+        (
+            ["model.path=dslim/some-NER"],
+            5,
+            "model.path: there is nothing at dslim/some-NER. If it is a model's name on the Hugg",
+        ),
+        (["segmentation.model=/nowhere"], 5, "segmentation.model: there is nothing at /nowhere"),
         (["segmentation.model=conf"], 5, "segmentation.model: conf cannot be read as a saved SentenceDetectorDLModel ("),
         (["output.path=/proc/entitymill"], 1, "output.path: /proc/entitymill cannot be written: "),
     ],

@@ -41,7 +41,7 @@ def test_a_wrong_path_and_a_missing_column_are_named(
     (tmp_path / "gold.jsonl").write_text('{"doc_id": "a", "start": 1}\n')
 
     assert main(["--entities", f"{tmp_path}/nowhere", "--gold", f"{tmp_path}/gold.jsonl"]) == 3
-    assert "--entities: nothing is at" in capfd.readouterr().err
+    assert "--entities: there is nothing at" in capfd.readouterr().err
     (tmp_path / "found.jsonl").write_text('{"doc_id": "a", "begin": 1, "end": 2, "label": "PER"}\n')
     assert main(["--entities", f"{tmp_path}/found.jsonl", "--gold", f"{tmp_path}/found.jsonl", "--labels", "PERSON"]) == 2
     assert "--labels: PERSON is in neither table" in capfd.readouterr().err

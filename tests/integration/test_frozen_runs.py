@@ -23,7 +23,7 @@ from entitymill.spark.private_session import open_private_session, override_conf
 from entitymill.tables import Tables, lease, maintenance, recovery, runs, table_rows
 from entitymill.tables.output_tables import build_write_confs
 from entitymill.tables.publisher import Publisher
-from entitymill.tables.unit_texts import TemporaryTable
+from entitymill.tables.temporary_tables import TemporaryTable
 
 from .stub_world import HOUR, UNITS_OF_3, FrozenRun, World, hook, make_texts, run_until_death, world
 

@@ -145,7 +145,7 @@ def test_a_table_that_does_not_fit_is_said_why(
 def test_what_is_not_there_is_said(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for named in ("nowhere", "no.such.table", "/nowhere/at/all"):
         assert run(named) == 3
-        assert f"nothing is at {named}" in capfd.readouterr().err
+        assert f"there is nothing at {named}" in capfd.readouterr().err
 
 
 def ids(*odd: object) -> pa.Table:

@@ -19,7 +19,7 @@ from entitymill.spark import spark_connect
 from entitymill.tables import run_messages
 from entitymill.tables.lease import Lease
 from entitymill.tables.publisher import Publisher
-from entitymill.tables.unit_texts import TemporaryTable
+from entitymill.tables.temporary_tables import TemporaryTable
 
 from .stub_world import FrozenRun, World, hook, make_texts, run_until_death, world
 

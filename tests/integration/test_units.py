@@ -21,7 +21,7 @@ from entitymill.settings import Settings
 from entitymill.source.changes import Changes, Mode
 from entitymill.tables import Tables, maintenance
 from entitymill.tables.publisher import Publisher, Unit
-from entitymill.tables.unit_texts import TemporaryTable
+from entitymill.tables.temporary_tables import TemporaryTable
 from entitymill.workers.engine_choice import Engine, open_engine
 from expected_tables import TEXT_POOL, ExpectedTables
 

@@ -22,7 +22,7 @@ from entitymill.settings.sections import OutputSettings
 from entitymill.spark import spark_connect
 from entitymill.spark.background_action import BackgroundAction
 from entitymill.tables import Tables
-from entitymill.tables.unit_texts import TemporaryTable
+from entitymill.tables.temporary_tables import TemporaryTable
 
 PATIENCE = 60.0
 """Seconds that a test waits for what must happen."""

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.tables import Tables, recovery, unit_texts
+from entitymill.tables import Tables, recovery, temporary_tables
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.publisher import Publisher, Unit, UnitIds
 from entitymill.tables.runs import Runs
@@ -254,5 +254,5 @@ def test_the_texts_and_results_of_dead_runs_are_removed(writing: Writing) -> Non
     root = Path(str(writing.tables.root).removeprefix("file:"))
     for name in ("_units_1", "_units_2", "_units_2_results_1", "_units_3"):
         (root / name).mkdir()
-    unit_texts.remove_leftovers(writing.tables, 3)
+    temporary_tables.remove_leftovers(writing.tables, 3)
     assert [path.name for path in root.glob("_units*")] == ["_units_3"]

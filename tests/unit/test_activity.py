@@ -46,7 +46,7 @@ def test_a_step_ends_with_its_command(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("command", "options", "said", "code"),
     [
-        (extract, ["--set", "output.path={0}/out"], "source.path: nothing is at {0}/texts; check the path.", 3),
+        (extract, ["--set", "output.path={0}/out"], "source.path: there is nothing at {0}/texts; check the path.", 3),
         (
             extract,
             ["--set", "source.path={0}/files", "--set", "source.format=parquet", "--set", "output.path={0}/out"],
@@ -54,12 +54,12 @@ def test_a_step_ends_with_its_command(capsys: pytest.CaptureFixture[str]) -> Non
             3,
         ),
         (report_command, ["--set", "output.path={0}/out", "--to", "{0}/page.html"], "no entity tables at {0}/out", 1),
-        (init, ["{0}/texts"], "nothing is at {0}/texts", 3),
+        (init, ["{0}/texts"], "there is nothing at {0}/texts", 3),
         (maintain, ["--set", "output.path={0}/out", "optimize"], "no entity tables at {0}/out", 1),
         (erase, ["--set", "output.path={0}/out", "--ids", "a"], "no entity tables at {0}/out", 1),
         (redact, ["--set", "output.path={0}/out", "--to", "{0}/redacted"], "no entity tables at {0}/out", 1),
         (sample, ["--set", "output.path={0}/out", "--to", "{0}/sample.csv"], "no entity tables at {0}/out", 1),
-        (evaluate, ["--entities", "{0}/e", "--gold", "{0}/g"], "--entities: nothing is at {0}/e; check the path.", 3),
+        (evaluate, ["--entities", "{0}/e", "--gold", "{0}/g"], "--entities: there is nothing at {0}/e; check the path.", 3),
     ],
 )
 def test_a_wrong_path_is_found_before_spark_starts(

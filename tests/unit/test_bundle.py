@@ -210,7 +210,7 @@ def test_another_model_is_called_what_it_is(tmp_path: Path, kind: str) -> None:
     [
         ("dslim/distilbert-NER", "hf download dslim/distilbert-NER --local-dir DIRECTORY"),
         ("pretrained:distilbert_base/en", "is on Spark NLP's models hub: to use it, set recognition.sparknlp_model"),
-        ("/nowhere/at/all", "nothing is at /nowhere/at/all; specify a model bundle"),
+        ("/nowhere/at/all", "there is nothing at /nowhere/at/all; specify a model bundle"),
     ],
 )
 def test_a_model_that_is_not_there_is_said_how_to_get(path: str, message: str) -> None:

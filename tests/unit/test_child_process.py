@@ -24,7 +24,7 @@ from entitymill import schemas
 from entitymill.errors import ModelError, WorkerError
 from entitymill.recognition.tagger import Execution, bundle
 from entitymill.settings.sections import DAY
-from entitymill.workers import isolation, worker
+from entitymill.workers import child_process, worker
 from entitymill.workers.engine_openvino import FACTORY
 from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
@@ -56,8 +56,8 @@ def documents(texts: list[str]) -> pa.RecordBatch:
 @pytest.fixture(autouse=True)
 def no_child_left() -> Iterator[None]:
     yield
-    while isolation._children:
-        isolation._children.pop().close()
+    while child_process._children:
+        child_process._children.pop().close()
 
 
 @pytest.fixture
@@ -118,16 +118,16 @@ def test_a_document_that_needs_too_much_memory_fails_alone(here: Here) -> None:
 
 
 def test_the_time_limit_covers_a_child_that_reads_nothing_and_half_an_answer(here: Here) -> None:
-    child = isolation.get_child(isolation.Work(f"{__name__}:open_half", ()))
-    with pytest.raises(isolation.ChildLostError) as lost:
+    child = child_process.get_child(child_process.Work(f"{__name__}:open_half", ()))
+    with pytest.raises(child_process.ChildLostError) as lost:
         child(documents(["a"]), 1.0)
-    assert (lost.value.code, child.closed) == (isolation.TIMED_OUT, True)
+    assert (lost.value.code, child.closed) == (child_process.TIMED_OUT, True)
 
-    child = isolation.get_child(isolation.Work(f"{__name__}:open_half", ()))
+    child = child_process.get_child(child_process.Work(f"{__name__}:open_half", ()))
     child._process.send_signal(signal.SIGSTOP)
-    with pytest.raises(isolation.ChildLostError) as lost:
+    with pytest.raises(child_process.ChildLostError) as lost:
         child(documents(["a" * 10_000_000]), 1.0)  # more than the connection holds
-    assert (lost.value.code, child.closed) == (isolation.TIMED_OUT, True)
+    assert (lost.value.code, child.closed) == (child_process.TIMED_OUT, True)
 
 
 def open_half() -> Callable[[pa.RecordBatch], pa.RecordBatch]:
@@ -212,9 +212,9 @@ def test_many_failures_of_one_task_are_no_documents_fault(here: Here, monkeypatc
 
 def test_the_child_is_kept_from_task_to_task(here: Here) -> None:
     run(here, GOOD)
-    first = isolation._children[0]
+    first = child_process._children[0]
     run(here, GOOD)
-    assert isolation._children == [first]
+    assert child_process._children == [first]
     run(here, GOOD, FACTORY)
     assert first.closed
     assert first._process.returncode is not None
@@ -223,8 +223,8 @@ def test_the_child_is_kept_from_task_to_task(here: Here) -> None:
 def test_a_slice_is_packed_alone() -> None:
     batch = documents(["a b c"] * 1000)
     one = batch.slice(500, 1)
-    assert isolation.deserialize_batch(isolation.serialize_batch(one)).equals(one)
-    assert len(isolation.serialize_batch(one)) < len(isolation.serialize_batch(batch)) / 20
+    assert child_process.deserialize_batch(child_process.serialize_batch(one)).equals(one)
+    assert len(child_process.serialize_batch(one)) < len(child_process.serialize_batch(batch)) / 20
 
 
 @pytest.mark.parametrize(
@@ -249,8 +249,8 @@ def test_the_child_dies_with_its_worker(tmp_path: Path) -> None:
         "import pathlib, time\ndef start(path):\n    return lambda batch: (pathlib.Path(path).touch(), time.sleep(600))\n"
     )
     code = (
-        "import sys, pyarrow as pa; from entitymill.workers import isolation\n"
-        "child = isolation.get_child(isolation.Work('sleeper_stub:start', (sys.argv[1],)))\n"
+        "import sys, pyarrow as pa; from entitymill.workers import child_process\n"
+        "child = child_process.get_child(child_process.Work('sleeper_stub:start', (sys.argv[1],)))\n"
         "print(child._process.pid, flush=True)\n"
         "child(pa.RecordBatch.from_pydict({'a': [1]}), 600)\n"
     )

@@ -78,12 +78,12 @@ def test_tag_shows_texts_and_names_of_files(tmp_path: Path, capsys: pytest.Captu
 def test_errors_and_where_the_log_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def work(start_log: Callable[[str | None], str]) -> None:
         start_log(str(tmp_path / "log\x1b[2J"))
-        raise SettingsError(f"source.path: nothing is at {STEERING}.")
+        raise SettingsError(f"source.path: there is nothing at {STEERING}.")
 
     assert common.run_and_report(work, "") == 2
     said = capsys.readouterr().err
     assert not _CONTROLS.search(said)
-    assert f"nothing is at {SHOWN}." in said
+    assert f"there is nothing at {SHOWN}." in said
     assert r"log\x1b[2J" in said
 
 

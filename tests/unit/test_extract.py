@@ -194,7 +194,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
     ("error", "status", "code"),
     [
         (None, "done", 0),
-        (SourceError("source.path: nothing is at x."), "failed", 3),
+        (SourceError("source.path: there is nothing at x."), "failed", 3),
         (Stopped(143, "SIGTERM"), "stopped", 143),
         (errors.DriftError("far from the runs before"), "done", 6),
     ],

@@ -13,7 +13,7 @@ import pytest
 
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import Execution, bundle
-from entitymill.workers import isolation
+from entitymill.workers import child_process
 from entitymill.workers.engine_openvino import FACTORY
 from entitymill.workers.worker import RecognitionOptions
 from unit import hostile
@@ -82,9 +82,9 @@ def test_a_tokenizer_that_grows_over_a_rare_letter_only_is_stopped(tmp_path: Pat
 def test_a_worker_refuses_a_bundle_that_crashes_its_child(tmp_path: Path) -> None:
     manifest, files = bundle.read_directory(hostile.network_that_crashes(tmp_path / "model"))
     run_ = RecognitionOptions(Execution(), "rules", trim=True)
-    work = isolation.Work(FACTORY, ((files, manifest, "s3a://models/ner"), ({}, {}, ""), run_), quiet=True)
+    work = child_process.Work(FACTORY, ((files, manifest, "s3a://models/ner"), ({}, {}, ""), run_), quiet=True)
     with pytest.raises(ModelError, match=r"^s3a://models/ner/openvino_model\.xml crashes the process that loads it"):
-        isolation.Child(work)
+        child_process.Child(work)
 
 
 @pytest.mark.parametrize(("make", "named"), BUNDLES, ids=lambda value: getattr(value, "__name__", ""))

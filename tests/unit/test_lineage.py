@@ -69,7 +69,7 @@ def test_a_run_that_went_well(receiver: tuple[str, list[dict[str, Any]]]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("error", "state"), [(SourceError("source.path: nothing is at x."), "FAIL"), (KeyboardInterrupt(), "ABORT")]
+    ("error", "state"), [(SourceError("source.path: there is nothing at x."), "FAIL"), (KeyboardInterrupt(), "ABORT")]
 )
 def test_a_run_that_did_not(receiver: tuple[str, list[dict[str, Any]]], error: BaseException, state: str) -> None:
     address, events = receiver

@@ -44,7 +44,7 @@ def test_texts_are_split_into_sentences_and_words(tmp_path: Path) -> None:
     [
         ("not json", "cannot be read as a Parquet, Delta or JSON-lines table"),
         ('["a"]', "cannot be read as a Parquet, Delta or JSON-lines table"),
-        ('{"a": "x", "b": "y"}', "needs a column tokens or text, or exactly one column of strings"),
+        ('{"a": "x", "b": "y"}', "needs a column named `tokens` or `text`, or exactly one column of strings"),
         ('{"tokens": "x"}', "column tokens"),
         ('{"tokens": ["x"], "tags": []}', "column tags"),
         ('{"text": " "}', "contains no sentence"),

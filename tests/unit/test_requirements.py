@@ -64,7 +64,11 @@ def test_one_look_at_an_installation_names_all_that_it_lacks(tmp_path: Path, pac
     code, error = said([*RUN, *lacking], tmp_path, packages, PATH="/nowhere")
     assert code == 1
     assert error.startswith("error: This installation lacks 4 things: PySpark is not installed: install it with")
-    for part in ("Spark needs Java", "spark.jars: no_jars contains no jar", "model.path: nothing is at models/none: copy"):
+    for part in (
+        "Spark needs Java",
+        "spark.jars: no_jars contains no jar",
+        "model.path: there is nothing at models/none: copy",
+    ):
         assert part in error
 
 
@@ -179,7 +183,7 @@ def test_without_a_model(tmp_path: Path) -> None:
     code, error = said(["tag", "--model", "models/demo", "Angela Merkel flew to Paris."], tmp_path, None)
     assert code == 5
     assert (
-        "nothing is at models/demo; copy the directory models of the repository, or of build/package, to the working"
+        "there is nothing at models/demo; copy the directory models of the repository, or of build/package, to the working"
         in error
     )
 

@@ -7,8 +7,8 @@ from unittest.mock import MagicMock, call
 
 import pytest
 
-from entitymill.tables import unit_texts
-from entitymill.tables.unit_texts import TemporaryTable
+from entitymill.tables import temporary_tables
+from entitymill.tables.temporary_tables import TemporaryTable
 
 
 def test_a_table_that_cannot_be_removed_does_not_hide_why_the_run_failed() -> None:
@@ -40,7 +40,7 @@ def test_only_leftovers_of_older_epochs_are_removed() -> None:
     tables = MagicMock()
     leftovers = ["units_7", "units_7_results_3"]
     tables.list_temporary.return_value = ["units_10", *leftovers, "units_9_results_1", "units_", "units_7_copy"]
-    unit_texts.remove_leftovers(tables, 9)
+    temporary_tables.remove_leftovers(tables, 9)
     tables.list_temporary.assert_called_once_with("units_")
     assert tables.drop.call_args_list == [call(name) for name in leftovers]
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # pyarrow takes a while to import, and --help does not need i
 ROOT = Path(__file__).parents[3]
 MODEL, TEXTS = ROOT / "models" / "demo", ROOT / "data" / "state_union.parquet"
 FACTORY = "entitymill.commands.tagging_child:open_measured_tagger"
-"""The function that each child process calls, as `module:function` (see `isolation.Work`)."""
+"""The function that each child process calls, as `module:function` (see `child_process.Work`)."""
 CHARACTERS = 60_000
 """Maximum number of characters that each round recognizes; a round takes the bundled model about two seconds."""
 MILLION, DOCUMENT_CHARACTERS, HOUR = 1_000_000, 1_500, 3_600
@@ -135,14 +135,14 @@ def measure(
     """
     import pyarrow as pa
 
-    from entitymill.workers import isolation
+    from entitymill.workers import child_process
 
     characters = sum(map(len, texts))
     batch = pa.RecordBatch.from_arrays([pa.array(texts, pa.large_string())], ["text"])
     precisions = list_precisions(manifest.precision)
     children = {}
     for precision in precisions:
-        children[precision] = isolation.Child(isolation.Work(FACTORY, (model, precision, characters), quiet=True))
+        children[precision] = child_process.Child(child_process.Work(FACTORY, (model, precision, characters), quiet=True))
     rates: dict[Precision, list[float]] = {precision: [] for precision in precisions}
     began = time.monotonic()
     try:
@@ -150,7 +150,7 @@ def measure(
         while len(rates[precisions[0]]) < 2 or time.monotonic() - began < seconds:
             for precision, (sentences, cpu) in _run_round(children, batch).items():
                 rates[precision].append(sentences / cpu)
-    except isolation.ChildLostError as lost:
+    except child_process.ChildLostError as lost:
         raise ModelError(f"The model {model} crashes on these texts ({lost.detail}): copy the model again.") from lost
     finally:
         for child in children.values():
@@ -181,7 +181,7 @@ def _run_round(
         precision -> (number of sentences, CPU seconds).
 
     Raises:
-        isolation.ChildLostError: a child crashes, or takes longer than TIMEOUT_SECONDS.
+        child_process.ChildLostError: a child crashes, or takes longer than TIMEOUT_SECONDS.
     """
     found = {precision: child(batch, TIMEOUT_SECONDS).to_pylist()[0] for precision, child in children.items()}
     return {precision: (row["sentences"], row["cpu_seconds"]) for precision, row in found.items()}

@@ -118,7 +118,7 @@ def check_source_exists(settings: settings_module.Settings) -> None:
     if source.format == "table" or _PATTERN_OR_VERSION.search(source.path):
         return
     if is_missing(source.path, settings.spark.conf):
-        raise SourceError(f"source.path: nothing is at {source.path}; check the path.")
+        raise SourceError(f"source.path: there is nothing at {source.path}; check the path.")
     if source.format == "parquet" and is_certainly_local(source.path, settings.spark.conf):
         _check_parquet_columns(source)
 

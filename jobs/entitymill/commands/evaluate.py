@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return
         for option, path in (("--entities", options.entities), ("--gold", options.gold)):
             if common.is_missing(path, {}):
-                raise SourceError(f"{option}: nothing is at {path}; check the path.")
+                raise SourceError(f"{option}: there is nothing at {path}; check the path.")
         activity.begin("starting Spark")
         from entitymill.source.reader import read_mentions
         from entitymill.spark.session import open_session

@@ -92,18 +92,18 @@ def _tag_texts(texts: list[str], options: argparse.Namespace) -> list[list[dict[
     Raises:
         ModelError: the model cannot be loaded, or the child dies before it has tagged the texts.
     """
-    from entitymill.workers import isolation
+    from entitymill.workers import child_process
 
     characters = sum(map(len, texts))
     arguments = (options.model, options.precision, options.detector, options.detector_model, options.markup, characters)
-    child = isolation.Child(isolation.Work(FACTORY, arguments, quiet=True))
+    child = child_process.Child(child_process.Work(FACTORY, arguments, quiet=True))
     import pyarrow as pa  # takes a while, and --help does not need it
 
     # A lone surrogate cannot be encoded as UTF-8. Its replacement is also one code point, so offsets stay correct.
     column = pa.array([_SURROGATE.sub("\ufffd", text) for text in texts], pa.large_string())
     try:
         found = child(pa.RecordBatch.from_arrays([column], ["text"]), TIMEOUT_SECONDS).column("mentions")
-    except isolation.ChildLostError as lost:
+    except child_process.ChildLostError as lost:
         raise ModelError(
             f"The model {options.model} crashes on these texts, or needs far more memory than texts of this size "
             f"should need ({lost.detail}): copy the model again from a source that you trust."

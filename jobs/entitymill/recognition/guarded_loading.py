@@ -2,7 +2,7 @@
 
 The libraries that read a model's files are mostly written in C++ and Rust, and a damaged file may crash them. So the process
 that loads a model reports which file it is reading (`report_files_to`). If that process dies, its parent process can name
-the file (`workers.isolation`).
+the file (`workers.child_process`).
 
 A model may also be malicious, so it can use only limited resources of this machine.
 """
@@ -57,10 +57,10 @@ _files: list[str] = [""]
 
 
 def report_files_to(listener: Callable[[str], None]) -> None:
-    """Call `listener`, in place of any earlier listener, whenever loading a model or one of its files begins or ends.
+    """Make `listener` the only listener. It is called when the loading of a model or of one of its files begins or ends.
 
-    Its argument is the path of what is being loaded from then on: a file; or the model, after one of its files was loaded;
-    or "" when loading has ended.
+    The listener gets the path of what is now being loaded: a file; the model again, when that file has been loaded; or ""
+    when nothing is being loaded any more.
     """
     _listeners[:] = [listener]
 

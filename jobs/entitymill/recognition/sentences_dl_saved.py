@@ -205,7 +205,7 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
     """
     block = data[offset : offset + size]
     if data[offset + size] != 0:
-        raise ValueError("a compressed index, which is not supported")
+        raise ValueError("a checkpoint index that is compressed, which is not supported")
     end = len(block) - 4 - 4 * struct.unpack("<I", block[-4:])[0]
     at, key = 0, b""
     while at < end:

@@ -20,7 +20,7 @@ from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import open_source
 from entitymill.spark.private_session import open_private_session
-from entitymill.tables import Tables, data_file_reader, maintenance, run_messages, table_setup, unit_texts
+from entitymill.tables import Tables, data_files, maintenance, run_messages, table_setup, temporary_tables
 from entitymill.tables.output_tables import DOCUMENT_TABLES, build_write_confs
 from entitymill.tables.runs import Runs
 
@@ -214,15 +214,15 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
     searched, except those of `runs`. Temporary tables of runs are not read: if there is one, the result is True.
     """
     try:
-        if unit_texts.find_temporary_tables(tables):
+        if temporary_tables.find_temporary_tables(tables):
             return True
         for name in DOCUMENT_TABLES:
             if tables.exists(name):
-                files = data_file_reader.read_all_files(tables, name, "doc_id string")
+                files = data_files.read_all_files(tables, name, "doc_id string")
                 if files.join(F.broadcast(id_frame), "doc_id", "left_semi").take(1):
                     return True
         return tables.exists("runs") and bool(run_messages.find_stale_files(tables, ids))
-    except data_file_reader.READ_ERRORS as error:
+    except data_files.READ_ERRORS as error:
         log.warning(
             "the data files of %s cannot be read (%s); old files may contain the documents",
             tables.output,

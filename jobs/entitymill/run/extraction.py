@@ -97,7 +97,8 @@ def _run_or_record_idle(
 ) -> None:
     """Run the job under the lease or, if nothing has changed since the last run, only append an idle run to `runs`.
 
-    `large_source_confs` are the Spark properties that replace SMALL_QUERIES unless the source is small.
+    `large_source_confs` has the caller's values of the properties in SMALL_QUERIES; the run uses them unless the source is
+    known to be small.
     """
     # Read `runs` before the source. If another run begins in between, this run notices that once it holds the lease, and
     # then opens the source again.

@@ -18,7 +18,7 @@ from entitymill.run.units import PlannedUnit
 from entitymill.spark import spark_connect
 from entitymill.spark.background_action import BackgroundAction
 from entitymill.tables.publisher import MAX_LISTED_IDS
-from entitymill.tables.unit_texts import TemporaryTable
+from entitymill.tables.temporary_tables import TemporaryTable
 
 MAX_HELD_UNITS = 2
 """Maximum number of units whose results are computed or stored at the same time. The second unit uses the cores for which

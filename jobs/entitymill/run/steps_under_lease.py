@@ -36,12 +36,12 @@ from entitymill.tables import (
     recovery,
     table_setup,
     table_versions,
-    unit_texts,
+    temporary_tables,
 )
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.publisher import Publisher, RejectsWriter, Unit
-from entitymill.tables.unit_texts import TemporaryTable
+from entitymill.tables.temporary_tables import TemporaryTable
 from entitymill.workers.engine_choice import Engine
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class Run:
             True if no repair was necessary; False if the tables were repaired.
         """
         tables, earlier = self.tables, self.earlier_runs
-        unit_texts.remove_leftovers(tables, self.lease.epoch)
+        temporary_tables.remove_leftovers(tables, self.lease.epoch)
         guards.check_slice_tables(tables, self.provenance.slice)
         table_setup.check_passthrough_types(tables, self.source.passthrough)
         if tables.exported:

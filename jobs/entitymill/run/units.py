@@ -15,7 +15,7 @@ from entitymill.errors import SourceError
 from entitymill.run.unit_sizes import UnitSizes
 from entitymill.source.changes import Changes
 from entitymill.spark import spark_connect
-from entitymill.tables.unit_texts import UNIT
+from entitymill.tables.temporary_tables import UNIT
 
 MAX_UNITS = 10_000
 """Maximum number of units in a run."""

@@ -48,11 +48,11 @@ class Policy:
     interrupted_runs: frozenset[str] = frozenset()
 
     @property
-    def refuses(self) -> bool:
+    def refuses_other_fingerprints(self) -> bool:
         """Whether the run fails if the output has documents whose fingerprint differs from this run's."""
         return self.on_fingerprint_change == "refuse" and not self.full
 
     @property
-    def reprocesses(self) -> bool:
+    def reprocesses_other_fingerprints(self) -> bool:
         """Whether documents whose fingerprint differs from this run's count as changed; also true if they are refused."""
         return self.on_fingerprint_change != "ignore" or self.full

@@ -242,7 +242,7 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
         if address.startswith("table:"):
             found = spark.read.table(quote_name(spark, address.removeprefix("table:")))
         elif not storage.exists(spark, address):
-            raise SourceError(f"{setting}: nothing is at {address}.")
+            raise SourceError(f"{setting}: there is nothing at {address}.")
         elif storage.exists(spark, f"{address}/_delta_log"):
             found = spark.read.format("delta").load(address)
         else:

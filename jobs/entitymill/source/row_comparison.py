@@ -109,7 +109,9 @@ def _is_changed(policy: Policy) -> Column:
     fingerprint_differs = _fingerprint_differs(policy)
     changed = _is_pending() | _text_differs() | _passthrough_differs(policy)
     # A document of another slice is adopted only if it equals what this run would write.
-    changed |= fingerprint_differs if policy.reprocesses else fingerprint_differs & ~is_in_run_slice(policy)
+    changed |= (
+        fingerprint_differs if policy.reprocesses_other_fingerprints else fingerprint_differs & ~is_in_run_slice(policy)
+    )
     if policy.full:
         is_recomputed = F.coalesce(F.col("o.run_id").isin(list(policy.interrupted_runs)), F.lit(False))
         changed |= ~is_recomputed
@@ -157,7 +159,7 @@ def has_refused_fingerprint(policy: Policy) -> Column:
 
     Documents with the status PENDING are never refused, because they are recomputed anyway.
     """
-    if not policy.refuses:
+    if not policy.refuses_other_fingerprints:
         return F.lit(False)
     return ~F.col("status").eqNullSafe(PENDING) & (F.col("fingerprint") != policy.fingerprint)
 
@@ -174,7 +176,7 @@ def check_fingerprints(published: DataFrame, policy: Policy) -> None:
     Raises:
         OutputError: the output has such a document.
     """
-    if not policy.refuses:
+    if not policy.refuses_other_fingerprints:
         return
     refused = published.where(has_refused_fingerprint(policy) & is_in_run_slice(policy))
     found = refused.select("fingerprint").take(1)

@@ -38,7 +38,7 @@ def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exc
         return f"there is no table {path}, or you lack permission to read it.{_advise_on_wildcards(path)}"
     try:
         if not storage.exists(spark, path):
-            return f"nothing is at {path}.{_advise_on_wildcards(path)}"
+            return f"there is nothing at {path}.{_advise_on_wildcards(path)}"
         if storage.exists(spark, f"{path}/_delta_log"):
             return f"{path} is a Delta table that Delta cannot read: {summarize_error(error)}."
         text_file = _find_text_file(spark, path)

@@ -262,7 +262,7 @@ def check_installation(settings: Settings) -> None:
     model = settings.model.path
     if settings.recognition.engine == "openvino" and not Path(find_installed(model)).exists():
         advice = explain_missing_model(model)
-        missing.append(f"model.path: nothing is at {model}: {advice}." if advice else None)
+        missing.append(f"model.path: there is nothing at {model}: {advice}." if advice else None)
     found = [one for one in missing if one]
     if len(found) > 1:
         raise SessionError("\n".join([f"This installation lacks {len(found)} things:", *found]))

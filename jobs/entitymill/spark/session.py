@@ -196,7 +196,7 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
 
 
 def has_class(spark: SparkSession, name: str) -> bool:
-    """Return whether a class is on the driver's class path, without loading it, which could start native libraries."""
+    """Return whether a class is on the driver's class path, without loading it: that could also load native libraries."""
     return _find_class(spark, name) is not None
 
 

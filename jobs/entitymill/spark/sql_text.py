@@ -1,4 +1,4 @@
-"""Quote names and texts for SQL, so that no setting is executed as SQL; check names and conditions."""
+"""Quote names and string literals for SQL, so that no setting is executed as SQL; check names and conditions."""
 
 from __future__ import annotations
 

@@ -5,11 +5,11 @@
 - Runs: `lease` lets one run work at a time, and `heartbeats` show that a run is alive. `numbered_commits` gives
   each commit a transaction number, so that Delta refuses commits of older runs. `runs` reads and writes the `runs` table;
   `recovery` repairs tables after a run that died.
-- Documents: `publisher` publishes and removes documents; `unit_texts` writes a run's temporary tables, with the texts of its
+- Documents: `publisher` publishes and removes documents; `temporary_tables` stores the texts of a run's
   units of work (documents that are committed together); `parquet_export` copies `entities` for readers without Delta.
 - Between runs: `maintenance` compacts and purges tables; `redaction` and `text_masking` write redacted texts;
   `mention_sample` draws mentions for review;
-  `run_messages` finds and erases document ids in `runs`; `data_file_reader` reads data files of older table versions.
+  `run_messages` finds and erases document ids in `runs`; `data_files` reads data files of older table versions.
 """
 
 from entitymill.tables.output_tables import NAMES, Tables

@@ -17,7 +17,7 @@ from entitymill.errors import SettingsError, StorageError
 from entitymill.settings import Settings
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.private_session import override_conf
-from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery, table_versions, unit_texts
+from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery, table_versions, temporary_tables
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import DOCUMENT_TABLES, PUBLISHED_TABLES
@@ -154,7 +154,7 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str) -> Iterato
     """
     row: dict[str, Any] = {"mode": MAINTENANCE}
     with Lease(tables, settings.limits, run_id, lambda: row) as lease:
-        unit_texts.remove_leftovers(tables, lease.epoch)
+        temporary_tables.remove_leftovers(tables, lease.epoch)
         before = table_versions.read_versions(tables, [name for name in DOCUMENT_TABLES if tables.exists(name)])
         earlier = lease.earlier_runs
         trusted = earlier.settled and table_versions.tables_unchanged_since(tables, earlier.latest)

@@ -1,7 +1,7 @@
 """Draw a reproducible sample of mentions from `entities`, and read the sentences around them.
 
 Mentions are ordered by a hash of seed and mention id, so the same tables and options always give the same sample. The first
-mentions of each stratum (a group from which as many are drawn as from the others) are taken with `orderBy` and `limit`, so
+mentions of each stratum (one of the groups from which equally many mentions are drawn) are taken with `orderBy` and `limit`, so
 that Spark does not have to sort all rows.
 """
 

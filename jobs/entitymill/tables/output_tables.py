@@ -25,7 +25,7 @@ PUBLISHED_TABLES = ("annotations", "entities", "documents")
 DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
 """Tables with rows about documents."""
 TEMPORARY_PREFIX = "entitymill_"
-"""Prefix of the names of temporary tables in a catalog schema (see `unit_texts`); outside a catalog, it is an underscore."""
+"""Prefix of names in a catalog schema (see `temporary_tables`); outside a catalog, the prefix is an underscore."""
 DELTA_ENTITIES = "entities_delta"
 """Directory of `entities` with `output.format: parquet`, which exports to the `entities` directory."""
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")

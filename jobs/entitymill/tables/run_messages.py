@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from entitymill.tables import data_file_reader
+from entitymill.tables import data_files
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import Tables
 
@@ -62,15 +62,15 @@ def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
 
     Files of failed commits are included; files of the current version are not.
     """
-    rows = _find_rows(data_file_reader.read_all_files(tables, "runs", _COLUMNS), ids)
-    return {row[data_file_reader.FILE] for row, _ in rows} - data_file_reader.list_current_files(tables, "runs")
+    rows = _find_rows(data_files.read_all_files(tables, "runs", _COLUMNS), ids)
+    return {row[data_files.FILE] for row, _ in rows} - data_files.list_current_files(tables, "runs")
 
 
 def list_files(tables: Tables) -> set[str]:
     """Return the names of all files of `runs`; an empty set, with a warning in the log, if they cannot be listed."""
     try:
-        return data_file_reader.list_files(tables, "runs")
-    except data_file_reader.READ_ERRORS as error:
+        return data_files.list_files(tables, "runs")
+    except data_files.READ_ERRORS as error:
         _warn_about_old_files(tables, error)
         return set()
 
@@ -87,7 +87,7 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
         older_files: result of `list_files` before this erasure took its epoch. A file that is newer, and in no version of
             the table yet, may belong to a run that is about to commit it, and is not deleted.
     """
-    current = data_file_reader.list_current_files(tables, "runs")
+    current = data_files.list_current_files(tables, "runs")
     changed = {}
     for row, found in _find_rows(tables.read("runs"), ids):
         finder = IdFinder(found)
@@ -101,8 +101,8 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
         )
         retry("runs", lambda: tables.execute_with_view(frame, statement, {}))
     try:
-        data_file_reader.delete_files(tables, "runs", find_stale_files(tables, ids) & (older_files | current))
-    except data_file_reader.READ_ERRORS as error:
+        data_files.delete_files(tables, "runs", find_stale_files(tables, ids) & (older_files | current))
+    except data_files.READ_ERRORS as error:
         _warn_about_old_files(tables, error)
 
 
@@ -118,7 +118,7 @@ def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str]
     """Return (row, ids in it) for each distinct row whose `error` or `source.where` contains any of the ids."""
     rows = runs.withColumn("where", F.get_json_object("settings", "$.source.where"))
     rows = rows.where(F.col("error").isNotNull() | F.col("where").isNotNull())
-    chosen = [name for name in ("run_id", "error", "settings", "where", data_file_reader.FILE) if name in rows.columns]
+    chosen = [name for name in ("run_id", "error", "settings", "where", data_files.FILE) if name in rows.columns]
     held = [row.asDict() for row in rows.select(*chosen).distinct().collect()]
     finder = IdFinder(ids).narrow_to(text for row in held for text in (row["error"], row["where"]))
     named = [(row, finder.find(row["error"]) | finder.find(row["where"])) for row in held]

@@ -1,4 +1,4 @@
-"""The main loop of a child process, which processes the batches that a worker sends (see `isolation`)."""
+"""The main loop of a child process, which processes the batches that a worker sends (see `child_process`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from typing import Any
 
 from entitymill.errors import EntityMillError, hide_message, is_rust_panic
 from entitymill.recognition import guarded_loading
-from entitymill.workers.isolation import OUT_OF_MEMORY, PANICKED, Batch, Loading, Work, deserialize_batch, serialize_batch
+from entitymill.workers.child_process import (
+    OUT_OF_MEMORY,
+    PANICKED,
+    Batch,
+    Loading,
+    Work,
+    deserialize_batch,
+    serialize_batch,
+)
 
 _OOM_SCORE = 800
 """Out-of-memory score of a child: high, so that the kernel kills the child before the executor's other processes."""

@@ -39,8 +39,8 @@ _ENDS_NOT_CAUSED_BY_FILE = ("killed by SIGKILL", "killed by SIGTERM", "killed by
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from entitymill.workers import isolated_child
-isolated_child.serve(int(sys.argv[2]), int(sys.argv[3]))
+from entitymill.workers import child_main_loop
+child_main_loop.serve(int(sys.argv[2]), int(sys.argv[3]))
 """
 
 Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
@@ -240,7 +240,7 @@ def serialize_batch(batch: pa.RecordBatch) -> bytes:
 
 
 def deserialize_batch(content: bytes) -> pa.RecordBatch:
-    """Return the batch in an Arrow IPC stream."""
+    """Read an Arrow IPC stream, and return the one batch that it contains."""
     import pyarrow as pa  # noqa: PLC0415  # see `Child`
 
     with pa.ipc.open_stream(content) as reader:

@@ -24,7 +24,7 @@ from entitymill.spark.private_directories import create_scratch_directory
 from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
 FACTORY = "entitymill.workers.recognition_child:open_recognition"
-"""`module:function` that a child process calls to load the models (see `isolation.Work`)."""
+"""`module:function` that a child process calls to load the models (see `child_process.Work`)."""
 
 
 def ship_model(spark: SparkSession, path: str) -> ShippedModel:
@@ -151,7 +151,7 @@ def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
         if not storage.exists(spark, directory):
             advice = requirements.explain_missing_model(model)
             advice = advice or "specify a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
-            raise ModelError(f"segmentation.model: nothing is at {model}; {advice}.")
+            raise ModelError(f"segmentation.model: there is nothing at {model}; {advice}.")
         parts = [
             path for path, *_ in storage.list_files(spark, f"{directory}/{sentences_dl_saved.METADATA}") if "/part-" in path
         ]

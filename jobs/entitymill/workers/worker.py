@@ -20,7 +20,7 @@ from pyspark import SparkFiles
 
 from entitymill.errors import EntityMillError, WorkerError, sign_error
 from entitymill.recognition.tagger import Execution, Markup, bundle
-from entitymill.workers import isolation, recognized_rows
+from entitymill.workers import child_process, recognized_rows
 
 if TYPE_CHECKING:
     from entitymill.recognition.sentences import Kind
@@ -99,7 +99,7 @@ class Worker:
     """The function that recognizes the documents of a Spark task, in a stream of Arrow batches.
 
     seconds: time limit for a window of up to WINDOW_CHARS; the time limit of a longer window is proportionally longer.
-    factory: see `isolation.Work`. It is `recognition_child.open_recognition` or, in tests, a function with the same
+    factory: see `child_process.Work`. It is `recognition_child.open_recognition` or, in tests, a function with the same
         arguments that fails on some texts.
     signature: the driver's `errors.SIGNATURE`, which marks errors of this worker.
     """
@@ -133,7 +133,7 @@ class Worker:
         """
         model = (self.model.files(), self.model.manifest, self.model.where)
         detector = (self.detector.files(), self.detector.digests, self.detector.where)
-        work = isolation.Work(self.factory, (model, detector, self.options))
+        work = child_process.Work(self.factory, (model, detector, self.options))
         failed: list[str] = []
         cpu = time.process_time()
         for window in cut_windows(batches):
@@ -149,22 +149,22 @@ class Worker:
                 cpu_before, cpu = cpu, time.process_time()
                 yield recognized_rows.add_cpu_seconds(result, cpu - cpu_before)
 
-    def _recognize_window(self, work: isolation.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    def _recognize_window(self, work: child_process.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """Send a window to the child process, and yield a batch with one row for each document of the window.
 
         If the child dies or exceeds the time limit, send the documents to a new child, one by one, and yield one batch each.
         """
         try:
-            yield isolation.get_child(work)(window, self._compute_time_limit(window))
-        except isolation.ChildLostError as lost:
+            yield child_process.get_child(work)(window, self._compute_time_limit(window))
+        except child_process.ChildLostError as lost:
             log.warning("the tagger failed (%s): retrying %d documents one by one", lost.detail, window.num_rows)
             yield from (self._recognize_document(work, window.slice(row, 1)) for row in range(window.num_rows))
 
-    def _recognize_document(self, work: isolation.Work, document: pa.RecordBatch) -> pa.RecordBatch:
+    def _recognize_document(self, work: child_process.Work, document: pa.RecordBatch) -> pa.RecordBatch:
         """Return the row of one document; if the child dies or exceeds the time limit, a row with a `failure`."""
         try:
-            return isolation.get_child(work)(document, self._compute_time_limit(document))
-        except isolation.ChildLostError as lost:
+            return child_process.get_child(work)(document, self._compute_time_limit(document))
+        except child_process.ChildLostError as lost:
             return recognized_rows.build_failure_row(document, lost.code, lost.detail, annotations=self.options.annotations)
 
     def _compute_time_limit(self, window: pa.RecordBatch) -> float:

@@ -249,7 +249,7 @@ def describe_missing(path: str) -> str:
     """Return a message which says that no bundle exists at a path, and what the user can do."""
     advice = requirements.explain_missing_model(path)
     if advice:
-        return f"nothing is at {path}; {advice} ({_HELP_PAGE})."
+        return f"there is nothing at {path}; {advice} ({_HELP_PAGE})."
     if path.startswith("pretrained:"):
         return (
             f"{path} is on Spark NLP's models hub: to use it, set recognition.sparknlp_model and `recognition.engine: "
@@ -257,11 +257,11 @@ def describe_missing(path: str) -> str:
         )
     if "/" in path and _HUB_NAME.fullmatch(path):
         return (
-            f"nothing is at {path}. If it is a model's name on the Hugging Face hub, download it "
+            f"there is nothing at {path}. If it is a model's name on the Hugging Face hub, download it "
             f"(hf download {path} --local-dir DIRECTORY), run prepare_model.py DIRECTORY DEST (or entitymill prepare), and "
             f"use DEST ({_HELP_PAGE})."
         )
-    return f"nothing is at {path}; specify a model bundle."
+    return f"there is nothing at {path}; specify a model bundle."
 
 
 def describe_other_format(path: str, names: Collection[str]) -> str:
