@@ -1,8 +1,8 @@
 """Draw a reproducible sample of mentions from `entities`, and read the sentences around them.
 
 Mentions are ordered by a hash of seed and mention id, so the same tables and options always give the same sample. The first
-mentions of each stratum (one of the groups from which equally many mentions are drawn) are taken with `orderBy` and `limit`, so
-that Spark does not have to sort all rows.
+mentions of each stratum (one of the groups from which equally many mentions are drawn) are taken with `orderBy` and `limit`,
+so that Spark does not have to sort all rows.
 """
 
 from __future__ import annotations
