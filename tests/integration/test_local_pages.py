@@ -22,19 +22,21 @@ COLUMNS = {
     "wall": pa.array([time.replace(tzinfo=None) for time in TIMES], pa.timestamp("us")),
     "Said_On": pa.array([*(f"{time:%Y-%m-%d} at night" for time in TIMES[:6]), "2026-02-30", "never"], pa.string()),
 }
+OPTIONS = ("output.format=parquet", f"source.passthrough=[{', '.join(COLUMNS)}]")
 
 
 @pytest.fixture(scope="module")
 def dated(module_job: Job) -> Job:
     """Documents with days of each kind, in a Parquet output; some of them have been changed."""
-    options = ["output.format=parquet", f"source.passthrough=[{', '.join(COLUMNS)}]", "limits.unit_rows=3"]
     for texts in (TEXT_POOL[:8], [*TEXT_POOL[:7], "Angela Merkel met John Smith in Paris."]):
-        module_job.texts(pa.table({"id": [f"d{at}" for at in range(8)], "text": texts, **COLUMNS})).run(*options)
+        module_job.texts(pa.table({"id": [f"d{at}" for at in range(8)], "text": texts, **COLUMNS})).run(
+            *OPTIONS, "limits.unit_rows=3"
+        )
     return module_job
 
 
 def load(job: Job, *overrides: str) -> settings.Settings:
-    return settings.load(None, job.options("output.format=parquet", "report.show_text=true", *overrides), {})
+    return settings.load(None, job.options(*OPTIONS, "report.show_text=true", *overrides), {})
 
 
 @pytest.mark.parametrize("name", ["date", "time", "wall", "said_on"])
@@ -46,18 +48,18 @@ def test_days_of_every_kind_are_the_same_with_and_without_spark(dated: Job, name
 
 
 @pytest.mark.parametrize(
-    ("override", "local"),
+    ("overrides", "local"),
     [
-        ("source.time_zone=Asia/Tokyo", False),  # days of times
-        ("source.where=id <> 'x'", False),  # excerpts
-        ("source.format=table", False),
-        ("output.path=s3a://lake/out", False),
-        ("output.path=/nowhere", False),
-        ("log=stderr", True),
+        (["source.time_zone=Asia/Tokyo"], False),  # days of times
+        (["source.where=id <> 'x'"], False),  # excerpts
+        (["source.format=table", "source.path=main.texts"], False),
+        (["output.format=delta", "output.path=s3a://lake/out"], False),
+        (["output.path=/nowhere"], False),
+        (["log=stderr"], True),
     ],
 )
-def test_spark_is_started_only_where_it_is_needed(dated: Job, override: str, *, local: bool) -> None:
-    assert (open_local_reader(load(dated, "report.date_column=time", override)) is not None) == local
+def test_spark_is_started_only_where_it_is_needed(dated: Job, overrides: list[str], *, local: bool) -> None:
+    assert (open_local_reader(load(dated, "report.date_column=time", *overrides)) is not None) == local
 
 
 def test_the_command_starts_no_jvm(dated: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +68,7 @@ def test_the_command_starts_no_jvm(dated: Job, monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr("entitymill.spark.session._start_session", refuse)
     page = dated.directory / "page.html"
-    chosen = dated.options("output.format=parquet", "report.show_text=true", "report.date_column=date", "log=stderr")
+    chosen = dated.options(*OPTIONS, "report.show_text=true", "report.date_column=date", "log=stderr")
     options = [item for option in chosen for item in ("--set", option)]
     assert cli.main(["report", *options, "--to", str(page)]) == 0
     assert str(page) in capsys.readouterr().out
