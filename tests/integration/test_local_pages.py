@@ -39,7 +39,7 @@ def load(job: Job, *overrides: str) -> settings.Settings:
     return settings.load(None, job.options(*OPTIONS, "report.show_text=true", *overrides), {})
 
 
-@pytest.mark.parametrize("name", ["date", "time", "wall", "said_on"])
+@pytest.mark.parametrize("name", ["date", "time", "wall", "Said_On"])
 def test_days_of_every_kind_are_the_same_with_and_without_spark(dated: Job, name: str) -> None:
     found = read_both_ways(dated, load(dated, f"report.date_column={name}"))
     assert found.days is not None and found.days.counts
