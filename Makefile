@@ -272,10 +272,12 @@ $(VENV)-%/.ready: requirements-%.lock requirements-build.lock
 	$(@D)/bin/python $(LOCKED) -r $<
 	@touch $@
 
-# Spark 4.1 on Python 3.13, where Debian has it, otherwise on this Python.
+# Spark 4.1 on Python 3.13, where Debian has it, otherwise on this Python; the file no-python313 then says so to the tests.
 $(PYTHON313_READY): requirements-spark41.lock requirements-build.lock tests/spark4/unpack_python313 | $(DEV_READY)
 	@rm -rf $(@D)
-	python=$$(tests/spark4/unpack_python313 build/python313) || python=$(PYTHON); $$python -m venv --without-pip --copies $(@D)
+	python=$$(tests/spark4/unpack_python313 build/python313) || python=; \
+	  $${python:-$(PYTHON)} -m venv --without-pip --copies $(@D) && if [ -z "$$python" ]; then \
+	  echo "Python 3.13 could not be unpacked (see above); the tests run Spark 4.1 on $(PYTHON) instead" | tee $(@D)/no-python313; fi
 	$(BIN)/python $(subst -m pip,-m pip --python $(@D)/bin/python,$(BUILD_TOOLS))
 	$(BIN)/python $(subst -m pip,-m pip --python $(@D)/bin/python,$(LOCKED)) -r $<
 	@touch $@

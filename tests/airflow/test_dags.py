@@ -16,6 +16,7 @@ from airflow_home import ROOT
 from pydantic import ValidationError
 
 from entitymill.settings import secret_masking
+from entitymill.settings.sections import LimitSettings
 from entitymill_dags import arguments, factory, tables
 from entitymill_dags.spark import SubmitJob, parse_final_code
 
@@ -266,20 +267,39 @@ def test_start_dates_are_of_the_tables_time_zone() -> None:
     assert dag.start_date.astimezone(pendulum.timezone("UTC")).isoformat() == "2026-06-30T22:00:00+00:00"
 
 
-@pytest.mark.parametrize(("code", "kind"), [(1, AirflowException), (2, AirflowFailException), (6, AirflowFailException)])
-def test_what_would_fail_again_the_same_way_is_not_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
-) -> None:
-    stub = tmp_path / "spark-submit"  # stands in for the job alone: the provider's hook runs it
+def fail_with(code: int, directory: Path, monkeypatch: pytest.MonkeyPatch) -> AirflowException:
+    """Return the error of a SubmitJob whose spark-submit is a stub that ends with this exit code."""
+    stub = directory / "spark-submit"
     stub.write_text(f"#!/bin/sh\necho 'error: one sentence.'\nexit {code}\n")
     stub.chmod(0o755)
     monkeypatch.setenv("AIRFLOW_CONN_SPARK_DEFAULT", '{"conn_type": "spark", "host": "local[1]"}')
     submit = SubmitJob(task_id="extract", application="job.py", spark_binary=str(stub), durable=False)
     with pytest.raises(AirflowException) as failed:
         submit.execute({})
-    assert type(failed.value) is kind
+    return failed.value
+
+
+@pytest.mark.parametrize(("code", "kind"), [(1, AirflowException), (2, AirflowFailException), (6, AirflowFailException)])
+def test_errors_that_a_retry_would_repeat_are_not_retried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
+) -> None:
+    error = fail_with(code, tmp_path, monkeypatch)
+    assert type(error) is kind
     if kind is AirflowFailException:
-        assert str(failed.value).startswith(f"exit {code}: ")
+        assert str(error).startswith(f"exit {code}: ")
+
+
+def test_after_exit_4_the_error_names_the_limits_and_how_to_raise_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = fail_with(4, tmp_path, monkeypatch)
+    assert type(error) is AirflowFailException
+    said = str(error)
+    assert said.startswith("exit 4: too many rows were rejected, or too many documents would be removed; ")
+    assert "trigger a run with a higher max_reject_ratio, or with limits.max_removed_ratio=1 in settings; " in said
+    # What it names exists: two params of a manual run, and a setting of the job.
+    assert {"max_reject_ratio", "settings"} <= set(factory.make_dag(table(), Path("/home/em")).params)
+    assert LimitSettings(max_removed_ratio=1).max_removed_ratio == 1
 
 
 def test_on_kubernetes_the_drivers_exit_code_counts() -> None:

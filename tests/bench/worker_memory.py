@@ -1,7 +1,8 @@
 """Measure the memory of a worker's process and of its child, which runs the tagger.
 
 `python tests/bench/worker_memory.py`: the peak resident memory of both, in MB, with the bundled model and with a network of
-DistilBERT-base's shape (random weights), both in int8. Databricks' standard and serverless compute give a worker about 1 GB.
+DistilBERT-base's shape (random weights), both in int8. Databricks' standard and serverless compute give a worker about 1 GB,
+so the exit code is 1 if the two processes together need more than MAX_MB with either model.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from entitymill.workers.engine_openvino import FACTORY
 from entitymill.workers.worker import RecognitionOptions
 
 WINDOWS = 3
+MAX_MB = 900
+"""Limit of the peaks of both processes together, which docs/connect.md states."""
 
 
 def read_peak(pid: int) -> float:
@@ -34,7 +37,7 @@ def read_peak(pid: int) -> float:
 
 
 def measure(directory: Path, sentences: int) -> None:
-    """Recognize documents in a child of this process, and print the peaks of both."""
+    """Recognize documents in a child of this process, and print the peaks of both; exit with 1 if they exceed MAX_MB."""
     manifest, files = bundle.read_directory(directory)
     options = RecognitionOptions(Execution("int8"), "sentencex", trim=True)
     work = child_process.Work(FACTORY, ((files, manifest, str(directory)), ({}, {}, ""), options))
@@ -44,13 +47,15 @@ def measure(directory: Path, sentences: int) -> None:
     (pid,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     here, there = read_peak(os.getpid()), read_peak(int(pid))
     print(f"{manifest.name}: worker {here:.0f} MB, child {there:.0f} MB, both {here + there:.0f} MB", flush=True)
+    if here + there > MAX_MB:
+        sys.exit(f"{manifest.name}: worker and child need more than {MAX_MB} MB; find out why, or change docs/connect.md")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print one line per model."""
+    """Print one line per model; exit with 1 if a model needs more than MAX_MB, after both are measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
-    parser.add_argument("--only", type=Path, help="measure this bundle alone, in this process")
+    parser.add_argument("--only", type=Path, help="measure only this bundle, in this process")
     options = parser.parse_args(arguments)
     sentences = 40 if options.smoke else WINDOWS * isolation_bench.SENTENCES_IN_WINDOW
     if options.only:
@@ -61,9 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         saved = Path(scratch) / "saved"
         random_models.write_random_model(saved, random_models.TINY if options.smoke else random_models.BASE)
         base = random_models.make_bundle(saved, Path(scratch) / "int8", "calibrated")
-        for directory in (random_models.DEMO, base):
-            smoke = ["--smoke"] if options.smoke else []
-            subprocess.run([sys.executable, __file__, "--only", str(directory), *smoke], check=True)
+        smoke = ["--smoke"] if options.smoke else []
+        commands = [[sys.executable, __file__, "--only", str(directory), *smoke] for directory in (random_models.DEMO, base)]
+        codes = [subprocess.run(command, check=False).returncode for command in commands]
+    if any(codes):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from entitymill.settings.report_sections import ReportSettings
 from entitymill_reports import drift, page
-from sample_figures import SCRIPT, figures, run, shown
+from entitymill_reports.page_content import Days, Documents, PageContent, UnitSpeed
+from sample_figures import SCRIPT, START, figures, run, shown
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 # Root and a closed network: no sandbox, and none of what a browser asks its maker for.
@@ -45,6 +49,21 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written
 
 
+def make_busy_content() -> PageContent:
+    """Return content whose plots have many bars with long labels: runs of one day, months, large documents, many units."""
+    latest = [
+        replace(run(0), run_id=f"run{number}", started=START + timedelta(minutes=number)) for number in range(20, 0, -1)
+    ]
+    months = {date(2020 + number // 12, 1 + number % 12, 1): {"PER": number + 1} for number in range(60)}
+    return figures(
+        run=latest[0],
+        runs=tuple(latest),
+        days=Days("published", "month", months),
+        documents=Documents(300, 2, 6000, 150_000, 5, dict.fromkeys(range(-1, 21), 9)),
+        units=tuple(UnitSpeed(number, 30.0, 50) for number in range(990, 1090)),
+    )
+
+
 class Opened:
     """The page as it is shown, and all that the browser complained of or asked for."""
 
@@ -62,8 +81,13 @@ class Opened:
 
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_opens_without_a_complaint(browser: Browser, file: Path, width: int, scheme: str) -> None:
+def test_it_opens_without_a_complaint(
+    browser: Browser, file: Path, width: int, scheme: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     opened = Opened(browser, file, width, scheme)
+    loaded = opened.page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
+    with capsys.disabled():
+        print(f"\nthe page's content was loaded after {loaded:.0f} ms ({width} pixels, {scheme})")  # noqa: T201  # a measurement
     assert opened.complaints == []
     assert [url for url in opened.requests if not url.startswith("data:")] == [file.as_uri()]
     # Nothing is wider than the screen, and dark is dark.
@@ -82,6 +106,44 @@ def test_it_opens_without_a_complaint(browser: Browser, file: Path, width: int, 
         "all => all.map(one => one.getBoundingClientRect().height)"
     )
     assert min(heights) >= 9
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("content", [figures(), make_busy_content()], ids=["few", "many"])
+def test_labels_in_a_row_of_a_plot_do_not_overlap(
+    browser: Browser, tmp_path: Path, content: PageContent, width: int
+) -> None:
+    """Above all the labels below the horizontal axis: the browser's font may be wider than the one they were spaced for."""
+    file = tmp_path / "page.html"
+    file.write_text(page.render(content, drift.compare_runs(content.run, content.before, ReportSettings())), encoding="utf8")
+    opened = Opened(browser, file, width, "light")
+    drawn = opened.page.locator("figure svg").evaluate_all(
+        """all => all.map(svg => [svg.getAttribute("aria-label"), [...svg.querySelectorAll("text")].map(text => {
+            const box = text.getBoundingClientRect();
+            return [text.textContent.trim(), box.left, box.right, (box.top + box.bottom) / 2];
+        })])"""
+    )
+    assert len(drawn) == 9
+    first = {}
+    for title, texts in drawn:
+        rows: list[list[tuple[str, float, float]]] = []
+        height = float("-inf")
+        for text, left, right, middle in sorted(texts, key=lambda one: one[3]):
+            if middle > height + 2:  # not in the row of the text before
+                rows.append([])
+            height = middle
+            rows[-1].append((text, left, right))
+        for row in rows:
+            row.sort(key=lambda one: one[1])
+            for (text, _, right), (following, left, _) in itertools.pairwise(row):
+                assert right < left, f"{title}: {text!r} reaches {right:.1f}, and {following!r} begins at {left:.1f}"
+        first[title] = [row[0][0] for row in rows]
+    # The rows of labels were among those compared.
+    assert "0" in first["Mentions by confidence"]
+    if content.days is not None and content.days.step == "month":
+        assert "20 Nov 03:01" in first["Seconds by stage and run"]
+        assert "Jan 2020" in first["Mentions by month"]
+        assert "990" in first["Documents per second by unit"]
 
 
 def test_text_from_data_does_nothing(browser: Browser, file: Path) -> None:

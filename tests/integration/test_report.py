@@ -224,7 +224,7 @@ def test_a_run_writes_its_page_and_metrics_and_ends_with_6(job: Job, capsys: pyt
     options = [item for option in job.options(*PAGE, *kept, "log=stderr") for item in ("--set", option)]
     texts(job, 12)
     assert cli.main(["extract", *options]) == 0
-    assert "page" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[-1].split(maxsplit=1) == ["page", str(page)]
     assert sampled(file)["entitymill_run_drift_marked"] == 0
     page.unlink()
 
@@ -232,6 +232,7 @@ def test_a_run_writes_its_page_and_metrics_and_ends_with_6(job: Job, capsys: pyt
     job.texts(pa.table({"id": ["e0", "e1", "e2", "e3"], "text": names, "published": [DAY] * 4}))
     assert cli.main(["extract", *options]) == 6
     said = capsys.readouterr()
+    assert said.out.splitlines()[-1].split(maxsplit=1) == ["page", str(page)]
     assert "the run was published, but differs from the previous run" in said.err
     assert "Smith" not in said.err + said.out
     assert "beyond its bound" in page.read_text(encoding="utf8")

@@ -157,20 +157,27 @@ def test_where_delta_gets_no_transaction_numbers_nothing_is_written(restricted: 
 
 
 def test_mentions_are_found_in_a_dataframe(restricted: Spark) -> None:
-    """By the function for DataFrames, in a program of the user's own."""
+    """By the functions for DataFrames and for columns, in a program of the user's own."""
+    options = f"model={str(ROOT / 'models' / 'demo')!r}, detector='rules'"
     program = (
         "import entitymill\nfrom pyspark.sql import SparkSession\n"
         "spark = SparkSession.builder.getOrCreate()\n"
         "texts = spark.createDataFrame([(1, 'Angela Merkel flew to Paris.'), (2, '')], 'id int, body string')\n"
-        f"found = entitymill.mentions(texts, 'id', 'body', model={str(ROOT / 'models' / 'demo')!r}, detector='rules')\n"
+        f"found = entitymill.mentions(texts, 'id', 'body', {options})\n"
         "print([tuple(row) for row in found.select('id', 'entity', 'label').orderBy('begin').collect()])\n"
+        f"listed = texts.select('id', entitymill.udf(spark=spark, {options})('body').alias('found'))\n"
+        "print({row.id: [mention.entity for mention in row.found] for row in listed.orderBy('id').collect()})\n"
     )
     environment = {**clean_environment(), **restricted.environment, "PYTHONPATH": str(ROOT / "jobs")}
     command = [str(restricted.python), "-c", program]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert "[(1, 'Angela Merkel', 'PER'), (1, 'Paris', 'LOC')]" in ended.stdout, ended.stderr[-3000:]
+    assert ended.stdout.splitlines()[-2:] == [
+        "[(1, 'Angela Merkel', 'PER'), (1, 'Paris', 'LOC')]",
+        "{1: ['Angela Merkel', 'Paris'], 2: []}",
+    ], ended.stderr[-3000:]
 
 
+@pytest.mark.parametrize("server", ["connected", "restricted"])
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -183,9 +190,10 @@ def test_mentions_are_found_in_a_dataframe(restricted: Spark) -> None:
     ],
 )
 def test_what_it_cannot_do_is_one_sentence(
-    connected: Spark, source: Path, tmp_path: Path, setting: dict[str, str | None], said: str
+    request: pytest.FixtureRequest, source: Path, tmp_path: Path, server: str, setting: dict[str, str | None], said: str
 ) -> None:
-    asked = Spark("connect", connected.python, connected.jars, {**connected.settings, **setting}, connected.environment)
+    spark: Spark = request.getfixturevalue(server)
+    asked = Spark("connect", spark.python, spark.jars, {**spark.settings, **setting}, spark.environment)
     ended = asked.run(tmp_path / "out", source)
     assert said in ended.stderr
     assert ended.returncode == (1 if "engine" in said else 2)

@@ -35,6 +35,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("source") / "texts")
 
 
+def test_the_newest_spark_runs_on_python_3_13() -> None:
+    """Except where `make` could not unpack Python 3.13; it then leaves a file that says so."""
+    fallback = NEWEST.python.parents[1] / "no-python313"
+    if fallback.exists():
+        pytest.skip(fallback.read_text().strip())
+    command = [str(NEWEST.python), "-c", "import sys; print(*sys.version_info[:2], sep='.')"]
+    ended = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "3.13"
+
+
 def test_all_tables_are_the_same_on_all_releases(source: Path, tmp_path: Path) -> None:
     outputs = {spark.name: tmp_path / spark.name for spark in RELEASES}
 

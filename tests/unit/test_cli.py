@@ -5,12 +5,13 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from entitymill import __version__, cli
-from entitymill.commands import extract, init, list_runs, maintain, redact, sample, tag
+from entitymill.commands import evaluate, extract, init, list_runs, maintain, redact, sample, tag
 from entitymill_models import prepare_command
 
 PARSERS = {
@@ -36,22 +37,38 @@ def test_the_help_lists_every_command_and_examples_that_parse(capsys: pytest.Cap
         PARSERS[name]().parse_args(options)
 
 
-@pytest.mark.parametrize(
-    ("started", "usage"),
-    [
-        ("/opt/venv/bin/entitymill", "usage: entitymill extract "),
-        ("jobs/extract_entities.py", "usage: extract_entities.py "),
-    ],
-)
+SCRIPTS = [
+    (extract.main, "extract", "extract_entities.py"),
+    (evaluate.main, "evaluate", "evaluate_entities.py"),
+    (maintain.main, "maintain", "maintain_tables.py"),
+    (prepare_command.main, "prepare", "prepare_model.py"),
+]
+"""Each command that has a script in jobs/: its function, its name, and the script's name."""
+
+
+def test_every_script_in_jobs_is_listed() -> None:
+    assert {script for _, _, script in SCRIPTS} == {file.name for file in JOBS.glob("*.py")}
+
+
+@pytest.mark.parametrize(("main", "command", "script"), SCRIPTS, ids=[command for _, command, _ in SCRIPTS])
 def test_the_usage_line_names_the_program_as_it_was_started(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], started: str, usage: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    main: Callable[[list[str]], int],
+    command: str,
+    script: str,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [started])
+    for started, program in (("/opt/venv/bin/entitymill", f"entitymill {command}"), (f"jobs/{script}", script)):
+        monkeypatch.setattr(sys, "argv", [started])
+        with pytest.raises(SystemExit):
+            main(["--help"])
+        assert capsys.readouterr().out.startswith(f"usage: {program} [-h] ")
+
+
+def test_the_help_of_extract_names_the_command_in_its_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         extract.main(["--help"])
-    shown = capsys.readouterr().out
-    assert shown.startswith(usage)
-    assert "\n  entitymill extract --config conf/demo.yaml --show-entities\n" in shown
+    assert "\n  entitymill extract --config conf/demo.yaml --show-entities\n" in capsys.readouterr().out
 
 
 def test_the_version_is_the_packages_own(capsys: pytest.CaptureFixture[str]) -> None:

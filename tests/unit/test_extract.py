@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import signal
 import subprocess
 import sys
 import tempfile
@@ -145,6 +146,27 @@ def test_a_temporary_log_is_kept_where_something_went_wrong(
     failed = isinstance(error, RuntimeError)
     assert "what happened" not in kept
     assert ("builtins.RuntimeError" in kept, f"stack trace: {log}" in said) == (failed, failed)
+
+
+def test_a_later_command_keeps_the_temporary_log_of_a_killed_one(tmp_path: Path) -> None:
+    """Unlike the other temporary files of a killed run: `entitymill runs` names this log, which says why the run died."""
+    program = (
+        "import os, signal, sys; from entitymill.commands import common\n"
+        "from entitymill.spark.private_directories import create_scratch_directory\n"
+        "def work(start_log):\n"
+        "    print(start_log(None), create_scratch_directory('texts-'), flush=True)\n"
+        "    if sys.argv[1:]: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.exit(common.run_and_report(work, ''))\n"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "jobs"), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    killed = subprocess.run([*command, "killed"], env=environment, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    log, scratch = map(Path, killed.stdout.split())
+    assert scratch.is_dir()
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert list(tmp_path.iterdir()) == [log.parent]
+    assert log.is_file()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from entitymill.recognition.confidence_scaling import Scaling
 from entitymill.recognition.recognizer import Recognition, Recognizer, build_recognition, join_tags
 from entitymill.recognition.tagger import Execution, Tags, bundle
 from entitymill.recognition.tagger.inference import Tagger
+from entitymill.tables.text_masking import mask_text
 
 FILES = sentences.find_detector_files(Path(__file__).parents[2] / "models" / "sentence_detector")
 KINDS: tuple[sentences.Kind, ...] = ("dl", "rules", "sentencex")
@@ -206,3 +207,18 @@ def test_html_is_no_part_of_mentions_and_offsets_count_it(tagger: Tagger) -> Non
     found = recognizer(pa.array(["", text, "Paris"], pa.large_string()))
     check_mentions(["", text, "Paris"], found)
     assert [mention["entity"] for mention in mentions(found)[1]] == ["Angela Merkel", "Paris", "Emmanuel <i>Macron"]
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("<p>Satya Nadella", "<p>[PER]"),
+        ("<p>Satya Nadella flew to <b>Paris</b>.</p>", "<p>[PER] flew to <b>[LOC]</b>.</p>"),
+        ("<p>Satya <b>Nadella</b> flew to Paris.</p>", "<p>[PER]</b> flew to [LOC].</p>"),
+    ],
+)
+def test_a_mask_covers_the_name_and_leaves_the_tags_around_it(tagger: Tagger, text: str, masked: str) -> None:
+    """As in `entitymill redact` with `source.markup: html`; a tag within a name is masked with it."""
+    recognizer = Recognizer(sentences.open_detector("sentencex", {}), tagger, trim=True, markup="html")
+    (found,) = mentions(recognizer(pa.array([text])))
+    assert mask_text(text, [(m["begin"], m["end"], m["label"]) for m in found], "[{label}]") == masked

@@ -23,7 +23,8 @@ from entitymill.terminal.console_text import SafeFormatter, open_console
 
 log = logging.getLogger("entitymill")
 _TEMPORARY_PREFIX = "entitymill-log-"
-"""Beginning of the names of temporary directories for logs."""
+"""Beginning of the names of temporary directories for logs. They are not in the process's private directory, which the next
+process deletes after a kill: `entitymill runs` names the log of a killed run, so it must stay."""
 _PATTERN_OR_VERSION = re.compile(r"[*?\[{@]")
 """Matches wildcards, and the `@` before the version of a Delta table; a path with such a character need not exist."""
 MAX_NUMBER = 1_000_000

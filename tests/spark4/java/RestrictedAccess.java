@@ -22,8 +22,9 @@ import org.sparkproject.connect.protobuf.Message;
  * Refuses requests to a Spark Connect server as Databricks' compute does: a stand-in for it in tests.
  *
  * <p>It refuses cached rows; properties, except those in the file that the Java property "entitymill.allowed" names (in each
- * line a name, or a prefix that ends in a point); and files outside the directories that "entitymill.sandbox" lists. Access to the JVM and RDDs are no part
- * of Spark Connect at all. Sources: docs.databricks.com, "Serverless compute limitations" and "Compute access mode limitations".
+ * line a name, or a prefix that ends in a point); and reads of files outside the directories that "entitymill.sandbox" lists.
+ * Access to the JVM and RDDs are no part of Spark Connect at all. Sources: docs.databricks.com, "Serverless compute
+ * limitations" and "Compute access mode limitations".
  */
 public class RestrictedAccess implements ServerInterceptor {
   private static final List<String> SANDBOX = List.of(System.getProperty("entitymill.sandbox", "").split(","));
@@ -84,7 +85,11 @@ public class RestrictedAccess implements ServerInterceptor {
     }
   }
 
-  /** Returns a path that a relation reads or a command writes outside the sandbox, null if there is none. */
+  /**
+   * Returns a path outside the sandbox from which a DataFrame reads files, null if there is none.
+   *
+   * <p>Only paths of {@code spark.read} are checked; paths in SQL text, and paths that a command writes, are not.
+   */
   private static String findPathOutside(Message message) {
     if (message instanceof Read.DataSource) {
       for (String path : ((Read.DataSource) message).getPathsList()) {
