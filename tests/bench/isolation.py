@@ -16,7 +16,7 @@ import texts
 
 from entitymill.recognition import sentences
 from entitymill.recognition.tagger import Execution, bundle
-from entitymill.workers import isolation, recognition_child
+from entitymill.workers import child_process, recognition_child
 from entitymill.workers.engine_openvino import FACTORY
 from entitymill.workers.worker import RecognitionOptions, cut_windows
 
@@ -56,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         detector,
         RecognitionOptions(Execution(options.precision), "dl", trim=True),
     )
-    work, here = isolation.Work(FACTORY, given), recognition_child.open_recognition(*given)
+    work, here = child_process.Work(FACTORY, given), recognition_child.open_recognition(*given)
     many = batches(count)
     ways = {
         "in this process": lambda: [here(batch) for batch in many],
-        "in a child": lambda: [isolation.get_child(work)(batch, 600) for batch in many],
+        "in a child": lambda: [child_process.get_child(work)(batch, 600) for batch in many],
     }
     spent: dict[str, list[machine.Spent]] = {name: [] for name in ways}
     for repeat in range(options.repeats + 1):
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(
             f"{what}: child / this process {least:.3f} of minima, {statistics.median(pairs):.3f} median (to meet {TO_MEET})"
         )
-    isolation.get_child(work).close()
+    child_process.get_child(work).close()
 
 
 if __name__ == "__main__":
