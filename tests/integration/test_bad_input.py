@@ -314,7 +314,7 @@ def test_a_file_that_is_no_parquet_is_named(job: Job, main: Main) -> None:
     (job.directory / "texts.parquet").write_text("id,text\n1,hello\n")
     code, error = main()
     assert code == 3
-    assert f"source.path: {job.directory}/texts.parquet is not readable as parquet: a file there is damaged" in error
+    assert f"source.path: {job.directory}/texts.parquet cannot be read as parquet: one of its files is damaged" in error
     assert not job.output.exists()
 
 

@@ -133,7 +133,7 @@ def test_an_erasure_leaves_files_alone_that_another_run_may_commit(
     assert (rows["first"], rows["none"]) == ("id <> 'x1'", None)
     named = [
         path
-        for path in (world.output / "runs").glob("*.parquet")
+        for path in (world.output / "runs").rglob("*.parquet")
         if "x1" in str(pq.read_table(path, columns=["settings"]).to_pylist())
     ]
     old = named[0]

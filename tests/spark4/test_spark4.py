@@ -105,5 +105,5 @@ def test_a_damaged_file_is_named_on_spark_4_too(tmp_path: Path) -> None:
     (texts / "bad.parquet").write_bytes(content[:200] + bytes(len(content) - 200 - 8) + content[-8:])
     ended = NEW.run(tmp_path / "out", texts, source_format="parquet")
     assert ended.returncode == 3, ended.stderr
-    assert "bad.parquet is damaged" in ended.stderr or "a file there is damaged" in ended.stderr
+    assert "bad.parquet is damaged" in ended.stderr or "one of its files is damaged" in ended.stderr
     assert not (tmp_path / "out" / "documents").exists()
