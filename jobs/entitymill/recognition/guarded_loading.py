@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from entitymill.errors import ModelError, is_rust_panic
+from entitymill.recognition import container_limits
 
 MAX_UNPACKED_FILES = 10_000
 MAX_UNPACKED_BYTES = 16 * 2**30
@@ -44,6 +45,10 @@ repacked. The model in models/demo takes 10 times the size of its files."""
 TAGGING_BYTES_PER_CHARACTER = 512
 """Bytes of memory that a process may use to tag, per character of text. Ten million characters of news need a tenth."""
 _TAGGING_BASE_BYTES = 2**30
+_MIN_TAGGING_BYTES = 256_000_000
+_TAGGING_SHARE = 4
+"""In a container with a memory limit, a process may use a quarter of its core's share of that limit to tag, but always
+_MIN_TAGGING_BYTES. The model in models/demo needs 75 MB for a usual window, and DistilBERT-base in f32 120 MB."""
 _MEGABYTE = 1_000_000
 _STATUS = Path("/proc/self/status")
 _FAILURES = (
@@ -150,11 +155,17 @@ def tagging_memory_limit(characters: int, megabytes: int | None) -> int:
 
     Args:
         characters: total number of characters in the texts.
-        megabytes: the limit in MB from the `limits.tagger_mb` setting; None to compute it from the number of characters.
+        megabytes: the limit in MB from the `limits.tagger_mb` setting; None to compute it from the number of characters and,
+            in a container with a memory limit, from that limit and the number of cores.
     """
     if megabytes is not None:
         return megabytes * _MEGABYTE
-    return _TAGGING_BASE_BYTES + TAGGING_BYTES_PER_CHARACTER * characters
+    enough = _TAGGING_BASE_BYTES + TAGGING_BYTES_PER_CHARACTER * characters
+    container = container_limits.read_memory_limit()
+    if container is None:
+        return enough
+    share = container // container_limits.count_cores() // _TAGGING_SHARE
+    return min(enough, max(_MIN_TAGGING_BYTES, share))
 
 
 def read_used_memory() -> int:

@@ -1,0 +1,71 @@
+"""The memory that a tagger may use by default in a container with a memory limit, read from fake cgroup files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from entitymill.recognition import container_limits, guarded_loading
+
+GB = 10**9
+NO_LIMIT = {"memory.max": "max\n", "cpu.max": "max 100000\n"}
+POD = {"memory.max": f"{6 * GB}\n", "cpu.max": "max 100000\n"}
+VERSION_1 = {
+    "memory/memory.limit_in_bytes": f"{6 * GB}\n",
+    "cpu/cpu.cfs_quota_us": "200000\n",
+    "cpu/cpu.cfs_period_us": "100000\n",
+}
+NO_LIMIT_1 = {
+    "memory/memory.limit_in_bytes": "9223372036854771712\n",
+    "cpu/cpu.cfs_quota_us": "-1\n",
+    "cpu/cpu.cfs_period_us": "100000\n",
+}
+SMALL = {"memory.max": f"{GB}\n", "cpu.max": "400000 100000\n"}
+
+
+def use_cgroups(directory: Path, files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the program read these files, on a machine with 64 CPUs."""
+    for name, text in files.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(text)
+    monkeypatch.setattr(container_limits, "CGROUPS", directory)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.delenv("SPARK_EXECUTOR_CORES", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("files", "executor_cores", "memory", "cores", "limit"),
+    [
+        ({}, None, None, 64, 2**30 + 512_000),
+        (NO_LIMIT, None, None, 64, 2**30 + 512_000),
+        (NO_LIMIT_1, None, 9223372036854771712, 64, 2**30 + 512_000),
+        (POD, "4", 6 * GB, 4, 375_000_000),  # as in docs/cluster.md
+        (POD, None, 6 * GB, 64, 256_000_000),
+        (POD, "many", 6 * GB, 64, 256_000_000),
+        (VERSION_1, None, 6 * GB, 2, 750_000_000),
+        (SMALL, None, GB, 4, 256_000_000),
+        ({"memory.max": f"{100 * GB}"}, "4", 100 * GB, 4, 2**30 + 512_000),
+    ],
+)
+def test_the_default_limit_is_a_quarter_of_a_cores_share_of_the_container(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, str],
+    executor_cores: str | None,
+    memory: int | None,
+    cores: int,
+    limit: int,
+) -> None:
+    use_cgroups(tmp_path, files, monkeypatch)
+    if executor_cores is not None:
+        monkeypatch.setenv("SPARK_EXECUTOR_CORES", executor_cores)
+    assert container_limits.read_memory_limit() == memory
+    assert container_limits.count_cores() == cores
+    assert guarded_loading.tagging_memory_limit(1000, None) == limit
+
+
+def test_a_limit_in_the_settings_is_not_changed_by_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_cgroups(tmp_path, SMALL, monkeypatch)
+    assert guarded_loading.tagging_memory_limit(1000, 5000) == 5 * GB
+    assert guarded_loading.tagging_memory_limit(1000, 10) == 10_000_000
