@@ -1,4 +1,7 @@
-"""A small Delta source, runs over it with a stand-in for the engine, and runs that are frozen while others go on."""
+"""A small Delta source, runs over it with a stand-in for the engine, and runs that are frozen while others go on.
+
+delta-rs writes the source, at a small part of the cost of Spark, which writes the sources of delta_source.py.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
-from delta.tables import DeltaTable
+from deltalake import DeltaTable, write_deltalake
+from deltalake.table import TableMerger
 from pyspark.sql import DataFrame, SparkSession
 
 from bench.stub_engine import open_stub
@@ -54,28 +59,25 @@ class World:
         return self.directory / "out"
 
     def create(self, rows: dict[str, str], *, feed: bool = True) -> World:
-        writer = self._frame(rows).write.format("delta").option("delta.enableChangeDataFeed", str(feed).lower())
-        writer.save(str(self.source))
+        write_deltalake(self.source, table_of(rows), configuration={"delta.enableChangeDataFeed": str(feed).lower()})
         self.rows = dict(rows)
         return self
 
     def append(self, rows: dict[str, str | None]) -> None:
-        self._frame(rows).write.format("delta").mode("append").save(str(self.source))
+        write_deltalake(self.source, table_of(rows), mode="append")
         self.rows |= rows
 
     def put(self, rows: dict[str, str]) -> None:
         """Insert or update rows, in one commit."""
-        merge = self._table.alias("t").merge(self._frame(rows).alias("s"), "t.id = s.id")
-        merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+        self._merge(rows).when_matched_update_all().when_not_matched_insert_all().execute()
         self.rows |= rows
 
     def delete(self, key: str) -> None:
-        self._table.delete(f"id = '{key}'")
+        DeltaTable(self.source).delete(f"id = '{key}'")
         del self.rows[key]
 
     def delete_all(self, keys: list[str]) -> None:
-        gone = self.spark.createDataFrame([(key,) for key in keys], "id string").coalesce(1)
-        self._table.alias("t").merge(gone.alias("s"), "t.id = s.id").whenMatchedDelete().execute()
+        self._merge(dict.fromkeys(keys)).when_matched_delete().execute()
         for key in keys:
             del self.rows[key]
 
@@ -124,12 +126,12 @@ class World:
         gateway: Any = self.spark.sparkContext._jvm
         gateway.org.apache.spark.sql.delta.DeltaLog.clearCache()
 
-    def _frame(self, rows: dict[str, Any]) -> DataFrame:
-        return self.spark.createDataFrame(list(rows.items()), "id string, text string").coalesce(1)
+    def _merge(self, rows: Mapping[str, str | None]) -> TableMerger:
+        return DeltaTable(self.source).merge(table_of(rows), "t.id = s.id", source_alias="s", target_alias="t")
 
-    @property
-    def _table(self) -> DeltaTable:
-        return DeltaTable.forPath(self.spark, str(self.source))
+
+def table_of(rows: Mapping[str, str | None]) -> pa.Table:
+    return pa.table({"id": pa.array(list(rows), pa.string()), "text": pa.array(list(rows.values()), pa.string())})
 
 
 def sorted_rows(table: Path, *columns: str) -> Rows:
