@@ -551,7 +551,7 @@ def test_a_thousand_commits_since_the_last_run_are_followed(
     forget_log(spark)
     spark.sql(f"INSERT INTO {table} VALUES ('d', 'Delhi')")
     feed = read_since(spark, path, before)
-    assert feed is not None
+    assert feed is not None and feed.mode == Mode.FEED
     assert [row["doc_id"] for row in feed.events.collect()] == ["d"]
     monkeypatch.setattr(change_feed, "MAX_COMMITS", 1001)
     with caplog.at_level(logging.INFO, "entitymill"):
