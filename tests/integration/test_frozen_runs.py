@@ -1,6 +1,24 @@
 """A run that is frozen for longer than its lease and goes on when others have been there, or a run that died, does no harm.
 
-Each test has the sequence of events of a program that once broke the promises; docs/decisions.md, "The table protocol".
+A review of version 0.2.0.dev had programs, s1 to s15, that broke the promises. Each of their sequences of events is a test:
+
+s1, s1b: a --full run wakes up. test_a_full_run_that_wakes_up_changes_nothing
+s2: two first runs. test_of_two_first_runs_one_publishes
+s3: a run overwrites another's private table. test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone
+s4: a repair wakes up. test_a_recovery_that_wakes_up_undoes_nothing
+s5: a crash between two commits. test_a_crash_between_two_commits_is_repaired_after_the_log_was_cleaned
+s6: a source from a backup. test_a_source_that_was_put_back_from_a_backup_is_compared
+s7, s7b, s12: what makes a run compare all rows, and a removal that widens a MERGE. test_stays_incremental.py
+s8: another thread's append. test_hostile_sessions.py, test_another_threads_appends_to_its_own_table_are_not_skipped
+s9: a FIFO scheduler, and one core. test_hostile_sessions.py, test_a_busy_cluster_costs_no_lease
+s10: ignoreCorruptFiles. test_hostile_sessions.py, test_a_damaged_file_removes_no_document
+s11: a repair after VACUUM. test_readers_see_published_documents_while_a_later_run_repairs
+s13: no fault was found.
+s14: an operator restores the outputs. test_tables_that_an_operator_restored_are_compared
+s15: escapedStringLiterals. test_hostile_sessions.py, test_odd_ids_are_replaced_and_removed_under_hostile_settings
+e2e: real processes are stopped. tests/faults/test_freezes.py
+
+docs/decisions.md, "The table protocol", says why each of them ends right.
 """
 
 from __future__ import annotations
