@@ -31,7 +31,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.recognition import sentences
 from entitymill.recognition.tagger import Precision
-from entitymill.run.extraction import extract
+from entitymill.run.extraction import SMALL_BYTES, extract
 from entitymill.run.summary import Summary
 from entitymill.run.units import MIN_TASKS_PER_CORE
 from entitymill.workers.engine_choice import open_engine
@@ -176,7 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         case = prepare(options, scratch)
-        spark = sessions.open_bench()
+        # As `entitymill extract` starts Java for a source of this size.
+        spark = sessions.open_bench(brief=case.table.stat().st_size <= SMALL_BYTES)
         for precision in options.precisions:
             print(f"\nshape {options.shape}, {precision}: {options.repeats} repeats after {options.warm_ups} warm-ups")
             warm(spark, case, precision, options.repeats, options.warm_ups)
