@@ -19,11 +19,12 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from delta_reader import read_delta
+from entitymill.errors import SourceError
 from entitymill.run.steps_under_lease import Run
 from entitymill.settings import sections
 from entitymill.spark.private_session import PINNED, UNSET
 from entitymill.spark.session import open_session
-from entitymill.tables import Tables, publisher
+from entitymill.tables import publisher, sql_changes
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.publisher import Publisher
 from small_queries import SMALL_QUERIES
@@ -43,6 +44,14 @@ HOSTILE = {
     "spark.sql.decimalOperations.allowPrecisionLoss": "false",
     "spark.sql.mapKeyDedupPolicy": "LAST_WIN",
     "spark.sql.legacy.charVarcharAsString": "true",
+    "spark.sql.readSideCharPadding": "false",
+    "spark.sql.legacy.exponentLiteralAsDecimal.enabled": "true",
+    "spark.sql.legacy.typeCoercion.datetimeToString.enabled": "true",
+    "spark.sql.files.ignoreInvalidPartitionPaths": "true",
+    "spark.sql.parquet.int96TimestampConversion": "true",
+    "spark.databricks.delta.replaceWhere.dataColumns.enabled": "false",
+    "spark.databricks.delta.replaceWhere.dataColumnsWithCDF.enabled": "false",
+    "spark.databricks.delta.vacuum.lite.enabled": "true",
     "spark.sql.files.ignoreCorruptFiles": "true",
     "spark.sql.files.ignoreMissingFiles": "true",
     "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
@@ -66,6 +75,7 @@ HOSTILE = {
     "spark.databricks.delta.write.txnVersion": "7",
     "spark.databricks.delta.commitInfo.userMetadata": "the caller's",
     "spark.databricks.delta.properties.defaults.appendOnly": "true",
+    "spark.databricks.delta.properties.defaults.columnMapping.mode": "name",
     "spark.databricks.delta.properties.defaults.setTransactionRetentionDuration": "interval 1 hours",
 }
 OTHERS = {"spark.sql.session.timeZone": "Asia/Tokyo"}
@@ -202,8 +212,9 @@ def test_another_threads_appends_to_its_own_table_are_not_skipped(world: World, 
     merged = []
 
     def append_to_mine() -> None:
-        for number in range(2):
-            world.spark.range(number, number + 1).write.format("delta").mode("append").save(mine)
+        numbers = world.spark.sparkContext.parallelize([(number,) for number in range(2)])
+        for frame in (world.spark.range(2), world.spark.range(2), numbers.toDF(["id"]), numbers.toDF(["id"])):
+            frame.write.format("delta").mode("append").save(mine)
 
     def meanwhile(*_: object) -> None:
         merged.append("now")
@@ -212,11 +223,25 @@ def test_another_threads_appends_to_its_own_table_are_not_skipped(world: World, 
         other.join()
 
     monkeypatch.setattr(publisher, "MAX_LISTED_IDS", 0)
-    hook(monkeypatch, Tables, "replace_documents", meanwhile)
+    hook(monkeypatch, sql_changes, "replace_documents", meanwhile)
     world.put({"d00": "Changed Once text"})
     world.run()
     world.check()
-    assert world.spark.read.format("delta").load(mine).count() == 2 * len(merged) == 4
+    assert len(merged) == 2
+    assert world.spark.read.format("delta").load(mine).count() == 8 * len(merged)
+
+
+def test_rows_that_the_caller_has_cached_are_not_taken_for_the_source(world: World) -> None:
+    """A view has no version. Another application may have changed its rows since the caller cached them."""
+    world.create(make_texts(3))
+    world.spark.read.format("delta").load(str(world.source)).createOrReplaceTempView("cached_texts")
+    world.spark.table("cached_texts").cache()
+    of_view = ("source.format=table", "source.path=cached_texts")
+    with pytest.raises(SourceError, match="rows of cached_texts are cached"):
+        world.run(*of_view)
+    world.spark.table("cached_texts").unpersist()
+    world.run(*of_view)
+    world.check()
 
 
 def test_a_busy_cluster_costs_no_lease(tmp_path: Path) -> None:

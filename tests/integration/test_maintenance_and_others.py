@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from entitymill.errors import OutputError, SourceError
+from entitymill.errors import LimitError, OutputError, SourceError
 from entitymill.run import erasure
 from entitymill.run.summary import Summary
 from entitymill.spark.private_session import open_private_session
@@ -73,6 +73,32 @@ def test_an_erasure_that_wakes_up_does_not_claim_success(world: World, monkeypat
     world.run()
     assert isinstance(frozen.wake(), OutputError)
     assert not (world.output / "erasures").exists()
+    world.check()
+
+
+def test_an_erasure_does_not_claim_success_while_a_file_from_the_future_remains(world: World) -> None:
+    """The clock of the machine that wrote the file is ahead, so VACUUM keeps the file."""
+    world.create(make_texts(3)).run()
+    world.delete("d00")
+    for file in (world.output / "documents").glob("*.parquet"):
+        os.utime(file, (time.time() + HOUR,) * 2)
+    with pytest.raises(OutputError, match=r"old files of .*documents could not be deleted yet"):
+        erasure.erase(world.spark, world.settings(), ["d00"])
+    assert not (world.output / "erasures").exists()
+    for file in (world.output / "documents").glob("*.parquet"):
+        os.utime(file)
+    erasure.erase(world.spark, world.settings(), ["d00"])
+    assert (world.output / "erasures").exists()
+    world.check()
+
+
+def test_full_recomputes_what_others_changed_after_it_was_stopped(world: World) -> None:
+    """What a --full run has recomputed before it was stopped counts only as long as nobody changes the tables."""
+    world.create(make_texts(6)).run()
+    with pytest.raises(LimitError):
+        world.run("limits.unit_rows=3", "limits.max_core_hours=0.000001", full=True)
+    world.spark.sql(f"UPDATE delta.`{world.output}/entities` SET entity = 'Changed' WHERE doc_id = 'd00'")
+    world.run(full=True)
     world.check()
 
 

@@ -232,8 +232,8 @@ def test_a_lease_without_heartbeats_is_renewed_by_commits(tables_after_a_run: Ta
     with held:
         before = read_runs(tables)[-1]["until"]
 
-        def slow() -> None:
-            for _ in range(100):
+        def slow(**_: object) -> None:
+            for _attempt in range(100):
                 time.sleep(0.1)
                 if read_runs(tables)[-1]["until"] > before:
                     return

@@ -178,6 +178,21 @@ def test_an_older_epochs_export_does_not_stay(writing: Writing, monkeypatch: pyt
     assert exported(tables) == of_delta(tables)
 
 
+def test_an_export_that_an_older_run_replaced_at_the_end_is_not_taken_for_done(
+    writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older run wakes up when this one has checked for the last time that no other run took over."""
+    tables, listed = writing.tables, Tables.list_temporary
+
+    def list_late(self: Tables, prefix: str) -> list[str]:
+        (root(tables) / "entities" / "_entitymill_export.json").write_text(json.dumps({**marker(tables), "epoch": 1}))
+        return listed(self, prefix)
+
+    monkeypatch.setattr(Tables, "list_temporary", list_late)
+    with pytest.raises(OutputError, match=r"replaced .*entities by its older export"):
+        parquet_export.export(tables, 2, agree)
+
+
 def test_the_export_that_a_later_run_writes_is_left_alone(writing: Writing) -> None:
     later = root(writing.tables) / "_export_3"
     later.mkdir()

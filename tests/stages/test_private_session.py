@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill.spark.private_session import PINNED, UNSET, clone_session, open_private_session, override_conf
+from entitymill.source.source_condition import is_nondeterministic
+from entitymill.spark.private_session import (
+    PINNED,
+    UNSET,
+    clone_session,
+    create_frame,
+    open_private_session,
+    override_conf,
+)
 from entitymill.tables import table_rows
 
 HOSTILE = {
@@ -83,3 +92,28 @@ def test_changes_of_a_copy_do_not_reach_the_other(spark: SparkSession) -> None:
     copy = clone_session(spark)
     copy.conf.set("spark.entitymill.test", "copy")
     assert spark.conf.get("spark.entitymill.test", None) is None
+
+
+def test_pyspark_does_not_give_a_runs_session_to_other_threads(spark: SparkSession) -> None:
+    """PySpark keeps one session for `RDD.toDF`, and one active session, for all threads of a process."""
+
+    def write_elsewhere() -> list[SparkSession | None]:
+        spark.createDataFrame([], "none int")  # a session is active in this thread, too
+        numbers = spark.sparkContext.parallelize([(1,)])
+        return [numbers.toDF("a int").sparkSession, SparkSession.getActiveSession()]
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(write_elsewhere).result()
+        with open_private_session(spark, "UTC", {}) as own:
+            create_frame(own, [(1,)], "a int")
+            clone_session(own)
+            assert thread.submit(write_elsewhere).result() == [spark, spark]
+        assert thread.submit(write_elsewhere).result() == [spark, spark]
+
+
+def test_a_function_of_the_user_may_select_other_rows_later(spark: SparkSession) -> None:
+    spark.udf.register("recently", bool, "boolean")
+    assert is_nondeterministic(spark, "kind IN ('a') AND Recently(day)")
+    assert is_nondeterministic(spark, "main.anything (day)")
+    assert not is_nondeterministic(spark, "date_add(day, 1) > '2026-11-01' AND kind IN ('a')")
+    assert not is_nondeterministic(spark, None)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
+from delta.exceptions import ConcurrentAppendException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.tables import Tables, recovery, temporary_tables
+from entitymill.spark.private_session import run_statement
+from entitymill.tables import Tables, numbered_commits, recovery, temporary_tables
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.publisher import Publisher, Unit, UnitIds
 from entitymill.tables.runs import Runs
@@ -214,7 +217,7 @@ def test_settling_fences_every_table(writing: Writing) -> None:
         one = frame_of(writing.tables.spark, [("late",)], "doc_id string")
         late.append(one, name)
         delete = f"DELETE FROM {writing.tables.sql_name(name)}"
-        late.execute(name, lambda statement=delete: writing.tables.spark.sql(statement))  # type: ignore[misc]
+        late.execute(name, partial(run_statement, writing.tables.spark, delete))
         late.replace(one, name)
         assert writing.tables.version(name) == version
         with pytest.raises(OutputError, match="a later run has written"):
@@ -227,12 +230,29 @@ def test_a_change_that_did_not_end_leaves_the_run_unsettled(writing: Writing) ->
     commits.earlier_runs_settled = True
     assert commits.settled
 
-    def dies() -> None:
+    def dies(**_: object) -> None:
         raise RuntimeError("died")
 
     with pytest.raises(RuntimeError):
         commits.execute("documents", dies)
     assert not commits.settled
+
+
+@pytest.mark.parametrize(("after_conflict", "expected"), [(True, 2), (False, 1)])
+def test_a_commit_that_must_not_follow_another_writers_is_tried_once(
+    monkeypatch: pytest.MonkeyPatch, *, after_conflict: bool, expected: int
+) -> None:
+    """The first row of a run: the rows that it keeps were read before the other writer committed."""
+    monkeypatch.setattr(numbered_commits, "PAUSE_SECONDS", 0)
+    tries: list[int] = []
+
+    def conflict() -> None:
+        tries.append(len(tries))
+        raise ConcurrentAppendException("another writer was faster")
+
+    with pytest.raises(ConcurrentAppendException):
+        numbered_commits.retry("runs", conflict, 2, after_conflict=after_conflict)
+    assert len(tries) == expected
 
 
 @pytest.mark.parametrize("lost", ["entities", "documents"])

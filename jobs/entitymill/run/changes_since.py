@@ -45,7 +45,11 @@ def find_changes(
             only then is the change feed used.
     """
     how = "reprocess" if full else settings.incremental.on_fingerprint_change
-    interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if full else frozenset()
+    # A run that was stopped has recorded the tables' versions. If another program has changed the tables since then, what an
+    # unfinished --full run has recomputed does not count.
+    changed_by_others = record.latest is not None and bool(record.latest["output_versions"]) and not trusted
+    continues = full and not changed_by_others
+    interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if continues else frozenset()
     policy = changes.Policy(provenance.fingerprint, how, provenance.slice, full=full, interrupted_runs=interrupted)
     if not full:
         reason = guards.explain_other_job(record, summary, provenance, source)

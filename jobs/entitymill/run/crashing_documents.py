@@ -11,6 +11,7 @@ from entitymill.errors import RejectedError
 from entitymill.run.summary import Summary
 from entitymill.run.units import PlannedUnit
 from entitymill.settings import Settings
+from entitymill.spark.private_session import create_frame
 from entitymill.tables import Tables
 from entitymill.tables.publisher import RejectsWriter
 
@@ -78,7 +79,7 @@ class FailureRecorder:
         # Collect the failures on the driver: if Spark recomputed them later, other documents might fail.
         again = dict.fromkeys(self.before, AGAIN)
         failed = [(row.doc_id, STAGE, row.code, row.detail + again.get(row.doc_id, "")) for row in rows.collect()]
-        rejected = self.spark.createDataFrame(failed, _REJECTED)
+        rejected = create_frame(self.spark, failed, _REJECTED)
         self.rejects.add(rejected)
         for _, _, code, _ in failed:
             self.summary.rejects[code] = self.summary.rejects.get(code, 0) + 1

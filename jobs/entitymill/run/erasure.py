@@ -19,8 +19,8 @@ from entitymill.run import guards
 from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import open_source
-from entitymill.spark.private_session import open_private_session
-from entitymill.tables import Tables, data_files, maintenance, run_messages, table_setup, temporary_tables
+from entitymill.spark.private_session import create_frame, open_private_session
+from entitymill.tables import Tables, data_files, maintenance, run_messages, sql_changes, table_setup, temporary_tables
 from entitymill.tables.output_tables import DOCUMENT_TABLES, build_write_confs
 from entitymill.tables.runs import Runs
 
@@ -137,7 +137,8 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
         with commits.track_change():
             for table in DOCUMENT_TABLES:
                 if rows.get(table):
-                    commits.execute(table, partial(tables.replace_documents, table, id_frame, tables.read(table).limit(0)))
+                    nothing = tables.read(table).limit(0)
+                    commits.execute(table, partial(sql_changes.replace_documents, tables, table, id_frame, nothing))
                     commits.check_committed(table)
         maintenance.purge_tables(tables, lease.check_now, 0)
         run_messages.erase_ids(tables, ids, files_of_runs)
@@ -148,14 +149,14 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
             for table, found in rows.items()
             for doc_id, digest in digests.items()
         ]
-        commits.append(spark.createDataFrame(record, schemas.ERASURES).coalesce(1), RECORD)
+        commits.append(create_frame(spark, record, schemas.ERASURES).coalesce(1), RECORD)
         commits.check_committed(RECORD)
     return Findings(rows, None).totals()
 
 
 def _create_id_frame(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
     """Return a frame with each of the ids once, in the column doc_id."""
-    return spark.createDataFrame([(doc_id,) for doc_id in dict.fromkeys(ids)], "doc_id string")
+    return create_frame(spark, [(doc_id,) for doc_id in dict.fromkeys(ids)], "doc_id string")
 
 
 def _check_owner(settings: Settings, tables: Tables) -> None:
@@ -218,6 +219,8 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
             return True
         for name in DOCUMENT_TABLES:
             if tables.exists(name):
+                if tables.cached_properties(name).get("delta.columnMapping.mode", "none") != "none":
+                    return True  # the files have other names for the columns
                 files = data_files.read_all_files(tables, name, "doc_id string")
                 if files.join(F.broadcast(id_frame), "doc_id", "left_semi").take(1):
                     return True

@@ -27,6 +27,7 @@ from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
 from entitymill.source.reader import Source
 from entitymill.spark import spark_connect
+from entitymill.spark.private_session import keep_process_state
 from entitymill.tables import (
     Provenance,
     Tables,
@@ -197,9 +198,11 @@ class Run:
             documents = units.repartition_unit(
                 self.spark, unit, sizes.task_chars, split, drop_duplicates=not self.source.is_pinned
             )
+            with keep_process_state():
+                recognized = recognize(documents)
             # The run id makes the query plan unique. Otherwise, Spark might use rows that another run in this process has
             # cached, from older files of the same path.
-            return recognize(documents).withColumn("run_id", F.lit(self.provenance.run_id))
+            return recognized.withColumn("run_id", F.lit(self.provenance.run_id))
 
         busy, spark_before = BusySeconds(), self.meter.read_spark_seconds()
         # If cached rows are lost, Spark reads the source again; if it has changed, old and new rows would mix in a unit.

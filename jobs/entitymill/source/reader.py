@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,17 +17,10 @@ from pyspark.sql import types as T
 
 from entitymill.errors import SettingsError, SourceError
 from entitymill.settings.sections import SourceSettings
-from entitymill.source import row_checks, source_columns, unreadable_source
+from entitymill.source import row_checks, source_columns, source_condition, unreadable_source
 from entitymill.spark import overlapping_paths, storage
+from entitymill.spark.private_session import reads_cached_rows
 from entitymill.spark.sql_text import quote_name, quote_part
-
-_NONDETERMINISTIC = re.compile(
-    r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b"
-    r"|\b(session_)?user\s*\(|\bin\s*\(\s*table\b",
-    re.IGNORECASE,
-)
-"""Matches parts that make a condition nondeterministic: functions that return times, random values or the user, special
-dates such as DATE 'yesterday', subqueries, and the column _metadata of the files that contain the rows."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +110,7 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         version=table.version,
         identity="" if detail is None else str(detail["id"]),
         location=_find_location(spark, settings) if detail is None else str(detail["location"]),
-        nondeterministic=is_nondeterministic(settings.where),
+        nondeterministic=source_condition.is_nondeterministic(spark, settings.where),
         size=table.size,
         detail=detail,
         settings=settings,
@@ -134,7 +126,7 @@ def select_rows(table: DataFrame, settings: SourceSettings, *extra_columns: str)
     Raises:
         SourceError: `source.where` is not a valid condition for this table.
     """
-    selected = _apply_condition(table, settings)
+    selected = source_condition.apply_condition(table, settings)
     columns = [F.col(quote_part(column)) for column in settings.passthrough]
     struct = [F.struct(*columns).alias("passthrough")] if columns else []
     doc_id = F.col(quote_part(settings.id_column)).cast("string").alias("doc_id")
@@ -197,24 +189,6 @@ def read_change_feed(spark: SparkSession, settings: SourceSettings, first: int, 
     return _load(reader, spark, settings)
 
 
-def is_nondeterministic(where: str | None) -> bool:
-    """Return whether a condition may depend on time, random numbers, other tables, or metadata of the data files."""
-    return where is not None and _NONDETERMINISTIC.search(where) is not None
-
-
-def _apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
-    """Return the rows that meet `source.where`, all rows if it is not set; raise SourceError if the condition is invalid."""
-    if settings.where is None:
-        return table
-    try:
-        return table.where(settings.where)
-    except PySparkException as error:
-        reason = unreadable_source.summarize_error(error)
-        raise SourceError(
-            f"source.where: {settings.where!r} is not a valid condition on {settings.path}: {reason}."
-        ) from error
-
-
 def read_texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
     """Return a dict doc_id -> text for a few documents, for display.
 
@@ -270,7 +244,9 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
             return _read_parquet(spark, settings)
         detail = describe_delta(spark, settings)
         if detail is None and settings.format == "table":
-            return SourceTable(spark.read.table(quote_name(spark, settings.path)), {}, "unversioned")
+            rows = spark.read.table(quote_name(spark, settings.path))
+            _check_not_cached(rows, settings)
+            return SourceTable(rows, {}, "unversioned")
         [commit] = read_history(spark, settings, 1)
         version = str(commit["version"])
         size = None if detail is None else detail["sizeInBytes"]
@@ -280,6 +256,19 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
         if fault is not None:
             raise fault from error
         raise SourceError(f"source.path: {unreadable_source.explain_read_error(spark, settings, error)}") from error
+
+
+def _check_not_cached(rows: DataFrame, settings: SourceSettings) -> None:
+    """Check that Spark would read a view or table, and not rows that the caller has cached, which may be outdated.
+
+    Raises:
+        SourceError: the view, or a table that it reads, is cached.
+    """
+    if reads_cached_rows(rows):
+        raise SourceError(
+            f"source.path: rows of {settings.path} are cached in this Spark application, and may be older than the source: "
+            "call `unpersist()` or `spark.catalog.clearCache()` first."
+        )
 
 
 def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:

@@ -6,11 +6,15 @@ import re
 import threading
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
+from typing import Any
 
+import pyspark
 from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
 
 from entitymill.errors import SessionError
 from entitymill.spark import spark_connect
@@ -26,15 +30,20 @@ PINNED = {
     "spark.sql.legacy.timeParserPolicy": "CORRECTED",
     "spark.sql.timestampType": "TIMESTAMP_LTZ",
     "spark.sql.decimalOperations.allowPrecisionLoss": "true",
+    "spark.sql.legacy.exponentLiteralAsDecimal.enabled": "false",
+    "spark.sql.legacy.typeCoercion.datetimeToString.enabled": "false",
     "spark.sql.mapKeyDedupPolicy": "EXCEPTION",
     "spark.sql.legacy.charVarcharAsString": "false",
+    "spark.sql.readSideCharPadding": "true",
     "spark.sql.legacy.sizeOfNull": "true",
     # How files are read.
     "spark.sql.files.ignoreCorruptFiles": "false",
     "spark.sql.files.ignoreMissingFiles": "false",
+    "spark.sql.files.ignoreInvalidPartitionPaths": "false",
     "spark.sql.sources.partitionColumnTypeInference.enabled": "true",
     "spark.sql.parquet.binaryAsString": "false",
     "spark.sql.parquet.int96AsTimestamp": "true",
+    "spark.sql.parquet.int96TimestampConversion": "false",
     "spark.sql.parquet.mergeSchema": "false",
     "spark.sql.parquet.writeLegacyFormat": "false",
     "spark.sql.parquet.outputTimestampType": "INT96",
@@ -49,6 +58,9 @@ PINNED = {
     "spark.databricks.delta.stalenessLimit": "0",
     "spark.sql.sources.partitionOverwriteMode": "static",
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
+    "spark.databricks.delta.replaceWhere.dataColumns.enabled": "true",
+    "spark.databricks.delta.replaceWhere.dataColumnsWithCDF.enabled": "true",
+    "spark.databricks.delta.vacuum.lite.enabled": "false",
     # From Delta 4.1 on, a version that is a week old and no longer the latest could not be read.
     "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
 }
@@ -58,9 +70,11 @@ UNSET = (
     "spark.databricks.delta.write.txnVersion",
     "spark.databricks.delta.commitInfo.userMetadata",
     "spark.databricks.delta.properties.defaults.appendOnly",
+    "spark.databricks.delta.properties.defaults.columnMapping.mode",
     "spark.databricks.delta.properties.defaults.setTransactionRetentionDuration",
 )
 """Spark properties that a run must not inherit from the caller's session."""
+NO_CONFS: Mapping[str, str] = MappingProxyType({})
 _SESSION_LOCKS: dict[str, threading.RLock] = {}
 """Id of a Spark Connect session -> lock that a run in this session holds."""
 
@@ -91,7 +105,7 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
     copy = clone_session(spark)
     # SQL strings, such as the argument of `F.expr`, are parsed with the properties of the active session. Creating a
     # DataFrame makes `copy` the active session.
-    copy.createDataFrame([], "none int")
+    create_frame(copy, [], "none int")
     for key, value in chosen.items():
         copy.conf.set(key, value)
     for key in UNSET:
@@ -100,7 +114,7 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
         yield copy
     finally:
         with suppress(Exception):  # Spark may have been stopped in the meantime
-            spark.createDataFrame([], "none int")
+            create_frame(spark, [], "none int")
 
 
 @contextmanager
@@ -133,7 +147,59 @@ def clone_session(spark: SparkSession) -> SparkSession:
     """Return a copy of a session with independent properties; return the session itself if it uses Spark Connect."""
     if spark_connect.is_remote(spark):
         return spark
-    return SparkSession(spark.sparkContext, spark._jsparkSession.cloneSession())
+    with keep_process_state():
+        return SparkSession(spark.sparkContext, spark._jsparkSession.cloneSession())
+
+
+@contextmanager
+def keep_process_state() -> Iterator[None]:
+    """Restore, at the end of the block, what PySpark sets for all threads of the process.
+
+    A new SparkSession object makes `RDD.toDF` use its session. `createDataFrame` makes its session the one that
+    `SparkSession.getActiveSession` returns. Without this function, another thread could write with a run's session.
+    """
+    distributed = getattr(pyspark, "RDD", None)  # clients of Spark Connect alone have no RDDs
+    to_frame, active = getattr(distributed, "toDF", None), getattr(SparkSession, "_activeSession", None)
+    try:
+        yield
+    finally:
+        if distributed is not None and to_frame is not None:
+            distributed.toDF = to_frame
+        SparkSession._activeSession = active
+
+
+def run_statement(spark: SparkSession, statement: str, *, confs: Mapping[str, str] = NO_CONFS) -> None:
+    """Run an SQL statement; `confs` are Spark properties for this statement alone, such as a transaction number.
+
+    Other threads can get hold of a session, for example through PySpark's `RDD.toDF`, and write their own tables with it. So
+    the properties are set in a copy of the session that only Java knows. On Spark Connect, which cannot copy a session, they
+    are set in the session itself.
+    """
+    if not confs:
+        spark.sql(statement)
+    elif spark_connect.is_remote(spark):
+        with override_conf(spark, confs):
+            spark.sql(statement)
+    else:
+        copy = spark._jsparkSession.cloneSession()
+        for key, value in confs.items():
+            copy.conf().set(key, value)
+        copy.sql(statement)
+
+
+def reads_cached_rows(frame: DataFrame) -> bool:
+    """Return whether Spark would take rows of the frame from its cache; False on Spark Connect, where this is unknown."""
+    if spark_connect.is_remote(frame.sparkSession):
+        return False
+    return "InMemoryRelation" in frame._jdf.queryExecution().withCachedData().toString()
+
+
+def create_frame(spark: SparkSession, rows: Iterable[Any], schema: str | StructType) -> DataFrame:
+    """Return a frame of rows in memory, and make the session the active one, but only for this thread."""
+    if spark_connect.is_remote(spark):
+        return spark.createDataFrame(rows, schema)
+    with keep_process_state():
+        return spark.createDataFrame(rows, schema)
 
 
 @contextmanager

@@ -13,11 +13,20 @@ from typing import Any
 
 from pyspark.errors import ParseException
 
-from entitymill.errors import SettingsError, StorageError
+from entitymill.errors import OutputError, SettingsError, StorageError
 from entitymill.settings import Settings
 from entitymill.spark import spark_connect, storage
-from entitymill.spark.private_session import override_conf
-from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery, table_versions, temporary_tables
+from entitymill.spark.private_session import create_frame, override_conf
+from entitymill.tables import (
+    NAMES,
+    Tables,
+    heartbeats,
+    parquet_export,
+    recovery,
+    sql_changes,
+    table_versions,
+    temporary_tables,
+)
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import DOCUMENT_TABLES, PUBLISHED_TABLES
@@ -192,6 +201,9 @@ def purge_tables(tables: Tables, check_now: Callable[[], None], hours: float) ->
         tables: tables of the output.
         check_now: `Lease.check_now`, which raises OutputError if another run took over.
         hours: as in `purge`.
+
+    Raises:
+        OutputError: with `hours` 0, VACUUM has kept files with removed rows.
     """
 
     def purge_table(name: str) -> None:
@@ -199,6 +211,8 @@ def purge_tables(tables: Tables, check_now: Callable[[], None], hours: float) ->
         files = _list_files(tables, name)
         check_now()
         _vacuum(tables, name, hours, files)
+        if files is not None and hours == 0:
+            _check_deleted(tables, name, files)
 
     # `runs` is not purged: it contains no documents, and idle runs may write it at the same time.
     return _apply_to_tables(tables, purge_table, DOCUMENT_TABLES)
@@ -228,6 +242,27 @@ def _list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
         return None  # Unity Catalog does not let programs list the directories of tables
 
 
+def _check_deleted(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> None:
+    """Check that no data files remain, among the listed ones, but those of the current version.
+
+    VACUUM keeps a file that seems to come from the future, because a run on another machine, whose clock is ahead of this
+    one's, wrote or removed it.
+
+    Raises:
+        OutputError: there are more data files than the current version has.
+    """
+    listed = {path for path, *_ in files if path.endswith(".parquet") and "/_delta_log/" not in path}
+    remaining = {path for path, *_ in _list_files(tables, name) or () if path in listed}
+    tables.forget(name)
+    current = tables.detail(name)
+    if current is not None and len(remaining) > current["numFiles"]:
+        raise OutputError(
+            f"output: {len(remaining) - current['numFiles']} old files of {tables.address(name)} could not be deleted yet, "
+            "because the clocks of the machines differ, or another program is changing the table: run this command again "
+            "later."
+        )
+
+
 def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, int, int]] | None = None) -> None:
     """Delete the files of a table that no table version of the last `hours` hours refers to.
 
@@ -243,10 +278,12 @@ def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, 
             spark.sql(f"VACUUM {tables.sql_name(name)} {retained}")
             return
         rows = [(path, size, False, modified) for path, size, modified in files if "/_delta_log/" not in path]
-        inventory = spark.createDataFrame(rows, "path string, length long, isDir boolean, modificationTime long")
+        inventory = create_frame(spark, rows, "path string, length long, isDir boolean, modificationTime long")
         try:
-            tables.execute_with_view(
-                inventory, f"VACUUM {tables.sql_name(name)} USING INVENTORY (TABLE {{view}}) {retained}", {}
+            sql_changes.run_with_view(
+                tables,
+                inventory,
+                lambda view: f"VACUUM {tables.sql_name(name)} USING INVENTORY (TABLE {view}) {retained}",
             )
         except ParseException:  # the Delta of a platform may not know inventories
             spark.sql(f"VACUUM {tables.sql_name(name)} {retained}")

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.source.reader import open_source
-from entitymill.spark.private_session import open_private_session
+from entitymill.spark.private_session import create_frame, open_private_session
 from entitymill.spark.sql_text import quote_part
 from entitymill.tables import table_setup
 from entitymill.tables.output_tables import Tables
@@ -214,9 +214,8 @@ def _add_sentences(
             end = min(row["sentence_end"], row["end"] + CONTEXT_CHARS)
             keys.setdefault((row["doc_id"], begin, end), []).append(row["mention_id"])
     hashes = {doc_id: text_hash for (doc_id, _), text_hash in current.items()}
-    frame = spark.createDataFrame(
-        [(*key, hashes[key[0]]) for key in keys], "doc_id string, first int, after int, known_hash string"
-    )
+    rows = [(*key, hashes[key[0]]) for key in keys]
+    frame = create_frame(spark, rows, "doc_id string, first int, after int, known_hash string")
     texts = _read_texts(open_source(spark, settings.source).rows, frame)
     inside = (F.col("begin") >= F.col("first")) & (F.col("end") <= F.col("after"))
     around = entities.select(*MENTION_COLUMNS).join(F.broadcast(frame.drop("known_hash")), "doc_id").where(inside)
@@ -249,7 +248,7 @@ def _find_current_texts(spark: SparkSession, tables: Tables, drawn: Sequence[Row
 
     The run_id is the one in `documents`; mentions with another run_id are outdated.
     """
-    ids = spark.createDataFrame(sorted({(row["doc_id"],) for row in drawn}), "doc_id string")
+    ids = create_frame(spark, sorted({(row["doc_id"],) for row in drawn}), "doc_id string")
     documents = tables.read_latest("documents").select("doc_id", "run_id", "text_hash").join(F.broadcast(ids), "doc_id")
     return {(row["doc_id"], row["run_id"]): row["text_hash"] for row in documents.collect()}
 

@@ -24,7 +24,6 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
 from entitymill.errors import OutputError
-from entitymill.spark.private_session import override_conf
 from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
@@ -95,17 +94,25 @@ class Commits:
         options = self._number_commit(name)
         self._commit(name, lambda: self._tables.append(frame, name, options))
 
-    def replace(self, frame: DataFrame, name: str, condition: str | None = None) -> None:
-        """Replace the rows that meet an SQL condition (None: all rows) in one commit; the new rows need not meet it."""
-        options = self._number_commit(name)
-        self._commit(name, lambda: self._tables.replace(frame, name, condition, options))
+    def replace(self, frame: DataFrame, name: str, condition: str | None = None, *, after_conflict: bool = True) -> None:
+        """Replace the rows that meet an SQL condition (None: all rows) in one commit; the new rows need not meet it.
 
-    def execute(self, name: str, statement: Callable[[], object]) -> None:
-        """Call a function that runs an SQL statement, and give Delta the transaction number in session properties.
+        Args:
+            frame: the new rows.
+            name: name of the table.
+            condition: the SQL condition.
+            after_conflict: whether to try again if another writer has committed first.
+        """
+        options = self._number_commit(name)
+        self._commit(name, lambda: self._tables.replace(frame, name, condition, options), after_conflict=after_conflict)
+
+    def execute(self, name: str, statement: Callable[..., object]) -> None:
+        """Call a function that runs an SQL statement, and give Delta the transaction number in Spark properties.
 
         Args:
             name: name of the table that the statement changes.
-            statement: function that makes at most one commit; it is called again after an error that may be temporary.
+            statement: function that makes at most one commit, with the properties that it gets as its argument `confs` (see
+                `private_session.run_statement`); it is called again after an error that may be temporary.
         """
         options = self._number_commit(name)
         confs = {
@@ -113,12 +120,7 @@ class Commits:
             f"{_SESSION}write.txnVersion": options["txnVersion"],
             f"{_SESSION}commitInfo.userMetadata": options["userMetadata"],
         }
-
-        def execute_numbered() -> None:
-            with override_conf(self._tables.spark, confs):
-                statement()
-
-        self._commit(name, execute_numbered)
+        self._commit(name, lambda: statement(confs=confs))
 
     def fence(self, name: str) -> None:
         """Make an empty commit to a table, after which Delta accepts no commit of an older epoch.
@@ -154,11 +156,11 @@ class Commits:
         """Try each later commit only once, because the run is failing with a storage error."""
         self._tries = 1
 
-    def _commit(self, name: str, commit: Callable[[], object]) -> None:
+    def _commit(self, name: str, commit: Callable[[], object], *, after_conflict: bool = True) -> None:
         """Call a function that commits to a table, with retries, and count the commit; `runs` is not tracked as a change."""
         # `runs` has no rows of documents, and the heartbeat thread may write it at any time.
         with nullcontext() if name == "runs" else self.track_change():
-            retry(name, commit, self._tries)
+            retry(name, commit, self._tries, after_conflict=after_conflict)
             self.counts[name] += 1
 
     def _number_commit(self, name: str) -> dict[str, str]:
@@ -185,7 +187,7 @@ def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
     return notes
 
 
-def retry(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
+def retry(what: str, change: Callable[[], object], tries: int = TRIES, *, after_conflict: bool = True) -> None:
     """Call a function that changes a table, and retry after errors that may be temporary.
 
     Other errors, and the error of the last attempt, are raised.
@@ -194,12 +196,14 @@ def retry(what: str, change: Callable[[], object], tries: int = TRIES) -> None:
         what: what the function changes, for log messages.
         change: function to call; it must be safe to call again after a failure.
         tries: maximum number of attempts.
+        after_conflict: whether to try again if another writer has committed first.
     """
     for attempt in range(tries):
         try:
             change()
         except Exception as error:
-            if attempt == tries - 1 or not is_retryable(error):
+            lost = not after_conflict and is_concurrent_write(error)
+            if attempt == tries - 1 or lost or not is_retryable(error):
                 raise
             log.warning("attempt %d to change %s failed with %s; retrying", attempt + 1, what, type(error).__name__)
             time.sleep(PAUSE_SECONDS * 2**attempt)

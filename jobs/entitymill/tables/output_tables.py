@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
-from collections.abc import Sequence
 from functools import cached_property
 
 from py4j.protocol import Py4JJavaError
@@ -206,60 +204,6 @@ class Tables:
         else:
             # saveAsTable would replace the table itself, including its constraints and properties.
             frame.writeTo(self.catalog_name(name)).options(**chosen).overwrite(F.expr(condition or "true"))
-
-    def replace_documents(
-        self, name: str, old_ids: DataFrame, rows: DataFrame, between: tuple[str, str] | None = None
-    ) -> None:
-        """Delete all rows of some documents and insert new rows, in one commit.
-
-        Args:
-            name: name of the table.
-            old_ids: frame with the distinct doc_ids whose rows are deleted. In `rejects`, a null deletes the rows without an
-                id: all, or those of the slice that the column `slice` of `old_ids` names.
-            rows: rows to insert.
-            between: smallest and greatest doc_id in `old_ids`, which let Delta skip files.
-        """
-        old = old_ids.withColumn("_put", F.lit(False))
-        source = rows.withColumn("_put", F.lit(True)).unionByName(old, allowMissingColumns=True)
-        inside = "AND t.doc_id BETWEEN :first AND :last" if between else ""
-        names = ", ".join(map(quote_part, rows.columns))
-        values = ", ".join(f"s.{quote_part(column)}" for column in rows.columns)
-        any_slice = "(t.doc_id IS NOT NULL OR s.slice IS NULL OR t.slice = s.slice)"
-        same = f"t.doc_id <=> s.doc_id AND {any_slice}" if name == "rejects" else "t.doc_id = s.doc_id"
-        self.execute_with_view(
-            source,
-            f"MERGE INTO {self.sql_name(name)} AS t USING {{view}} AS s "
-            f"ON {same} AND NOT s._put {inside} "
-            f"WHEN MATCHED THEN DELETE WHEN NOT MATCHED AND s._put THEN INSERT ({names}) VALUES ({values})",
-            dict(zip(("first", "last"), between or (), strict=False)),
-        )
-
-    def upsert(self, name: str, rows: DataFrame, update: Sequence[str], *, insert: bool = True) -> None:
-        """Update rows by doc_id, and insert rows with new ids, in one commit.
-
-        Args:
-            name: name of the table.
-            rows: frame with distinct doc_ids, and other columns of the table.
-            update: names of the columns to update in existing rows.
-            insert: whether to insert rows with new ids; if False, they are ignored.
-        """
-        changes = ", ".join(f"t.{quote_part(column)} = s.{quote_part(column)}" for column in update)
-        statement = f"MERGE INTO {self.sql_name(name)} AS t USING {{view}} AS s ON t.doc_id = s.doc_id "
-        statement += f"WHEN MATCHED THEN UPDATE SET {changes}"
-        if insert:
-            names = ", ".join(map(quote_part, rows.columns))
-            values = ", ".join(f"s.{quote_part(column)}" for column in rows.columns)
-            statement += f" WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})"
-        self.execute_with_view(rows, statement, {})
-
-    def execute_with_view(self, frame: DataFrame, statement: str, values: dict[str, str]) -> None:
-        """Run an SQL statement in which {view} stands for the frame; `values` become parameters of the statement."""
-        view = f"entitymill_{uuid.uuid4().hex}"
-        frame.createOrReplaceTempView(view)
-        try:
-            self.spark.sql(statement.replace("{view}", view), args=values)
-        finally:
-            self.spark.catalog.dropTempView(view)
 
     def delete(self, name: str, condition: str = "true") -> None:
         """Delete the rows that meet an SQL condition, in one commit."""

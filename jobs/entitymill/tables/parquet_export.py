@@ -109,6 +109,12 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
             number = name.removeprefix(prefix)
             if number.isdecimal() and int(number) <= epoch:  # a later run may be writing its export
                 storage.remove(spark, tables.address(name))
+    now = _read_marker(tables, entities)
+    if now is None or now.epoch != epoch:
+        raise OutputError(
+            f"output.path: an earlier run woke up and replaced {entities} by its older export: run again to export the "
+            "table."
+        )
 
 
 def _address(tables: Tables) -> str:

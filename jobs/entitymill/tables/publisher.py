@@ -15,8 +15,9 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
+from entitymill.spark.private_session import create_frame, run_statement
 from entitymill.spark.sql_text import quote_literal
-from entitymill.tables import table_rows, table_setup
+from entitymill.tables import sql_changes, table_rows, table_setup
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import Tables
 from entitymill.tables.table_rows import Provenance
@@ -114,21 +115,22 @@ class Publisher:
 
     def remove(self, ids: DataFrame) -> None:
         """Remove documents from the tables without publishing any; `ids` is a frame with a column doc_id."""
-        nothing = self.tables.spark.createDataFrame([], T.StructType(schemas.RECOGNIZED))
+        nothing = create_frame(self.tables.spark, [], T.StructType(schemas.RECOGNIZED))
         self.publish(Unit(nothing, in_output=True, doc_ids=UnitIds(ids=[]), removed=ids))
 
     def move_to_slice(self, ids: DataFrame) -> None:
         """Assign known documents to this run's slice (the rows that source.where selects); other columns do not change."""
         rows = ids.select("doc_id", F.lit(self._provenance.slice).alias("slice"))
         table_setup.allow_deletion_vectors(self.tables, "documents")
-        self._commits.execute("documents", lambda: self.tables.upsert("documents", rows, ["slice"], insert=False))
+        upsert = partial(sql_changes.upsert, self.tables, "documents", rows, ["slice"], insert=False)
+        self._commits.execute("documents", upsert)
 
     def clear_slices(self) -> None:
         """Remove all documents from their slices, because this run reads the complete source."""
         if self.tables.read_latest("documents").where("slice IS NOT NULL").take(1):
             table_setup.allow_deletion_vectors(self.tables, "documents")
             update = f"UPDATE {self.tables.sql_name('documents')} SET slice = NULL WHERE slice IS NOT NULL"  # noqa: S608
-            self._commits.execute("documents", lambda: self.tables.spark.sql(update))
+            self._commits.execute("documents", partial(run_statement, self.tables.spark, update))
 
     def _append(self, name: str, frame: DataFrame) -> None:
         """Append rows to a table in one commit."""
@@ -156,8 +158,8 @@ class Publisher:
         self._commits.replace(self._fit_file_size(name, frame), name, condition)
 
     def _merge(self, name: str, frame: DataFrame, *, old_ids: DataFrame, between: tuple[str, str] | None) -> None:
-        """Replace the rows of documents in a table with a MERGE; see `Tables.replace_documents` for the arguments."""
-        self._commits.execute(name, partial(self.tables.replace_documents, name, old_ids, frame, between))
+        """Replace the rows of documents in a table with a MERGE; see `sql_changes.replace_documents` for the arguments."""
+        self._commits.execute(name, partial(sql_changes.replace_documents, self.tables, name, old_ids, frame, between))
 
     def _fit_file_size(self, name: str, frame: DataFrame) -> DataFrame:
         return self.tables.fit_file_size(frame, by="label" if name == "entities" else None)
@@ -202,7 +204,8 @@ class RejectsWriter:
             return
         slice_ = F.lit(self._provenance.slice).cast("string").alias("slice")
         old_ids, rows = ids.select("doc_id", slice_).distinct(), self._build_rows(rejected)
-        self._commits.execute("rejects", partial(self._tables.replace_documents, "rejects", old_ids, rows))
+        replace = partial(sql_changes.replace_documents, self._tables, "rejects", old_ids, rows)
+        self._commits.execute("rejects", replace)
 
     def add(self, rejected: DataFrame) -> None:
         """Append rows to `rejects`, from a frame with the columns doc_id, stage, code and detail."""

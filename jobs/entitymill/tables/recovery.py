@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from functools import partial
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -15,7 +16,7 @@ from pyspark.sql import types as T
 
 from entitymill.source.change_policy import PENDING
 from entitymill.spark.spark_connect import cache_on_disk
-from entitymill.tables import table_setup
+from entitymill.tables import sql_changes, table_setup
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import Tables
 
@@ -55,7 +56,7 @@ def settle(tables: Tables, commits: Commits) -> int:
         if number:
             log.warning("an earlier run published %d documents only partially; this run recomputes them", number)
             pending = unsound.withColumns({"status": F.lit(PENDING), "entities": F.lit(0)})
-            commits.execute("documents", lambda: tables.upsert("documents", pending, ["status"]))
+            commits.execute("documents", partial(sql_changes.upsert, tables, "documents", pending, ["status"]))
             # If Delta skipped this commit, this run might append mentions that `entities` already contains.
             commits.check_committed("documents")
             tables.forget("documents")  # the cached detail may say that the table is empty

@@ -19,7 +19,7 @@ from pyspark.sql import types as T
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.source.reader import Source, open_source
 from entitymill.spark import storage
-from entitymill.spark.private_session import open_private_session
+from entitymill.spark.private_session import keep_process_state, open_private_session
 from entitymill.spark.spark_connect import cache_on_disk
 from entitymill.spark.sql_text import quote_name, quote_part
 from entitymill.tables import table_setup
@@ -131,7 +131,8 @@ def _select_verified_texts(source: Source, documents: DataFrame, entities: DataF
 
 def _mask_texts(rows: DataFrame, source: Source, mask: str) -> DataFrame:
     """Return the id, the masked text and the passthrough columns of each row, under the source's column names."""
-    done = rows.mapInArrow(Masker(mask), T.StructType([field for field in rows.schema.fields if field.name != "spans"]))
+    with keep_process_state():
+        done = rows.mapInArrow(Masker(mask), T.StructType([field for field in rows.schema.fields if field.name != "spans"]))
     names = [source.settings.id_column, source.settings.text_column]
     columns = [F.col(old).alias(new) for old, new in zip(("doc_id", "text"), names, strict=True)]
     passthrough = [F.col(f"passthrough.{quote_part(field.name)}") for field in source.passthrough if field.name not in names]

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from entitymill.tables import data_files
+from entitymill.spark.private_session import create_frame
+from entitymill.tables import data_files, sql_changes
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import Tables
 
@@ -54,7 +55,7 @@ def _compile_word(form: str) -> re.Pattern[str]:
 
 def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
     """Return a dict doc_id -> number of rows of `runs` that contain the id, for ids that occur in any row."""
-    return dict(Counter(id_ for _, found in _find_rows(tables.read("runs"), ids) for id_ in found))
+    return dict(Counter(id_ for _, found in _find_rows(tables.read_latest("runs"), ids) for id_ in found))
 
 
 def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
@@ -89,17 +90,20 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
     """
     current = data_files.list_current_files(tables, "runs")
     changed = {}
-    for row, found in _find_rows(tables.read("runs"), ids):
+    for row, found in _find_rows(tables.read_latest("runs"), ids):
         finder = IdFinder(found)
         error = ERASED if finder.find(row["error"]) else row["error"]
         changed[row["run_id"]] = (row["run_id"], error, _erase_condition(row["settings"], finder))
     if changed:
-        frame = tables.spark.createDataFrame(list(changed.values()), _COLUMNS)
-        statement = (
-            f"MERGE INTO {tables.sql_name('runs')} AS t USING {{view}} AS s ON t.run_id = s.run_id "
-            "WHEN MATCHED THEN UPDATE SET t.error = s.error, t.settings = s.settings"
-        )
-        retry("runs", lambda: tables.execute_with_view(frame, statement, {}))
+        frame = create_frame(tables.spark, list(changed.values()), _COLUMNS)
+
+        def build_statement(view: str) -> str:
+            return (
+                f"MERGE INTO {tables.sql_name('runs')} AS t USING {view} AS s ON t.run_id = s.run_id "
+                "WHEN MATCHED THEN UPDATE SET t.error = s.error, t.settings = s.settings"
+            )
+
+        retry("runs", lambda: sql_changes.run_with_view(tables, frame, build_statement))
     try:
         data_files.delete_files(tables, "runs", find_stale_files(tables, ids) & (older_files | current))
     except data_files.READ_ERRORS as error:

@@ -11,6 +11,7 @@ from pyspark.sql import types as T
 from entitymill import schemas
 from entitymill.errors import OutputError
 from entitymill.spark import full_disks, storage
+from entitymill.spark.private_session import create_frame
 from entitymill.spark.sql_text import quote_literal, quote_name, quote_part, type_to_sql
 from entitymill.tables import half_made_tables, parquet_export
 from entitymill.tables.numbered_commits import retry
@@ -209,7 +210,7 @@ def _update_table(tables: Tables, name: str, schema: T.StructType, properties: d
     """Add missing columns and set properties; all runs make the same changes, so the commits need no transaction number."""
     held = {column.lower() for column in tables.read(name).columns}
     if any(column.lower() not in held for column in schema.names):
-        tables.append(tables.spark.createDataFrame([], schema), name)
+        tables.append(create_frame(tables.spark, [], schema), name)
     before = tables.cached_properties(name)
     # Delta's default is false.
     before.setdefault(_VECTORS, "false")

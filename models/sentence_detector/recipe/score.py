@@ -28,7 +28,7 @@ def spans(texts: Sequence[str], detector: Detector) -> tuple[Spans, float]:
     spent = process_time() - began
     document = whole.find_texts(found.sentence_begin)
     starts = whole.to_code_points(whole.edges)[document]
-    begin, end = whole.to_code_points(found.sentence_begin) - starts, whole.code_points(found.sentence_end) - starts
+    begin, end = whole.to_code_points(found.sentence_begin) - starts, whole.to_code_points(found.sentence_end) - starts
     return set(zip(document.tolist(), begin.tolist(), end.tolist(), strict=True)), spent
 
 

@@ -1,0 +1,58 @@
+"""Apply the condition `source.where`, and find out whether it may later select other rows."""
+
+from __future__ import annotations
+
+import re
+
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+
+from entitymill.errors import SourceError
+from entitymill.settings.sections import SourceSettings
+from entitymill.source import unreadable_source
+
+_NONDETERMINISTIC = re.compile(
+    r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b"
+    r"|\b(session_)?user\s*\(|\bin\s*\(\s*table\b",
+    re.IGNORECASE,
+)
+"""Matches parts that make a condition nondeterministic: functions that return times, random values or the user, special
+dates such as DATE 'yesterday', subqueries, and the column _metadata of the files that contain the rows."""
+_FUNCTION = re.compile(r"(\.\s*)?`?\b([a-z_]\w*)`?\s*\(", re.IGNORECASE)
+"""Matches the name of a function and its opening parenthesis; the first group matches if a schema is named."""
+
+
+def is_nondeterministic(spark: SparkSession, where: str | None) -> bool:
+    """Return whether a condition may later select other rows, even if no row has changed.
+
+    It may if it depends on time, random numbers, other tables, metadata of the data files, or a function of a user.
+    """
+    return where is not None and (has_nondeterministic_part(where) or _calls_user_function(spark, where))
+
+
+def has_nondeterministic_part(where: str) -> bool:
+    """Return whether a condition contains something that depends on more than the row."""
+    return _NONDETERMINISTIC.search(where) is not None
+
+
+def _calls_user_function(spark: SparkSession, where: str) -> bool:
+    """Return whether a condition calls a function that a user has defined: it may depend on time or on other tables."""
+    calls = list(_FUNCTION.finditer(where))
+    if any(call[1] for call in calls):
+        return True
+    defined = spark.sql("SHOW USER FUNCTIONS").collect() if calls else []
+    names = {row["function"].rpartition(".")[2].casefold() for row in defined}
+    return any(call[2].casefold() in names for call in calls)
+
+
+def apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
+    """Return the rows that meet `source.where`, all rows if it is not set; raise SourceError if the condition is invalid."""
+    if settings.where is None:
+        return table
+    try:
+        return table.where(settings.where)
+    except PySparkException as error:
+        reason = unreadable_source.summarize_error(error)
+        raise SourceError(
+            f"source.where: {settings.where!r} is not a valid condition on {settings.path}: {reason}."
+        ) from error
