@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-# Before numpy is loaded: its threads would wait for each other where a test counts processor time. Spark's workers have one.
+# Set this before numpy is imported: some tests measure processor time, which threads that wait for each other would use up.
+# Spark's Python workers also have one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# Shared machines stall; how long an example takes says nothing here.
+# No test fails because an example takes long: a shared machine may stall.
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
 

@@ -17,7 +17,7 @@ Rows = list[tuple[object, ...]]
 
 
 def read_paragraphs(count: int, longest: int = 400) -> list[str]:
-    """Return different short texts, the same on every call."""
+    """Return up to `count` different paragraphs of 41 to `longest` characters, the same on every call."""
     texts = pq.read_table(SPEECHES, columns=["text"])["text"].to_pylist()
     found = dict.fromkeys(line.strip() for text in texts for line in text.splitlines() if 40 < len(line.strip()) <= longest)
     return list(found)[:: max(1, len(found) // count)][:count]
@@ -55,7 +55,7 @@ class ExpectedTables:
 
 
 def read_tables(output: Path) -> tuple[Rows, Rows]:
-    """Read the rows of `entities` and `documents` without Spark, without run ids and times."""
+    """Return the rows of `entities` and `documents`, read without Spark, and without run ids and times."""
     if (output / "entities" / "_delta_log").exists():
         entities = read_delta(output / "entities")
     else:

@@ -1,7 +1,8 @@
 """Control the fuzz tests: number of attempts and seed.
 
-ENTITYMILL_FUZZ: `full` for the sizes of `make test-fuzz`, or a factor for the small sizes of the unit tests (1).
-ENTITYMILL_SEED: the seed (1). A failure names the seed and the attempt.
+ENTITYMILL_FUZZ: `full` for the numbers of attempts of `make test-fuzz`, or a factor for the smaller numbers of the unit
+tests; the default is 1.
+ENTITYMILL_SEED: the seed; the default is 1. A failure names the seed and the attempt.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def tries(few: int, full: int) -> int:
 
 @contextmanager
 def attempt(what: str, number: int) -> Iterator[random.Random]:
-    """Give one attempt its own random numbers; a failure inside says how to repeat it."""
+    """Yield the random generator of one attempt, and add to any error a note that says how to repeat the attempt."""
     try:
         yield random.Random(f"{SEED} {what} {number}")  # noqa: S311  # seeded, not secret
     except BaseException as error:
@@ -31,5 +32,5 @@ def attempt(what: str, number: int) -> Iterator[random.Random]:
 
 
 def report(what: str, **counts: int) -> None:
-    """Print what was tried, for `pytest -s`."""
+    """Print the numbers of what a test tried; `pytest -s` shows them."""
     print(f"{what}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))  # noqa: T201  # a long test reports

@@ -203,5 +203,5 @@ SAMPLE = [
 
 
 def healthy(length: int) -> str:
-    """English of so many characters, nothing of it said twice."""
+    """Return English text of `length` characters without repetitions."""
     return "\n\n".join(pq.read_table(SPEECHES, columns=["text"])["text"].to_pylist())[:length]

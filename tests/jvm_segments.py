@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def by_spark_nlp(spark: SparkSession, kind: Kind, texts: Sequence[str], scratch: Path) -> list[Segments]:
-    """Return the segments of each text by DocumentAssembler, a detector and Tokenizer.
+    """Return the segments that Spark NLP's DocumentAssembler, detector and Tokenizer find in each text.
 
     Args:
         spark: a session with Spark NLP's jars.

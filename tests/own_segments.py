@@ -1,4 +1,4 @@
-"""Find sentences and tokens with recognition/, in the form that tests compare."""
+"""Find sentences and tokens with `entitymill.recognition`, in the form that tests compare."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ FACTORY = "poison_stub:open_recognition"
 NAMES = ("segfault", "kill", "loop", "memory", "native", "bug")
 SEGFAULT, KILL, LOOP, MEMORY, NATIVE, BUG = (f"poison{name}" for name in NAMES)
 WHEN = "poisonwhen:"
-"""Before a path: deadly once something is there."""
+"""Prefix of a path in a text: the text kills the process once a file exists at this path."""
 DEADLY = {SEGFAULT: signal.SIGSEGV, KILL: signal.SIGKILL}
 
 
@@ -36,7 +36,7 @@ def open_recognition(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBat
             time.sleep(0.01)
         if MEMORY in text:
             raise MemoryError
-        if NATIVE in text:  # as OpenVINO's plugin for CPUs says it
+        if NATIVE in text:  # the message of OpenVINO's CPU plugin
             raise RuntimeError("Failed to allocate 1000000 bytes of memory")
         if BUG in text:
             raise ZeroDivisionError("a bug")
@@ -46,6 +46,6 @@ def open_recognition(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBat
 
 
 def broken(*_: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Fail as on a machine that cannot run the native code."""
+    """Kill the process with SIGILL, as native code does on a processor without the required instructions."""
     os.kill(os.getpid(), signal.SIGILL)
     raise AssertionError

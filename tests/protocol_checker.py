@@ -12,14 +12,14 @@ from protocol_tables import Change, Commit, ReadSource, Snapshot, Step, World
 
 TRIES = 3
 FAIL, RESUME = "fail", "resume"
-"""Instead of what a step returns: the run fails in order; and: a commit is over, as far as the run knows."""
+"""Special results of a step. FAIL: the run gets `RunFailedError`. RESUME: the run takes its commit as finished."""
 
 
 class Node:
-    """A point in a run: the progress before its step of PROTOCOL.md, and what it has seen since.
+    """A point in a run: the progress before the current step of the protocol, and the results that the run has seen since.
 
-    The same point is always the same object. A commit is tried several times; what the run saw of these tries is forgotten
-    when it goes on.
+    Equal points are the same object. A run attempts a commit up to TRIES times. A point after the commit does not depend on
+    the results of these attempts.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Node:
     def of(
         cls, run: Run, progress: Progress | None = None, history: tuple[Any, ...] = (), points: dict[Any, Node] | None = None
     ) -> Node:
-        """Return the point of a run after these steps."""
+        """Return the point of a run with this progress and these results."""
         points = {} if points is None else points
         progress = progress or Progress()
         key = progress, history
@@ -73,7 +73,7 @@ class Node:
         return self.progress.step == 2 and not self.history
 
     def after(self, seen: Any) -> Node:
-        """Return the point to which a run comes that sees this."""
+        """Return the next point of a run whose current step returns `seen`."""
         child = self.children.get(seen)
         if child is None:
             child = self.children[seen] = self._after(seen)
@@ -123,10 +123,10 @@ class Move(NamedTuple):
 
 
 class State(NamedTuple):
-    """A state to which a walk can return.
+    """A state of the tables and of all runs, from which the exploration can continue.
 
-    current: the run that took the last step; None where the number of switches does not matter.
-    switches: how often another run may still be let go on; None for as often as one likes.
+    current: number of the run that took the last step; None if the number of switches is not limited.
+    switches: how often the next step may still come from another run than the last step; None: no limit.
     failures: how many steps may still fail.
     """
 
@@ -138,10 +138,10 @@ class State(NamedTuple):
 
 
 class Checker:
-    """Explores everything that some runs can do.
+    """Explores every state that some runs can reach.
 
-    versions: of the source.
-    last: the run that comes after all others, undisturbed.
+    versions: number of versions of the source.
+    last: run that starts after all others, and that nothing disturbs.
     """
 
     def __init__(self, versions: int, last: Run) -> None:
@@ -198,7 +198,7 @@ class Checker:
         return self.known_moves[key]
 
     def checked(self, world: World) -> World:
-        """Check a world the first time that it is seen; of equal ones return always the same object."""
+        """Check a world when it is seen for the first time. Return the same object for equal worlds."""
         if world not in self.worlds:
             self.worlds[world] = world
             check_world(world, self.last)
@@ -206,7 +206,7 @@ class Checker:
         return self.worlds[world]
 
     def check_last(self, start: World) -> None:
-        """Freeze all others forever: the next run must repair everything, whatever the source is by then."""
+        """Check that the last run repairs all tables while all other runs stay frozen, whichever source version it reads."""
         waiting = [(start, Node.of(self.last, points=self.points))]
         while waiting:
             world, node = waiting.pop()
@@ -233,7 +233,7 @@ class Checker:
 
 
 def moves(world: World, node: Node, versions: int) -> Iterator[Move]:
-    """Take a run's next step, once for each version of the source that it may find."""
+    """Yield the result of a run's next step, once for each version of the source that the step may read."""
     if node.step is None:
         return
     steps: list[Step] = [node.step]
@@ -246,7 +246,7 @@ def moves(world: World, node: Node, versions: int) -> Iterator[Move]:
 
 
 def failing_moves(world: World, node: Node) -> Iterator[Move]:
-    """Let a run's next step fail: before it took effect or, for a commit, also after it, when the reply is lost."""
+    """Yield the results of a next step that fails. A commit may also take effect, and only its reply is lost."""
     if node.step is None:
         return
     yield Move(node, node.step, FAIL, world, node.after(FAIL))

@@ -1,7 +1,8 @@
 """A model of the table protocol in docs/decisions.md: tables are immutable values, a run is a generator of its atomic steps.
 
-Whoever drives the generator applies each step to the world and sends back what the run sees. So a run can be frozen or
-killed between any two steps. `defect` breaks the protocol in one place, to show that the checker notices.
+The checker applies each step to the world, and sends the result to the generator. So a run can be frozen or killed between
+any two steps. `defect` breaks the protocol in one place, to show that the checker notices. Step numbers are those of
+docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Source = Mapping[str, str]
 
 
 class Defect(Enum):
-    """A protocol with one mistake in it."""
+    """A mistake in the protocol, which the checker must notice."""
 
     NO_FENCE = "commits no fence"
     ENTITIES_FENCED_FIRST = "fences entities before documents"
@@ -60,19 +61,22 @@ class Defect(Enum):
 
 
 class RunFailedError(Exception):
-    """Ends a run in order: it still writes how it ended."""
+    """Makes a run fail in the ordinary way: the run still records its status in `runs`."""
 
 
 class Progress(NamedTuple):
-    """What a run remembers from one of its steps to the next.
+    """What a run remembers from one step of the protocol to the next.
 
-    step: of PROTOCOL.md; the next one.
-    number: of the run's next commit.
+    step: number of the next step.
+    number: transaction version of the run's next commit.
     previous: row of the run before this one.
     done: row of the newest run before this one that ended as done.
     ready: whether steps 3 and 4 are over.
-    changing: whether a unit is published half.
-    texts: how many units are left, and of which documents.
+    changing: whether a unit is half published.
+    outdated: whether `annotations` has rows of earlier runs.
+    known: ids of the documents in `documents`.
+    units: id of the document of each unit that is left; None for a unit that only removes documents.
+    removed: ids of the documents that the next unit removes.
     """
 
     step: int = 2
@@ -96,11 +100,11 @@ Steps = Generator[Step | Change, Any, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is told before it starts.
+    """The parameters of a run.
 
-    reads: the version of the source that it reads, or a newer one where another run has read that; None: any.
-    clock: its machine's clock, from which it may take its epoch.
-    optional: whether the `annotations` table exists in this version of the program.
+    reads: version of the source that the run reads, or a newer one if another run has read that; None: any version.
+    clock: time of the run's machine, which is the minimum of the run's epoch.
+    optional: whether this version of the program has an `annotations` table.
     annotations: whether this run writes `annotations`.
     """
 
@@ -113,12 +117,12 @@ class Run:
     defect: Defect | None = None
 
     def steps(self, progress: Progress) -> Steps:
-        """Make one step of PROTOCOL.md; return the progress then or, at the end, the status that the process reports."""
+        """Take one step of the protocol. Return the next progress or, at the end, the status that the process reports."""
         return _STEPS[progress.step](_Execution(self, progress))
 
 
 class _Execution:
-    """One step of a run; it ends with the progress for the next step."""
+    """One step of the protocol in a run; each of the steps returns the progress for the next one."""
 
     def __init__(self, run: Run, progress: Progress) -> None:
         self.run, self.before = run, progress
@@ -151,7 +155,7 @@ class _Execution:
         done = [row for row in older if row.status == "done"]
         previous = older[-1] if older else None
         if self.epoch != last + 1 and self.run.defect is not Defect.UNCERTAIN_LOOK:
-            # Another run may have begun since the look.
+            # Another run may have begun since this run read `runs`.
             previous = (previous or RunRow("", 0, "failed", False, None))._replace(settled=False)
         return self.next(3, epoch=self.epoch, previous=previous, done=done[-1] if done else None)
 
@@ -212,7 +216,7 @@ class _Execution:
         return Counter(wanted) == Counter(present)
 
     def read(self) -> Steps:
-        """Step 5: units have one document each, those of known documents come first; removed ones go with the first."""
+        """Step 5. Each unit has one document; units of known documents come first. The first unit also removes documents."""
         documents, _, annotations = yield from self.read_tables()
         pending = frozenset(row.doc_id for row in documents if row.status == "pending")
         if not self.before.pending <= pending and self.run.defect not in (Defect.PENDING_UNCHECKED, Defect.NO_CHECK):

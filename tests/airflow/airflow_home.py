@@ -33,13 +33,16 @@ FOUND = {MET: [("Angela Merkel", "PER"), ("Emmanuel Macron", "PER"), ("Paris", "
 
 POSTGRES = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
 NOT_ROOT = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
-"""Postgres refuses to run as root. The package's own way to start it opens every directory above it to other users."""
+"""Prefix of Postgres's commands, which must not run as root.
+
+The Python package's own start function is not used, because it opens all parent directories to other users.
+"""
 
 Rows = dict[tuple[date, str], str]
 
 
 class Home:
-    """AIRFLOW_HOME, and what is beside it."""
+    """AIRFLOW_HOME, the source and the output beside it, and Airflow's processes."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -77,7 +80,7 @@ class Home:
         settings = {
             "source": {"format": "delta", "path": str(self.source)},
             "recognition": {"precision": "int8"},
-            # One document a unit, so that a run can be killed between two; and no long wait for the dead one.
+            # With units of one document, a test can kill a run between units. The next run must not wait long for the lease.
             "limits": {"unit_rows": 1, "lease_seconds": 10, "max_removed_ratio": 1},
         }
         config = self.directory / "conf" / "speeches.yaml"
@@ -96,7 +99,7 @@ class Home:
             "schedule": "0 0 * * *",
             "start_date": "2026-01-01",
             "slice": {"column": "held on", "type": "date"},
-            # Models are relative paths in conf/base.yaml, which is not beside this config: they are found all the same.
+            # The models are relative paths in conf/base.yaml. They must be found, though the config is in another directory.
             "spark_submit": {"conf": spark},
             "retry_minutes": 0.05,
             "settings": [f"log={self.directory}/job.log"],
@@ -117,7 +120,7 @@ class Home:
         )  # fmt: skip
 
     def read(self, name: str) -> list[dict[str, Any]]:
-        """A table of the output."""
+        """Return the rows of a table of the output."""
         return read_delta(self.output / name).to_pylist()
 
     def mentions(self) -> list[tuple[str, str, str]]:
@@ -125,7 +128,7 @@ class Home:
         return [(row["doc_id"], row["entity"], row["label"]) for row in rows]
 
     def airflow(self, *arguments: str, timeout: float = 300) -> str:
-        """A command, to its end; returns what it printed."""
+        """Run an Airflow command, check that it succeeds, and return what it printed."""
         done = subprocess.run(
             [sys.executable, "-m", "airflow", *arguments],
             env=self.environment, cwd=self.directory, capture_output=True, text=True, timeout=timeout, check=False,
@@ -134,13 +137,13 @@ class Home:
         return done.stdout + done.stderr
 
     def start_postgres(self) -> None:
-        """Airflow's database: on SQLite the command line and a scheduler at work meet in `database is locked`."""
+        """Start Airflow's database. With SQLite, commands fail with `database is locked` while the scheduler works."""
         data = str(self.directory / "postgres")
         subprocess.run(
             [*NOT_ROOT, POSTGRES / "initdb", "--auth=trust", "--username=postgres", "--no-sync", "-D", data],
             capture_output=True, text=True, check=True, timeout=120,
         )  # fmt: skip
-        # It listens on a socket in its directory alone.
+        # The server listens only on a socket in its directory.
         server = [str(POSTGRES / "postgres"), "-D", data, "-h", "", "-k", data, "-F"]
         self.start_command(*NOT_ROOT, *server, directory=self.directory)
         status = Path(data) / "postmaster.pid"
@@ -152,18 +155,18 @@ class Home:
         }
 
     def start(self) -> None:
-        """Scheduler, DAG processor and API server."""
-        # A task that starts before the server answers counts as a try.
+        """Start the API server, the DAG processor and the scheduler."""
+        # The API server comes first: a task that starts before it answers loses a try.
         self._start("api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
         wait_for(self.log_in, "the API server", 300)
         self._start("dag-processor")
-        self._start("scheduler", "--skip-serve-logs")  # whose server listens on every address
+        self._start("scheduler", "--skip-serve-logs")  # the log server would listen on every address
 
     def _start(self, *arguments: str) -> None:
         self.start_command(sys.executable, "-m", "airflow", *arguments, directory=self.directory)
 
     def start_command(self, *command: str, directory: Path) -> Path:
-        """A process that ends with this installation; returns where its output goes."""
+        """Start a process that `stop` ends, and return the path of its output."""
         printed = self.directory / f"process-{len(self._processes)}.out"
         with printed.open("wb") as log:
             started = subprocess.Popen(
@@ -173,7 +176,7 @@ class Home:
         return printed
 
     def stop(self) -> None:
-        """End what was started: its process group first politely, then not."""
+        """End all processes that were started: send SIGTERM to each process group, and then SIGKILL."""
         for started in reversed(self._processes):
             for sign in (signal.SIGTERM, signal.SIGKILL):
                 try:
@@ -181,12 +184,12 @@ class Home:
                     started.wait(20)
                 except (ProcessLookupError, subprocess.TimeoutExpired):
                     continue
-        # A task runs in a session of its own.
+        # Each task has its own session, and so another process group.
         for pid, _ in self.job_processes():
             os.kill(pid, signal.SIGKILL)
 
     def job_processes(self) -> Iterator[tuple[int, str]]:
-        """(process id, command line) of every part of this installation's Spark jobs."""
+        """Yield (process id, command line) of every process of this installation's Spark jobs."""
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
@@ -197,7 +200,7 @@ class Home:
                     yield int(entry.name), line
 
     def api(self, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
-        """(status, answer) of Airflow's REST API."""
+        """Call Airflow's REST API; return the HTTP status and the answer."""
         request = urllib.request.Request(  # loopback
             f"http://127.0.0.1:{self.port}{path}",
             data=None if body is None else json.dumps(body).encode(),
@@ -210,12 +213,12 @@ class Home:
             return error.code, json.loads(error.read() or b"null")
 
     def runs(self, dag: str) -> dict[str, str]:
-        """Run id -> state."""
+        """Return run id -> state, for the runs of a DAG."""
         _, answer = self.api(f"/api/v2/dags/{dag}/dagRuns?limit=100")
         return {run["dag_run_id"]: run["state"] for run in answer.get("dag_runs", [])}
 
     def log_in(self) -> bool:
-        """Get a token; whether the server answers."""
+        """Get an API token, and return whether the server gave one."""
         try:
             status, answer = self.api("/auth/token", None)
         except (OSError, ValueError):
@@ -225,7 +228,7 @@ class Home:
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float) -> Any:
-    """Poll until something is so; returns it."""
+    """Call a condition until its result is true, and return the result."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from airflow_home import Home
 
-# Importing Airflow reads and makes its home.
+# Importing Airflow creates and reads AIRFLOW_HOME.
 _SCRATCH = tempfile.mkdtemp(prefix="entitymill-airflow-")
 os.environ |= {"AIRFLOW_HOME": _SCRATCH, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
 
@@ -20,7 +20,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    """An Airflow of its own, on a Postgres of its own; whatever it started ends with the test."""
+    """Yield an Airflow installation with its own Postgres; all its processes end with the test."""
     made = Home(tmp_path)
     try:
         made.start_postgres()

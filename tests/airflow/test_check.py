@@ -1,4 +1,4 @@
-"""What the check counts in tables of either format, and how it judges that."""
+"""Test what the check task counts in tables of either format, and which faults it finds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN = {
 @pytest.mark.parametrize(("condition", "found"), [(None, 3), (SLICE, 1), ("day = 'tue'", 0)])
 @pytest.mark.parametrize("kind", ["delta", "parquet"])
 def test_mentions_and_refused_rows_are_counted(tmp_path: Path, kind: str, condition: str | None, found: int) -> None:
-    """Of a slice or of all; also where `entities` carries a column of a name that `documents` has."""
+    """The check must count a slice or all rows, even if a passthrough column of `entities` has a name of `documents`."""
     settings = {"output": {"replace_slice": condition is not None}, "source": {"where": condition}}
     mine = check.compute_slice_digest(SLICE)
     mentions = [{"doc_id": key, "mention_id": key, "run_id": "r", "slice": "x", "label": "PER"} for key in ("a", "b", "b")]

@@ -1,4 +1,4 @@
-"""The DAG files as Airflow reads them, and the factory's parts. Starts no Spark."""
+"""Test the DAG files as Airflow reads them, and the functions of the DAG factory, without Spark."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from entitymill_dags import arguments, factory, tables
 from entitymill_dags.spark import SubmitJob, parse_final_code
 
 PARSED_WITHIN = 5.0
-"""Seconds, of a file; some 0.3 here when nothing else runs. Airflow itself gives up after 30."""
+"""Maximum time to parse a DAG file, in seconds. It takes 0.3 s on an idle machine; Airflow gives up after 30 s."""
 HEAVY = ("deltalake", "pandas", "numpy", "pyarrow", "pyspark", "databricks.sql")
 ARTICLES = {
     "name": "articles",
@@ -47,7 +47,7 @@ def context(start: str = "2026-06-30T22:00:00Z", end: str = "2026-07-01T22:00:00
 
 @pytest.mark.parametrize("examples", [True, False])
 def test_the_dag_files_parse_quickly_without_heavy_imports(tmp_path: Path, examples: bool) -> None:
-    """The shipped tables.yaml adds no DAG."""
+    """The example file defines four DAGs, and the shipped tables.yaml none."""
     program = f"""
 import json, sys
 from airflow.dag_processing.dagbag import DagBag
@@ -198,7 +198,7 @@ def test_each_runner_gets_the_slice() -> None:
         entry = table(runner=runner, databricks=databricks, output={"schema": "main.out"}, config=config)
         made = factory.make_dag(entry, Path("/home/em")).get_task("extract")
         assert made.max_active_tis_per_dag == 1
-        # Else a backfill of an interval that was run already finds that run, and ends as it did.
+        # A durable task of a backfill would find the earlier run of the same interval, and would end as that run did.
         assert made.durable is False
         return getattr(made, field)(context=context(), jinja_env=None)
 
@@ -297,7 +297,7 @@ def test_after_exit_4_the_error_names_the_limits_and_how_to_raise_them(
     said = str(error)
     assert said.startswith("exit 4: too many rows were rejected, or too many documents would be removed; ")
     assert "trigger a run with a higher max_reject_ratio, or with limits.max_removed_ratio=1 in settings; " in said
-    # What it names exists: two params of a manual run, and a setting of the job.
+    # The params of a manual run and the setting of the job that the error names exist.
     assert {"max_reject_ratio", "settings"} <= set(factory.make_dag(table(), Path("/home/em")).params)
     assert LimitSettings(max_removed_ratio=1).max_removed_ratio == 1
 

@@ -1,4 +1,4 @@
-"""docs/airflow.md, from the laptop to the scheduler's page: its first block as it is typed."""
+"""Test the first code block of docs/airflow.md, as a user types it: a run, then a standalone Airflow with the page's DAG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from page_code import read_code_block
 
 DONE_BY_MAKE = ("make run ", "python3 -m venv ", ".venv-airflow/bin/python -m pip ")
 ALONE = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--net"]
-"""A network of its own: the log servers of `airflow standalone` listen on every address."""
+"""Prefix of a command that gets its own network, because the log servers of `airflow standalone` listen on every address."""
 
 
 def test_the_pages_first_block(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_the_pages_first_block(tmp_path: Path) -> None:
 
 
 def _dags(database: Path) -> dict[str, int]:
-    """DAG -> whether it is paused; nothing before the page's DAG is listed."""
+    """Return DAG id -> 1 if the DAG is paused, otherwise 0; empty until the page's DAG is listed."""
     with closing(sqlite3.connect(database)) as connection:
         found = dict(connection.execute("SELECT dag_id, is_paused FROM dag").fetchall())
     return found if "extract_speeches" in found else {}

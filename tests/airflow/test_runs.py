@@ -1,4 +1,4 @@
-"""DAGs that really run: real spark-submit on real Delta tables, started by `airflow dags test` and by a scheduler."""
+"""Test DAG runs with real spark-submit and Delta tables, started by `airflow dags test` and by the scheduler."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _the_check_sees_what_is_wrong(home: Home) -> None:
 
 def test_the_scheduler_runs_two_intervals_a_killed_task_and_a_backfill(home: Home) -> None:
     home.write_source(SOURCE)
-    # Two intervals are due, and no more ever.
+    # Exactly two intervals are due, because of the end date.
     home.table(catchup=True, end_date="2026-01-02")
     home.start()
 
@@ -71,21 +71,21 @@ def test_the_scheduler_runs_two_intervals_a_killed_task_and_a_backfill(home: Hom
     changed = {**SOURCE, (FIRST, "b"): NOBODY, (FIRST, "e"): MET, (SECOND, "d"): MET, (THIRD, "f"): MET}
     del changed[(FIRST, "a")]
     home.write_source(changed)
-    # The first two days, as fast as Airflow likes: one day's check meets the other day's run.
+    # The backfill runs the first two days without a pause, so one day's check may run during the other day's run.
     home.airflow(
         "backfill", "create", "--dag-id", DAG, "--from-date", "2026-01-01", "--to-date", "2026-01-02",
         "--reprocess-behavior", "completed",
     )  # fmt: skip
     wait_for(lambda: len(home.read("runs")) == 5 and _succeeded(home, DAG, 2), "the backfill", 600)
 
-    # These days' slices are as the source is now; the third day's was not asked for.
+    # The slices of these days match the current source. The backfill did not include the third day.
     assert home.mentions() == expected({**of(FIRST, changed), **of(SECOND, changed)})
     wait_for(lambda: _succeeded(home, "follow_speeches", 1), "the DAG that follows the asset", 120)
 
 
 def _kill_once_something_is_published(home: Home) -> None:
     log = home.output / "entities" / "_delta_log"
-    # Version 0 makes the table, 1 is the first document's.
+    # Version 0 creates the table, and version 1 has the first document.
     wait_for((log / f"{1:020d}.json").exists, "the first unit", 600)
     [java] = [pid for pid, line in home.job_processes() if "org.apache.spark.deploy.SparkSubmit" in line]
     os.kill(java, signal.SIGKILL)

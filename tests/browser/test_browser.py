@@ -1,4 +1,4 @@
-"""A run's page in a real browser: headless Chromium, in which nothing but the page's own file can be reached."""
+"""Test a run's page in headless Chromium, which can reach nothing but the file of the page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from entitymill_reports.page_content import Days, Documents, PageContent, UnitSp
 from sample_figures import SCRIPT, START, figures, run, shown
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-# Root and a closed network: no sandbox, and none of what a browser asks its maker for.
+# The tests run as root, so Chromium needs --no-sandbox. The other flags turn off requests to Chromium's vendor.
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -65,7 +65,11 @@ def make_busy_content() -> PageContent:
 
 
 class Opened:
-    """The page as it is shown, and all that the browser complained of or asked for."""
+    """An open page, and the messages and requests of the browser.
+
+    complaints: console messages, uncaught errors and dialogs.
+    requests: URLs that the page requested.
+    """
 
     def __init__(self, browser: Browser, file: Path, width: int, scheme: str) -> None:
         self.complaints: list[str] = []
@@ -90,7 +94,7 @@ def test_it_opens_without_a_complaint(
         print(f"\nthe page's content was loaded after {loaded:.0f} ms ({width} pixels, {scheme})")  # noqa: T201  # a measurement
     assert opened.complaints == []
     assert [url for url in opened.requests if not url.startswith("data:")] == [file.as_uri()]
-    # Nothing is wider than the screen, and dark is dark.
+    # Nothing is wider than the screen, and the background fits the color scheme.
     assert opened.page.evaluate("document.documentElement.scrollWidth") == width
     paper = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     lightness = sum(int(part) for part in re.findall(r"\d+", paper)[:3]) / 3
@@ -101,7 +105,7 @@ def test_it_opens_without_a_complaint(
     bars = opened.page.locator("figure svg path").evaluate_all("paths => paths.map(path => getComputedStyle(path).fill)")
     blue = {"light": "rgb(47, 111, 181)", "dark": "rgb(106, 165, 232)"}[scheme]
     assert blue in bars
-    # What a letter of a plot measures on the screen.
+    # Text in plots is at least 9 pixels high on the screen.
     heights = opened.page.locator("figure svg text").evaluate_all(
         "all => all.map(one => one.getBoundingClientRect().height)"
     )
@@ -113,7 +117,7 @@ def test_it_opens_without_a_complaint(
 def test_labels_in_a_row_of_a_plot_do_not_overlap(
     browser: Browser, tmp_path: Path, content: PageContent, width: int
 ) -> None:
-    """Above all the labels below the horizontal axis: the browser's font may be wider than the one they were spaced for."""
+    """The browser's font may be wider than the font for which the labels, mainly below the horizontal axis, were spaced."""
     file = tmp_path / "page.html"
     file.write_text(page.render(content, drift.compare_runs(content.run, content.before, ReportSettings())), encoding="utf8")
     opened = Opened(browser, file, width, "light")
@@ -138,7 +142,7 @@ def test_labels_in_a_row_of_a_plot_do_not_overlap(
             for (text, _, right), (following, left, _) in itertools.pairwise(row):
                 assert right < left, f"{title}: {text!r} reaches {right:.1f}, and {following!r} begins at {left:.1f}"
         first[title] = [row[0][0] for row in rows]
-    # The rows of labels were among those compared.
+    # The labels below the horizontal axes were among those compared.
     assert "0" in first["Mentions by confidence"]
     if content.days is not None and content.days.step == "month":
         assert "20 Nov 03:01" in first["Seconds by stage and run"]
@@ -150,7 +154,7 @@ def test_text_from_data_does_nothing(browser: Browser, file: Path) -> None:
     opened = Opened(browser, file, 1280, "light")
     assert SCRIPT in (opened.page.text_content("h1") or "")
     assert opened.page.locator("script").count() == 1
-    # Nor would it if it came in.
+    # A script that is added to the page would not run either.
     opened.page.evaluate(
         "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.in = 1'}))"
     )

@@ -27,7 +27,7 @@ PAGE = "docs/cluster.md"
 EXTRACT = "extract_entities.py --config conf/articles.yaml"
 SECRETS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
 BRIEF = {
-    # A run of a minute gains nothing from the second compiler.
+    # A run of a minute gains nothing from Java's optimizing compiler.
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
     "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
     **SMALL_QUERIES,
@@ -36,7 +36,7 @@ BRIEF = {
 
 @pytest.fixture(scope="session", autouse=True)
 def orderly() -> Iterator[None]:
-    """Whoever ends the tests by a signal, `timeout` for one, has the hosts removed too."""
+    """Turn SIGTERM, for example from `timeout`, into a KeyboardInterrupt, so that fixtures still remove the hosts."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -44,7 +44,7 @@ def orderly() -> Iterator[None]:
 
 @dataclass
 class Cluster:
-    """A standalone master and two workers of one core, a driver's host, and a lake, each on a host of its own."""
+    """A standalone master, two workers of one core, a driver and an object store (the lake), each on its own host."""
 
     network: Network
     scratch: Path
@@ -71,7 +71,7 @@ class Cluster:
         return pq.read_table(copy)
 
     def submit(self, output: str, cores: int, unit_rows: int, program: str = EXTRACT) -> subprocess.CompletedProcess[str]:
-        """The page's command line, typed on the driver's host in the package's directory, perhaps for another program."""
+        """Run the spark-submit command of docs/cluster.md on the driver's host; `program` replaces the page's program."""
         home = self.driver.directory / "home"
         settings = {"limits": {"unit_rows": unit_rows}, "log": f"{HOME}/{output}.log"}
         self.write_settings(home / "conf" / "articles.yaml", output, settings)
@@ -84,18 +84,18 @@ class Cluster:
         )  # fmt: skip
 
     def write_settings(self, path: Path, output: str, more: dict[str, Any]) -> None:
-        """The page's settings, with an output of their own."""
+        """Write the settings of docs/cluster.md to a file, with another output and with the settings in `more`."""
         page = yaml.safe_load(read_code_block(PAGE, "recognition: {precision: int8}"))
         page["output"]["path"] = f"s3a://{BUCKET}/{output}"
         path.write_text(yaml.safe_dump(page | more))
 
     def s3_properties(self, cores: int) -> str:
-        """The package's conf/s3.conf, and what differs from the page: the lake is no Amazon's, and the workers are small."""
+        """Return the package's conf/s3.conf, with more properties for a lake that is not Amazon S3 and for small workers."""
         here = {
             "spark.hadoop.fs.s3a.endpoint": f"http://hub:{S3_PORT}", "spark.hadoop.fs.s3a.path.style.access": "true",
             "spark.driver.memory": "1g", "spark.executor.memory": "1500m",
             "spark.executor.cores": "1", "spark.cores.max": str(cores),
-            # By default an application may begin with the first executor that is there.
+            # By default, an application may begin as soon as the first executor has registered.
             "spark.scheduler.minRegisteredResourcesRatio": "1.0",
             **BRIEF,
         }  # fmt: skip
@@ -112,7 +112,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made = Cluster(network, scratch)
         server = S3Server(scratch, network["hub"].address, S3_PORT, network["hub"].plainly()).start()
         _start_spark(network)
-        # Carried to the driver's host alone: no other host gets a file.
+        # Only the driver's host gets a copy of the package.
         subprocess.run(["cp", "-rL", f"{PACKAGE}/.", str(network["driver"].directory / "home")], check=True)
         content = scratch / "content"
         (content / "texts").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Into and out of the test's object store from within a host: `python -m tests.cluster.lake fill|read ENDPOINT ...`."""
+"""Fill or read the test's object store from inside a host: `python -m tests.cluster.lake fill|read ENDPOINT ...`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .servers import BUCKET, KEY, SECRET, fill
 
 
 def read(endpoint: str, table: str) -> pa.Table:
-    """A Delta table, by another reader than the one under test."""
+    """Return a Delta table, read with delta-rs and not with Spark."""
     options = {
         "AWS_ACCESS_KEY_ID": KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET,

@@ -1,4 +1,4 @@
-"""Hosts on one machine: network namespaces on a bridge, each with a host name, a /tmp and a view of the files of its own."""
+"""Simulate hosts on one machine: network namespaces on a bridge, each with its own host name, /tmp and view of the files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ exec "$@"
 
 @dataclass(frozen=True)
 class Host:
-    """One namespace; its directory is what it sees as /mnt."""
+    """A host in its own network namespace; `directory` is mounted there as /mnt."""
 
     name: str
     namespace: str
@@ -42,13 +42,13 @@ class Host:
     directory: Path
 
     def command(self, *command: str, alone: bool = True) -> list[str]:
-        """A command line that runs there, with Spark and /mnt.
+        """Return the command line that runs a command on the host, with Spark and /mnt.
 
         Args:
-            command: its words.
-            alone: whether this repository, its environment and this /tmp are hidden from it.
+            command: words of the command.
+            alone: whether this repository, its Python environment and this machine's /tmp are hidden from the command.
         """
-        # Deepest first: what is covered first must not take the others' mount points away.
+        # The longest path is hidden first: the mount point of a path would be gone after one of its parents is hidden.
         covered = {"/tmp", str(ROOT), str(Path(sys.prefix).resolve())} if alone else set()  # noqa: S108
         hidden = sorted(covered, key=len, reverse=True)
         spark = str(Path(pyspark.__file__).parent.resolve())
@@ -56,12 +56,12 @@ class Host:
         return [*self.plainly(), "unshare", "--mount", "--uts", "--propagation", "private", *enter, *command]
 
     def plainly(self) -> list[str]:
-        """What to put before a command that needs the host's network alone."""
+        """Return the prefix of a command that needs only the host's network."""
         return ["ip", "netns", "exec", self.namespace]
 
     def environment(self) -> dict[str, str]:
-        """Java and a Python of the right version on the path, and what Spark wants to know of a host."""
-        # The system's own Python first, where it has one: it is not the one that the package was made with.
+        """Return environment variables: PATH with Java and a suitable Python, and Spark's settings for the host."""
+        # The system's Python comes first, if there is one, because the package was built with another Python.
         path = f"/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:{sys.base_prefix}/bin"
         kept = {name: value for name, value in os.environ.items() if name in ("JAVA_HOME", "LANG")}
         return {**kept, "PATH": path, "SPARK_HOME": SPARK, "SPARK_LOCAL_IP": self.address, "SPARK_LOCAL_DIRS": "/mnt/local"}
@@ -81,7 +81,7 @@ class Host:
         return [int(pid) for pid in listed.stdout.split()]
 
     def programs(self) -> list[str]:
-        """Command lines of what runs there."""
+        """Return the command lines of the processes on the host."""
         found = []
         for pid in self.pids():
             with contextlib.suppress(OSError):
@@ -90,7 +90,7 @@ class Host:
 
 
 class Network:
-    """The hosts; all is removed, and all that runs on them ended, when the context ends."""
+    """The hosts. At the end of the context, their processes are ended and the hosts are removed."""
 
     def __init__(self, directory: Path) -> None:
         self._tag = f"em{os.getpid()}"

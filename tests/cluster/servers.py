@@ -1,4 +1,4 @@
-"""A real S3 server that checks signatures, and a relay before it that can be told to refuse or to stall."""
+"""Start an S3 server that checks signatures, and a relay in front of it that can refuse or stall connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY, SECRET, BUCKET = "AKENTITYMILLTEST", "s3cret-of-the-cluster-tests", "lake"
 
 @dataclass
 class S3Server:
-    """S3Proxy, its objects in memory; `inside` is put before its command line, to run it in a network namespace."""
+    """S3Proxy with its objects in memory; `inside` is the prefix of a command that runs in a network namespace."""
 
     directory: Path
     host: str
@@ -50,7 +50,7 @@ class S3Server:
 
 
 def client(endpoint: str) -> pafs.S3FileSystem:
-    """Another implementation of S3's client than the one under test."""
+    """Return PyArrow's S3 client, which shares no code with the client under test."""
     return pafs.S3FileSystem(
         access_key=KEY, secret_key=SECRET, endpoint_override=endpoint, scheme="http", region="us-east-1",
         allow_bucket_creation=True,
@@ -58,7 +58,7 @@ def client(endpoint: str) -> pafs.S3FileSystem:
 
 
 def fill(endpoint: str, directory: Path) -> None:
-    """Put a directory's content into the bucket, once the server answers."""
+    """Wait until the server answers, and copy a directory's content to the bucket."""
     wait_for(endpoint)
     s3 = client(endpoint)
     s3.create_dir(BUCKET)
@@ -102,11 +102,11 @@ class Relay:
             threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def stall(self) -> None:
-        """Connections are taken, and nothing is sent on them in either direction."""
+        """Accept connections, but forward nothing in either direction."""
         self._flows.clear()
 
     def refuse(self) -> None:
-        """Nothing listens, and what was open is cut."""
+        """Stop listening, and close all open connections."""
         listener, self._listener = self._listener, None
         if listener is not None:
             _close(listener)
@@ -135,13 +135,13 @@ class Relay:
 
 
 def _close(connection: socket.socket) -> None:
-    # Another thread's accept or recv wakes up from a shutdown, not from a close.
+    # A shutdown ends another thread's accept or recv; a close does not.
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
     connection.close()
 
 
 def credentials() -> dict[str, str]:
-    """This process's environment with the server's credentials, and without what another Spark left in it."""
+    """Return this process's environment with the server's credentials, without other variables of Spark, AWS or the job."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK_", "SPARK_", "AWS_", "ENTITYMILL__"))}
     return {**kept, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}

@@ -1,4 +1,4 @@
-"""Airflow on a host beside the cluster: the entry of docs/airflow.md, by `airflow dags test`, to tables on the lake."""
+"""Test the cluster entry of docs/airflow.md: `airflow dags test` on the driver's host must write tables to the lake."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS = 20
 
 
 def environment(cluster: Cluster, home: Path) -> dict[str, str]:
-    """Of an Airflow worker: where its parts are, the connection of the page, and credentials for job and check."""
+    """Return the environment of an Airflow worker, with the connection of docs/airflow.md, and credentials for the lake."""
     master = {"conn_type": "spark", "host": f"spark://master:{MASTER_PORT}"}
     return {
         **cluster.driver.environment(),
@@ -37,7 +37,7 @@ def environment(cluster: Cluster, home: Path) -> dict[str, str]:
 
 
 def write_entry(cluster: Cluster, home: Path) -> None:
-    """The page's entry, its config and its property file; the latter is made by the page's own command."""
+    """Write the entry of docs/airflow.md, a config and a property file; the page's own command makes the property file."""
     entries = yaml.safe_load(read_code_block("docs/airflow.md", "connection: spark_cluster"))
     [entry] = entries["tables"]
     entry |= {"config": str(home / "articles.yaml"), "output": {"path": "s3a://lake/scheduled"}}
@@ -77,6 +77,6 @@ def test_a_scheduled_table_goes_through_the_cluster(cluster: Cluster, tmp_path: 
     assert (len(documents), {row["status"] for row in documents}) == (ROWS, {"done"})
     entities = cluster.read("scheduled/entities")
     assert entities.num_rows == sum(row["entities"] for row in documents) > ROWS
-    # The check read the lake itself, and says what it found.
+    # The check read the tables on the lake, and reports their numbers.
     assert f"| entities | {entities.num_rows} |" in shown
     assert SECRETS["AWS_SECRET_ACCESS_KEY"] not in shown

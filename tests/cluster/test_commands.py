@@ -1,4 +1,4 @@
-"""The page's command lines for clusters that are not here: taken apart and prepared by spark-submit's own code."""
+"""Test the command lines of docs/cluster.md for YARN and Kubernetes: spark-submit's own code parses and prepares them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ YARN, KUBERNETES, STANDALONE = "--master yarn", "--master k8s://", "--master spa
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package's directory with a configuration of its user's."""
+    """Return a copy of the package's directory with a user's configuration."""
     copy = tmp_path_factory.mktemp("commands")
     for path in PACKAGE.iterdir():
         if path.name != "conf":
@@ -37,7 +37,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def jvm() -> Iterator[Any]:
-    # Where it is asked for YARN, Spark wants to know a directory of Hadoop's settings.
+    # For YARN, Spark requires the name of a directory with Hadoop's settings.
     os.environ["HADOOP_CONF_DIR"] = "/nowhere"
     gateway: JavaGateway = launch_gateway()
     yield gateway.jvm
@@ -48,14 +48,14 @@ def jvm() -> Iterator[Any]:
 
 
 def typed(command: str, directory: Path) -> list[str]:
-    """What a shell makes of a block's words: the arguments of its spark-submit; what stands before it is done."""
+    """Run a code block in a shell whose mkdir, tar and spark-submit are stubs, and return the arguments of spark-submit."""
     script = 'mkdir() { :; }; tar() { :; }; spark-submit() { printf "%s\\0" "$@"; }\n' + command
     shown = subprocess.run(["bash", "-euc", script], cwd=directory, capture_output=True, text=True, check=True)
     return shown.stdout.split("\0")[:-1]
 
 
 def prepared(jvm: Any, arguments: list[str], directory: Path) -> tuple[list[str], Any, str]:
-    """What spark-submit would start: words, properties, main class."""
+    """Return what spark-submit would start: arguments, Spark properties and main class."""
     absolute = [_absolute(argument, directory) for argument in arguments]
     java = jvm.java.util.ArrayList()
     for argument in absolute:
@@ -68,7 +68,7 @@ def prepared(jvm: Any, arguments: list[str], directory: Path) -> tuple[list[str]
 
 
 def _absolute(argument: str, directory: Path) -> str:
-    """The JVM's working directory is not the one in which the command is typed."""
+    """Make the paths in an argument absolute, because `directory` is not the JVM's working directory."""
     parts = [f"{directory}/{part}" if (directory / part.split("#")[0]).exists() else part for part in argument.split(",")]
     return ",".join(parts)
 
@@ -76,7 +76,7 @@ def _absolute(argument: str, directory: Path) -> str:
 def test_yarn(jvm: Any, package: Path) -> None:
     started, conf, main = prepared(jvm, typed(read_code_block(PAGE, YARN), package), package)
     assert main == "org.apache.spark.deploy.yarn.YarnClusterApplication"
-    # The package is linked into the directory, and Spark names the file itself.
+    # The directory has links to the files of the package, and Spark resolves them.
     assert started[:2] == ["--primary-py-file", f"file:{PACKAGE}/extract_entities.py"]
     assert started[2:4] == ["--class", "org.apache.spark.deploy.PythonRunner"]
     assert started[4::2] == ["--arg"] * 4

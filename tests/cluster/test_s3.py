@@ -1,4 +1,4 @@
-"""The job on object storage: source, model, sentence detector and all tables behind s3a, on loopback."""
+"""Test the job on object storage: source, model, sentence detector and all tables are on a local S3 server, behind s3a."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Store:
             "hadoop.fs.s3a.endpoint": f"http://127.0.0.1:{self.relay.port}",
             "hadoop.fs.s3a.path.style.access": "true",
             "driver.memory": "2g",
-            # A run of seconds gains nothing from the second compiler.
+            # A run of seconds gains nothing from Java's optimizing compiler.
             "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-            # So that what fails, fails within a test's patience: the shipped limits are for real networks.
+            # Failures must come soon enough for a test; the timeouts that are shipped are for real networks.
             "hadoop.fs.s3a.connection.timeout": "2000",
             "hadoop.fs.s3a.retry.interval": "100ms",
         }
@@ -98,7 +98,7 @@ class Store:
         return read(f"127.0.0.1:{self.port}", f"{output}/{name}")
 
     def runs(self, output: str) -> dict[str, str]:
-        """Run id -> status; of an output that has none yet: nothing."""
+        """Return run id -> status; empty before the first run of an output."""
         if not self.commits(f"{output}/runs"):
             return {}
         rows = self.table(output, "runs").to_pylist()
@@ -119,7 +119,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         made = Store(server.port, Relay(server.port), directory)
         yield made
         for process in made.started:
-            process.kill()  # where a test broke off; of one that ended this is nothing
+            process.kill()  # only a process of an interrupted test still runs
     finally:
         server.stop()
 
@@ -185,8 +185,8 @@ def test_a_storage_that_fails_in_the_middle_ends_the_run_and_the_next_one_mends_
     for before, fault in enumerate((store.relay.stall, store.relay.refuse)):
         process = store.start("broken", "limits.unit_rows=12", "limits.lease_seconds=5")
         deadline, published = time.monotonic() + 240, store.commits("broken/documents")
-        # Once documents are published that were not, there are tables to be left half done. A commit alone does not tell:
-        # what was stalled in the run before arrives late.
+        # Wait until this run has published documents, so that the fault can leave tables half changed. A new commit alone
+        # does not show this: a commit that the run before had to stall may arrive late.
         while len(store.runs("broken")) <= before or store.commits("broken/documents") < max(3, published + 1):
             assert process.poll() is None, process.communicate()[1][-3000:]
             assert time.monotonic() < deadline
@@ -210,7 +210,7 @@ def heartbeat(spark: SparkSession, name: str, seconds: float = 60) -> Heartbeat:
 
 
 def is_alone(own: Heartbeat) -> bool:
-    """Put a heartbeat, and look for others; withdraw it where there are some."""
+    """Write a heartbeat, and return whether there are no others; if there are, delete the heartbeat again."""
     own.beat({})
     if not own.read_other_runs():
         return True

@@ -1,4 +1,4 @@
-"""spark-submit of the package to a standalone cluster whose hosts share nothing but the network and the lake."""
+"""Test spark-submit of the package to a standalone cluster whose hosts share only the network and the lake."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def found(table: pa.Table) -> list[tuple[object, ...]]:
 
 
 def local(texts: pa.Table, directory: Path) -> pa.Table:
-    """The same rows through a local run, files and all."""
+    """Return `entities` of a run over the same rows, with local Spark and local files."""
     pq.write_table(texts, directory / "texts.parquet")
     options = [
         "source.format=parquet", f"source.path={directory}/texts.parquet", f"output.path={directory}/out",
@@ -53,13 +53,13 @@ def local(texts: pa.Table, directory: Path) -> pa.Table:
 
 
 def executors(cluster: Cluster) -> list[Path]:
-    """Working directories of the executors of the latest application, one a host."""
+    """Return the working directories of the executors of the latest application, ordered by host."""
     latest = max(path.name for host in cluster.workers for path in (host.directory / "work").glob("app-*"))
     return [path for host in cluster.workers for path in sorted((host.directory / "work" / latest).glob("[0-9]*"))]
 
 
 def ended(cluster: Cluster, seconds: float = 30) -> list[str]:
-    """What still runs on the driver's and the workers' hosts, the workers apart, once all had time to end."""
+    """Wait until only workers run on the driver's and the workers' hosts; return what else still runs after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         programs = [program for host in (cluster.driver, *cluster.workers) for program in host.programs()]
@@ -70,7 +70,7 @@ def ended(cluster: Cluster, seconds: float = 30) -> list[str]:
 
 
 def recognition_seconds(cluster: Cluster, output: str) -> float:
-    """Of the second unit of two: the first one starts the workers and loads the models."""
+    """Return the recognition time of the second of two units; the time of the first includes the loading of models."""
     log = (cluster.driver.directory / "home" / f"{output}.log").read_text()
     _, second = _RECOGNITION.findall(log)
     return float(second)

@@ -1,4 +1,4 @@
-"""The bundle's YAML, and what its variables and parameters make of it: resolved here, since the CLI asks a workspace."""
+"""Read the bundle's YAML, and resolve its variables and parameters here, because the Databricks CLI needs a workspace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def top() -> dict[str, Any]:
 
 
 def resources(kind: str) -> dict[str, Any]:
-    """Resource name -> resource, of every file that the bundle includes."""
+    """Return resource name -> resource of one kind, from all files that the bundle includes."""
     found: dict[str, Any] = {}
     for pattern in top()["include"]:
         for path in ROOT.glob(pattern):
@@ -27,7 +27,7 @@ def resources(kind: str) -> dict[str, Any]:
 
 
 def values(target: str) -> dict[str, str]:
-    """Reference -> what it is in a target."""
+    """Return reference -> value in a target."""
     bundle = top()
     chosen = bundle["targets"][target].get("variables", {})
     return {
@@ -40,7 +40,7 @@ def values(target: str) -> dict[str, str]:
 
 
 def resolved(content: Any, target: str) -> Any:
-    """With every ${reference} replaced; also those inside a variable's own default."""
+    """Return the content with every ${reference} replaced, also references in a variable's default."""
     known = values(target)
     if isinstance(content, dict):
         return {key: resolved(value, target) for key, value in content.items()}
@@ -56,10 +56,10 @@ def job(target: str) -> dict[str, Any]:
 
 
 def command_line(target: str, **chosen: str) -> list[str]:
-    """The wheel task's parameters, as Databricks fills them in.
+    """Return the wheel task's parameters, as Databricks fills them in.
 
     Args:
-        target: of the bundle.
+        target: target of the bundle.
         chosen: job parameters of this run; the others have their defaults.
     """
     whole = job(target)

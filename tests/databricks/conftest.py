@@ -11,7 +11,7 @@ from pathlib import Path
 import bundle
 import pytest
 
-# Importing Airflow, for its DAGs, reads and makes its home.
+# Importing Airflow, which the DAGs need, creates and reads AIRFLOW_HOME.
 _SCRATCH = tempfile.mkdtemp(prefix="entitymill-airflow-")
 os.environ |= {"AIRFLOW_HOME": _SCRATCH, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
 
@@ -22,7 +22,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the bundle's own build command makes, of a copy of what it is made of."""
+    """Build the wheel with the bundle's build command, in a copy of its sources, and return the path of the wheel."""
     place = tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "README.md", "LICENSE", "requirements-build.lock"):
         shutil.copy(bundle.ROOT / name, place)

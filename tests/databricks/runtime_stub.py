@@ -1,6 +1,7 @@
-"""Stands in for the launcher of wheel tasks on a cluster: a session that is there already, then the entry point by its name.
+"""A stub of Databricks' launcher of wheel tasks, which has a Spark session and then calls the entry point by its name.
 
-Started by test_task.py as `runtime_stub.py JARS DIRECTORY TEXT ARGUMENTS...`; prints what it saw as one line of JSON.
+test_task.py starts this program as `runtime_stub.py JARS DIRECTORY TEXT ARGUMENTS...`. The program prints one line of JSON
+with its observations.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def main(jars: str, directory: str, text: str, arguments: list[str]) -> None:
     sys.argv = ["entitymill", *arguments]
     task = entry.load()
     task()
-    # No session is active in another thread; it is there all the same.
+    # In another thread no session is active, but the task must still find the existing one.
     failed: list[BaseException] = []
     threading.excepthook = lambda how: failed.append(how.exc_value)  # type: ignore[assignment, arg-type, return-value]
     other = threading.Thread(target=task)
@@ -60,7 +61,7 @@ def main(jars: str, directory: str, text: str, arguments: list[str]) -> None:
         "package": str(sys.modules["entitymill"].__file__),
     }
     print("RESULT", json.dumps(seen))
-    # A failing task must raise: Databricks takes nothing else for a failure.
+    # A task must raise an exception when it fails: Databricks recognizes failures in no other way.
     sys.argv = ["entitymill", *arguments, "--set", "source.path=no.such.table"]
     try:
         task()

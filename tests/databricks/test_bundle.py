@@ -1,4 +1,4 @@
-"""The bundle against Databricks' own classes, which are generated from the bundle schema and the API's definition."""
+"""Check the bundle with Databricks' own classes, which are generated from the bundle schema and the API's definition."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_schema_check_sees_faults() -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_job_is_one_by_the_api(target: str) -> None:
     job = _typed(bundle.job(target))
-    # Unknown keys are dropped on the way, so they would be missing.
+    # `from_dict` drops unknown keys, so a job with such keys would not be equal.
     assert JobSettings.from_dict(job).as_dict() == job
 
 
@@ -48,7 +48,7 @@ def test_what_airflow_submits_is_a_run_by_the_api() -> None:
     operator.tasks = operator.tasks(context=_context(), jinja_env=None)  # type: ignore[attr-defined]  # as Airflow renders it
     payload = operator._prepare_submit_json(_context())  # type: ignore[attr-defined]
     [task] = payload["tasks"]
-    # Numbers and booleans go as text.
+    # Airflow sends numbers and booleans as text.
     cluster = {**task["new_cluster"], "num_workers": int(task["new_cluster"]["num_workers"])}
     assert SubmitTask.from_dict({**task, "new_cluster": cluster}).as_dict() == {**task, "new_cluster": cluster}
     line = task["python_wheel_task"]
@@ -78,7 +78,7 @@ def test_every_parameter_of_the_job_is_passed_on() -> None:
 
 
 def test_the_bundles_own_file_has_known_keys_alone() -> None:
-    """The CLI only warns of others. https://docs.databricks.com/dev-tools/bundles/reference"""
+    """The CLI only warns about unknown keys. Known keys: https://docs.databricks.com/dev-tools/bundles/reference."""
     top = bundle.top()
     assert top.keys() <= {"bundle", "include", "variables", "artifacts", "sync", "targets"}
     assert all(variable.keys() == {"description", "default"} for variable in top["variables"].values())
@@ -108,7 +108,7 @@ def test_the_cluster_fits_the_job() -> None:
 
 
 def test_the_wheel_is_built_where_nothing_else_is_removed() -> None:
-    """Before it builds, the CLI removes `build` and `dist` of the artifact's directory."""
+    """Before a build, the CLI removes `build` and `dist` in the artifact's directory."""
     [path] = [artifact["path"] for artifact in bundle.top()["artifacts"].values()]
     assert path == "resources", "relative to whose files the libraries are"
     assert not (bundle.ROOT / path / "build").exists()
@@ -128,7 +128,7 @@ def test_the_wheel_brings_no_second_spark(wheel: Path) -> None:
 
 
 def _typed(job: dict[str, Any]) -> Any:
-    """Variables are text in the YAML, whatever they stand for; the CLI converts them."""
+    """Return the job with an integer number of workers. In the YAML, all variables are text, which the CLI converts."""
     [named] = job["job_clusters"]
     cluster = {**named["new_cluster"], "num_workers": int(named["new_cluster"]["num_workers"])}
     return {**job, "job_clusters": [{**named, "new_cluster": cluster}]}

@@ -1,4 +1,4 @@
-"""The task's very command line, run in the Python packages of the runtime, in a process that has a session already."""
+"""Test the task's command line with the Python packages of the runtime, in a process that already has a Spark session."""
 
 from __future__ import annotations
 

@@ -43,7 +43,12 @@ Rows = list[tuple[object, ...]]
 
 @dataclass
 class Source:
-    """A table of texts on disk, and what is in it."""
+    """A table of texts on disk, with a copy of its rows in memory.
+
+    kind: `feed` (Delta with a change feed), `delta` or `parquet`.
+    rows: id -> (day, text).
+    fresh: number of the next new id.
+    """
 
     path: Path
     chance: random.Random
@@ -60,7 +65,7 @@ class Source:
             self.fresh += 1
 
     def change(self, kind: str) -> None:
-        """One step of a history."""
+        """Change rows as `kind` says, and write the table."""
         keys = sorted(self.rows)
         some = self.chance.sample(keys, min(2, len(keys)))
         if kind in ("append", "mixed") or not keys:
@@ -100,7 +105,7 @@ class Source:
 
 
 def expected(rows: dict[str, tuple[str, str]]) -> tuple[Rows, Rows]:
-    """What the stand-in finds in texts: `entities`, and `documents`."""
+    """Return the sorted rows of `entities` and `documents` that a run with the stub engine must write for a source."""
     mentions, documents = [], []
     for key, (_, text) in rows.items():
         first, second, _ = text.split(" ", 2)
@@ -111,7 +116,7 @@ def expected(rows: dict[str, tuple[str, str]]) -> tuple[Rows, Rows]:
 
 
 def held(output: Path) -> tuple[Rows, Rows]:
-    """What the tables hold, read by another program."""
+    """Return the sorted rows of `entities` and `documents`, read without Spark."""
     entities = output / "entities"
     delta = (entities / "_delta_log").exists()
     table = read_delta(entities) if delta else pq.read_table(entities, partitioning="hive")

@@ -1,4 +1,4 @@
-"""Spark's own processes on this machine: a standalone master and workers, and the job's driver; each can be killed."""
+"""Run a standalone Spark master, its workers and the job's driver as processes that a test can kill."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 SPARK_HOME = Path(pyspark.__file__).parent
 JARS = ROOT / "build" / "jars"
 LOGGING = ROOT / "conf" / "log4j2.properties"
-# Short runs: the second compiler would cost them more than it saves.
+# Runs are short: Java's optimizing compiler would cost more time than it saves.
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=400m"
 PATIENCE = 300.0
-"""Seconds; a shared machine stalls."""
+"""Seconds to wait for an event. The limit is high because a shared machine may stall."""
 
 
 def environment() -> dict[str, str]:
@@ -39,10 +39,10 @@ def environment() -> dict[str, str]:
 
 
 def until(what: str, found: object, seconds: float = PATIENCE) -> object:
-    """Call again and again until there is an answer.
+    """Call `found` repeatedly until its result is true, and return the result.
 
     Raises:
-        TimeoutError: there is none in time.
+        TimeoutError: no result was true within `seconds`; the error names `what`.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -55,7 +55,7 @@ def until(what: str, found: object, seconds: float = PATIENCE) -> object:
 
 @contextlib.contextmanager
 def standalone(directory: Path, workers: int = 2) -> Iterator[str]:
-    """A master and workers of one core each, as processes and on addresses of their own; gives the master's address."""
+    """Run a master, and workers of one core, each with its own loopback address; yield the master's URL."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, *arguments: str) -> Path:
@@ -74,7 +74,7 @@ def standalone(directory: Path, workers: int = 2) -> Iterator[str]:
         master = start("master", f"{package}.master.Master", "--host", "127.0.0.1", "--port", "0", "--webui-port", "0")
         where = str(until("the master", lambda: address(master)))
         for number in range(workers):
-            # Spark tells hosts apart by address: no task is speculated on the host where it already runs.
+            # Each worker needs its own address: Spark starts no speculative copy of a task on the same host.
             host = f"127.0.0.{number + 1}"
             own = ["--work-dir", str(directory / f"work{number}"), "--cores", "1", "--memory", "2g", "--webui-port", "0"]
             log = start(f"worker{number}", f"{package}.worker.Worker", "--host", host, *own, where)
@@ -87,7 +87,7 @@ def standalone(directory: Path, workers: int = 2) -> Iterator[str]:
 
 
 def end(pid: int) -> None:
-    """Kill a process and everything below it, by their ids."""
+    """Kill a process and all its descendants."""
     with contextlib.suppress(psutil.NoSuchProcess):
         top = psutil.Process(pid)
         for process in [*top.children(recursive=True), top]:
@@ -97,9 +97,9 @@ def end(pid: int) -> None:
 
 @dataclass
 class Driver:
-    """The job, running as a process of its own.
+    """The job's driver, in its own process.
 
-    executors_below: the machine's processes that may hold its executors: itself, and a standalone master's workers.
+    executors_below: ids of the processes whose descendants may be executors: the driver, and a standalone master's workers.
     """
 
     process: subprocess.Popen[str]
@@ -120,7 +120,7 @@ class Driver:
         return cls(process, log, [process.pid, *workers])
 
     def wait(self, seconds: float = PATIENCE) -> int:
-        """Its exit code."""
+        """Wait until the driver ends, and return its exit code. After a timeout, kill the driver and raise."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -128,17 +128,21 @@ class Driver:
             raise
 
     def started(self) -> bool:
-        """Whether it is past starting Spark."""
+        """Return whether the driver has started Spark, or has ended."""
         return self.process.poll() is not None or (self.log.exists() and " took " in self.log.read_text())
 
     def pids(self, kind: str) -> list[int]:
-        """Of its executors, their Python workers (`worker`), of these taggers, or its own two: Python, the JVM."""
+        """Return the ids of the job's processes of one kind.
+
+        The kinds are `driver` (Python and its JVM), `executor`, `worker` (Python workers of executors) and `tagger`
+        (children of workers).
+        """
         mine = [process for top in self.executors_below for process in _below(top)]
         if kind == "driver":
             return [self.process.pid, *(process.pid for process in mine if _is(process, "SparkSubmit"))]
         if kind == "executor":
             return [process.pid for process in mine if _is(process, "CoarseGrainedExecutorBackend")]
-        # A daemon's children, one a core; not what they started in turn.
+        # PySpark's daemon forks one worker per core. A worker is a process whose parent is a pyspark.daemon, too.
         daemons = (process for process in mine if _is(process, "pyspark.daemon"))
         workers = [process for process in daemons if _is(process.parent(), "pyspark.daemon")]
         if kind == "worker":
@@ -146,7 +150,7 @@ class Driver:
         return [process.pid for worker in workers for process in _below(worker.pid)]
 
     def kill(self, kind: str, which: int) -> bool:
-        """SIGKILL one of a kind; whether there was one."""
+        """Send SIGKILL to one process of a kind, and return whether there was one."""
         found = sorted(self.pids(kind))
         if not found:
             return False
@@ -167,7 +171,7 @@ SESSION = (
     "spark.partitions=4",
     f"spark.conf.spark.driver.extraJavaOptions=-Dlog4j2.configurationFile={LOGGING.as_uri()} {QUICK_START}",
     f"spark.conf.spark.executor.extraJavaOptions={QUICK_START}",
-    # In place: every executor that starts would copy them, 280 MB.
+    # The jars are on the class path, and not in spark.jars: each executor that starts would copy 280 MB.
     "spark.conf.spark.jars=",
     f"spark.conf.spark.driver.extraClassPath={JARS}/*",
     f"spark.conf.spark.executor.extraClassPath={JARS}/*",

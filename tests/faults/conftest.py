@@ -28,7 +28,7 @@ def write(directory: Path, rows: dict[str, str | None]) -> None:
 
 @pytest.fixture(scope="session")
 def truth(tmp_path_factory: pytest.TempPathFactory) -> ExpectedTables:
-    """Of an undisturbed run over the whole pool, in one process and one unit."""
+    """Return the expected rows for all texts of POOL, from an undisturbed run in one process and one unit."""
     directory = tmp_path_factory.mktemp("truth")
     pool = {f"p{i}": text for i, text in enumerate(POOL)}
     write(directory, dict(pool))

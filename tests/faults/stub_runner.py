@@ -1,6 +1,7 @@
-"""A process that runs the job again and again, as it is told line by line on its standard input, with the stub engine.
+"""Run the job with the stub engine, once for each line of standard input, in one Spark session.
 
-A line is a JSON object: overrides, full, model. The answer is one line: status, error, mode, documents.
+A line is a JSON object with the keys overrides, full and model. The answer is a line of JSON with status, and with error or
+with mode and documents. The first line of the output says that the process is ready.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from small_queries import SMALL_QUERIES  # noqa: E402
 
 
 def main() -> None:
-    """Answer every line until there are no more."""
+    """Start Spark, and run the job for each line of standard input."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     lease.POLL_SECONDS = 0.2
-    # Without more room for code, Java says on stdout that it stops compiling.
+    # If the code cache is full, Java prints a warning to standard output, among the answers.
     room = "-XX:ReservedCodeCacheSize=400m"
     java = f"-Dlog4j2.configurationFile={(ROOT / 'conf' / 'log4j2.properties').as_uri()} {room}"
     conf = {**SMALL_QUERIES, "spark.driver.memory": "1500m", "spark.driver.extraJavaOptions": java}

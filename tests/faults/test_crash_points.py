@@ -1,10 +1,11 @@
-"""A run dies at each of the changes it makes to the output's files, before it or after it took effect; then another runs.
+"""Test that the next run repairs the output, whichever change of a file is the last one of a run that dies.
 
-Random histories of a small source, each step of which is a run. A step's run is made once undisturbed, to count its changes
-of files: commits, creations, renames, deletions, new directories. Then, from a copy of the tables as they were before it,
-runs die at chosen ones, one after the other, and the last has to leave what a clean run over the source would have written.
+A history is a sequence of steps; each step changes a small source at random, and runs the job. First, the run of a step is
+not disturbed, and its changes of files are counted: commits, creations, renames, deletions, new directories. Then runs start
+from a copy of the earlier tables. Each dies at a random change, before or after the change takes effect. After up to five
+dead runs, one more run must write what a clean run over the source would write.
 
-ENTITYMILL_CRASH_POINTS says at how many points (1,000), ENTITYMILL_SEED with which seed. The engine is a stand-in.
+ENTITYMILL_CRASH_POINTS is the number of runs that die (1,000 by default), ENTITYMILL_SEED the seed. The engine is a stub.
 """
 
 from __future__ import annotations
@@ -41,16 +42,16 @@ POINTS = int(os.environ.get("ENTITYMILL_CRASH_POINTS", "1000"))
 SEED = os.environ.get("ENTITYMILL_SEED", "1")
 HISTORIES, STEPS, LOTS = 50, 3, 2
 FEW = 20
-"""Points that may all lie on one side."""
+"""Up to this number of points, all may by chance be before a change, or all after a change."""
 IN_A_ROW = 5
-"""Runs that die before one may come to its end."""
+"""Maximum number of runs that die before one run may finish."""
 KINDS = ("append", "update", "delete", "rewrite", "mixed", "full", "model")
 JAVA = Path(__file__).parent / "java"
 
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """With files and commits that may be a run's last."""
+    """Open a session whose file system and Delta log store let a run die at a chosen change."""
     classes = tmp_path_factory.mktemp("classes")
     path = os.pathsep.join([f"{JARS}/*", f"{SPARK_HOME}/jars/*"])
     sources = sorted(str(source) for source in JAVA.glob("Mortal*.java"))
@@ -60,7 +61,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.driver.memory": "3g",
         "spark.driver.extraClassPath": f"{classes}/mortal.jar:{JARS}/*",
         "spark.jars": "",
-        # Thousands of plans in one process: compiled well, they take half the time.
+        # One process executes thousands of plans; Java's optimizing compiler halves their time.
         "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:ReservedCodeCacheSize=400m",
         "spark.delta.logStore.file.impl": "entitymill.faults.MortalLogStore",
         "spark.hadoop.fs.file.impl": "entitymill.faults.MortalFileSystem",
@@ -70,14 +71,14 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.databricks.delta.snapshotPartitions": "1",
     }
     session = open_session(sections.SparkSettings(master="local[2]", jars=str(JARS), conf=conf), "entitymill crash points")
-    session.sparkContext.setLogLevel("OFF")  # every death would fill a page
+    session.sparkContext.setLogLevel("OFF")  # the log would have a page for each run that dies
     yield session
     session.stop()
 
 
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All other runs are known to be dead: only this test's own are there, one after the other."""
+    """Let no run wait for another one: the runs of this test never overlap, so every earlier run has ended."""
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(table_setup, "CREATION_SECONDS", 0.05)
     monkeypatch.setattr(table_setup, "CATALOG_CREATION_SECONDS", 0.05)
@@ -87,7 +88,7 @@ def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Step:
-    """A run of a history, with what the source is by then."""
+    """A run of a history, with the source at that time."""
 
     source: Source
     overrides: tuple[str, ...]
@@ -109,11 +110,11 @@ class Step:
 
 
 SCHEMAS: dict[Path, str] = {}
-"""Output -> the schema of the catalog that has its tables."""
+"""Output directory -> catalog schema of its tables."""
 
 
 def open_schema(spark: SparkSession, output: Path) -> str:
-    """Return the schema of an output; at the first call make it, of the tables that were copied there."""
+    """Return the catalog schema of an output. The first call creates the schema, and registers the tables of the output."""
     if output not in SCHEMAS:
         name = SCHEMAS[output] = f"lake_{len(SCHEMAS)}"
         spark.sql(f"CREATE SCHEMA {name} LOCATION '{output}'")
@@ -124,7 +125,7 @@ def open_schema(spark: SparkSession, output: Path) -> str:
 
 
 def steps(chance: random.Random, directory: Path) -> Iterator[Step]:
-    """Of one history; each is asked for when the one before is done."""
+    """Yield the steps of one history. Request a step only after the run of the step before: a request changes the source."""
     source = Source(directory / "source", chance, chance.choice(("feed", "delta", "parquet")))
     format_ = chance.choice(("delta", "delta", "parquet"))
     in_catalog = format_ == "delta" and chance.random() < 0.5
@@ -147,7 +148,7 @@ def steps(chance: random.Random, directory: Path) -> Iterator[Step]:
 
 
 def visible(step: Step, before: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
-    """The documents that the output holds after a step."""
+    """Return the rows whose documents must be in the output after a step: id -> (day, text)."""
     condition = next((o for o in step.overrides if o.startswith("source.where")), "")
     if not condition:
         return dict(step.source.rows)
@@ -158,7 +159,12 @@ def visible(step: Step, before: dict[str, tuple[str, str]]) -> dict[str, tuple[s
 
 @dataclass
 class Trial:
-    """What came of the deaths so far."""
+    """Lets runs die, and collects the outcomes.
+
+    done: number of points so far.
+    died: number of runs that died before the change or after it, or that did not die.
+    wrong: descriptions of the cases in which the last run left wrong tables.
+    """
 
     spark: SparkSession
     monkeypatch: pytest.MonkeyPatch
@@ -172,7 +178,7 @@ class Trial:
         self.forget = system.org.apache.spark.sql.delta.DeltaLog.clearCache
 
     def undisturbed(self, step: Step, state: Path, place: Path, rows: dict[str, tuple[str, str]]) -> int:
-        """Make a step's run as it should be; returns how many changes of files that takes."""
+        """Run a step without a disturbance, check the tables, and return the number of changes of files."""
         copy(state, place)
         self.mortality.arm(str(place), 0, False)
         step.run(self.spark, place, self.monkeypatch)
@@ -183,8 +189,8 @@ class Trial:
     def die(
         self, step: Step, state: Path, points: list[tuple[int, bool]], again: Step, rows: dict[str, tuple[str, str]]
     ) -> None:
-        """Make it die at one point after the other, each time in another run, and the last run do its work."""
-        # Of a name of its own: Delta remembers tables by their paths.
+        """Let one run die at each of the points, and record whether the run of `again` repairs the tables."""
+        # Each call needs its own path, because Delta caches tables by path.
         place, where = copy(state, state.parent / f"out-{self.done}"), []
         for point, late in points:
             self.done += 1
@@ -210,7 +216,7 @@ class Trial:
             print("WRONG", json.dumps(self.wrong[-1]), file=sys.stderr)
 
 
-@pytest.mark.parametrize("lot", range(LOTS))  # for two processes
+@pytest.mark.parametrize("lot", range(LOTS))  # two processes can share the work
 def test_wherever_a_run_dies_the_next_one_leaves_what_a_clean_run_would(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lot: int
 ) -> None:
@@ -227,7 +233,7 @@ def test_wherever_a_run_dies_the_next_one_leaves_what_a_clean_run_would(
             changes = trial.undisturbed(step, state, clean, after)
             points = [(point, late) for point in range(1, changes + 1) for late in (False, True)]
             for deaths in batched(chance.sample(points, min(share, len(points)))):
-                # A night later, perhaps without --full.
+                # If the dead runs had --full, the last run has it in half of the cases.
                 again = replace(step, full=step.full and chance.random() < 0.5)
                 trial.die(step, state, deaths, again, after)
             trial.forget()
@@ -237,13 +243,14 @@ def test_wherever_a_run_dies_the_next_one_leaves_what_a_clean_run_would(
     assert not trial.wrong
     assert trial.done >= POINTS // LOTS
     if trial.done > FEW:
-        # Before changes and after them; and most runs did come to the point: a try may make fewer changes than the first.
+        # Runs must have died both before and after changes. Some may not die, because a run after dead runs may make fewer
+        # changes than the undisturbed run; but most must.
         assert trial.died["before"] and trial.died["after"]
         assert trial.died["not"] < trial.done / 4
 
 
 def batched(points: list[tuple[int, bool]]) -> Iterator[list[tuple[int, bool]]]:
-    """In lots of IN_A_ROW."""
+    """Yield the points in groups of at most IN_A_ROW."""
     for at in range(0, len(points), IN_A_ROW):
         yield points[at : at + IN_A_ROW]
 

@@ -1,11 +1,10 @@
-"""Runs whose processes are all stopped (SIGSTOP) for longer than their lease while others work, and which then wake up.
+"""Test that a run does no harm if it is frozen (SIGSTOP) for longer than its lease, while other runs work.
 
-Each scenario is drawn from a seed: what the output is and what was there before, when one run freezes, what becomes of
-the source, when the run wakes up: before, during or after the run that takes over; perhaps a third run at the same time.
-When all have ended, the tables must be what a clean run over the present source would have written, before and after one
-more run.
+A seed determines each scenario: the output, its earlier tables, the changes of the source, and when a run freezes and wakes
+up. The run wakes up before, during or after the run that takes over. A third run may work at the same time. When all runs
+have ended, the tables must be what a clean run over the current source would write. One more run must leave them so.
 
-ENTITYMILL_FREEZES says how many scenarios (100), ENTITYMILL_SEED with which first seed. The engine is a stub.
+ENTITYMILL_FREEZES is the number of scenarios (100 by default), ENTITYMILL_SEED the first seed. The engine is a stub.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ WAKES = ("before", "during", "after")
 
 
 class Runner:
-    """A process of its own that runs the job, warm; it can be frozen."""
+    """A process that runs the job repeatedly in one Spark session, and that can be frozen."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self.log = (directory / f"{name}.log").open("w")
@@ -56,14 +55,14 @@ class Runner:
         self.process.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
-        """Wait for the end of the run, or of the start of the process."""
+        """Wait until the run has ended or, at first, until the process is ready; return the answer."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, f"the runner died; see {self.log.name}"
         return dict(json.loads(line))
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process and all that it started, Java first."""
+        """Send a signal to all descendants of the process, such as Java, and then to the process."""
         whole = psutil.Process(self.process.pid)
         for process in [*whole.children(recursive=True), whole]:
             process.send_signal(number)
@@ -87,7 +86,7 @@ def runners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Runner]]:
 
 @dataclass
 class Scenario:
-    """One drawn order of events, and what it led to."""
+    """A random sequence of events, and its outcome."""
 
     seed: int
     directory: Path
@@ -106,7 +105,7 @@ class Scenario:
         self.seconds = 4.0
         self.day: str | None = None
         self.before: dict[str, tuple[str, str]] = {}
-        """What the source held when all of it was last run."""
+        """Rows of the source at the last run over the whole source."""
         self.lost = False
         """Whether the frozen run noticed that another run took over."""
 
@@ -124,7 +123,7 @@ class Scenario:
         return [*self.source.options(), *fixed, *of_slice]
 
     def run_undisturbed(self) -> None:
-        """Run once, or once for each slice, to the end."""
+        """Run the job once, or once for each slice, and check that it succeeds."""
         for day in DAYS if self.slices else (None,):
             began = time.monotonic()
             self.runners[0].start(self.options(day))
@@ -134,7 +133,7 @@ class Scenario:
         self.day, self.before = None, dict(self.source.rows)
 
     def play(self) -> None:
-        """Freeze a run, let others work, wake it up."""
+        """Freeze a run, let one or two others work, and wake the frozen run up."""
         self.source.add(self.chance.randint(3, 8))
         self.source.write("append")
         if not self.first:
@@ -176,13 +175,13 @@ class Scenario:
         self.events.append("awake")
 
     def differences(self) -> str:
-        """Return what is wrong with the tables; empty where nothing is."""
+        """Return a description of what is wrong with the tables; an empty string if they are right."""
         try:
             found = held(self.output)
         except Exception as error:  # a table is gone, or cannot be read
             return f"{type(error).__name__}: {error}"
         rows = self.source.rows
-        if self.day is not None:  # the other slices are as they were before the source changed
+        if self.day is not None:  # no run has updated the other slice since the source changed
             rows = {key: row for key, row in self.before.items() if row[0] != self.day}
             rows |= {key: row for key, row in self.source.rows.items() if row[0] == self.day}
         wanted = expected(rows)
@@ -208,5 +207,5 @@ def test_a_run_that_was_frozen_does_no_harm_when_it_wakes_up(runners: list[Runne
             print(f"WRONG seed {seed}: now: {now}\n later: {later}", file=sys.stderr)
     print(f"{SCENARIOS} scenarios, {len(wrong)} wrong; {lost} frozen runs lost their lease", file=sys.stderr)
     assert not wrong
-    # A run that ends before it is frozen, or wakes up in time, shows nothing.
+    # A run that ends before the freeze, or wakes up within its lease, tests nothing. Enough runs must have lost their lease.
     assert SCENARIOS < 20 or lost >= SCENARIOS / 5

@@ -1,6 +1,7 @@
-"""SIGKILL at random moments of runs of several units: the tables are those of an undisturbed run, row for row.
+"""Test that SIGKILL at random moments of runs leaves, after a rerun, the tables of an undisturbed run, row for row.
 
-Some runs make everything anew (--full). ENTITYMILL_KILLS says how many are killed (30), ENTITYMILL_SEED with which seed.
+The runs have several units; some recompute all documents (--full). ENTITYMILL_KILLS is the number of processes that are
+killed (30 by default), ENTITYMILL_SEED the seed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SEED = os.environ.get("ENTITYMILL_SEED", "1")
 KINDS = ("driver", "executor", "worker", "tagger")
 UNITS = ("limits.unit_rows=30", "limits.max_reject_ratio=0.5", "limits.lease_seconds=5")
 LONGEST_RUNS = 6
-"""Of one source, before one has to come to its end."""
+"""Maximum number of disturbed runs over one state of the source, before an undisturbed run."""
 MAX_KILLS_IN_A_RUN = 3
 FULL_RUNS = 0.15
 FEED = {"delta.enableChangeDataFeed": "true"}
@@ -49,7 +50,7 @@ class History:
         self.fresh += 1
 
     def move(self) -> None:
-        """Some new rows, some changed ones, some gone; and one that is refused."""
+        """Change, remove and add rows, and write the source with one more row, which a run must reject."""
         for key in self.chance.sample(sorted(self.rows), 40):
             self.rows[key] = self.chance.choice(POOL)
         for key in self.chance.sample(sorted(self.rows), 15):
@@ -86,10 +87,10 @@ class History:
 
 @contextlib.contextmanager
 def masters(kind: str, directory: Path) -> Iterator[tuple[str, list[int]]]:
-    """The master's address, and the processes below which its executors are."""
+    """Start a standalone cluster if needed; yield the master's URL, and the ids of worker processes that start executors."""
     if kind == "local-cluster":
         yield "local-cluster[2,1,2048]", []
-        shutil.rmtree(cluster.SPARK_HOME / "work", ignore_errors=True)  # its workers' own, nowhere else
+        shutil.rmtree(cluster.SPARK_HOME / "work", ignore_errors=True)  # where the workers of local-cluster always write
         return
     with cluster.standalone(directory) as address:
         below = psutil.Process().children()
@@ -136,17 +137,17 @@ def test_whatever_dies_nothing_is_lost_doubled_or_stale(
 def killed_at_random(
     driver: Driver, kinds: list[str], chance: random.Random, lasts: float, told: list[str]
 ) -> tuple[int, float]:
-    """Kill some, if any are left, at moments of a run; without an executor or a worker it goes on, without its driver not.
+    """Kill processes of the kinds that are left in `kinds`, at random moments. Only the driver's death ends the run.
 
     Returns:
-        Its exit code; and how long it lasted, or was expected to where it was disturbed.
+        The driver's exit code, and the duration of the run in seconds; for a disturbed run `lasts`, the expected duration.
     """
     cluster.until("the run's start", driver.started)
     began, disturbed, taggers = time.monotonic(), False, 0
     moments = sorted(chance.uniform(0, lasts) for _ in range(chance.randint(1, MAX_KILLS_IN_A_RUN)))
     while driver.process.poll() is None and time.monotonic() - began < cluster.PATIENCE:
         now = time.monotonic() - began
-        # A document that loses its second tagger as well is one that the tagger does not survive.
+        # At most one tagger is killed in a run: a document whose tagger dies twice is rejected.
         wanted = kinds and moments and now >= moments[0] and not (kinds[-1] == "tagger" and taggers)
         if wanted and driver.kill(kinds[-1], chance.randrange(8)):
             taggers += kinds[-1] == "tagger"

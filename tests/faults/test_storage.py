@@ -1,4 +1,4 @@
-"""Storage that fails before and after a commit took effect, that is full, or that may not be written; then a rerun."""
+"""Test runs, and reruns, on storage that is full, is not writable, or fails before or after a commit takes effect."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from .conftest import POOL, options, write
 JAVA = Path(__file__).parent / "java" / "FailingLogStore.java"
 BEFORE = {f"d{i}": text for i, text in enumerate(POOL[:6])}
 AFTER = {**{f"d{i}": text for i, text in enumerate(POOL[1:6])}, "d8": POOL[8], "d9": POOL[9]}
-"""d5 is gone, the others changed, two are new."""
+"""Compared to BEFORE, d5 is gone, all other documents have changed, and two are new."""
 FAILING = {"documents": 1, "entities": 1, "rejects": 1, "runs": 2}
-"""Table -> which of a run's commits to it."""
+"""Table -> number of the commit that fails, among the commits of a run to the table."""
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that says which commit fails."""
+    """Return the path of the file that says which commit fails; FailingLogStore.java describes its format."""
     return tmp_path_factory.mktemp("plan") / "plan.txt"
 
 
 @pytest.fixture(scope="module")
 def spark(plan: Path) -> Iterator[SparkSession]:
-    """With a store of commits that fails as planned."""
+    """Open a session whose Delta log store fails as the plan says."""
     classes = plan.parent / "classes"
     path = os.pathsep.join([f"{JARS}/*", f"{SPARK_HOME}/jars/*"])
     subprocess.run(["javac", "-proc:none", "-cp", path, "-d", str(classes), str(JAVA)], check=True)
     subprocess.run(["jar", "--create", "--file", str(classes / "faults.jar"), "-C", str(classes), "entitymill"], check=True)
     conf = {
         "spark.driver.memory": "3g",
-        # One class loader for the store and for what it extends.
+        # The log store and its superclass must have the same class loader.
         "spark.driver.extraClassPath": f"{classes}/faults.jar:{JARS}/*",
         "spark.jars": "",
         "spark.driver.extraJavaOptions": f"-Dentitymill.faults.plan={plan} {QUICK_START}",
@@ -68,7 +68,7 @@ def run(spark: SparkSession, directory: Path, rows: dict[str, str], *refused: st
 
 @contextlib.contextmanager
 def failing(plan: Path, what: str) -> Iterator[None]:
-    """Lets commits fail, and makes sure that one did."""
+    """Let commits fail as the plan `what` says, and check that one did."""
     failed = plan.with_name(f"{plan.name}.failed")
     failed.unlink(missing_ok=True)
     plan.write_text(what)
@@ -84,7 +84,7 @@ def failing(plan: Path, what: str) -> Iterator[None]:
 def test_a_commit_that_fails_once_is_made_once(
     spark: SparkSession, plan: Path, truth: ExpectedTables, tmp_path: Path, when: str, table: str
 ) -> None:
-    """Of a run that adds, changes, removes and refuses."""
+    """A commit that fails once must take effect once, in a run that adds, changes, removes and rejects documents."""
     run(spark, tmp_path, BEFORE)
     with failing(plan, f"{when} {FAILING[table]} /out/{table}/"):
         run(spark, tmp_path, AFTER, "refused")
@@ -108,7 +108,7 @@ def test_storage_that_stays_away_fails_the_run_and_the_next_one_mends_it(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], object]]:
-    """A disk of half a megabyte at the output; the function mounts it with other options."""
+    """Mount a file system of 512 KiB at the output; yield a function that remounts it with other options."""
     place = tmp_path / "out"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], check=True)
@@ -143,7 +143,7 @@ def test_an_output_that_became_read_only_is_named(tmp_path: Path, small_disk: Ca
 
 @as_root
 def test_a_table_that_may_not_be_written_is_named(truth: ExpectedTables, tmp_path: Path) -> None:
-    """The output is another user's, and this run's root lacks what lets root write everywhere."""
+    """The output belongs to another user, and the run's root lacks the capabilities with which root may write everywhere."""
     write(tmp_path, dict(BEFORE))
     assert Driver.start("local[2]", options(tmp_path), tmp_path).wait() == 0
     write(tmp_path, dict(AFTER))

@@ -1,4 +1,4 @@
-"""Tasks that run twice: speculative execution."""
+"""Test that tasks that Spark runs twice, by speculative execution, write no row twice."""
 
 from __future__ import annotations
 

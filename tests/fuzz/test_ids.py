@@ -1,4 +1,4 @@
-"""Odd ids and words through Spark's own SQL: each stays one document, and one word."""
+"""Test that Spark SQL takes odd ids and words as they are: each id is one document, and each word one literal or name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_any_id_is_one_document_in_small_and_in_large_units(spark: SparkSession,
         writing = Writing(tables_at(spark, tmp_path))
         writing.publish(*((one, "Anna Berlin") for one in ids), known=False)
         hostile = [one for one in ids if "{" in one or "'" in one]
-        first, last = hostile[len(hostile) // 5], hostile[-len(hostile) // 5]  # these two are in the statement
+        first, last = hostile[len(hostile) // 5], hostile[-len(hostile) // 5]  # the SQL statement contains these two ids
         many, some = [one for one in ids if first <= one <= last], draw.sample(ids, min(len(ids) // 2, 900))
         for chosen, few in ((many, False), (some, True)):
             writing.publish(*((one, "Paris Anna Zoe") for one in chosen), known=True, few=few)
@@ -55,7 +55,7 @@ def test_spark_reads_each_word_as_it_is(spark: SparkSession) -> None:
         with attempt("words in Spark", number) as draw:
             words = [odd_id(draw) for _ in range(100)]
             names = [f"{place} {odd_id(draw)}".replace("\0", "") for place in range(len(words))]
-            # ${variables} in names are left alone in a run's session only, in literals everywhere.
+            # In names, only a run's session leaves ${variables} unchanged; in literals, every session does.
             assert list(spark.sql(f"SELECT {', '.join(map(quote_literal, words))}").collect()[0]) == words
             columns = ", ".join(
                 f"{quote_literal(word)} AS {quote_part(name)}" for word, name in zip(words, names, strict=True)

@@ -1,4 +1,4 @@
-"""Hostile models: networks and tokenizers in the process that loads them, Java objects, archives in archives."""
+"""Test hostile models: damaged networks and tokenizers, forbidden Java objects, and nested archives."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ OPERATIONS = {
         "Tile",
     ),
 }
-"""Operations that take as many inputs: reading a network does not refuse these."""
+"""Operation -> operations with the same number of inputs, which OpenVINO accepts in its place when it reads a network."""
 SECONDS = 120
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny DistilBERT as a bundle."""
+    """Write a bundle of a tiny DistilBERT, and return its directory."""
     directory = tmp_path_factory.mktemp("bundle")
     found = huggingface.read_directory(tiny.TINY / "distilbert", "here")
     imported_classifier.write_parts(found, directory)
@@ -74,7 +74,7 @@ def write_manifest(directory: Path, casing: str = "cased", max_length: int = 64)
 
 
 def a_network(directory: Path, draw: random.Random) -> None:
-    """Its IR has other words or numbers, or bytes of it or of its weights are damaged."""
+    """Change words or numbers of a bundle's network file, or damage bytes of the network file or of the weights."""
     file = directory / draw.choice([*[bundle.NETWORK] * 9, bundle.WEIGHTS])
     content = file.read_bytes()
     if file.name == bundle.WEIGHTS or draw.random() < 0.2:
@@ -96,7 +96,7 @@ def a_network(directory: Path, draw: random.Random) -> None:
 
 
 def a_tokenizer(directory: Path, draw: random.Random) -> None:
-    """Values of its JSON are others, or parts of it stand in other places."""
+    """Replace values in a bundle's tokenizer.json by odd values, or by copies of other parts of the file."""
     file = directory / bundle.TOKENIZER
     found = json.loads(file.read_text(encoding="utf8"))
     places: list[tuple[Any, Any]] = []
@@ -126,7 +126,7 @@ def test_a_hostile_bundle_is_refused_or_tags_and_this_process_lives(
             shutil.copytree(model, directory)
             try:
                 change(directory, draw)
-            except RecursionError:  # a part inside itself
+            except RecursionError:  # a part was put into itself
                 continue
             write_manifest(directory)
             arguments = (directory, "f32", "rules", None, "none", 100)
@@ -139,7 +139,7 @@ def test_a_hostile_bundle_is_refused_or_tags_and_this_process_lives(
                 said = str(error)
                 assert str(directory) in said and "\n" not in said and not re.search(r"Traceback|src/|panicked at", said)
                 ends["crashes" if "crashes the process" in said else "refused"] += 1
-            except child_process.ChildLostError as lost:  # over a text, of which `tag` says so: unit/test_hostile_models.py
+            except child_process.ChildLostError as lost:  # while tagging; unit/test_hostile_models.py tests the message
                 ends[lost.code] += 1
             shutil.rmtree(directory)
     assert ends["refused"] and ends["tags"] and not ends[child_process.TIMED_OUT]
@@ -150,12 +150,12 @@ FORBIDDEN = (*("java.net.URL", "java.util.HashMap", "java.lang.Runtime", "scala.
 
 
 class Objects:
-    """A stream of Java objects at random: of ALLOWED classes, and with one thing that is not allowed, or without."""
+    """A random stream of Java objects of ALLOWED classes; with `harm`, one element of the stream is not allowed."""
 
     def __init__(self, draw: random.Random, *, harm: bool) -> None:
         self._draw, self._harm, self._left = draw, harm, draw.randint(1, 30)
         self.content = b"\xac\xed\0\5" + self._value(0)
-        while self._harm:  # it has not come yet: an array around
+        while self._harm:  # nothing forbidden yet: put one forbidden element into an array
             self.content = b"\xac\xed\0\5" + self._array([self._harmful()])
 
     def _named(self, name: str, flags: int) -> bytes:
@@ -177,7 +177,7 @@ class Objects:
                 b"vr" + self._named("java.lang.Long", 2) + b"\0\0xp",  # java.lang.Class
                 b"s}" + struct.pack(">iH", 1, 4) + b"java" + b"xp",  # a proxy
                 b"~r" + self._named("scala.Tuple2", 2) + b"\0\0xpt\0\1a",  # an enum
-                b"sr" + self._named("java.lang.Long", 2) + b"\0\0t\0\1a" + b"xp",  # a class with notes
+                b"sr" + self._named("java.lang.Long", 2) + b"\0\0t\0\1a" + b"xp",  # a class with annotations
                 b"{", b"y",  # an exception, a reset
             ]
         )  # fmt: skip
@@ -229,7 +229,7 @@ def test_java_itself_finds_no_other_class_in_damaged_objects_that_pass(tmp_path:
     for number in range(count):
         with attempt("damaged objects", number) as draw:
             content = damaged(draw.choice(records), draw)
-            if draw.random() < 0.5:  # a name in the place of another, lengths and all
+            if draw.random() < 0.5:  # replace a name and its length by another name
                 old, new = draw.choice(names), draw.choice([*names, b"java.net.URL", b"java.util.HashMap"])
                 content = draw.choice(records).replace(
                     struct.pack(">H", len(old)) + old, struct.pack(">H", len(new)) + new, draw.choice([1, -1])
@@ -269,5 +269,5 @@ def test_no_archive_writes_more_than_its_size_allows(tmp_path: Path) -> None:
             allowed = guarded_loading.MAX_UNPACKED_RATIO * source.stat().st_size + guarded_loading.UNPACKED_BASE_BYTES
             assert written <= allowed
             shutil.rmtree(directory)
-    assert refused == count  # zeros are no network
+    assert refused == count  # the archives contain only zeros, which are not a network
     report("archives", archives=count)

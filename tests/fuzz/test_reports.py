@@ -1,4 +1,4 @@
-"""Hostile texts on the report page, in metrics and on the terminal."""
+"""Test hostile texts on the report page, in metrics and on the terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLACES = (
     *("output", "settings", "run_id", "mode", "model", "fingerprint", "source", "source_version"),
     *("label", "stage", "code", "example", "detail", "entity", "problem", "doc_id", "mention", "plain"),
 )
-"""Where text of others stands on a page."""
+"""Places on a page that show text from data or settings."""
 MARK = "zq"
 OPENINGS = (
     *("", '"', "'", '">', "'>", "-->", "]]>", "`", "\\", "\\'", "</script>", "</style>", "</title>", "</svg>", "</text>"),
@@ -50,7 +50,7 @@ def payload(draw: random.Random) -> str:
 
 
 def page_of(texts: dict[str, str]) -> str:
-    """A page with a text in each of PLACES."""
+    """Return a page that shows a text in each of PLACES."""
     names = [field.name for field in dataclasses.fields(run(2)) if field.name in texts]
     label = texts["label"]
     latest = run(2, by_label={label: 950, "LOC": 50}, **{name: texts[name] for name in names})

@@ -1,4 +1,4 @@
-"""Odd texts through sentences, tokens and the model: every mention is its text, in order, and can be masked."""
+"""Test recognition of odd texts: mentions are in order, have the text at their offsets, and can be masked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVERY_PHRASE = [text[:60] for text in PHRASES.values()]
 
 
 def odd_text(draw: random.Random, fuzz: str) -> str:
-    """Names in sentences, with odd characters and phrases put in, before and behind."""
+    """Return sentences with names, and with odd characters and phrases before, between and inside the words."""
     words = " ".join(draw.choices(SAMPLE, k=draw.choice([1, 2, 2, 3, 3]))).split(" ")
     for _ in range(draw.choice([0, 1, 3, 10])):
         at = draw.randrange(len(words) + 1)

@@ -1,4 +1,4 @@
-"""Hostile words in settings, messages, SQL and spans: secrets stay hidden, and nothing is taken for what it quotes."""
+"""Test hostile words in settings, messages, SQL and spans: secrets stay hidden, and quoted text has no effect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IN_LISTED = ("a={}", "https://me:{}@h", "1g -Dx {}", "h?{}", "h#{}", "h;{}", "{}
 
 
 def placed(draw: random.Random, secret: str) -> tuple[str, str]:
-    """A setting, and a value of it with a secret in a place where one may stand."""
+    """Return the key of a setting, and a value with the secret in a place where a secret may be."""
     if draw.random() < 0.3:
         if draw.random() < 0.5:
             return CONF + draw.choice(LISTED), draw.choice(IN_LISTED).replace("{}", secret)
@@ -58,7 +58,7 @@ def test_no_secret_is_shown_wherever_it_stands() -> None:
 
 
 def some_yaml(draw: random.Random) -> str:
-    """Anchors of lists and mappings of aliases, sometimes with levels on top, damage, or an alias of itself."""
+    """Return YAML with lists and mappings of aliases, sometimes with many levels or with an alias of itself."""
     lines = []
     for number in range(draw.randint(1, 12)):
         names = [f"*a{before}" for before in range(max(0, number - 2), number)] or ["x"]
@@ -71,7 +71,7 @@ def some_yaml(draw: random.Random) -> str:
 
 
 def expanded(node: yaml.Node, known: dict[int, tuple[int, int]], around: tuple[int, ...] = ()) -> tuple[int, int]:
-    """Values and levels of a node, aliases counted as often as they stand there."""
+    """Return the numbers of values and of levels of a node; the target of an alias counts each time."""
     if id(node) in around:
         raise RecursionError
     if id(node) not in known:
@@ -96,7 +96,7 @@ def test_a_yaml_is_read_only_where_its_expansion_is_small() -> None:
                 yaml.safe_load(text)
             except bounded_yaml.YamlLimitError:
                 refused += 1
-            except yaml.YAMLError:  # of merges of what is no mapping
+            except yaml.YAMLError:  # the value of a merge key is not a mapping
                 pass
             assert time.process_time() - began < 5
     assert 0.1 * count < refused < 0.9 * count
@@ -123,7 +123,7 @@ RAISED = (
     f"{TASK}SparkRuntimeException: [X]",
     f"{TASK}api.python.PythonException: Traceback (most recent call last):\n  File x\n",
     f"{TASK}{WRITING}SparkDateTimeException: [CANNOT_PARSE_TIMESTAMP]",
-    "[CAST_INVALID_INPUT]",  # as PySpark itself says it
+    "[CAST_INVALID_INPUT]",  # the message of PySpark itself
 )
 
 
@@ -159,7 +159,7 @@ def test_overlapping_spans_leave_no_character_of_a_mention() -> None:
 
 
 def unescaped(literal: str) -> str:
-    """What Spark reads of a literal, after its own replacement of ${variables}."""
+    """Return the text that Spark reads from a literal without ${variables}, which Spark would replace first."""
     assert "${" not in literal
     assert (literal[0], literal[-1]) == ("'", "'")
     inner, found, at = literal[1:-1], "", 0
@@ -177,7 +177,7 @@ def unescaped(literal: str) -> str:
 
 @pytest.mark.parametrize("alphabet", ["${}a'\\\"`u0024n", "'\\", "\0\n\r\u2028`;-*/ {}$", "".join(map(chr, range(0x300)))])
 def test_no_word_ends_its_quotes_in_sql(alphabet: str) -> None:
-    """tests/fuzz/test_ids.py has Spark itself read them."""
+    """This test parses the quoted words itself; in tests/fuzz/test_ids.py, Spark does."""
     count = tries(300, 20_000)
     for number in range(count):
         with attempt(f"sql {alphabet[:8]!r}", number) as draw:

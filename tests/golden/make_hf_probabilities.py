@@ -1,9 +1,9 @@
-"""Write hf_probabilities.json: what Hugging Face's own DistilBERT says with the demo bundle's very weights.
+"""Write hf_probabilities.json: the tags and probabilities of Hugging Face's DistilBERT with the weights of the demo bundle.
 
-Run by hand after a new model, in the bench environment: `.venv-bench/bin/python tests/golden/make_hf_probabilities.py
-TRAINED`, TRAINED being the Hugging Face directory the bundle was exported from. Its matrices are replaced by the bundle's
-8-bit ones, expanded to floats; each sentence is tokenized by transformers and run alone, unpadded: none of this project's
-code takes part.
+Run this by hand after a change of the model, in the bench environment:
+`.venv-bench/bin/python tests/golden/make_hf_probabilities.py TRAINED`. TRAINED is the Hugging Face directory from which the
+bundle was exported. The script replaces its matrices by the bundle's 8-bit ones, expanded to floats. transformers tokenizes
+and tags each sentence alone, without padding. No code of this project is used.
 """
 
 import json
@@ -21,7 +21,7 @@ BUNDLE = HERE.parents[1] / "models" / "demo"
 
 
 def matrices(model: ov.Model) -> dict[str, np.ndarray]:
-    """Parameter name -> float32 array, for every int8 constant: its values times its scales."""
+    """Return parameter name -> float32 array, the values times the scales, for every int8 constant."""
     constants = {op.get_friendly_name(): op.data for op in model.get_ops() if op.get_type_name() == "Constant"}
     found = {}
     for name, data in constants.items():
@@ -32,7 +32,6 @@ def matrices(model: ov.Model) -> dict[str, np.ndarray]:
 
 
 def main(trained: Path) -> None:
-    """Write the file."""
     labels = json.loads((BUNDLE / "labels.json").read_text())
     model = DistilBertForTokenClassification.from_pretrained(trained).eval()
     parameters = dict(model.named_parameters())

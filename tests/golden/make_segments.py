@@ -1,8 +1,9 @@
-"""Write segments.jsonl.gz: the sentences and tokens that Spark NLP 5.5.3 itself finds in some thousand nasty texts.
+"""Write segments.jsonl.gz: the sentences and tokens that Spark NLP 5.5.3 finds in a few thousand difficult texts.
 
-Run by hand, with Spark NLP's jars in build/jars-sparknlp: `python tests/golden/make_segments.py`. A line is [text, deep,
-rules], the last two [sentences, tokens], each a flat list of begin, end, begin, end … in UTF-16 units, ends exclusive.
-Nothing of recognition/ takes part. The rules' are null where Spark NLP may lose count (docs/migration.md).
+Run this by hand, with Spark NLP's jars in build/jars-sparknlp: `python tests/golden/make_segments.py`. Each line is [text,
+deep, rules]; the last two are the results with the detectors dl and rules. A result is [sentences, tokens], each a flat list
+of begin, end, begin, end … in UTF-16 units, with exclusive ends. `rules` is null if Spark NLP may miscount
+(docs/migration.md). No code of `entitymill.recognition` is used.
 """
 
 import gzip
@@ -31,11 +32,11 @@ KNOWN = [
     "\x1e\n", "\x01", "\x01\x02", " \x01 ", "\x01\n\x02", "\x01. \x02", "\x00\x01.\x02.", "a.\x01\x02", "\x1f;\x1e;",
     "\u2187U.S.A.F. A", "Zu\u0732U.S.A. x", "\u0301U.S.A. B", "²U.S. A", "_U.S. A", "e\U0001e000U.S. A",
 ]  # fmt: skip
-"""That once were cut differently."""
+"""Texts that this project once split differently from Spark NLP."""
 
 
 def spaced(count: int) -> Iterator[str]:
-    """Texts with runs of blanks near a mark, about as long as the detector's network looks over."""
+    """Yield texts with runs of blanks near a punctuation mark, about as long as the context of the detector's network."""
     draw = random.Random(3)  # noqa: S311  # seeded, not secret
     for _ in range(count):
         word = partial(draw.choice, ["A", "I", "He", "a", "5", '"I', "b", "It"])
@@ -45,7 +46,6 @@ def spaced(count: int) -> Iterator[str]:
 
 
 def main(jars: str) -> None:
-    """Write the file."""
     texts = [
         *KNOWN,
         *SAMPLE,
@@ -70,7 +70,7 @@ def main(jars: str) -> None:
 
 
 def flat(cut: Segments) -> list[list[int]]:
-    """Begin, end, begin, end …"""
+    """Return the sentences and the tokens, each as a flat list of begin, end, begin, end …"""
     return [list(itertools.chain.from_iterable(spans)) for spans in (cut.sentences, cut.tokens)]
 
 

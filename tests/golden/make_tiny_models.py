@@ -1,10 +1,10 @@
-"""Write tiny_models/: four random token classifiers of Hugging Face's kinds, with what transformers itself makes of them.
+"""Write tiny_models/: four kinds of Hugging Face token classifiers with random weights, and transformers' results for them.
 
-Run by hand, in the bench environment: `.venv-bench/bin/python tests/golden/make_tiny_models.py`. Each directory is what
-save_pretrained leaves, its weights in another type (BERT has float16, RoBERTa bfloat16) and its vocabulary learnt from
-sentences.txt; BERT comes uncased and with a bare vocab.txt. expected.json holds token lists, and for each model the
-piece ids of one padded batch, the logits of it, and the tag of every token on its first piece. bert.onnx is the BERT with
-float32 weights and all three inputs, as exporters commonly leave it.
+Run this by hand, in the bench environment: `.venv-bench/bin/python tests/golden/make_tiny_models.py`. Each directory is what
+save_pretrained writes. The types of the weights differ: BERT has float16, RoBERTa bfloat16. The vocabularies are trained on
+sentences.txt. BERT is uncased, and has only a vocab.txt. expected.json has token lists and each model's results for them as
+one padded batch. The results are piece ids, logits, and the tag of each token at its first piece. bert.onnx is the BERT with
+float32 weights and all three inputs, as exporters commonly write it.
 """
 
 import json
@@ -31,7 +31,7 @@ ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
 def wordpiece(*, lowercase: bool) -> Tokenizer:
-    """BERT's kind."""
+    """Return a WordPiece tokenizer, the kind that BERT has."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -42,7 +42,7 @@ def wordpiece(*, lowercase: bool) -> Tokenizer:
 
 
 def byte_level() -> Tokenizer:
-    """RoBERTa's kind; add_prefix_space is off, as in the published models."""
+    """Return a byte-level BPE tokenizer, the kind that RoBERTa has; add_prefix_space is off, as in the published models."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -54,7 +54,7 @@ def byte_level() -> Tokenizer:
 
 
 def unigram() -> Tokenizer:
-    """XLM-RoBERTa's kind."""
+    """Return a Unigram tokenizer, the kind that XLM-RoBERTa has."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
@@ -66,12 +66,12 @@ def unigram() -> Tokenizer:
 
 
 def learn(tokenizer: Tokenizer, trainer: object) -> None:
-    """A vocabulary from the sentences that the repository carries."""
+    """Train the tokenizer's vocabulary on sentences.txt."""
     tokenizer.train_from_iterator((HERE / "sentences.txt").read_text(encoding="utf8").splitlines(), trainer)
 
 
 def wrapped(tokenizer: Tokenizer, special: list[str], **more: object) -> transformers.PreTrainedTokenizerFast:
-    """The tokenizer as transformers runs it."""
+    """Return the tokenizer in transformers' class, with its special tokens."""
     bert = special is BERT_SPECIAL
     names = ("pad", "unk", "cls", "sep", "mask") if bert else ("cls", "pad", "sep", "unk", "mask")
     tokens = {f"{name}_token": piece for name, piece in zip(names, special, strict=True)}
@@ -79,7 +79,7 @@ def wrapped(tokenizer: Tokenizer, special: list[str], **more: object) -> transfo
 
 
 def randomize(model: torch.nn.Module) -> torch.nn.Module:
-    """Every parameter random and large enough to matter, biases and normalizations too; padding's embedding as well."""
+    """Set all parameters to random values that are large enough to matter, also biases, normalizations and padding."""
     for name, parameter in model.named_parameters():
         mean = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
         torch.nn.init.normal_(parameter, mean, 0.2)
@@ -87,12 +87,12 @@ def randomize(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def write(kind: str, model: torch.nn.Module, tokenizer: transformers.PreTrainedTokenizerFast, dtype: torch.dtype) -> dict:
-    """One directory; returns what transformers makes of the sentences."""
+    """Write the directory of one model, and return transformers' results for SENTENCES."""
     directory = OUT / kind
     batch = tokenizer(SENTENCES, is_split_into_words=True, padding=True, return_tensors="pt")
     randomize(model)
     with torch.no_grad():
-        # Without this one tag may win everywhere, and the tags would then show nothing.
+        # Without this shift of the bias, one tag may win everywhere, and the expected tags would test nothing.
         seen = batch["attention_mask"].bool()
         model.classifier.bias -= (
             model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[seen].mean(0)
@@ -122,14 +122,14 @@ class _Logits(torch.nn.Module):
         self.model = model
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
-        """Logits alone."""
+        """Return only the logits."""
         return self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).logits
 
 
 def write_onnx() -> None:
-    """bert.onnx."""
+    """Write bert.onnx."""
     model = transformers.BertForTokenClassification.from_pretrained(OUT / "bert", attn_implementation="eager").float().eval()
-    # The exporter's last step wants the onnx package, for functions that this model does not have.
+    # The exporter's last step is skipped: it needs the onnx package, for functions that this model does not have.
     torch.onnx._internal.torchscript_exporter.onnx_proto_utils._add_onnxscript_fn = lambda model_bytes, _: model_bytes
     names = ["input_ids", "attention_mask", "token_type_ids"]
     ids = torch.ones(2, 9, dtype=torch.long)
@@ -140,7 +140,7 @@ def write_onnx() -> None:
 
 
 def main() -> None:
-    """Write everything anew."""
+    """Replace all files in tiny_models/."""
     shutil.rmtree(OUT, ignore_errors=True)
     torch.manual_seed(0)
     common = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
@@ -160,7 +160,8 @@ def main() -> None:
         ),
     }  # fmt: skip
     offset = {"max_position_embeddings": 66, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "type_vocab_size": 1}
-    # Single words need it on; the directory keeps the published models' setting, off. (transformers 5 does not switch it.)
+    # For tokens that are single words, add_prefix_space must be on, and transformers 5 does not turn it on. The directory
+    # keeps the setting of the published models, off.
     splitting = byte_level()
     splitting.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     for kind, tokenizer, cls, config, dtype in (

@@ -1,4 +1,4 @@
-"""One source, ways to run the job over it, and whether they left the same tables, which are read without Spark."""
+"""Run the job over one source in several ways, and compare the tables, which are read without Spark."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ RUN = {
     "sentences_per_second",
     "settings",
 }
-"""Columns that tell of a run, not of what it found."""
+"""Columns that describe a run, not its results."""
 KEYS = {
     "entities": ["doc_id", "begin"], "documents": ["doc_id"], "rejects": ["code", "doc_id"], "annotations": ["doc_id"],
     "runs": ["started_at"],
@@ -56,13 +56,13 @@ SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string()), ("day", pa.date32
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process's environment without variables that tell of a Spark or of Python modules."""
+    """Return this process's environment without the variables of Spark and Python."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_", "PYTHON"))}
 
 
 @dataclass
 class Spark:
-    """One of the ways to run the job; settings: beside the usual ones, or in their place, none to leave one out."""
+    """A way to run the job. `settings` add to the usual settings or replace them; the value None removes a setting."""
 
     name: str
     python: Path
@@ -71,7 +71,7 @@ class Spark:
     environment: dict[str, str] = field(default_factory=dict)
 
     def run(self, output: Path, source: Path, *flags: str, source_format: str = "delta") -> subprocess.CompletedProcess[str]:
-        """The job's own command line, in a process that knows of no other Spark."""
+        """Run the job's command in a process without variables of another Spark."""
         settings = {
             "source.format": source_format, "source.path": source, "source.passthrough": "[day, tags]",
             "output.path": output, "output.annotations": "true", "model.path": ROOT / "models" / "demo",
@@ -108,7 +108,7 @@ def rows(texts: Mapping[int | None, str | None]) -> pa.Table:
 
 
 def make(path: Path) -> Path:
-    """A source with a change feed, and rows to be refused."""
+    """Write a source with a change feed and with rows that a run must reject, and return its path."""
     texts: dict[int | None, str | None] = dict(enumerate([*TEXTS[:30], *ODD]))
     texts |= {100: None, None: "An id is missing."}
     write_deltalake(path, rows(texts), configuration={"delta.enableChangeDataFeed": "true"})
@@ -118,7 +118,7 @@ def make(path: Path) -> Path:
 
 
 def change(source: Path) -> None:
-    """An update, a deletion, rows appended: one commit each."""
+    """Update, delete and append rows of the source, in one commit each."""
     table = DeltaTable(source)
     table.update(predicate="id IN (3, 7, 11)", updates={"text": "concat('In Berlin, Angela Merkel said: ', text)"})
     table.delete("id IN (5, 31)")
@@ -132,7 +132,7 @@ def held(output: Path, name: str) -> list[dict[str, object]]:
 
 
 def unordered(value: object) -> object:
-    """A map, which is read as pairs in any order."""
+    """Return a map, which is read as a list of pairs in any order, as a dict; return other values unchanged."""
     pairs = isinstance(value, list) and all(isinstance(pair, tuple) for pair in value)
     return dict(value) if pairs and value else value  # type: ignore[call-overload]
 
@@ -147,7 +147,10 @@ def assert_equal(here: Path, there: Path) -> None:
 
 
 def close(a: object, b: object) -> bool:
-    """Equal, but for probabilities, which may differ in the last digits; Spark NLP's columns have them as text."""
+    """Return whether two values are equal, or differ only in probabilities by less than CONFIDENCE.
+
+    Columns in Spark NLP's format have probabilities as text.
+    """
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return a.keys() == b.keys() and all(close(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
@@ -158,6 +161,6 @@ def close(a: object, b: object) -> bool:
 
 
 def schema_of(output: Path, name: str) -> list[tuple[str, str, bool, str]]:
-    """Names, types, NOT NULL and comments."""
+    """Return the name, type, nullability and metadata of each column of a table."""
     fields = DeltaTable(output / name).schema().fields
     return [(field.name, str(field.type), field.nullable, str(field.metadata)) for field in fields]

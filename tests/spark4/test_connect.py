@@ -1,4 +1,4 @@
-"""The job through a Spark Connect server: the same tables as without one; and what is refused, in a sentence."""
+"""Test the job through a Spark Connect server: it writes the same tables as classic Spark, or says what it cannot do."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DELTA = {
 
 @contextmanager
 def serve(directory: Path, conf: dict[str, object]) -> Iterator[Spark]:
-    """Start a server on the loopback address, and yield the job's own command line that is told of it."""
+    """Start a server on the loopback address, and yield a way to run the job through the server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -80,14 +80,17 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
-    """A server that refuses nothing."""
+    """Start a server that refuses nothing, and yield a way to run the job through the server."""
     with serve(tmp_path_factory.mktemp("server"), {}) as spark:
         yield spark
 
 
 @pytest.fixture(scope="module")
 def restricted(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[Spark]:
-    """A server that refuses what Databricks' compute refuses; the `allowed` file beside its tables lists properties."""
+    """Start a server that refuses what Databricks' compute refuses, and yield a way to run the job through the server.
+
+    The file `allowed` in the server's directory lists the properties that a session may set.
+    """
     directory = tmp_path_factory.mktemp("restricted")
     (jars,) = NEW.python.parents[1].glob("lib/python3.*/site-packages/pyspark/jars")
     code = Path(__file__).parent / "java" / "RestrictedAccess.java"
@@ -108,7 +111,7 @@ def allow(directory: Path, properties: Sequence[str]) -> None:
 
 
 def test_tables_are_those_of_classic_spark(connected: Spark, restricted: Spark, source: Path, tmp_path: Path) -> None:
-    """Also where the server caches no rows, as on compute with Databricks' standard access mode."""
+    """The tables must be the same even if the server caches no rows, as in Databricks' standard access mode."""
     classic = Spark(NEW.name, NEW.python, NEW.jars, {**UNITS})
     here = tmp_path / "classic"
 
@@ -135,7 +138,7 @@ def test_tables_are_those_of_classic_spark(connected: Spark, restricted: Spark, 
 
 
 def test_where_delta_gets_no_transaction_numbers_nothing_is_written(restricted: Spark, source: Path, tmp_path: Path) -> None:
-    """As on Databricks' serverless compute."""
+    """The server refuses to set transaction versions, as Databricks' serverless compute does."""
     allowed = restricted.jars.parent
     elsewhere = Spark(
         "serverless",
@@ -157,7 +160,7 @@ def test_where_delta_gets_no_transaction_numbers_nothing_is_written(restricted: 
 
 
 def test_mentions_are_found_in_a_dataframe(restricted: Spark) -> None:
-    """By the functions for DataFrames and for columns, in a program of the user's own."""
+    """A user's program must find mentions with the function for DataFrames and with the function for columns."""
     options = f"model={str(ROOT / 'models' / 'demo')!r}, detector='rules'"
     program = (
         "import entitymill\nfrom pyspark.sql import SparkSession\n"

@@ -1,4 +1,4 @@
-"""The same command lines on Spark 3.5, 4.0 and 4.1, on one source: all tables are the same, row by row."""
+"""Test that the same command lines over one source write the same rows on Spark 3.5, 4.0 and 4.1."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_newest_spark_runs_on_python_3_13() -> None:
-    """Except where `make` could not unpack Python 3.13; it then leaves a file that says so."""
+    """The test is skipped if `make` could not unpack Python 3.13; `make` then leaves a file that says so."""
     fallback = NEWEST.python.parents[1] / "no-python313"
     if fallback.exists():
         pytest.skip(fallback.read_text().strip())
@@ -50,7 +50,7 @@ def test_all_tables_are_the_same_on_all_releases(source: Path, tmp_path: Path) -
 
     def run(*flags: str, moved: int = 0) -> None:
         works = [(spark, outputs[RELEASES[(place + moved) % len(RELEASES)].name]) for place, spark in enumerate(RELEASES)]
-        with ThreadPoolExecutor(2) as two:  # they spend half of their time on starting
+        with ThreadPoolExecutor(2) as two:  # each run spends half of its time on starting Spark
             list(two.map(lambda work: work[0].bring_up(work[1], source, *flags), works))
         for spark in (NEW, NEWEST):
             assert_equal(outputs[OLD.name], outputs[spark.name])
@@ -58,7 +58,7 @@ def test_all_tables_are_the_same_on_all_releases(source: Path, tmp_path: Path) -
     run()
     first = held(outputs[NEW.name], "entities")
     change(source)
-    # Each release goes on where another one was: a move to Spark 4.0, to 4.1, and back.
+    # Each release continues the output of another release: upgrades and downgrades.
     run(moved=1)
     assert held(outputs[NEW.name], "entities") != first
     write_deltalake(source, rows(dict(enumerate(TEXTS[36:], 300))), mode="append")
@@ -77,7 +77,7 @@ def test_all_tables_are_the_same_on_all_releases(source: Path, tmp_path: Path) -
 
 
 def test_a_stranger_on_the_newest_spark_runs_the_command_of_the_page(tmp_path: Path) -> None:
-    """With the interpreter that this level installs, in the place of `make install-spark41`'s."""
+    """The interpreter is that of this test level, and not the one that `make install-spark41` installs."""
     pq.write_table(rows({1: "Angela Merkel flew to Paris."}), tmp_path / "texts.parquet")
     source = {"format": "parquet", "path": f"{tmp_path}/texts.parquet"}
     config = tmp_path / "mine.yaml"

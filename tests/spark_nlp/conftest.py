@@ -1,4 +1,4 @@
-"""With Spark NLP's jars, which no other level loads."""
+"""Provide a session with Spark NLP's jars, which no other test level loads, and a model saved by Spark NLP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture(scope="session")
 def saved_demo(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model as Spark NLP itself imports and saves it."""
+    """Import and save the demo model with Spark NLP itself, and return the directory of the saved model."""
     from sparknlp.annotator import DistilBertForTokenClassification  # noqa: PLC0415
 
     demo, directory = ROOT / "models" / "demo", tmp_path_factory.mktemp("saved")

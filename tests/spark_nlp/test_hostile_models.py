@@ -1,4 +1,4 @@
-"""Saved Spark NLP models made to run code, with Spark itself there to run it."""
+"""Test that saved Spark NLP models that are made to run code are refused, in a real Spark that could run the code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unit import hostile
 
 
 def load(spark: SparkSession, directory: Path) -> None:
-    """What the engine does with a model, in its order."""
+    """Inspect and load a model in the order in which the engine does so."""
     pipeline_stages.load_pipeline(pipeline_stages.inspect_model(spark, str(directory)), [])
 
 
@@ -31,7 +31,7 @@ def test_the_metadata_that_spark_reads_first_name_no_module(
     monkeypatch.syspath_prepend(str(tmp_path))
     directory = hostile.pipeline(tmp_path / "model", "evil_stage.Stage")
     other = hostile.pipeline(tmp_path / "other", "evil_stage.Stage", paramMap={"stageUids": ["a"], "language": "Python"})
-    # PySpark reads the one that the file system lists first.
+    # PySpark reads the metadata file that the file system lists first.
     for number in range(20):
         shutil.copy(other / "metadata" / "part-00000", directory / "metadata" / f"a{number}")
 

@@ -1,4 +1,4 @@
-"""Both engines over the same whole documents: Spark NLP's own, in the JVM, and ours in its encoding."""
+"""Test that both engines give the same results: Spark NLP in the JVM, and OpenVINO with the encoding of Spark NLP."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ NASTY = [
 
 
 def texts() -> pa.Table:
-    """Whole speeches, one document of LONG characters, and the nasty ones."""
+    """Return a source with the texts of NASTY, one document of LONG characters, and whole speeches."""
     speeches = pq.read_table(ROOT / "data" / "state_union.parquet", columns=["id", "text"]).to_pydict()
     rows = [(f"nasty-{i}", text) for i, text in enumerate(NASTY)]
     written = "\n\n".join(speeches["text"])
@@ -78,7 +78,7 @@ def both(module_job: Job, saved_demo: Path) -> dict[str, Job]:
 
 @pytest.fixture(scope="module")
 def pairs(both: dict[str, Job]) -> DataFrame:
-    """doc_id, and from either engine `a` and `b`: their annotations."""
+    """Return a frame with doc_id, and with the annotations of Spark NLP's engine (`a`) and of OpenVINO's (`b`)."""
     a, b = (both[name].read("annotations").select("doc_id", "ner", "ner_chunk") for name in ("sparknlp", "openvino"))
     joined = a.select("doc_id", F.struct("ner", "ner_chunk").alias("a")).join(
         b.select("doc_id", F.struct("ner", "ner_chunk").alias("b")), "doc_id"
@@ -87,7 +87,7 @@ def pairs(both: dict[str, Job]) -> DataFrame:
 
 
 def differing(pairs: DataFrame, column: str, unequal: str) -> list[str]:
-    """Ids of documents of which an annotation differs, or its number."""
+    """Return the ids of up to 20 documents whose annotations differ, or differ in number."""
     condition = (
         f"size(a.{column}) != size(b.{column}) OR exists(zip_with(a.{column}, b.{column}, (x, y) -> {unequal}), d -> d)"
     )
@@ -132,7 +132,7 @@ def test_documents_are_equal(both: dict[str, Job]) -> None:
 
 
 def test_chunks_are_those_of_spark_nlps_ner_converter(spark: SparkSession, both: dict[str, Job], saved_demo: Path) -> None:
-    """The card's Python, with NerConverter behind it."""
+    """The expected chunks are those of the model card's pipeline, followed by NerConverter."""
     from sparknlp.annotator import NerConverter  # noqa: PLC0415
 
     job = both["openvino"]

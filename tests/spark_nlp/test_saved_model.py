@@ -1,4 +1,4 @@
-"""Saved models with Spark NLP itself on the other side; its class loads with the binding of org.intel.openvino."""
+"""Test that Spark NLP loads models that this project exports, and that this project reads models that Spark NLP saves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(*arguments: object) -> None:
 
 
 def constants(network: Path) -> list[str]:
-    """A digest of every weight."""
+    """Return the digest of each weight of a network."""
     operations = ov.Core().read_model(network).get_ops()
     large = (node.data for node in operations if node.get_type_name() == "Constant" and node.data.size > 100)
     return [hashlib.sha256(data.tobytes()).hexdigest() for data in large]
@@ -42,7 +42,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_export_has_no_calibration(exported: Path) -> None:
-    """Spark NLP would apply it in f32, too."""
+    """The export must have no calibration, which Spark NLP would also apply in f32."""
     [packed] = exported.glob("*_openvino")
     with zipfile.ZipFile(packed) as files:
         assert "FakeQuantize" not in files.read(bundle.NETWORK).decode("utf8")
@@ -51,7 +51,7 @@ def test_an_export_has_no_calibration(exported: Path) -> None:
 
 @pytest.fixture(scope="module")
 def resaved(spark: SparkSession, exported: Path) -> Path:
-    """The exported model, loaded by Spark NLP and saved again by it."""
+    """Load the exported model with Spark NLP, save it again, and return the new directory."""
     from sparknlp.annotator import DistilBertForTokenClassification  # noqa: PLC0415
 
     directory = exported.with_name("resaved")

@@ -1,4 +1,4 @@
-"""Sentences and tokens against Spark NLP itself, in the JVM. (tests/bench/parity.py does the same over all there is.)"""
+"""Compare sentences and tokens with those of Spark NLP in the JVM; tests/bench/parity.py does so for any number of texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FUZZED, SHORTENED, LONG = 800, 400, 50_000
 SPEECH = pq.read_table(ROOT / "data" / "state_union.parquet", columns=["text"])["text"][0].as_py()
 DISPUTED = "Angela Merkel spoke... Then Paris (see p. 5. Rome) answered!? yes"
 DETECTORS: dict[sentences.Kind, int] = {"dl": 3, "rules": 4, "sentencex": 2}
-"""How many sentences each finds in it."""
+"""Detector -> number of sentences that it finds in DISPUTED."""
 PARAGRAPH = "Angela Merkel met Emmanuel Macron in Paris. They discussed Ukraine.\n\n"
 
 
@@ -53,5 +53,5 @@ def test_a_long_document_has_the_sentences_of_its_paragraphs(spark: SparkSession
     assert len(long) == 150 * len(rows["one"].mentions) >= 450
     assert long[-1].sentence_id == 2 * 150 - 1
     assert all(text[mention.begin : mention.end] == mention.entity for mention in long)
-    # The workers have the detector that was chosen.
+    # The workers use the detector of the settings.
     assert rows["disputed"].sentences == DETECTORS[detector]

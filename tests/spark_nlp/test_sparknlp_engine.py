@@ -1,4 +1,4 @@
-"""Spark NLP's own engine: what it runs, what it refuses, and that models go between both engines."""
+"""Test Spark NLP's engine: which models it runs and which it refuses, and that both engines can run the same model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def engine(saved: Path | str, *others: str) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def saved_pipeline(spark: SparkSession, saved_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The card's four stages, saved as one PipelineModel, with columns of its own."""
+    """Save the four stages of the model card as one PipelineModel with its own column names, and return its path."""
     around = pipeline_stages.build_stages(spark, "dl", f"{ROOT}/models/sentence_detector")
     loaded = pipeline_stages.load_pipeline(pipeline_stages.inspect_model(spark, str(saved_demo)), around)
     path = tmp_path_factory.mktemp("pipeline") / "saved"
@@ -49,7 +49,7 @@ def saved_pipeline(spark: SparkSession, saved_demo: Path, tmp_path_factory: pyte
 
 @pytest.fixture(scope="module")
 def saved_onnx(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny BERT on Spark NLP's ONNX engine."""
+    """Save a tiny BERT for Spark NLP's ONNX engine, and return its path."""
     from sparknlp.annotator import BertForTokenClassification  # noqa: PLC0415
 
     directory = tmp_path_factory.mktemp("onnx")
@@ -73,7 +73,7 @@ def confidences(rows: dict[str, Row]) -> list[float]:
 
 @pytest.fixture(scope="module")
 def alone(spark: SparkSession, saved_demo: Path) -> dict[str, Row]:
-    """What the classifier finds that was saved alone, with annotations and a column that is carried."""
+    """Return the results of a classifier that was saved without a pipeline, with annotations and a passthrough column."""
     chosen = ["source.path=x", "output.path=y", "output.annotations=true", *MODELS, *engine(saved_demo)]
     rows = spark.createDataFrame(list(TEXTS.items()), "doc_id string, text string")
     carried = F.struct(F.col("text").alias("whole")).alias("passthrough")
@@ -99,7 +99,7 @@ def test_the_cards_zip_goes_in_and_either_engine_finds_the_same(
     shutil.unpack_archive(zipped, tmp_path / "unpacked")
     unpacked = pipeline_stages.inspect_model(spark, str(tmp_path / "unpacked"))
 
-    # So it is the model that `alone` ran.
+    # The unpacked model is the one whose results are in `alone`.
     assert replace(unpacked, address=str(saved_demo)) == pipeline_stages.inspect_model(spark, str(saved_demo))
     ours = recognized(spark, TEXTS, f"model.path={tmp_path}/bundle", "recognition.encoding=sparknlp")
     assert mentions(alone) == mentions(ours) != []
@@ -122,7 +122,7 @@ def test_precision_reaches_openvino_in_the_jvm(spark: SparkSession, saved_demo: 
         rows = recognized(spark, TEXTS, *engine(saved_demo, f"recognition.precision={precision}"))
         found[precision] = confidences(rows)
 
-    # With AMX a calibrated model is computed in bf16 whether or not OpenVINO may quantize as it goes.
+    # With AMX, OpenVINO computes a calibrated model in bf16 for both bf16 and int8 (dynamic quantization).
     amx = "amx_int8" in Path("/proc/cpuinfo").read_text()
     assert len({tuple(confidences) for confidences in found.values()}) == (2 if amx else 3)
     assert found["bf16"] != found["f32"]
@@ -206,7 +206,7 @@ def test_a_missing_jar_is_one_sentence(
 def test_a_detector_is_found_whatever_the_default_file_system_and_a_blank_in_its_path_is_named(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    """The first as on YARN; Spark NLP's own reader refuses the second."""
+    """On YARN, the default file system is not the local one. Spark NLP's own reader refuses paths with a space."""
     for place in ("ä", "ä b"):
         shutil.copytree(ROOT / "models" / "sentence_detector", tmp_path / place / "detector")
     with override_conf(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):

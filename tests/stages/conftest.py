@@ -25,12 +25,12 @@ from entitymill.tables.publisher import Publisher, Unit, UnitIds
 
 DAY = datetime(2026, 11, 26, tzinfo=timezone.utc)
 SCHEMAS = {"entities": schemas.entities_schema([]), "documents": schemas.DOCUMENTS, "rejects": schemas.REJECTS}
-"""Of the tables that every run writes."""
+"""Table -> schema, for the tables that every run writes."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small(spark: SparkSession) -> Iterator[None]:
-    """Of frames of ten rows."""
+    """Set Spark properties that suit frames of ten rows."""
     with override_conf(spark, {**WRITE_CONFS, **SMALL_QUERIES, "spark.sql.shuffle.partitions": "1"}):
         yield
 
@@ -54,7 +54,7 @@ def read_rows(tables: Tables, name: str) -> list[dict[str, Any]]:
 
 
 def frame_of(spark: SparkSession, rows: Iterable[Sequence[Any]], schema: str) -> DataFrame:
-    """Return a frame in one partition without Python workers, which every job over `createDataFrame(rows)` starts.
+    """Return a frame in one partition that needs no Python workers; every job over `createDataFrame(rows)` starts them.
 
     Args:
         spark: the session.
@@ -68,7 +68,7 @@ def frame_of(spark: SparkSession, rows: Iterable[Sequence[Any]], schema: str) ->
 
 @pytest.fixture
 def source_of(spark: SparkSession) -> Callable[..., Source]:
-    """A source that holds these (id, text)."""
+    """Return a function that makes a source of (id, text) pairs."""
 
     def make(*rows: tuple[Any, Any], max_chars: int = 100) -> Source:
         frame = frame_of(spark, rows, "doc_id string, text string")
@@ -79,7 +79,7 @@ def source_of(spark: SparkSession) -> Callable[..., Source]:
 
 
 class Writing:
-    """What publishes documents into tables, as one run after another does."""
+    """Publishes documents to tables; each unit is published by a run of its own, with its own epoch."""
 
     def __init__(self, tables: Tables, slice_: str | None = None) -> None:
         self.tables, self.epoch, self.slice = tables, 1, slice_
@@ -92,7 +92,7 @@ class Writing:
         return stub_tagger(frame.withColumns({"text_hash": F.sha2("text", 256), "chars": F.length("text")}))
 
     def publish(self, *rows: tuple[str, str], known: bool, removed: tuple[str, ...] = (), few: bool = True) -> None:
-        """One run of one unit."""
+        """Publish one unit as the next run. `few` says whether the unit lists its ids, or knows only their range."""
         commits = Commits(self.tables, f"run {self.epoch}", self.epoch)
         if not self.tables.exists("documents"):
             recovery.create_missing(self.tables, SCHEMAS)
@@ -104,7 +104,7 @@ class Writing:
         publisher.publish(Unit(self.recognized(*rows), known, counted, gone))
 
     def held(self) -> tuple[dict[str, list[str]], list[str]]:
-        """doc_id -> entities, and doc_id of `documents`."""
+        """Return doc_id -> entities, and the sorted doc_ids of `documents`."""
         found: dict[str, list[str]] = {}
         for row in sorted(read_rows(self.tables, "entities"), key=lambda row: (row["doc_id"], row["begin"])):
             found.setdefault(row["doc_id"], []).append(row["entity"])

@@ -1,4 +1,4 @@
-"""Documents against what the output holds -> what is to be done."""
+"""Test how a run compares the source with the output, and which documents it then recognizes, removes, rejects or adopts."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ KNOWN = ", ".join(f"{name} string" for name in changes.COMPARED_COLUMNS)
 
 @pytest.fixture(autouse=True, scope="module")
 def without_unasked_broadcasts(spark: SparkSession, small: None) -> Iterator[None]:
-    """Let Spark join these small frames as it joins large ones: it broadcasts only those that the code marks."""
+    """Let Spark broadcast only the frames that the code marks, as in joins of large frames."""
     with override_conf(spark, {"spark.sql.autoBroadcastJoinThreshold": "-1"}):
         yield
 
 
 @pytest.fixture
 def known(spark: SparkSession) -> Known:
-    """What `documents` says of these (id, text)."""
+    """Return a function that makes rows of `documents` for (id, text) pairs."""
 
     def make(
         rows: Iterable[tuple[str, str]] = HELD,
@@ -66,7 +66,12 @@ def sha256(text: str) -> str:
 
 
 def todo(found: Changes) -> tuple[dict[str, bool], list[str], dict[str, int]]:
-    """doc_id -> whether it is known, of those to be done; doc_id of those to be removed; refused rows by code."""
+    """Check the counts of the changes, and return what a run must do.
+
+    Returns:
+        doc_id -> whether the output has the document, for each document to recognize; doc_ids to remove; number of rejected
+        rows by code.
+    """
     others = {"removed": found.removed, "rejected": found.rejected, "adopted": found.adopted}
     union = found.documents.select(F.lit("documents").alias("part"), "doc_id", "in_output")
     for part, frame in others.items():
@@ -145,7 +150,10 @@ def test_what_is_of_no_slice_stays_unless_it_is_refused(source_of: Callable[...,
 
 
 def test_a_slice_only_adopts_what_it_would_write_itself(source_of: Callable[..., Source], known: Known) -> None:
-    """Of a run over everything, or of another slice: other texts and other models are recognized."""
+    """A slice adopts documents of a run without slices, or of another slice, only if their text and model have not changed.
+
+    It recognizes the others. A run without slices adopts nothing.
+    """
     held = known([("a", "Anna")]).unionByName(known([("b", "Bob"), ("c", "Cairo")], slice_="other"))
     held = held.unionByName(known([("d", "Delhi")], fingerprint="f0")).unionByName(known([("e", "Essen")], slice_="mine"))
     source = source_of(("a", "Anna"), ("b", "Bob"), ("c", "Calais"), ("d", "Delhi"), ("e", "Essen"))
@@ -165,7 +173,7 @@ def test_a_slice_only_adopts_what_it_would_write_itself(source_of: Callable[...,
 def test_a_slice_refuses_another_fingerprint_in_what_it_takes_over(
     source_of: Callable[..., Source], known: Known, slice_: str | None, fingerprint: str, refused: bool
 ) -> None:
-    """And nowhere else: x is of another slice, and stays there."""
+    """Only documents that the slice takes over count: x belongs to another slice, and stays there."""
     held = known([("a", "Anna")], fingerprint, slice_).unionByName(known([("x", "Xanten")], "f0", "other"))
     policy = Policy("f1", "refuse", "mine")
     source, events = source_of(("a", "Aachen")), [("a", "Aachen", "insert", 7)]
@@ -193,7 +201,7 @@ def test_documents_of_other_slices_are_not_shuffled(source_of: Callable[..., Sou
 
 
 def test_a_full_run_goes_on_where_an_earlier_one_ended(source_of: Callable[..., Source], known: Known) -> None:
-    """Documents that it recomputed count as changed only if they changed."""
+    """A document that an interrupted full run recomputed is recomputed again only if it is pending, or has changed."""
     held = known([("a", "Anna")]).unionByName(known([("b", "Bob"), ("c", "Cairo")], run_id="r2"))
     held = held.unionByName(known([("d", "Delhi")], fingerprint="f0", run_id="r2"))
     held = held.unionByName(known([("e", "Essen")], run_id="r2", status="pending"))
@@ -228,7 +236,7 @@ def compare(
     retry: list[str] | None = None,
     policy: Policy = ALL,
 ) -> Changes | None:
-    """What a feed of (id, text, kind, commit) leads to."""
+    """Compare a change feed of (id, text, kind, commit) with the output; return None if the feed cannot be read."""
     spark = source.rows.sparkSession
 
     def ids(keys: list[Any] | None) -> DataFrame | None:
@@ -264,7 +272,10 @@ def test_events_that_settle_all_ids_need_no_look_at_the_source(source_of: Callab
 
 
 def test_a_settled_feed_costs_no_more_jobs(spark: SparkSession, source_of: Callable[..., Source], known: Known) -> None:
-    """One sums up, the others broadcast small frames; every night pays for more."""
+    """If the events show the current rows of all ids, one job must do all counting, because more jobs would slow every run.
+
+    Broadcasts of small frames have job groups of their own.
+    """
     source, held = source_of(), known()
     spark.sparkContext.setJobGroup("settled", "")
     try:
@@ -280,17 +291,17 @@ def test_ids_that_events_do_not_settle_are_looked_up(
     source_of: Callable[..., Source], known: Known, caplog: pytest.LogCaptureFixture
 ) -> None:
     events = [
-        # Twice in one commit.
+        # d is in two rows of one commit.
         ("d", "Delhi", "insert", 7), ("d", "Dakar", "insert", 7),
-        # There already, and not cut.
+        # a is in the output, and no event deletes its row.
         ("a", "Aachen", "insert", 7),
-        # These were refused before. A row of theirs went; the one that is left is in no event.
+        # e and f were rejected before. One row of each was deleted; the row that is left is in no event.
         ("e", "Emden", "delete", 7), ("f", "Fulda", "delete", 7),
-        # This one was refused, too, and the event has its present text.
+        # g was rejected, too, and the event has the current text.
         ("g", None, "update_preimage", 7), ("g", "Genf", "update_postimage", 7),
-        # One of three rows without an id went.
+        # One of three rows without an id was deleted.
         (None, "Nowhere", "delete", 7),
-        # The output does not hold it.
+        # x is not in the output.
         ("x", "Xanten", "delete", 7),
     ]  # fmt: skip
     rows = [
@@ -327,7 +338,10 @@ def test_documents_that_failed_are_looked_at_again(source_of: Callable[..., Sour
 
 
 class History:
-    """Rows of a source that random commits change, and their events."""
+    """Rows of a source that random commits change, and the events of its change feed.
+
+    first: the rows before the first commit.
+    """
 
     def __init__(self, seed: int) -> None:
         self.chance, self.seed, self.commit = random.Random(seed), seed, 0  # noqa: S311  # seeded, not secret
@@ -341,7 +355,7 @@ class History:
             self.change()
 
     def any_id(self) -> str | None:
-        # A handful of ids: most of them come, go and come again.
+        # There are few ids, so that most of them are inserted, deleted and inserted again.
         return self.chance.choice([None, *(f"{self.seed:02}-{key}" for key in "abcdefgh")])
 
     def any_text(self) -> str | None:
@@ -363,7 +377,7 @@ class History:
             self.events.append((*row, "insert", self.commit))
 
     def held(self) -> dict[str, str]:
-        """What a clean run over the first rows puts into `documents`."""
+        """Return the documents (id -> text) that a clean run over the first rows writes."""
         copies = Counter(key for key, _ in self.first)
         return {key: text for key, text in self.first if key and copies[key] == 1 and text is not None and len(text) <= 100}
 
@@ -372,7 +386,7 @@ class History:
 def test_random_histories_by_feed_end_as_by_a_look_at_all(
     spark: SparkSession, source_of: Callable[..., Source], slice_: str | None
 ) -> None:
-    """Thirty in one source, since each has its own ids; rows without an id are those of all."""
+    """Thirty histories with different ids are in one source; only rows without an id belong to several histories."""
     histories = [History(seed) for seed in range(30)]
     chance = random.Random(slice_)  # noqa: S311  # seeded, not secret
     held = {key: text for history in histories for key, text in history.held().items()}
@@ -409,7 +423,7 @@ def test_random_histories_by_feed_end_as_by_a_look_at_all(
     assert bool(found["adopted"]) == bool(slice_)
     assert by_feed.reject_counts == Counter(code for _, _, code, _ in found["refused"].elements())
     assert by_feed.chars == sum(chars for _, _, _, chars, _ in found["documents"])
-    # Nothing else differs: what no event names is as it was.
+    # Documents that no event names are unchanged, so the comparison of all rows finds no other differences.
     if slice_ is None:
         assert todo(by_all)[:2] == todo(by_feed)[:2]
 
@@ -421,7 +435,10 @@ def write_source(spark: SparkSession, path: Path, **properties: str) -> None:
 
 @pytest.fixture(scope="module")
 def templates(spark: SparkSession, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sources, cheaper to copy than to write: `fed` with a change feed, `plain` without, and `longer`: `plain` and a row."""
+    """Write sources for tests to copy: `fed` has a change feed, `plain` has none, and `longer` is `plain` with one more row.
+
+    A copy takes less time than a new table.
+    """
     root = tmp_path_factory.mktemp("templates")
     write_source(spark, root / "fed", **{"delta.enableChangeDataFeed": "true"})
     write_source(spark, root / "plain")
@@ -448,7 +465,7 @@ def read_since(spark: SparkSession, path: Path, before: Source) -> Feed | None:
 def test_where_the_feed_has_a_gap_it_is_not_sure(
     spark: SparkSession, templates: Path, tmp_path: Path, known: Known, how: str
 ) -> None:
-    """Delta finds that out when it reads."""
+    """Delta notices a gap in the feed only when the feed is read. Then all rows must be compared."""
     path = tmp_path / "source"
     table = copy_source(templates / "fed", path)
     before = opened(spark, path)
@@ -482,7 +499,7 @@ def test_a_source_put_back_from_a_backup_is_not_trusted(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It has the version that the last run read, with other rows."""
+    """The restored source again has the version that the last run read, but with other rows."""
     path = tmp_path / "source"
     table = copy_source(templates / "fed", path)
     spark.sql(f"UPDATE {table} SET text = 'Berlin' WHERE id = 'b'")
@@ -516,7 +533,7 @@ def forget_log(spark: SparkSession) -> None:
 
 
 def test_commits_of_one_second_keep_their_time(spark: SparkSession, templates: Path, tmp_path: Path) -> None:
-    """Storage like S3 tells whole seconds, and Delta then moves a commit behind the one before, if it lists both."""
+    """Storage such as S3 has times in whole seconds. If Delta lists two commits of one second, it gives one a later time."""
     path = tmp_path / "source"
     table = copy_source(templates / "fed", path)
     for text in "Berlin", "Bonn":
@@ -529,7 +546,7 @@ def test_commits_of_one_second_keep_their_time(spark: SparkSession, templates: P
     assert before.committed_ms == second * 1000
     spark.sql(f"UPDATE {table} SET text = 'Bern' WHERE id = 'b'")
     source = opened(spark, path)
-    spark.sql(f"UPDATE {table} SET text = 'Basel' WHERE id = 'b'")  # while the run begins
+    spark.sql(f"UPDATE {table} SET text = 'Basel' WHERE id = 'b'")  # a commit while the run begins
     feed = change_feed.read_changes_since(spark, source, before.version, before.committed_ms)
     assert feed is not None
     assert {row["text"] for row in feed.events.collect()} == {"Bonn", "Bern"}
@@ -563,7 +580,7 @@ def test_a_thousand_commits_since_the_last_run_are_followed(
     ("changes_made", "mode"),
     [
         (["INSERT INTO {} VALUES ('d', 'Delhi')"], "arrivals"),
-        # Appended by a MERGE, in commits around an OPTIMIZE.
+        # A MERGE that only appends, and an OPTIMIZE.
         (
             [
                 "MERGE INTO {} t USING (SELECT 'd' AS id, 'Delhi' AS text) s ON t.id = s.id WHEN NOT MATCHED THEN INSERT *",
@@ -582,13 +599,13 @@ def test_a_thousand_commits_since_the_last_run_are_followed(
 def test_what_delta_says_of_a_source_without_a_feed(
     spark: SparkSession, templates: Path, tmp_path: Path, changes_made: list[str], mode: str | None
 ) -> None:
-    """Rows that came, nothing new, or that all have to be looked at."""
+    """Without a change feed, Delta's history must show appended rows, no new rows, or that all rows must be compared."""
     path = tmp_path / "source"
     table = copy_source(templates / "longer", path)
     before = opened(spark, path)
     with override_conf(
         spark, {"spark.sql.sources.parallelPartitionDiscovery.parallelism": "2"}
-    ):  # VACUUM's own: 10,000 tasks
+    ):  # VACUUM uses 10,000 tasks by default
         for change in changes_made:
             spark.sql(change.format(table))
     found = read_since(spark, path, before)
@@ -599,7 +616,7 @@ def test_what_delta_says_of_a_source_without_a_feed(
 
 
 def test_only_files_of_the_asked_versions_are_read(spark: SparkSession, tmp_path: Path) -> None:
-    """From directories with odd names, and nothing that comes while the run begins."""
+    """Files in directories with special characters must be read; files that are added while the run begins must not."""
     path = tmp_path / "a source % with ä"
     settings = SourceSettings(path=str(path), passthrough=["day", "kind"], where="kind != 'no'")
 
@@ -619,7 +636,7 @@ def test_only_files_of_the_asked_versions_are_read(spark: SparkSession, tmp_path
         rows = sorted((row["doc_id"], row["text"], *row["passthrough"]) for row in feed.events.collect())
         assert rows == [("b", "Bob", 7, "01"), ("c", "Cairo", 7, "a/b: c=%20"), ("d", "Delhi", 8, "ä+ö")]
         assert feed.events.schema["passthrough"].dataType == source.rows.schema["passthrough"].dataType
-        # A file that is gone is found out at once, or when it is read.
+        # A missing file must be noticed at once, or when Spark reads the file.
         [lost] = [file for file in path.rglob("*.parquet") if "day=8" in str(file)]
         lost.unlink()
         known = frame_of(spark, [], KNOWN)

@@ -1,4 +1,4 @@
-"""Documents that no worker survived, in a run; the shares are counted in tests/unit."""
+"""Test runs with documents that crash the tagger; tests/unit tests which share of them is allowed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .conftest import chosen
 
 
 def failing(documents: DataFrame) -> DataFrame:
-    """Of the first two letters none survives."""
+    """Recognize documents with the stub engine, but let the documents a and b crash the tagger."""
     failure = F.struct(F.lit("tagger_crashed").alias("code"), F.lit("killed").alias("detail"))
     return stub_tagger(documents).withColumn("failure", F.when(F.col("doc_id") < "c", failure))
 
@@ -39,7 +39,7 @@ def test_too_many_publish_nothing(spark: SparkSession, tmp_path: Path, monkeypat
 def test_a_document_that_failed_once_is_tried_again_though_nothing_changed(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their ids are those of `rejects`, which the run changes before it reads their texts."""
+    """The ids to retry are in `rejects`, and the run changes this table before it reads the texts of the documents."""
     rows = spark.createDataFrame([(key, "Anna Berlin x") for key in "abcd"], "id string, text string")
     rows.write.format("delta").save(f"{tmp_path}/texts")
     loaded = chosen(tmp_path, "source.format=delta", f"source.path={tmp_path}/texts", "limits.max_reject_ratio=1")

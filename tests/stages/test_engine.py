@@ -1,4 +1,4 @@
-"""What a run's engine is, looked at and loaded."""
+"""Test how a run inspects and then loads its engine."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MODELS = Path(__file__).parents[2] / "models"
 
 @pytest.mark.parametrize("what", ["model", "detector"])
 def test_what_was_replaced_while_a_run_waited_is_not_used(spark: SparkSession, tmp_path: Path, what: str) -> None:
-    """Its documents would carry the fingerprint of the one that was looked at."""
+    """The results would have the fingerprint of the model or detector that was replaced, so loading must fail."""
     model, detector = tmp_path / "demo", tmp_path / "sentence_detector"
     for place in (model, detector):
         shutil.copytree(MODELS / place.name, place)
     engine = open_engine(spark, chosen(tmp_path, f"model.path={model}", f"segmentation.model={detector}"))
-    (detector / "README.md").write_text("Another one.")  # decides nothing
+    (detector / "README.md").write_text("Another one.")  # does not affect results
     engine.load()
     if what == "model":
         told = json.loads((model / bundle.MANIFEST).read_text())

@@ -1,4 +1,4 @@
-"""What a run refuses to remove from an output, and what it takes as unchanged since the last run."""
+"""Test which removals a run refuses, and when it considers the output and the source unchanged since the last run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WRITTEN = tuple(SCHEMAS)
 
 @pytest.fixture(scope="module")
 def ten(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    """An output of ten documents; nobody changes it."""
+    """Return an output of ten documents, which no test changes."""
     writing = Writing(tables_at(spark, tmp_path_factory.mktemp("ten")))
     writing.publish(*TEN, known=False)
     return writing.tables
@@ -39,7 +39,7 @@ def ten(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tables
 
 @pytest.fixture(scope="module")
 def sliced(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    """Eight documents of monday, two of tuesday; nobody changes it."""
+    """Return an output with eight documents in the slice mon and two in the slice tue, which no test changes."""
     writing = Writing(tables_at(spark, tmp_path_factory.mktemp("sliced")), "mon")
     writing.publish(*TEN[:8], known=False)
     writing.slice = "tue"
@@ -84,7 +84,7 @@ def test_a_slice_counts_its_own_documents_alone(sliced: Tables, source_of: Calla
 
 
 def copied(tables: Tables, directory: Path) -> Tables:
-    """A Delta log names its files relative to the table, so an output may be copied."""
+    """Copy an output, and return the copy. A Delta log names files relative to the table, so the copy is valid."""
     shutil.copytree(str(tables.root).removeprefix("file:"), directory / "out")
     return tables_at(tables.spark, directory)
 
@@ -95,7 +95,7 @@ def copied(tables: Tables, directory: Path) -> Tables:
         ((), False),
         (("entities",), True),
         (("documents",), True),
-        (("entities", "documents"), False),  # nothing to lose any more
+        (("entities", "documents"), False),  # no data is left that the run could lose
     ],
 )
 def test_one_slice_is_not_recomputed_where_all_have_to_be(
@@ -124,7 +124,7 @@ def test_one_slice_is_not_recomputed_where_all_have_to_be(
 def test_others_that_changed_rows_are_noticed(
     sliced: Tables, tmp_path: Path, statements: tuple[str, ...], *, only_we: bool
 ) -> None:
-    """Of two units, so that there is something to join."""
+    """The output has two units, so that OPTIMIZE has files to compact."""
     tables = copied(sliced, tmp_path)
     latest = Row(output_versions=table_versions.read_versions(tables, WRITTEN))
     for statement in statements:
@@ -133,7 +133,7 @@ def test_others_that_changed_rows_are_noticed(
 
 
 def test_a_table_that_was_put_back_created_or_removed_is_noticed(sliced: Tables, tmp_path: Path) -> None:
-    """From a backup of before the last run: its version is a smaller one."""
+    """A table from a backup that is older than the last run has a smaller version than the last run recorded."""
     tables = copied(sliced, tmp_path)
     present = table_versions.read_versions(tables, WRITTEN)
     assert unchanged_since(tables, Row(output_versions=present))
@@ -172,7 +172,7 @@ def test_a_run_goes_on_only_from_a_whole_one_with_the_same_settings(
     [
         ({}, {}, True),
         ({"source_version": "0"}, {}, False),
-        ({"source_committed": 1}, {}, False),  # put back from a backup, and the same number again
+        ({"source_committed": 1}, {}, False),  # restored from a backup, and then changed up to the same version number
         ({"source_version": "unversioned"}, {"source_version": "unversioned"}, False),
         ({"output_versions": {}}, {}, False),
     ],

@@ -1,4 +1,7 @@
-"""What a run leaves that dies while it creates a table is no table, and the next run creates the table there."""
+"""Test that the leftovers of a run that died while it created a table do not count as a table.
+
+The next run creates the table in the same place.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def place_of(tables: Tables, name: str) -> Path:
 
 @pytest.mark.parametrize("inside", ["", "_delta_log", "_delta_log/_commits"])
 def test_a_directory_without_files_is_no_table(tables: Tables, inside: str) -> None:
-    """The first is what a run leaves that dies after it has removed what another dead run had left."""
+    """The empty directory is what a run leaves that dies after it has removed the leftovers of another dead run."""
     (place_of(tables, "rejects") / inside).mkdir(parents=True)
     assert not tables.exists("rejects")
     table_setup.check_tables(tables)

@@ -1,4 +1,4 @@
-"""Who may write an output: signs of life, and the epochs of `runs`."""
+"""Test which run may write an output: leases, heartbeats, and the epochs in `runs`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .conftest import DAY, read_rows, tables_at
 
 AT_ONCE = LimitSettings(wait_seconds=0)
 OLD = 1000.0
-"""Seconds since a sign of life that counts no more."""
+"""Age of a heartbeat that no longer counts, in seconds."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def with_runs(spark: SparkSession, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output with an empty `runs`, which costs more to make than to copy."""
+    """Create an output with an empty `runs`, for tests to copy: a copy takes less time than a new table."""
     place = tmp_path_factory.mktemp("runs")
     Runs(tables_at(spark, place)).create()
     return place
@@ -52,7 +52,7 @@ def tables(spark: SparkSession, with_runs: Path, tmp_path: Path) -> Tables:
 
 @pytest.fixture(scope="module")
 def with_one_run(spark: SparkSession, with_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output with the row of a run that has ended."""
+    """Create an output with the row of a run that has ended, for tests to copy."""
     place = tmp_path_factory.mktemp("run")
     shutil.copytree(with_runs, place, dirs_exist_ok=True)
     take_and_end(tables_at(spark, place), "first")
@@ -75,12 +75,12 @@ def statuses(tables: Tables) -> list[tuple[str, str]]:
 
 
 def beating(tables: Tables) -> list[Path]:
-    """The signs of life of all runs."""
+    """Return the heartbeat files of all runs."""
     return sorted(Path(str(tables.root).removeprefix("file:"), "_heartbeats").glob("[!.]*"))
 
 
 def freeze(tables: Tables, name: str) -> Lease:
-    """Take the lease as a run that gives no sign of life any more."""
+    """Take the lease for a run whose last heartbeat is outdated."""
     held = Lease(tables, AT_ONCE, name)
     held.__enter__()
     held._stopped.set()
@@ -112,7 +112,7 @@ def test_a_second_run_waits_for_a_live_one_and_names_it(tables: Tables) -> None:
 
 
 def test_a_run_that_ends_before_it_settled_leaves_that_to_the_next_one(tables_after_a_run: Tables) -> None:
-    """It began no change of its own; but what an earlier run left half done is still there."""
+    """The run began no change, but what an earlier run left half done is still there."""
     assert not take_and_end(tables_after_a_run, "next").earlier_runs.settled
 
 
@@ -132,7 +132,7 @@ def test_epochs_grow_and_a_failed_run_is_recorded(tables: Tables) -> None:
 
 
 def test_epochs_grow_after_runs_was_deleted(tables_after_a_run: Tables) -> None:
-    """The other tables remember the numbers of commits."""
+    """Without `runs`, epochs must still grow, because the other tables remember the transaction versions of commits."""
     tables = tables_after_a_run
     [first] = read_runs(tables)
     time.sleep(1)
@@ -150,7 +150,7 @@ def test_a_run_with_an_outdated_heartbeat_is_taken_over_and_notices(tables: Tabl
     assert statuses(tables) == [("frozen", "died"), ("next", "done")]
     with pytest.raises(OutputError, match="run next took over"):
         frozen.check_now()
-    # Delta skips the commit of its end.
+    # Delta skips the commit that would record the end of the frozen run.
     with pytest.raises(OutputError, match="run next took over"):
         frozen.end("done")
     assert statuses(tables) == [("frozen", "died"), ("next", "done")]
@@ -225,7 +225,10 @@ def test_runs_are_read_without_spark_only_where_that_is_possible(tables_after_a_
 
 
 def test_a_lease_without_heartbeats_is_renewed_by_commits(tables_after_a_run: Tables) -> None:
-    """As in a catalog, whose directories are not known: also while a statement has a number in its session."""
+    """In a catalog without known directories there are no heartbeats, so commits must renew the lease.
+
+    They must do so even during a statement that has a transaction version in its session.
+    """
     tables = tables_after_a_run
     held = Lease(tables, LimitSettings(wait_seconds=0, lease_seconds=1), "one")
     held._heartbeat = None
@@ -286,7 +289,7 @@ def test_of_runs_that_start_at_once_one_has_it(spark: SparkSession, tmp_path: Pa
 
 
 def test_of_two_runs_with_one_epoch_delta_takes_one(tables: Tables) -> None:
-    """Each of two that do not see each other's sign of life, in one second."""
+    """Two runs that begin in the same second may not see each other's heartbeat, and may choose the same epoch."""
     found = Runs(tables).read_record()
     one, two = (Lease(tables, AT_ONCE, name) for name in ("one", "two"))
     assert one._begin(found, 7)
@@ -295,7 +298,7 @@ def test_of_two_runs_with_one_epoch_delta_takes_one(tables: Tables) -> None:
 
 
 def test_commits_of_a_run_that_broke_off_come_too_late(tables: Tables) -> None:
-    """A cell of a notebook was stopped: the lease is given back, and the last statement goes on."""
+    """The last statement of a run may continue after its notebook cell is stopped. Delta must then skip the commit."""
     table_setup.create_table(tables, "rejects", schemas.REJECTS)
 
     def broken_off() -> None:
@@ -327,7 +330,7 @@ def test_a_lease_is_given_back_though_its_heartbeat_cannot_be_deleted(
 
 @pytest.mark.parametrize(("left", "alive"), [(0.0, ["other"]), (OLD, [])])
 def test_an_outdated_heartbeat_is_deleted_whatever_its_clock(tables: Tables, left: float, alive: list[str]) -> None:
-    """Ages are those of the storage's clock: what a run says of its own time does not count."""
+    """The storage's clock decides the age of a heartbeat; times that a run writes into its heartbeat do not count."""
     other = Heartbeat(tables, "other", 120)
     other.beat({"run_id": "other", "started_at": DAY})
     [file] = beating(tables)
@@ -359,7 +362,10 @@ def test_processes_are_named_by_their_host() -> None:
 
 
 def test_a_run_that_begins_between_two_looks_is_seen(tables_after_a_run: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a catalog: B reads `runs`, then the first run begins and ends; C begins while B looks for the greatest epoch."""
+    """B must see a run C that begins while B takes its epoch, even without heartbeats, as in a catalog.
+
+    B reads `runs`, then the first run begins and ends, and C begins while B looks for the greatest epoch.
+    """
     tables = tables_after_a_run
     limits = LimitSettings(wait_seconds=0, lease_seconds=600)
     outdated = Record()

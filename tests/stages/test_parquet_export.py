@@ -1,4 +1,4 @@
-"""`entities` as plain Parquet: what readers see of it, and what runs that died, slept or came later make of it."""
+"""Test the Parquet export of `entities`: what readers see, and what remains after runs that die, freeze or overlap."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARQUET = "output.format=parquet"
 
 @pytest.fixture(scope="module")
 def with_export(spark: SparkSession, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output of six documents, exported under epoch 1, which costs more to make than to copy."""
+    """Export an output of six documents under epoch 1, for tests to copy: a copy takes less time than an export."""
     place = tmp_path_factory.mktemp("six")
     writing = Writing(tables_at(spark, place, PARQUET))
     writing.publish(*SIX, known=False)
@@ -39,7 +39,7 @@ def writing(spark: SparkSession, with_export: Path, tmp_path: Path) -> Writing:
 
 
 def agree() -> None:
-    """No other run took over."""
+    """Confirm that no other run took over."""
 
 
 def root(tables: Tables) -> Path:
@@ -51,7 +51,7 @@ def names(tables: Tables) -> set[str]:
 
 
 def exported(tables: Tables) -> list[tuple[str, ...]]:
-    """As a reader without Delta reads it."""
+    """Return the rows that a reader without Delta sees."""
     rows = pq.read_table(root(tables) / "entities").to_pylist()
     return sorted((row["doc_id"], row["entity"], str(row["label"]), row["run_id"]) for row in rows)
 
@@ -106,7 +106,7 @@ class Died(BaseException):
 
 @pytest.mark.parametrize("renames", [0, 1])
 def test_a_swap_that_died_is_undone_and_done_again(writing: Writing, monkeypatch: pytest.MonkeyPatch, renames: int) -> None:
-    """Before its first rename, and between the two."""
+    """A run dies before or between its two renames. The next run must restore the old export, and then replace it."""
     tables, before = writing.tables, exported(writing.tables)
     writing.publish(("d1", "Bob Cairo x"), known=True)
     rename, done = storage.rename, list[object]()
@@ -156,7 +156,7 @@ def test_a_swap_that_died_after_both_renames_is_whole(writing: Writing, monkeypa
 
 @pytest.mark.parametrize("cleans", [True, False], ids=["whole", "dead before it cleaned up"])
 def test_an_older_epochs_export_does_not_stay(writing: Writing, monkeypatch: pytest.MonkeyPatch, *, cleans: bool) -> None:
-    """A run slept between its last look and its renames, while the next one exported."""
+    """A run freezes between its last check of the lease and its renames, and meanwhile the next run exports."""
     tables = writing.tables
     looks: list[str] = []
 

@@ -1,4 +1,4 @@
-"""A run's own session: no setting of the caller's changes results, and the caller's stays as it is."""
+"""Test a run's private session: the caller's settings do not change results, and the run does not change these settings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HOSTILE = {
 
 @pytest.fixture
 def caller(spark: SparkSession) -> Iterator[SparkSession]:
-    """A session of somebody with other needs."""
+    """Yield a session with properties that would change or break a run."""
     with override_conf(spark, HOSTILE):
         yield spark
 
@@ -72,14 +72,14 @@ def test_the_callers_session_is_the_active_one_afterwards(spark: SparkSession, *
 
 
 def test_expressions_in_a_string_are_read_by_the_runs_session(caller: SparkSession) -> None:
-    """Spark parses those of F.expr with the session that is active in the thread."""
+    """Spark parses the strings of F.expr with the session that is active in the thread."""
     with open_private_session(caller, "UTC", {}) as own:
         rows = own.sql("SELECT 'New   York' AS entity")
         assert table_rows.add_normalized(rows).first()["entity_normalized"] == "new york"  # type: ignore[index]
 
 
 def test_views_and_functions_of_the_caller_are_there(spark: SparkSession) -> None:
-    """A source may be a temporary view."""
+    """A run must see the caller's temporary views, because its source may be one of them."""
     spark.range(3).createOrReplaceTempView("three_rows")
     try:
         with open_private_session(spark, "UTC", {}) as own:

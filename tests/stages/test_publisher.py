@@ -1,4 +1,4 @@
-"""Recognized documents in and out of the tables."""
+"""Test how recognized documents are written to the tables, and removed from them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from entitymill.tables.runs import Runs
 from .conftest import DAY, SCHEMAS, Writing, frame_of, read_rows, tables_at
 
 ODD = "c'\\${user}"
-"""Spark's SQL has a meaning for all that it holds."""
+"""An id of characters that all have a special meaning in Spark SQL."""
 FIRST = (("a", "Anna Berlin x"), ("b", "Bob Cairo x"), (ODD, "Cleo Delhi x"))
 
 
 @pytest.fixture(scope="module")
 def with_first(spark: SparkSession, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output that holds FIRST, which costs more to publish than to copy."""
+    """Publish FIRST to an output, for tests to copy: a copy takes less time than publishing."""
     place = tmp_path_factory.mktemp("first")
     Writing(tables_at(spark, place)).publish(*FIRST, known=False)
     return place
@@ -51,7 +51,7 @@ def test_documents_are_exchanged_whole(writing: Writing, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("few", [True, False])
 def test_documents_alone_are_removed(writing: Writing, few: bool) -> None:
-    """Also with a unit whose documents the source had no more when they were read again: of them not even ids are known."""
+    """A unit may have no documents and no known ids: its documents were gone when the source was read a second time."""
     if not few:
         counts = count_by_label(writing.recognized(), collect_ids=True).collect()
         assert Summary("run", DAY).add_counts(counts, ids_collected=True) == UnitIds()
@@ -76,7 +76,7 @@ def test_rows_of_an_older_epoch_are_not_added(tables: Tables) -> None:
 
 
 def test_documents_are_removed_though_rows_carry_columns_and_annotations(tables: Tables) -> None:
-    """Of which the nothing that comes in their place has none."""
+    """The empty frame that replaces the documents has neither passthrough columns nor annotations."""
     carried = [T.StructField("lang", T.StringType(), nullable=False)]
     commits = Commits(tables, "run", 1)
     wanted = {**SCHEMAS, "entities": schemas.entities_schema(carried), "annotations": schemas.ANNOTATION_TABLE}
@@ -114,7 +114,7 @@ def test_a_slice_replaces_its_own_rejects_without_an_id(tables: Tables) -> None:
 
 
 def test_a_document_that_is_unknown_by_now_is_not_moved_to_a_slice(writing: Writing) -> None:
-    """Spark may have computed the documents again, from what the source has become."""
+    """Spark may compute the documents again, after the source has changed; new ids must not get a row."""
     own = Provenance("run 2", DAY, "m", "f", "v", slice="north")
     moving = Publisher(writing.tables, Commits(writing.tables, "run 2", writing.epoch), own, [], annotations=False)
     moving.move_to_slice(writing.tables.spark.createDataFrame([("a",), ("unknown",)], "doc_id string"))

@@ -1,4 +1,4 @@
-"""PySpark's functions and our own Java classes need no search through the jars."""
+"""Test that calls of PySpark's functions and of Java classes need no search through the jars."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from entitymill.spark import py4j_classes
 
 LOOKUP = "r\n"
-"""How py4j's command begins that asks Java what a name is."""
+"""Prefix of py4j's command that asks Java whether a name is a class or a package."""
 
 
 def count_lookups(monkeypatch: pytest.MonkeyPatch, commands: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""A reader in another process, of another program, beside runs: it never sees a document half changed."""
+"""Test that a reader in another process, without Spark, never sees a half-changed document while runs write."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ print(json.dumps({"looks": looks, "states": len(states), "between": between, "wr
 
 
 def texts(path: Path, night: int) -> None:
-    """Every text another each night, and a few more of them."""
+    """Write a source in which each text differs from the night before, and which has one more document for each night."""
     number = DOCUMENTS + night
     words = [f"P{night}of{index} C{night}of{index} x" for index in range(number)]
     pq.write_table(pa.table({"id": [f"d{index:02}" for index in range(number)], "text": words}), path)
@@ -74,6 +74,6 @@ def test_each_look_finds_whole_documents(spark: SparkSession, tmp_path: Path, mo
             stop.touch()
         told = json.loads(reader.stdout.read())
     assert told["wrong"] == []
-    # It did look while they changed: at the nights' ends, and where one unit was of this night and the other of the last.
+    # The reader looked while the tables changed: after nights, and when only one of two units was of the current night.
     assert told["states"] > 2
     assert told["between"]

@@ -40,12 +40,12 @@ def wait_for(path: Path) -> bool:
 
 @pytest.fixture
 def planned(spark: SparkSession) -> Callable[[int], Iterator[PlannedUnit]]:
-    """Units of one document each, whose ids are their numbers."""
+    """Return a function that plans units of one document each; the doc_id is the number of the unit."""
 
     def plan(number: int) -> Iterator[PlannedUnit]:
         for unit in range(number):
-            # Not createDataFrame, which reads rows with a Python worker of its own, and returns it to Spark's pool. If
-            # the task is cancelled, Spark still kills that worker, and a later test gets it with a closed socket.
+            # createDataFrame would read the rows in a Python worker, and then return this worker to Spark's pool. If the
+            # task is cancelled, Spark still kills the worker, and a later test gets it with a closed socket.
             documents = spark.range(unit, unit + 1).selectExpr("cast(id AS string) AS doc_id")
             yield PlannedUnit(documents, None, in_output=True, rows=1, chars=1)
 
@@ -53,7 +53,7 @@ def planned(spark: SparkSession) -> Callable[[int], Iterator[PlannedUnit]]:
 
 
 def recognize_into(directory: Path, *, sleeping: str = "", failing: str = "") -> Callable[[PlannedUnit], DataFrame]:
-    """Return recognition that writes a marker file for each document; with one of them it sleeps or fails."""
+    """Return a recognition function that creates a marker file for each document, and sleeps or fails at one document."""
     marks = str(directory)
 
     def mark(frames: Any) -> Iterator[pd.DataFrame]:
@@ -76,18 +76,18 @@ def recognize_into(directory: Path, *, sleeping: str = "", failing: str = "") ->
 
 
 def no_table(number: int) -> TemporaryTable:
-    """Return a table that no test writes, since this session caches rows."""
+    """Return a table that is never written, because this session can cache rows."""
     return TemporaryTable(MagicMock(), number)
 
 
 def cached(spark: SparkSession) -> set[int]:
-    """Ids of what is cached; other tests may have left something."""
+    """Return the ids of cached RDDs; other tests may have left some."""
     context: Any = spark.sparkContext
     return set(context._jsc.getPersistentRDDs().keySet())
 
 
 def publish(ahead: Units, each: Callable[[list[Row]], None]) -> None:
-    """Wait for each unit, and pass its counts on."""
+    """Wait for each unit, and pass its counts to `each`."""
     with contextlib.closing(ahead):
         for unit in ahead:
             assert isinstance(unit, RecognizedUnit)

@@ -1,4 +1,4 @@
-"""Which documents a dead run left half published, and what the next run makes of them."""
+"""Test that a run finds and repairs the documents that a dead run left half published."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .conftest import DAY, SCHEMAS, Writing, frame_of, read_rows, tables_at
 
 TEN = [(f"d{i}", f"Anna Berlin {i}") for i in range(10)]
 FOUND = dict[str, tuple[str, str | None]]
-"""doc_id -> run_id, slice."""
+"""doc_id -> (run_id, slice)."""
 
 
 @pytest.fixture(scope="module")
 def with_ten(spark: SparkSession, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output of ten documents by `run 1`, which costs more to make than to copy."""
+    """Publish ten documents as `run 1`, for tests to copy: a copy takes less time than publishing."""
     place = tmp_path_factory.mktemp("ten")
     tables = tables_at(spark, place)
     Writing(tables).publish(*TEN, known=False)
@@ -69,7 +69,7 @@ def die_before(patched: pytest.MonkeyPatch, table: str) -> None:
 
 
 def publish_half(writing: Writing, *rows: tuple[str, str], removed: tuple[str, ...] = (), known: bool = True) -> None:
-    """Publish a unit, and die before `documents`."""
+    """Publish a unit in a run that dies before its commit to `documents`."""
     with pytest.MonkeyPatch.context() as patched:
         die_before(patched, "documents")
         with pytest.raises(Died):
@@ -105,19 +105,19 @@ def test_a_half_appended_unit_is_found(writing: Writing) -> None:
 def test_a_document_must_have_the_mentions_that_its_row_names(writing: Writing) -> None:
     mentions, documents = (writing.tables.sql_name(name) for name in ("entities", "documents"))
     for statement in (
-        # Too few.
+        # d0 has too few mentions.
         f"DELETE FROM {mentions} WHERE doc_id = 'd0' AND label = 'PER'",
-        # Too many.
+        # d1 has too many mentions.
         f"INSERT INTO {mentions} SELECT * FROM {mentions} WHERE doc_id = 'd1' AND label = 'PER'",
-        # Of two runs.
+        # The mentions of d2 are from two runs.
         f"UPDATE {mentions} SET run_id = 'other' WHERE doc_id = 'd2' AND label = 'PER'",
-        # Of another run.
+        # The mentions of d3 are from another run than `documents` says.
         f"UPDATE {documents} SET run_id = 'other' WHERE doc_id = 'd3'",
-        # In no row.
+        # d4 has mentions, but no row in `documents`.
         f"DELETE FROM {documents} WHERE doc_id = 'd4'",
-        # Sound: marked before.
+        # d5 is sound, because it is already pending.
         f"UPDATE {documents} SET status = 'pending', entities = 0 WHERE doc_id = 'd5'",
-        # Sound: a blank document that changes has no mentions before, and none after.
+        # d7 is sound: a blank document has no mentions.
         f"UPDATE {documents} SET status = 'blank', entities = 0 WHERE doc_id = 'd7'",
         f"DELETE FROM {mentions} WHERE doc_id = 'd7'",
     ):
@@ -127,7 +127,7 @@ def test_a_document_must_have_the_mentions_that_its_row_names(writing: Writing) 
 
 
 class Annotated:
-    """Runs that write annotations, or none, into one output."""
+    """Publishes documents to one output, each unit as a run with or without annotations."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables, self.epoch = tables, 1
@@ -155,10 +155,10 @@ def test_annotations_must_be_of_the_run_that_documents_names(
     Runs(tables).create()
     runs = Annotated(tables)
     runs.publish(*TEN[:4], known=False)
-    runs.publish(("d1", "Bob Cairo x"), annotations=False)  # its annotations go
+    runs.publish(("d1", "Bob Cairo x"), annotations=False)  # removes the annotations of d1
     assert unsound(tables) == {}
 
-    # New annotations and old mentions; annotations gone and old mentions; annotations, and nothing else.
+    # d0 has new annotations and old mentions, d2 old mentions and no annotations, and `new` has only annotations.
     with monkeypatch.context() as patched:
         die_before(patched, "entities")
         with pytest.raises(Died):
@@ -177,14 +177,14 @@ def test_annotations_must_be_of_the_run_that_documents_names(
 
 
 def test_a_half_published_unit_is_found_planned_and_settled(writing: Writing) -> None:
-    """Documents exchanged, removed, or new: in `entities`, and not in `documents`."""
+    """A run changed `entities` but not `documents`: it replaced d1, removed d2 and added `new`."""
     tables = writing.tables
     publish_half(writing, ("d1", "Bob Cairo x"), ("new", "Cleo Delhi x"), removed=("d2",))
     add_run(tables, "run 2", "monday")
     found = {"d1": ("run 1", None), "d2": ("run 1", None), "new": ("run 2", "monday")}
     assert unsound(tables) == found
 
-    # A plan sees the documents as settled, and writes nothing.
+    # A dry run reads the documents as if they were settled, and writes nothing.
     before = versions(tables)
     known = {row["doc_id"]: row["status"] for row in recovery.read_settled_documents(tables).collect()}
     assert known == {**{key: "done" for key, _ in TEN}, **dict.fromkeys(found, "pending")}
@@ -195,7 +195,7 @@ def test_a_half_published_unit_is_found_planned_and_settled(writing: Writing) ->
     assert pending(tables) == found
     assert writing.held()[0] == mentions, "what was published stays until it is recomputed"
 
-    # Once more, as when that run dies, too.
+    # A second settling, as after the death of that run, changes nothing.
     rows = read_rows(tables, "documents")
     assert recovery.settle(tables, Commits(tables, "run 4", 4)) == 0
     assert sorted(read_rows(tables, "documents"), key=str) == sorted(rows, key=str)
@@ -207,7 +207,7 @@ def test_a_half_published_unit_is_found_planned_and_settled(writing: Writing) ->
 
 
 def test_settling_fences_every_table(writing: Writing) -> None:
-    """What a frozen run writes when it wakes up is skipped by Delta."""
+    """After settling, Delta must skip what a frozen run commits when it wakes up."""
     frozen = [Commits(writing.tables, "frozen", 2) for _ in SCHEMAS]
     commits = Commits(writing.tables, "run 3", 3)
     recovery.settle(writing.tables, commits)
@@ -257,7 +257,7 @@ def test_a_commit_that_must_not_follow_another_writers_is_tried_once(
 
 @pytest.mark.parametrize("lost", ["entities", "documents"])
 def test_a_table_that_is_created_later_is_fenced_and_its_documents_are_marked(writing: Writing, lost: str) -> None:
-    """Else a frozen first run would write into what the second one created."""
+    """Without a fence, a frozen first run could write to the table that the second run created."""
     shutil.rmtree(Path(writing.tables.address(lost).removeprefix("file:")))
     writing.tables.forget()
     assert recovery.create_missing(writing.tables, SCHEMAS)

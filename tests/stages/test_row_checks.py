@@ -1,4 +1,4 @@
-"""Rows of the source -> documents and refused rows."""
+"""Test which rows of the source become documents, and with which code other rows are rejected."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_code_points_are_counted_not_utf_16_units(source_of: Callable[..., Sourc
 
 @pytest.mark.parametrize(("column", "octets"), [("doc_id", "eda080"), ("text", "eda080"), ("text", "416eff")])
 def test_what_is_no_utf_8_is_refused(spark: SparkSession, column: str, octets: str) -> None:
-    """Half a surrogate pair, which Java might write; and a word in Latin-1."""
+    """The octets are half a surrogate pair, which Java might write, and a word in Latin-1."""
     values = {"doc_id": "'a'", "text": "'Anna'", column: f"cast(unhex('{octets}') as string)"}
     rows = spark.sql(f"SELECT {', '.join(f'{value} AS {name}' for name, value in values.items())}, 1L AS copies")
     assert [row[CODE] for row in row_checks.validate_rows(rows, 100).collect()] == [

@@ -1,4 +1,4 @@
-"""The record of runs: what it says of an output."""
+"""Test what the `runs` table says about an output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs of one process share: files that were sent to the executors."""
+"""Test the files that the runs of one process send to executors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "a-file-of-this-test"
 
 
 def test_a_second_copy_of_a_file_is_removed_and_the_first_is_what_tasks_find(spark: SparkSession) -> None:
-    """As each run of a notebook brings its copy of the model: Spark's file server reads the first as long as it lives."""
+    """Each run in a notebook makes its own copy of the model, but Spark's file server keeps serving the first one."""
     copies = [private_directories.create_scratch_directory("entitymill-test-") / NAME for _ in range(2)]
     for number, copy in enumerate(copies):
         copy.write_text(f"copy {number}")
@@ -23,6 +23,6 @@ def test_a_second_copy_of_a_file_is_removed_and_the_first_is_what_tasks_find(spa
     tasks = spark.sparkContext.parallelize(range(2), 2)
     assert tasks.map(lambda _: Path(SparkFiles.get(NAME)).read_text()).collect() == ["copy 0"] * 2
 
-    # What lies there is sent no second time, and is no copy of itself.
+    # Sending the first copy again must not remove it.
     session.send_file(spark, copies[0])
     assert copies[0].exists()

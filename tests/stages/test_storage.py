@@ -1,4 +1,4 @@
-"""Storage that others write meanwhile, that refuses, and that does not answer."""
+"""Test storage that others change at the same time, that refuses access, or that does not answer."""
 
 import threading
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_a_dry_run_takes_away_all_the_directories_that_it_made(spark: SparkSessi
 def test_a_dry_run_takes_away_what_it_made_and_nothing_of_others(
     tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: bool
 ) -> None:
-    """Where the output is not there yet, another run may fill it meanwhile."""
+    """A dry run creates the output directory if it is missing. Files of a run that starts meanwhile must stay."""
     output, check = tmp_path / "out", table_setup.check_writable
     file = output / "runs" / "part-0.parquet"
 
@@ -90,7 +90,7 @@ def test_files_that_nobody_may_list_are_not_counted(tables: Tables, monkeypatch:
 def test_a_schema_is_made_where_it_is_missing_alone(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
 ) -> None:
-    """Who may make tables in it alone is refused the statement, even where the schema is there."""
+    """A user who may only create tables in the schema is refused CREATE SCHEMA, even if the schema exists."""
     tables = tables_at(spark, tmp_path, f"output.schema=lake_{there}".lower(), "output.path=null")
     if there:
         spark.sql("CREATE SCHEMA lake_true")

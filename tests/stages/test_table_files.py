@@ -1,4 +1,4 @@
-"""Files of the tables, and what Delta and they themselves tell of the rows: constraints, statistics, deletion vectors."""
+"""Test the files of the tables, and their constraints, statistics and deletion vectors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LABELS = ("LOC", "PER")
 
 @pytest.fixture(scope="module")
 def written(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Writing:
-    """Two units of a first run."""
+    """Publish two units of new documents."""
     writing = Writing(tables_at(spark, tmp_path_factory.mktemp("files")))
     writing.publish(*TEN[:8], known=False)
     writing.publish(*TEN[8:], known=False)
@@ -35,7 +35,7 @@ def place(writing: Writing, name: str) -> Path:
 
 
 def added(writing: Writing, name: str) -> list[dict[str, Any]]:
-    """What Delta's log says of every file ever added."""
+    """Return all `add` actions in the Delta log of a table."""
     logs = (place(writing, name) / "_delta_log").glob("*.json")
     lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     return [line["add"] for line in lines if "add" in line]
@@ -48,7 +48,7 @@ def statistics(writing: Writing, name: str) -> list[dict[str, dict[str, str]]]:
 def test_a_table_that_cannot_be_described_is_not_taken_for_an_empty_one(
     written: Writing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run would append all documents to it once more."""
+    """If a run took the table for an empty one, it would append all documents a second time."""
     monkeypatch.setattr(Tables, "detail", lambda *_: None)
     assert not written.tables.is_empty("documents")
     assert written.tables.is_empty("annotations")

@@ -1,4 +1,4 @@
-"""A unit's documents, spread over tasks."""
+"""Test how documents are split into units, and how a unit's documents are spread over tasks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .conftest import frame_of
 def test_there_are_as_many_tasks_as_the_setting_or_the_texts_say(
     spark: SparkSession, source_of: Callable[..., Source], chosen: int | None, chars: int, tasks: int
 ) -> None:
-    """Of two cores; a document is in one of them."""
+    """The session has two cores. Each document must be in exactly one task."""
     piece = units.PlannedUnit(source_of(*((f"d{number}", "Anna") for number in range(20))).rows, None, False, 20, chars)
 
     spread = units.repartition_unit(spark, piece, 250_000, chosen, drop_duplicates=False)
@@ -32,7 +32,7 @@ def test_there_are_as_many_tasks_as_the_setting_or_the_texts_say(
 
 
 def test_one_unit_is_written_first_where_each_use_would_read_the_source_again(spark: SparkSession, tmp_path: Path) -> None:
-    """The counts are of an earlier reading of the source: since then, a known document has changed."""
+    """The counts are from an earlier reading of the source, and a document of the output has changed since then."""
     columns = "doc_id string, text string, text_hash string, chars int, in_output boolean"
     documents = frame_of(spark, [("a", "Anna", "0", 4, False), ("b", "Bob", "1", 3, True)], columns)
     nothing = documents.limit(0)

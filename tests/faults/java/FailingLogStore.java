@@ -11,9 +11,9 @@ import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.Path;
 
 /**
- * Delta's own store of commits on local files, which fails as a file tells it to: "before", "after" or "always", the number of the
- * first commit that fails, and a part of the table's path. It reads the file before every commit, and adds a line to another, named
- * the same and ".failed", for each that fails.
+ * Delta's log store for local files, in which commits fail as a plan says. The plan is a file with three words: "before", "after"
+ * or "always"; the number of the first commit that fails; and a part of the table's path. The store reads the plan before each
+ * commit. For each commit that fails, it adds a line to a file whose name is that of the plan with the suffix ".failed".
  */
 public class FailingLogStore extends LocalLogStore {
   private static final AtomicInteger commits = new AtomicInteger();

@@ -12,9 +12,9 @@ import org.apache.hadoop.fs.RawLocalFileSystem;
 import org.apache.hadoop.fs.permission.FsPermission;
 import org.apache.hadoop.util.Progressable;
 
-/** Hadoop's local files, of which every creation, renaming, deletion and new directory may be a run's last change. */
+/** Hadoop's local file system, in which a run may die at each file or directory that it creates, renames or deletes. */
 public class MortalFileSystem extends LocalFileSystem {
-  /** Hadoop's own starts a program, chmod, for each file and directory: a tenth of the test's time. */
+  /** Sets permissions in Java. Hadoop starts the program chmod for each file and directory, a tenth of the test's time. */
   private static class OwnPermissions extends RawLocalFileSystem {
     @Override
     public void setPermission(Path path, FsPermission permission) throws IOException {

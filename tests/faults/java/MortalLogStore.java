@@ -6,7 +6,7 @@ import java.util.Iterator;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.Path;
 
-/** Delta's own store of commits on local files, whose every commit may be a run's last change. */
+/** Delta's log store for local files, in which a run may die at each commit. */
 public class MortalLogStore extends LocalLogStore {
   public MortalLogStore(Configuration configuration) {
     super(configuration);

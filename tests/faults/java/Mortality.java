@@ -2,7 +2,7 @@ package entitymill.faults;
 
 import java.util.concurrent.atomic.AtomicInteger;
 
-/** When a run of a test dies: at which of the changes it makes to an output, and whether before or after it took effect. */
+/** Decides when a run of a test dies: at which change of the output, and before or after this change takes effect. */
 public final class Mortality {
   private static final AtomicInteger changes = new AtomicInteger();
   private static volatile int fatal = 0;
@@ -13,7 +13,7 @@ public final class Mortality {
 
   private Mortality() {}
 
-  /** Changes below a directory count from now on; the one of this number, from 1, is fatal; 0: none is. */
+  /** Start to count changes below a directory, from 1. The run dies at the change with this number; with 0, it does not die. */
   public static synchronized void arm(String directory, int number, boolean afterwards) {
     changes.set(0);
     mortal = directory;
@@ -23,7 +23,7 @@ public final class Mortality {
     last = "";
   }
 
-  /** Nothing counts and nothing dies. */
+  /** Stop counting changes, and let every change succeed. */
   public static synchronized void disarm() {
     mortal = "";
     dead = false;
@@ -37,7 +37,7 @@ public final class Mortality {
     return dead;
   }
 
-  /** What was being done when it died. */
+  /** Return the change at which the run died. */
   public static String fatalChange() {
     return last;
   }
@@ -47,12 +47,12 @@ public final class Mortality {
     R make() throws java.io.IOException;
   }
 
-  /** Make a change of a path, unless the run is dead or dies. */
+  /** Make a change of a path; throw if the run is dead, or dies before or after this change. */
   public static <R> R of(String what, Object path, Change<R> change) throws java.io.IOException {
     if (mortal.isEmpty() || !path.toString().contains(mortal)) {
       return change.make();
     }
-    // No IOException: those are tried again, and the dead try nothing.
+    // This is not an IOException, after which callers would retry: a dead run must do nothing more.
     if (dead) {
       throw new IllegalStateException("the run is dead, as the test wants");
     }
