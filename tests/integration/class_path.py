@@ -1,4 +1,4 @@
-"""Spark without one of its jars, as where somebody forgot it."""
+"""Hide one of Spark's jars, to test what happens if it is missing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pyspark.sql import SparkSession
 
 @contextmanager
 def class_path_without(spark: SparkSession, name: str) -> Iterator[None]:
-    """Give this thread's calls of Java a class path that lacks the jars whose names begin so; for looking, not for running.
+    """Hide the jars whose file names begin with `name` from the Java calls of this thread.
 
-    The classes that are loaded stay: a query there would find some of them twice.
+    Inside the context, only look up classes: a query could fail, because it would find loaded classes a second time.
     """
     machine: Any = spark.sparkContext._jvm
     thread = machine.java.lang.Thread.currentThread()

@@ -25,7 +25,7 @@ Row = tuple[str | None, str | None]
 
 @dataclass
 class Job:
-    """One output directory, and runs into it."""
+    """Writes a small source table, runs the job on it, and reads the output; all files are in one directory."""
 
     spark: SparkSession
     directory: Path
@@ -36,7 +36,7 @@ class Job:
 
     def options(self, *overrides: str) -> list[str]:
         source = ["source.format=parquet", f"source.path={self.directory}/texts.parquet"]
-        # Of a few documents one that goes is many.
+        # In a source of few documents, one removed document would exceed the default ratio.
         few = ["spark.partitions=2", "limits.max_removed_ratio=1"]
         return [*source, f"output.path={self.output}", *MODELS, *few, *overrides]
 
@@ -72,17 +72,20 @@ def module_job(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def recognized(spark: SparkSession, texts: dict[str, str], *overrides: str, partitions: int = 2) -> dict[str, SparkRow]:
-    """What the engine finds in texts, without a run: one Spark job, where a run has thirty; schemas.RECOGNIZED by doc_id."""
+    """Recognize texts (doc_id -> text) with the engine, and return a dict doc_id -> row with the columns schemas.RECOGNIZED.
+
+    This takes one Spark job; a run of the job takes about thirty.
+    """
     loaded = settings.load(None, ["source.path=x", "output.path=y", *MODELS, *overrides], {})
     rows = spark.createDataFrame(list(texts.items()), "doc_id string, text string")
     rows = rows.withColumns({"text_hash": F.sha2("text", 256), "chars": F.length("text")}).repartition(partitions, "doc_id")
-    # Not ordered: that takes samples, and the model would run twice.
+    # Do not sort the rows: Spark would first sample them, and the model would run twice.
     return {row.doc_id: row for row in open_engine(spark, loaded).load()(rows).collect()}
 
 
 @pytest.fixture(scope="session")
 def truth(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> ExpectedTables:
-    """Of one clean run over all texts of the pool."""
+    """Return the expected tables, computed by one clean run over all texts of TEXT_POOL."""
     clean = Job(spark, tmp_path_factory.mktemp("truth"))
     pool = {f"p{i}": text for i, text in enumerate(TEXT_POOL)}
     clean.texts(list(pool.items())).run()
@@ -91,7 +94,7 @@ def truth(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Expe
 
 @pytest.fixture
 def main(job: Job, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    """The command line, in this process and session: exit code and what it wrote to stderr."""
+    """Return a function that runs the command `extract` in this process, and returns its exit code and stderr."""
     from entitymill.commands import extract as command  # noqa: PLC0415
 
     def call(*overrides: str, flags: tuple[str, ...] = ()) -> tuple[int, str]:

@@ -19,7 +19,7 @@ FEED = {"delta.enableChangeDataFeed": "true"}
 
 
 class Source:
-    """A Delta table of texts, and what is in it."""
+    """Writes a Delta table of texts; `rows` maps each doc_id that is now in the table to its text."""
 
     def __init__(self, job: Job, **properties: str) -> None:
         self.job, self.path, self.rows = job, f"{job.directory}/source", dict(BASE)
@@ -51,7 +51,7 @@ class Source:
             del self.rows[key]
 
     def make_anew(self, rows: dict[str, str]) -> None:
-        """Another table at the same place."""
+        """Replace the table by a new Delta table with the same path and other rows."""
         self.writer(self.frame(rows)).save(f"{self.path}-2")
         shutil.rmtree(self.path)
         Path(f"{self.path}-2").rename(self.path)
@@ -61,7 +61,7 @@ class Source:
         self.job.spark.sql(f"ALTER TABLE delta.`{self.path}` {how}")
 
     def rename(self, column: str) -> None:
-        """Of the texts."""
+        """Rename the text column."""
         self.alter(f"RENAME COLUMN {self.column} TO {column}")
         self.column = column
 
@@ -71,7 +71,7 @@ class Source:
 
     @property
     def commit(self) -> Path:
-        """The newest one's file, whose stem is its version."""
+        """Return the newest commit file of the table; its stem is the table version."""
         return max(Path(self.path, "_delta_log").glob("*.json"))
 
     def options(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Read the content of a page with Spark and, where that is possible, without it."""
+"""Read the content of a report page with Spark and, if possible, without Spark."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from .conftest import Job
 
 
 def read_both_ways(job: Job, chosen: Settings, *, needs_spark: bool = False) -> PageContent:
-    """Return what Spark reads; without Spark it must be the same, up to the order in which floats were added.
+    """Read a report page with and without Spark, check that both contents are equal, and return the content.
 
-    needs_spark: whether the page cannot be read without Spark.
+    Floats may differ slightly, because they are summed in different orders. With `needs_spark`, check instead that only
+    Spark can read the page.
     """
     with open_spark_reader(job.spark, chosen, Tables(job.spark, chosen.output)) as reader:
         found = page_queries.read_page_content(reader, chosen)
@@ -30,7 +31,7 @@ def read_both_ways(job: Job, chosen: Settings, *, needs_spark: bool = False) -> 
         other = page_queries.read_page_content(local, chosen)
         with_spark, without = (dataclasses.asdict(content) for content in (found, other))
         pairs = {name: (rounded(with_spark[name]), rounded(without[name])) for name in with_spark}
-        # Spark takes the time of a commit from its file, deltalake from what is in it.
+        # Spark uses the modification time of a commit file as the commit time, deltalake the time written in the file.
         units = [{unit["number"]: unit["seconds"] for unit in content["units"]} for content in (with_spark, without)]
         assert units[0] == pytest.approx(units[1], abs=1)
         documents = [[unit["documents"] for unit in content["units"]] for content in (with_spark, without)]
@@ -41,7 +42,7 @@ def read_both_ways(job: Job, chosen: Settings, *, needs_spark: bool = False) -> 
 
 
 def rounded(value: Any) -> Any:
-    """Return a value with all floats in it rounded; nested values, too."""
+    """Return a value in which all floats, also nested ones, are rounded to 6 places."""
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, Mapping):

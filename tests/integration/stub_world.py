@@ -1,6 +1,6 @@
-"""A small Delta source, runs over it with a stand-in for the engine, and runs that are frozen while others go on.
+"""Run the job with a stub engine on a small Delta source, and freeze a run while other runs continue.
 
-delta-rs writes the source, at a small part of the cost of Spark, which writes the sources of delta_source.py.
+delta-rs writes the source, because it is much faster than Spark, which writes the sources of delta_source.py.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 HOUR = 3600
 UNITS_OF_3 = "limits.unit_rows=3"
 PATIENCE = 600
-"""Seconds after which a run that should have come to a point is given up."""
+"""Maximum time in seconds that a test waits until a run has reached a certain call or has ended."""
 Rows = list[tuple[object, ...]]
 
 
@@ -44,7 +44,10 @@ def make_texts(number: int, salt: str = "") -> dict[str, str]:
 
 @dataclass
 class World:
-    """One source, one output, and what the source holds."""
+    """A Delta source, and the output of the runs that read it.
+
+    rows: doc_id -> text of all rows that are now in the source; a text may be null.
+    """
 
     spark: SparkSession
     directory: Path
@@ -82,7 +85,7 @@ class World:
             del self.rows[key]
 
     def settings(self, *overrides: str) -> settings.Settings:
-        # Of a few documents one that goes, or is refused, is many.
+        # In a source of few documents, one removed or rejected document would exceed the default ratios.
         few = ["spark.partitions=1", "limits.max_removed_ratio=0.3", "limits.max_reject_ratio=0.5"]
         places = ["source.format=delta", f"source.path={self.source}", f"output.path={self.output}"]
         return settings.load(None, [*places, *few, *overrides], {})
@@ -97,11 +100,11 @@ class World:
         return self.spark.read.format("delta").load(str(self.output / name))
 
     def history(self, name: str) -> list[Any]:
-        """Commits of a table, newest first."""
+        """Return the rows of DESCRIBE HISTORY for an output table, newest commit first."""
         return self.spark.sql(f"DESCRIBE HISTORY delta.`{self.output}/{name}`").collect()
 
     def check(self) -> None:
-        """Compare the tables, read by another program, with what a clean run over the present source would have written."""
+        """Check that the tables, read with delta-rs, equal those that a clean run over the current source would write."""
         texts = {key: text for key, text in self.rows.items() if text is not None}
         mentions, documents = [], []
         for key, text in texts.items():
@@ -114,7 +117,7 @@ class World:
         assert [key for (key,) in sorted_rows(self.output / "rejects", "doc_id")] == refused
 
     def age_logs(self, seconds: float, *tables: Path) -> None:
-        """Make the commits of tables older, in their order; none: of all tables of the output."""
+        """Make the Delta log files of tables (default: all output tables) `seconds` old, without changing their order."""
         for table in tables or tuple(self.output / name for name in NAMES):
             for at, file in enumerate(sorted((table / "_delta_log").glob("[0-9]*"))):
                 old = time.time() - seconds + at / 1000
@@ -122,7 +125,7 @@ class World:
         self.forget_logs()
 
     def forget_logs(self) -> None:
-        """Make Delta read all logs again, as another process would."""
+        """Clear Delta's cache, so that Delta reads all logs again, as in a new process."""
         gateway: Any = self.spark.sparkContext._jvm
         gateway.org.apache.spark.sql.delta.DeltaLog.clearCache()
 
@@ -152,19 +155,19 @@ def world(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 class FrozenRun:
-    """A run in a thread and a session of its own that stops at a call, with its heartbeats, until it is woken.
+    """A run, in its own thread and session, that stops at a certain call, and then writes no heartbeats until `wake`.
 
-    That it shows no sign of life is all that other runs see of it, as of a driver that got SIGSTOP. It does not notice by
-    its clock that time has passed, which makes it try more than a driver that slept for long.
+    Other runs see only that the heartbeats are missing, as if the driver had received SIGSTOP. But the clock does not show
+    this run that time has passed, so the run attempts more commits than a driver that was really frozen.
     """
 
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int = 1) -> None:
-        """Hook a function.
+        """Choose the call at which the run stops; `start` starts the run.
 
         Args:
-            owner: module or class that has it.
-            name: of the function.
-            at: number of the call, of those by this run, that does not begin before the run is woken.
+            owner: module or class of the function.
+            name: name of the function.
+            at: number of this run's call, counted from 1, before which the run stops.
         """
         self.world = world
         self.result: Summary | BaseException | None = None
@@ -182,20 +185,20 @@ class FrozenRun:
         full: bool = False,
         action: Callable[[SparkSession], Any] | None = None,
     ) -> FrozenRun:
-        """Begin the run and come back when it has stopped.
+        """Start the run, and return when the run has stopped.
 
         Args:
             overrides: settings of the run.
-            asleep: whether it shows no sign of life from then on.
-            full: whether it recomputes all documents.
-            action: what to do in the place of a run, in a session of its own.
+            asleep: whether to make the stopped run's heartbeat so old that other runs take over.
+            full: whether the run recomputes all documents.
+            action: function that is called with a new session, instead of a run.
         """
 
         def work() -> None:
             try:
                 own = self.world.spark.newSession()
                 self.result = action(own) if action else self.world.run(*overrides, spark=own, full=full)
-            except BaseException as error:  # noqa: BLE001  # it is looked at by the test
+            except BaseException as error:  # noqa: BLE001  # `wake` returns the error
                 self.result = error
             finally:
                 self._stopped.set()
@@ -209,13 +212,13 @@ class FrozenRun:
         return self
 
     def fall_asleep(self) -> None:
-        """Let the heartbeat become older than any lease."""
+        """Make the heartbeat file of the run one hour old, so that the lease has expired."""
         for file in self.world.output.glob("_heartbeats/*"):
             if any(heartbeat._own.endswith(file.name) for heartbeat in self._heartbeats):
                 os.utime(file, (time.time() - HOUR, time.time() - HOUR))
 
     def wake(self) -> Summary | BaseException | None:
-        """Let the run go on, and return what became of it."""
+        """Let the run continue until its end; return its result, or the error that it raised."""
         self._woken.set()
         assert self._thread is not None
         self._thread.join(PATIENCE)
@@ -223,7 +226,7 @@ class FrozenRun:
         return self.result
 
     def is_current(self) -> bool:
-        """Whether the caller is this run's main thread."""
+        """Return whether the calling thread is the main thread of this run."""
         return threading.current_thread() is self._thread
 
     def _stop_here(self, *_: object) -> None:
@@ -241,7 +244,7 @@ class FrozenRun:
 
 
 def hook(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, before: Callable[..., object]) -> None:
-    """Call something before each call of a function, with its positional arguments."""
+    """Replace a function by one that first calls `before` with the same positional arguments."""
     original = getattr(owner, name)
 
     def hooked(*arguments: Any, **named: Any) -> Any:
@@ -252,18 +255,18 @@ def hook(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, before: Callabl
 
 
 class DiesHereError(Exception):
-    """Ends a run between two commits."""
+    """Raised to end a run between two commits."""
 
 
 def run_until_death(world: World, table: str, *overrides: str, full: bool = False) -> None:
-    """Let a run die, without a last word, before it changes a table."""
+    """Start a run that dies before its first commit to a table, and does not record its end in `runs`."""
 
     begun: list[str] = []
 
     def die(_: Commits, name: str, *__: object) -> None:
         if name == table or (name == "runs" and begun):
             raise DiesHereError(name)
-        begun.append(name)  # the run's row comes first
+        begun.append(name)  # the first commit of a run adds its row to `runs`
 
     with pytest.MonkeyPatch.context() as patch:
         hook(patch, Commits, "_commit", die)

@@ -1,4 +1,4 @@
-"""Whatever is wrong with the input: a clear error or a reject row, and nothing half-written."""
+"""Test that bad input leads to a clear error or to rejected rows, and never to partly written tables."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def nothing_published(job: Job) -> bool:
 
 @pytest.fixture
 def overheard(job: Job, capfd: pytest.CaptureFixture[str]) -> Main:
-    """As `main`: exit code, and all that it wrote, to stdout, to stderr and to its log."""
+    """Return a function that runs the command `extract`, and returns the exit code and all output (stdout, stderr, log)."""
 
     def call(*overrides: str) -> tuple[int, str]:
         options = [item for option in job.options(*overrides) for item in ("--set", option)]
@@ -111,7 +111,7 @@ def test_the_setting_at_fault_is_named_and_nothing_written(
     assert found == code
     assert message.format(texts=f"{job.directory}/texts.parquet") in error
     assert "Traceback" not in error
-    # What is in a detector's directory is seen when the engine loads it; then the run has begun, and `runs` has it.
+    # The engine reads a detector's directory only after the run has begun, so the table `runs` exists by then.
     assert nothing_written(job) if overrides == ["segmentation.model=conf"] else not job.output.exists()
 
 
@@ -127,7 +127,7 @@ def test_a_text_file_is_said_how_to_make_a_table_of(job: Job, main: Main) -> Non
             assert f"source.path: {job.directory}/{place} is {kind}; convert it to Parquet in Python with" in error
         done = re.search(r"pandas\.read_\w+\('(.+?)', .+?\)\.to_parquet\('(.+?)'\)", error)
         assert done and done[1] == f"{job.directory}/{file}"
-        # What the sentence says is what is run.
+        # Run the code exactly as the message shows it.
         subprocess.run([sys.executable, "-c", f"import pandas; {done[0]}"], cwd=job.directory, check=True)
         table = pq.read_table(job.directory / done[2])
         assert table["id"].to_pylist()[0] == "007"
@@ -138,7 +138,7 @@ def test_a_text_file_is_said_how_to_make_a_table_of(job: Job, main: Main) -> Non
 
 
 def test_a_delta_table_of_another_time_is_called_one(job: Job, main: Main) -> None:
-    """Features that this Delta does not know, and a log that nobody can read."""
+    """If Delta does not know a table's features, or cannot read its log, the error must call the source a Delta table."""
     place = job.directory / "texts"
     write_deltalake(place, pa.table({"id": ["a"], "text": ["x"]}))
     log = place / "_delta_log" / "00000000000000000000.json"
@@ -163,7 +163,7 @@ def test_a_delta_table_of_another_time_is_called_one(job: Job, main: Main) -> No
 
 
 def test_columns_that_spark_cannot_read_are_left_out_where_nothing_asks_for_them(job: Job) -> None:
-    """Times in nanoseconds, as pandas writes them, and UUIDs, as DuckDB does."""
+    """Nanosecond times, as in pandas files, and DuckDB's UUIDs must cause an error only if a setting names the column."""
     told = "select 'd' || i as id, uuid() as key, {'k': uuid()} as held, 'Angela Merkel flew to Paris.' as text, i as n, "
     told += "'2026-01-01'::timestamp_ns as at, i % 2 as part from range(4) t(i)"
     duckdb.sql(f"COPY ({told}) TO '{job.directory}/texts.parquet' (FORMAT parquet, PARTITION_BY (part))")
@@ -204,7 +204,7 @@ BLANK = [(b"blank", b" \n\t "), (b"empty", b"")]
 
 
 def strings(values: Iterable[bytes | None]) -> pa.Array:
-    """Of any bytes: pyarrow checks what it makes; Parquet files of other writers hold what is no UTF-8 all the same."""
+    """Return a string array of any bytes, even invalid UTF-8, which pyarrow would refuse but some Parquet files contain."""
     return pa.array(values, pa.binary()).view(pa.string())
 
 
@@ -215,7 +215,7 @@ def silent(said: str) -> bool:
 def test_rows_that_cannot_be_documents_are_rejected_and_the_rest_runs_without_a_word_of_text(
     job: Job, overheard: Main
 ) -> None:
-    # Each kind of run finds them in its own way: a first one, and one that compares.
+    # A first run and a run that compares all rows find invalid rows in different ways, so test both.
     for text in ("Angela Merkel met Emmanuel Macron in Paris.", "Emmanuel Macron met Angela Merkel in Paris."):
         good = [(key.encode(), text.encode()) for key, _ in GOOD]
         ids, texts = zip(*good, *BLANK, *(row[:2] for row in REFUSED), strict=True)
@@ -330,7 +330,7 @@ def test_a_model_with_one_flipped_byte_never_runs(job: Job) -> None:
 
 
 def test_a_label_that_cannot_name_a_partition_is_refused_on_the_driver(job: Job) -> None:
-    """By its number, before anything is shipped or written; the worker's own check is tests/unit/test_bundle.py."""
+    """If a label is too long for a directory name, the driver must refuse the model; test_bundle.py tests workers."""
     copied = hostile.endless_label(job.directory / "model")
     loaded = settings.load(None, job.options(f"model.path={copied}"), {})
     with pytest.raises(ModelError, match=r"^Label 1 \(counted from 0\) of .*labels\.json of the model, 'PER"):

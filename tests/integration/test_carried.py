@@ -1,4 +1,4 @@
-"""Columns that are carried, of every kind that a source may have: they arrive, or are refused by name before any write."""
+"""Test passthrough columns of every type: they are copied to `entities`, or an error names them before any write."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ OLD_TIMES = [
 
 @pytest.fixture
 def delta(job: Job) -> tuple[str, ...]:
-    """A Delta table with a column of every kind."""
+    """Create a Delta source with a column of every type, and return the settings that name it."""
     address = f"delta.`{job.directory}/source`"
     declared = ", ".join(f"{name} {kind} COMMENT 'of {name}'" for name, (kind, _) in COLUMNS.items())
     allowed = "TBLPROPERTIES ('delta.feature.allowColumnDefaults' = 'supported')"
@@ -67,7 +67,7 @@ def test_columns_of_every_kind_arrive_and_stay(job: Job, delta: tuple[str, ...],
     with open_private_session(job.spark, "UTC", {}) as own:
         own.sql(f"UPDATE delta.`{job.directory}/source` SET filled = 8, s.doc_id = 'y' WHERE id = 'd3'")
 
-    alone = format_ == "delta"  # a run that only takes documents out
+    alone = format_ == "delta"  # test a run that only removes documents
     where = "source.where=id <> 'd4'"
     summary = job.run(*options, *([] if alone else [where]))
     assert (summary.documents, summary.removed) == (1, 0 if alone else 1)
@@ -89,7 +89,7 @@ def test_columns_of_every_kind_arrive_and_stay(job: Job, delta: tuple[str, ...],
 
 
 def test_columns_may_come_and_change_and_go(job: Job) -> None:
-    """Of odd names, too; and one whose letters change their case stays what it was."""
+    """Passthrough columns may be added, changed and dropped, also with odd names; names are not case-sensitive."""
     columns = {"i`d": ["a"], "te.xt": [TEXT], "nested": [{"x": 1.5}]}
     named = ("source.id_column=i`d", "source.text_column=te.xt")
     job.texts(pa.table({**columns, "n`n": [7], "o.o": [8], "Lang": ["en"]}))
@@ -119,7 +119,7 @@ def source_of(job: Job, *options: str, spark: SparkSession | None = None) -> Sou
 
 
 def with_old_days(job: Job, kind: str) -> list[str]:
-    """A source that Spark did not write; the settings that name it."""
+    """Write a source with old dates and times, without Spark, and return the settings that name it."""
     ids = IDS[: len(OLD_DAYS)]
     columns = {"day": pa.array(OLD_DAYS, pa.date32()), "at": pa.array(OLD_TIMES, pa.timestamp("us", "UTC"))}
     texts = pa.table({"id": ids, "text": [TEXT] * len(ids), **columns})

@@ -1,4 +1,4 @@
-"""`output.change_feed`: a job downstream that applies each night's changes has the table."""
+"""Test `output.change_feed`: a downstream job that applies all changes must get the rows of the tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("Angela Merkel", "Barack Obama", "Greta Thunberg", "Helmut Kohl", "Nels
 
 
 def texts_of(night: int) -> dict[str, str]:
-    """Some documents stay, some change, some come and some go."""
+    """Return the source's documents in one night; from night to night, some stay, change, appear or disappear."""
     rng = random.Random(night)  # noqa: S311  # the same each time
     kept = [number for number in range(12) if number < 5 or rng.random() < 0.7]
     return {f"d{number}": f"{rng.choice(NAMES)} spoke." if number % 3 else "In Paris, again." for number in kept}
@@ -47,7 +47,7 @@ def test_replaying_every_nights_changes_gives_the_tables(world: World, vectors: 
         for row in changes:
             came = row["_change_type"] in ("insert", "update_postimage")
             held[tuple(row[column] for column in columns)] += 1 if came else -1
-        # A count below zero would be a row that went without having come.
+        # A negative count would be a deleted row that was never inserted.
         assert {row: number for row, number in held.items() if number} == Counter(map(tuple, world.read(name).collect()))
         assert {row["_change_type"] for row in changes} > {"insert"}
 

@@ -1,4 +1,4 @@
-"""The archive of Java's classes: made once, then used; ignored in silence where it does not fit."""
+"""Test that the archive of Java classes is made once and then used, and silently ignored if it does not fit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def jars(tmp_path: Path) -> Path:
 
 
 def start(jars: Path, mode: str) -> int:
-    """Start a session in a process of its own; returns how many classes came from the archive."""
+    """Start a session in a new process; return how many classes Java loaded from the archive."""
     log = jars.parent / "classes.log"
     command = [sys.executable, "-c", START, str(jars), mode, str(log)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -51,7 +51,7 @@ def test_an_archive_is_made_once_and_used_and_does_no_harm_where_it_does_not_fit
     assert start(jars, "make") == 0
     [archive] = jars.glob("*.jsa")
     assert start(jars, "use") > MANY
-    # Cut short: Java would crash.
+    # Truncate the archive. Java would crash if it loaded this file.
     size = archive.stat().st_size
     archive.chmod(0o600)
     with archive.open("r+b") as file:

@@ -1,4 +1,4 @@
-"""How many Spark jobs and commits a run takes: a machine's speed has no say in it. A stand-in for the engine."""
+"""Test how many Spark jobs and commits a run takes, which is independent of the machine; the engine is a stub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .stub_world import World, make_texts, world
 
 __all__ = ["world"]
 FIRST, NOTHING, COMPARED, CHANGED, COMMITS = 22, 5, 50, 42, 4
-"""Jobs and commits at most; docs/performance.md has what a bench counted."""
+"""Maximum number of Spark jobs for each kind of run, and number of commits; docs/performance.md has measured numbers."""
 
 
 def versions(job: Job) -> list[int]:
@@ -31,7 +31,7 @@ def test_a_run_takes_few_jobs_and_one_with_nothing_to_do_touches_nothing(
     texts = [(f"d{number}", f"Anna Berlin {number}") for number in range(10)]
 
     def run() -> tuple[str, int, int]:
-        """Its mode, its documents, its jobs."""
+        """Run the job; return its mode, its number of documents and its number of Spark jobs."""
         before, _ = count_jobs(spark)
         summary = job.run()
         return summary.mode, summary.documents, count_jobs(spark)[0] - before
@@ -55,7 +55,7 @@ def test_a_run_takes_few_jobs_and_one_with_nothing_to_do_touches_nothing(
 
 
 def test_a_night_with_a_change_feed_takes_few_jobs_and_four_commits(spark: SparkSession, world: World) -> None:
-    """A hundred of a thousand documents: the number of documents has no say in it, either."""
+    """If 100 of 1,000 documents changed, a run must take at most CHANGED Spark jobs, and exactly COMMITS commits."""
     world.create(make_texts(1000))
     world.run()
     world.put({key: f"New{key} Town more" for key in list(world.rows)[::10]})

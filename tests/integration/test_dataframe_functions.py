@@ -1,4 +1,4 @@
-"""`entitymill.mentions` and `entitymill.udf`: what the job finds, in any DataFrame."""
+"""Test that `entitymill.mentions` and `entitymill.udf` find the same mentions in a DataFrame as the job."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXTS = ("Angela Merkel flew to Paris.", "Barack Obama met 😀 Nelson Mandela i
 
 @pytest.fixture(scope="module")
 def filled(module_job: Job) -> Job:
-    """Ten thousand texts, some of them difficult, and the job's tables of them, without a detector's model."""
+    """Run the job on ten thousand texts, some of them difficult, with a sentence detector that needs no model."""
     texts = [*generate_texts(200, 1), *(f"{TEXTS[number % 3]} It was {number}." for number in range(DOCUMENTS - 200))]
     module_job.texts(pa.table({"id": [f"d{number}" for number in range(DOCUMENTS)], "text": pa.array(texts, pa.string())}))
     module_job.run("segmentation.detector=sentencex", "limits.max_reject_ratio=1")

@@ -1,4 +1,4 @@
-"""The entry script as users start it: the spark-submit of docs/operating.md, typed as it stands there."""
+"""Test the entry script with the spark-submit command in docs/operating.md; only its settings are replaced."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_spark_submit_runs_the_same_job(job: Job) -> None:
     options = ["--config", str(config), *(item for option in job.options() for item in ("--set", option))]
     typed = read_code_block("docs/operating.md", "spark-submit --properties-file")
     typed = typed.replace("--config conf/articles.yaml", shlex.join(options))
-    # Set where this session's own JVM was started; spark-submit starts another.
+    # Remove the variables that PySpark set for this process's JVM, because spark-submit starts another JVM.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
     path = f"{Path(sys.executable).parent}:{environment['PATH']}"
     scratch = job.directory / "tmp"

@@ -1,6 +1,6 @@
-"""What pages tell strangers to do: with pandas, with a DataFrame, with a spreadsheet, with Label Studio.
+"""Test what the pages tell new users to do with pandas, a DataFrame, a spreadsheet and Label Studio.
 
-One on Spark 4.1: tests/spark4/test_spark4.py.
+tests/spark4/test_spark4.py has such a test for Spark 4.1.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def filled(module_job: Job) -> Job:
 
 @pytest.fixture
 def config(filled: Job, tmp_path: Path) -> Path:
-    """A settings file with absolute paths, as `entitymill init` writes one."""
+    """Write a settings file with absolute paths, as `entitymill init` does, and return its path."""
     sections: dict[str, dict[str, Any]] = {}
     for option in filled.options(f"log={tmp_path}/log"):
         key, _, value = option.partition("=")
@@ -45,7 +45,7 @@ def config(filled: Job, tmp_path: Path) -> Path:
 
 
 def test_a_stranger_with_pandas(filled: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the README's two links: one text, and docs/queries.md."""
+    """The code in docs/queries.md that reads the tables, and the code in README.md for a single text, must work."""
     entities = filled.read("entities").collect()
     names: dict[str, Any] = {"output": filled.output}
     run_code(read_code_block("docs/queries.md", "pl.read_delta"), names)
@@ -98,7 +98,7 @@ def test_a_stranger_with_a_spreadsheet(
 def test_a_stranger_with_label_studio(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A stand-in for Label Studio submits each prediction as it is."""
+    """If reviewers submit all predictions unchanged, `evaluate` must accept the export; this test simulates Label Studio."""
     monkeypatch.chdir(config.parent)
     assert cli.main(["sample", "--config", str(config), "--to", "tasks.json", "--show-text"]) == 0
     tasks = json.loads(Path("tasks.json").read_text(encoding="utf8"))
@@ -111,7 +111,7 @@ def test_a_stranger_with_label_studio(
 
 
 def run_code(code: str, names: dict[str, Any]) -> None:
-    """Run the code of a page with these names, to which it adds its own."""
+    """Run code from a page with `names` as its global variables; the code may add to them."""
     exec(code, names)  # noqa: S102
 
 

@@ -1,24 +1,25 @@
-"""A run that is frozen for longer than its lease and goes on when others have been there, or a run that died, does no harm.
+"""Test that runs do no harm if they die, or if they are frozen for longer than their lease and then continue.
 
-A review of version 0.2.0.dev had programs, s1 to s15, that broke the promises. Each of their sequences of events is a test:
+A review of version 0.2.0.dev had programs, s1 to s15, that broke the promises in docs/promises.md. Each of their sequences
+of events is now a test:
 
-s1, s1b: a --full run wakes up. test_a_full_run_that_wakes_up_changes_nothing
-s2: two first runs. test_of_two_first_runs_one_publishes
-s3: a run overwrites another's private table. test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone
-s4: a repair wakes up. test_a_recovery_that_wakes_up_undoes_nothing
-s5: a crash between two commits. test_a_crash_between_two_commits_is_repaired_after_the_log_was_cleaned
-s6: a source from a backup. test_a_source_that_was_put_back_from_a_backup_is_compared
-s7, s7b, s12: what makes a run compare all rows, and a removal that widens a MERGE. test_stays_incremental.py
-s8: another thread's append. test_hostile_sessions.py, test_another_threads_appends_to_its_own_table_are_not_skipped
-s9: a FIFO scheduler, and one core. test_hostile_sessions.py, test_a_busy_cluster_costs_no_lease
-s10: ignoreCorruptFiles. test_hostile_sessions.py, test_a_damaged_file_removes_no_document
-s11: a repair after VACUUM. test_readers_see_published_documents_while_a_later_run_repairs
+s1, s1b: a full run (--full) wakes up. test_a_full_run_that_wakes_up_changes_nothing
+s2: two first runs work at the same time. test_of_two_first_runs_one_publishes
+s3: a run overwrites the temporary table of another run. test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone
+s4: a run wakes up before or during its repair. test_a_recovery_that_wakes_up_undoes_nothing
+s5: a run crashes between two commits. test_a_crash_between_two_commits_is_repaired_after_the_log_was_cleaned
+s6: the source is restored from a backup. test_a_source_that_was_put_back_from_a_backup_is_compared
+s7, s7b, s12: a run compares all rows without need, and a removal makes a MERGE search all files. test_stays_incremental.py
+s8: another thread appends. test_hostile_sessions.py, test_another_threads_appends_to_its_own_table_are_not_skipped
+s9: a FIFO scheduler and a single core delay a run. test_hostile_sessions.py, test_a_busy_cluster_costs_no_lease
+s10: ignoreCorruptFiles is set. test_hostile_sessions.py, test_a_damaged_file_removes_no_document
+s11: a run repairs tables after VACUUM. test_readers_see_published_documents_while_a_later_run_repairs
 s13: no fault was found.
-s14: an operator restores the outputs. test_tables_that_an_operator_restored_are_compared
-s15: escapedStringLiterals. test_hostile_sessions.py, test_odd_ids_are_replaced_and_removed_under_hostile_settings
-e2e: real processes are stopped. tests/faults/test_freezes.py
+s14: an operator restores the output tables. test_tables_that_an_operator_restored_are_compared
+s15: escapedStringLiterals is set. test_hostile_sessions.py, test_odd_ids_are_replaced_and_removed_under_hostile_settings
+e2e: real processes are frozen (SIGSTOP). tests/faults/test_freezes.py
 
-docs/decisions.md, "The table protocol", says why each of them ends right.
+"The table protocol" in docs/decisions.md explains why the tables are right after each of them.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ __all__ = ["world"]
 DAY = 24 * HOUR
 VACUUM_CONFS = {
     "spark.databricks.delta.retentionDurationCheck.enabled": "false",
-    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",  # of 10,000 tasks
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",  # Spark's default is 10,000 tasks
 }
 
 
 def assert_lost(result: Summary | BaseException | None) -> None:
-    """A run that was overtaken says so, unless it failed because its private table is gone."""
+    """Check that a run failed with an error which says that another run took over."""
     assert isinstance(result, OutputError), repr(result)
     assert "took over" in str(result) or "a later run" in str(result)
 
@@ -79,7 +80,7 @@ def test_a_full_run_that_wakes_up_changes_nothing(
     world.run()
     world.check()
     if units == UNITS_OF_3:
-        assert isinstance(frozen.wake(), Exception)  # its texts are gone
+        assert isinstance(frozen.wake(), Exception)  # its temporary table is gone
     else:
         assert_lost(frozen.wake())
     world.check()
@@ -91,7 +92,7 @@ def test_a_full_run_that_wakes_up_changes_nothing(
 
 @pytest.mark.parametrize(("owner", "name"), [(recovery, "create_missing"), (changes, "select_all_documents")])
 def test_of_two_first_runs_one_publishes(world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
-    """The first wakes up, before or after it created tables, while the second is at its first unit."""
+    """A frozen first run that wakes up during a second run must publish nothing, whether or not it had created tables."""
     world.create(make_texts(4))
     frozen = FrozenRun(world, monkeypatch, owner, name).start()
     second = FrozenRun(world, monkeypatch, Publisher, "publish").start(asleep=False)
@@ -107,7 +108,7 @@ def test_of_two_first_runs_one_publishes(world: World, monkeypatch: pytest.Monke
 def test_a_run_that_began_before_the_one_it_takes_over_from_fences_it(
     world: World, monkeypatch: pytest.MonkeyPatch, *, first: bool
 ) -> None:
-    """It read `runs` before the other one wrote its row."""
+    """A run must block the commits of a frozen run even if it read `runs` before the frozen run wrote its row."""
     world.create(make_texts(3))
     if not first:
         world.run()
@@ -124,7 +125,7 @@ def test_a_run_that_began_before_the_one_it_takes_over_from_fences_it(
 def test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone(
     world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:
-    """It would write older texts, or drop the table, while the successor is at its first unit."""
+    """A run that wakes up must neither overwrite nor drop the temporary table of the run that took over."""
     world.create(make_texts(6))
     frozen = FrozenRun(world, monkeypatch, owner, name).start(UNITS_OF_3)
     world.put(make_texts(6, "New"))
@@ -157,7 +158,7 @@ def test_a_crash_between_two_commits_is_repaired_after_the_log_was_cleaned(world
     world.create(make_texts(3)).run()
     entities = world.output / "entities"
     version = DeltaTable(str(entities)).version()
-    for number in range(version + 1, 9):  # the next run's fence is to be 10, where Delta writes a checkpoint
+    for number in range(version + 1, 9):  # so that the next run's fence is version 10, with a checkpoint
         world.spark.sql(f"ALTER TABLE delta.`{entities}` SET TBLPROPERTIES ('padding' = '{number}')")
     world.append({"x1": "Half One text"})
     run_until_death(world, "documents")
@@ -169,7 +170,7 @@ def test_a_crash_between_two_commits_is_repaired_after_the_log_was_cleaned(world
 
 
 def test_a_source_that_was_put_back_from_a_backup_is_compared(world: World) -> None:
-    """And then changed, so that it has the version that the last run read."""
+    """A source that was restored and then changed must be compared, although it has the version that the last run read."""
     world.create(make_texts(3)).run()
     backup, rows = world.directory / "backup", dict(world.rows)
     shutil.copytree(world.source, backup)
@@ -194,12 +195,12 @@ def test_tables_that_an_operator_restored_are_compared(world: World) -> None:
     world.run()
     for name, version in versions.items():
         world.spark.sql(f"RESTORE TABLE delta.`{world.output}/{name}` TO VERSION AS OF {version}")
-    assert world.run().mode == "compare"  # though the source did not change
+    assert world.run().mode == "compare"  # although the source did not change
     world.check()
 
 
 def keep_little(world: World) -> None:
-    """Let the tables keep removed files not at all, and their logs for an hour."""
+    """Configure the tables so that VACUUM may delete removed files at once, and Delta old logs after an hour."""
     hour = "'delta.logRetentionDuration' = 'interval 1 hour', 'delta.deletedFileRetentionDuration' = 'interval 0 hours'"
     for name in NAMES:
         if (world.output / name).exists():
@@ -208,14 +209,14 @@ def keep_little(world: World) -> None:
 
 
 def maintain(world: World) -> None:
-    """What others may do between runs: they compact tables and delete all old files."""
+    """Compact all tables and delete all old files, as other programs may do between runs."""
     places = sorted(path.parent for path in world.output.glob("*/_delta_log"))
     with override_conf(world.spark, VACUUM_CONFS):
         for place in places:
             table = f"delta.`{place}`"
             world.spark.sql(f"OPTIMIZE {table}")
             world.spark.sql(f"VACUUM {table} RETAIN 0 HOURS")
-    world.age_logs(DAY + 2 * HOUR)  # Delta deletes by whole days
+    world.age_logs(DAY + 2 * HOUR)  # Delta deletes old logs by whole days
 
 
 def test_others_may_clean_up_between_any_two_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +241,7 @@ def test_others_may_clean_up_between_any_two_runs(world: World, monkeypatch: pyt
 
 
 def test_readers_see_published_documents_while_a_later_run_repairs(world: World) -> None:
-    """After a run died between its commits, and others rewrote the table and deleted the files of the version before."""
+    """Readers must see all published documents while a run repairs a dead run's changes, even after a purge of old files."""
     world.create(make_texts(6)).run()
     world.age_logs(40 * DAY)
     for _ in range(2):
@@ -260,10 +261,15 @@ def test_readers_see_published_documents_while_a_later_run_repairs(world: World)
 
 
 class OtherClock:
-    """In the place of the modules `time` and `datetime`: another clock for one run, the machine's for all others."""
+    """Makes some threads see another time in the modules that decide about the order of runs."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, is_current: Callable[[], bool], seconds: float) -> None:
-        """Set it for the modules that decide about the order of runs."""
+        """Replace the clock until the end of the test.
+
+        Args:
+            is_current: function that returns whether the calling thread sees the other time.
+            seconds: how far the other time is ahead of the machine's time.
+        """
         offset = timedelta(seconds=seconds)
 
         class Shifted(datetime):
@@ -281,7 +287,7 @@ class OtherClock:
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["ahead", "behind"])
 def test_clocks_that_differ_by_an_hour_do_no_harm(world: World, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """The clock of a first run that is overtaken; and the next run of the same machine."""
+    """If the clocks of two machines differ by an hour, the tables and the order of the runs must still be right."""
     world.create(make_texts(3))
     frozen = FrozenRun(world, monkeypatch, Publisher, "publish")
     other_machine = [frozen.is_current]

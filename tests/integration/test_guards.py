@@ -1,4 +1,4 @@
-"""What a run refuses to destroy, and what lifts that; and what of a dead run's is recomputed. A stand-in for the engine."""
+"""Test what a run refuses to remove, how to allow it, and what the run after a crash recomputes; the engine is a stub."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def ids(job: Job) -> set[str]:
 def test_more_documents_gone_than_allowed_stop_the_run_before_it_changes_any(
     job: Job, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Of which a person may let them go, once. The shares are counted in tests/stages/test_guards.py."""
+    """A run must exceed the limit only with --allow-removals; tests/stages/test_guards.py tests how the share is counted."""
     job.texts(TEN).run()
-    # Where too much is refused that is said, and not that documents are gone: `rejects` lists them.
+    # If too many rows are rejected, the error must say so, and not report their documents as removed.
     job.texts([*TEN[:4], *((key, None) for key, _ in TEN[4:])])
     with pytest.raises(RejectedError, match=r"6 of 10 rows of .* were rejected \(6 null_text\)"):
         job.run("limits.max_removed_ratio=0.2")
@@ -58,7 +58,7 @@ def test_more_documents_gone_than_allowed_stop_the_run_before_it_changes_any(
     assert command.main([*options, "--allow-removals"]) == 0
     assert ids(job) == {key for key, _ in TEN[:7]}
 
-    # Nor may more go where all are recomputed, since a table was lost; the source is the output's own by now.
+    # The limit must also hold if a lost table makes the run recompute all documents. The output has adopted the new source.
     shutil.rmtree(job.output / "entities")
     job.texts(TEN[:2])
     (job.directory / "texts.parquet").rename(job.directory / "others.parquet")
@@ -73,12 +73,12 @@ def mentions(job: Job) -> list[tuple[str, str, str]]:
 
 
 class Died(BaseException):
-    """As a kill, it is nothing that the run could write down."""
+    """Raised to end a run between two commits; a BaseException, so that no `except Exception` of the run catches it."""
 
 
 @pytest.fixture
 def dies_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[Job, str, str], None]:
-    """Let a run die in its last unit, before it commits to a table."""
+    """Return a function that starts a run which dies before its first commit to a given table."""
 
     def run(job: Job, table: str, *overrides: str) -> None:
         def instead(publisher: Publisher, name: str, *rest: object, of: Callable[..., None], **named: object) -> None:
@@ -97,7 +97,7 @@ def dies_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[Job, str, str], No
 
 
 def test_a_unit_that_was_published_half_is_recomputed_and_nothing_else(job: Job, dies_before: Callable[..., None]) -> None:
-    """Though the source is back at what `documents` says: nobody else would look at it again."""
+    """The run after a crash must recompute a partly published unit, even if `documents` and the source agree."""
     copied = "output.deletion_vectors=false"
     job.texts(TEN).run(copied)
     before = mentions(job)
@@ -105,14 +105,14 @@ def test_a_unit_that_was_published_half_is_recomputed_and_nothing_else(job: Job,
     dies_before(job, "documents", copied)
     assert "Zoe" in {row["entity"] for row in read_delta(job.output / "entities").to_pylist()}
 
-    # What else was published stays published meanwhile: nothing is rolled back.
+    # All other documents stay published, because nothing is rolled back.
     assert {row[0] for row in mentions(job)} == {key for key, _ in TEN}
     assert job.texts(TEN).run(copied).documents == 1
 
     assert mentions(job) == before
     assert [row.status for row in job.read("runs").orderBy("started_at").collect()] == ["done", "failed", "done"]
 
-    # Nor does it take history: after a VACUUM by somebody else, in which the old files went.
+    # The next run must not need old files, which a VACUUM by somebody else may have deleted.
     job.texts([("d0", "Bob Cairo 0"), *TEN[1:]])
     dies_before(job, "documents", copied)
     present = {Path(uri).name for uri in DeltaTable(job.output / "entities").file_uris()}

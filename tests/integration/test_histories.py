@@ -1,4 +1,4 @@
-"""A source that changes while a run reads it, or from run to run: the tables are those of one clean run."""
+"""Test sources that change during or between runs: the tables must be those of one clean run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .delta_source import FEED, Source
 def test_a_source_rewritten_during_a_run_is_read_at_one_version(
     job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the run has counted what there is to do, and before it reads the texts: it reads the source twice."""
+    """A run reads the source twice: first to count, then for the texts. A commit in between must change nothing."""
     source = Source(job)
     source.append({"d8": TEXT_POOL[14]})
     before, cut = dict(source.rows), units.split_work
@@ -45,7 +45,7 @@ HISTORIES = {
         ("nothing", "first"),
         ("several", "feed"),
         ("overwrite", "feed"),
-        # A column dropped and made anew would be another in every row, and no event tells of it.
+        # If a column is dropped and created again, every row changes, but the change feed has no event.
         ("columns", "compare"),
         ("anew", "compare"),
     ],
@@ -57,7 +57,7 @@ HISTORIES = {
         ("rename", "compare"),
     ],
 }
-"""What happens to the source, and how the run after it finds out."""
+"""Kind of source -> pairs of a change to the source, and the mode of the next run."""
 PROPERTIES = {
     "feed": {**FEED, "delta.enableDeletionVectors": "true"},
     "plain": {},
@@ -102,7 +102,7 @@ def change(source: Source, step: str, chance: random.Random, fresh: Iterator[str
 
 @pytest.mark.parametrize("kind", HISTORIES)
 def test_after_any_history_the_tables_are_those_of_a_clean_run(job: Job, truth: ExpectedTables, kind: str) -> None:
-    """And the run has done what differs, and no more."""
+    """Each run must recognize exactly the documents that are new or changed, and remove those that are missing."""
     chance = random.Random(kind)  # noqa: S311  # seeded, not secret
     fresh = (f"e{i}" for i in range(100))
     source = Source(job, **PROPERTIES[kind])

@@ -1,4 +1,4 @@
-"""Whatever the caller's session says and does meanwhile, results are the same, and the session stays as it was."""
+"""Test that the caller's session cannot change a run's results, and that a run does not change the caller's session."""
 
 from __future__ import annotations
 
@@ -113,18 +113,18 @@ def test_odd_ids_are_replaced_and_removed_under_hostile_settings(
     world.run(spark=hostile)
     world.check()
     world.put({key: f"New{at} {text}" for at, (key, text) in enumerate(world.rows.items())})
-    world.run(spark=hostile)  # by conditions that name the ids
+    world.run(spark=hostile)  # with conditions that list the ids
     world.check()
     monkeypatch.setattr(publisher, "MAX_LISTED_IDS", 0)
     world.put({key: f"Newer {text}" for key, text in world.rows.items()})
     world.delete("A")
-    assert world.run(spark=hostile).mode == "feed"  # by MERGE between the ends of a range
+    assert world.run(spark=hostile).mode == "feed"  # with MERGE
     world.check()
     assert {key: hostile.conf.get(key) for key in HOSTILE} == HOSTILE
 
 
 def write_source(directory: Path, days: int) -> None:
-    """Write values that some setting would read as others."""
+    """Write a source of `days` rows, with values that Spark reads differently under some properties in HOSTILE."""
     recent = [datetime(2024, 3, day, 23, 30, 0, 123_456, tzinfo=timezone.utc) for day in range(1, days)]
     moments = [datetime(1500, 1, 1, tzinfo=timezone.utc), *recent]
     table = pa.table(
@@ -169,7 +169,7 @@ def test_odd_types_are_read_alike_under_hostile_settings(world: World, hostile: 
 
 
 def contents(table: Path) -> list[str]:
-    """Rows and types, but for what names the run."""
+    """Return the schema and the sorted rows of a table, without the columns that differ from run to run."""
     rows = read_delta(table)
     rows = rows.select(
         [name for name in rows.column_names if name not in ("run_id", "processed_at", "source_version", "at")]
@@ -181,7 +181,7 @@ def contents(table: Path) -> list[str]:
 def test_a_damaged_file_removes_no_document(
     world: World, monkeypatch: pytest.MonkeyPatch, hostile: SparkSession, damage: str
 ) -> None:
-    """Though the session ignores corrupt and missing files."""
+    """A corrupt or missing file must fail the run, even if the session is set to ignore such files."""
     world.source.mkdir()
     for number, (key, text) in enumerate(make_texts(6).items()):
         pq.write_table(pa.table({"id": [key], "text": [text]}), world.source / f"part-{number}.parquet")
@@ -195,7 +195,7 @@ def test_a_damaged_file_removes_no_document(
             file.write_bytes(file.read_bytes()[:40])
 
     if damage == "gone":
-        hook(monkeypatch, Run, "_find_changes", spoil)  # when the files have been listed
+        hook(monkeypatch, Run, "_find_changes", spoil)  # after the files were listed
         pq.write_table(pa.table({"id": ["x1"], "text": ["Added One text"]}), world.source / "part-9.parquet")
     else:
         spoil()
@@ -205,7 +205,7 @@ def test_a_damaged_file_removes_no_document(
 
 
 def test_another_threads_appends_to_its_own_table_are_not_skipped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a statement of a run stands, in the same session, with the number of its commit."""
+    """Delta must not skip appends of another thread in the caller's session while a run sets a transaction number."""
     mine = str(world.directory / "mine")
     world.spark.range(0).write.format("delta").save(mine)
     world.create(make_texts(3)).run()
@@ -245,7 +245,7 @@ def test_rows_that_the_caller_has_cached_are_not_taken_for_the_source(world: Wor
 
 
 def test_a_busy_cluster_costs_no_lease(tmp_path: Path) -> None:
-    """Under a FIFO scheduler on one core, with more tasks waiting than a lease lasts."""
+    """A run must keep its lease, even if other tasks keep the only core busy for longer than the lease lasts."""
     paths = os.pathsep.join(map(str, (ROOT / "jobs", ROOT / "tests")))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
     command = [sys.executable, "-m", "integration.test_hostile_sessions", str(tmp_path)]
@@ -263,7 +263,7 @@ LEASE_SECONDS, TASK_SECONDS = 6, 12
 
 
 def run_on_a_busy_cluster(directory: Path) -> None:
-    """Print how often another run that looked at the heartbeats found this one alive."""
+    """Print as JSON how often another run read the heartbeats, and how often it saw that this run was alive."""
     conf = {**SMALL_QUERIES, "spark.scheduler.mode": "FIFO", "spark.driver.memory": "2g"}
     spark = open_session(sections.SparkSettings(master="local[1]", jars=f"{ROOT}/build/jars", conf=conf), "busy")
     busy = World(spark, directory).create(make_texts(3))

@@ -1,4 +1,4 @@
-"""A run does what is new or changed, takes out what is gone, and nothing else; Delta sources: test_histories."""
+"""Test that a run processes only new and changed documents, and removes missing ones; see also test_histories.py."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_by_hashes_only_what_differs_is_done_and_annotations_follow(job: Job, tr
     rows = job.read("annotations").select("doc_id", F.size("ner_chunk").alias("chunks")).collect()
     assert sorted((row.doc_id, row.chunks) for row in rows) == sorted((row.doc_id, row.entities) for row in documents)
 
-    # A run that is to have none leaves none that would grow old.
+    # A run without annotations must delete those of earlier runs, which would become outdated.
     job.run()
     assert job.read("annotations").count() == 0
     truth.check(job.output, changed)
@@ -43,7 +43,7 @@ def test_a_refused_row_takes_its_document_out_and_one_that_is_mended_brings_it_i
     assert job.run(*source.options(), lenient).rejects == {"null_text": 1}
     truth.check(job.output, BASE)
 
-    # The events tell of good rows, but other rows of these ids are there: only a look at the source can tell.
+    # The appended rows are valid, but the source has other rows with these ids, so the run must look them up there.
     source.writer(source.frame({"bad": TEXT_POOL[7], "d0": TEXT_POOL[0]}), "append").save(source.path)
     summary = job.run(*source.options(), lenient)
     assert (summary.mode, summary.rejects) == ("arrivals", {"duplicate_id": 4})
@@ -70,7 +70,7 @@ def test_another_setting_is_refused_or_does_all_again(job: Job, truth: ExpectedT
 def test_a_view_that_shows_a_document_twice_for_a_while(
     job: Job, truth: ExpectedTables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A row on its way from one table to another, seen in both: after the look for ids that occur twice."""
+    """If a document occurs twice in a view, but only after the check for duplicates, it must be published once."""
     one, other = Source(job), f"{job.directory}/other"
     spark.createDataFrame([], "id string, text string").write.format("delta").save(other)
     tables = f"TABLE delta.`{one.path}` UNION ALL TABLE delta.`{other}`"

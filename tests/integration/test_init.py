@@ -1,4 +1,4 @@
-"""`entitymill init` on tables of every kind: what it proposes, and that the job runs with it."""
+"""Test what `entitymill init` proposes for tables of every kind, and that the job accepts the settings file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run(*arguments: object) -> int:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: SparkSession) -> Path:
-    """Where the command is started; its session is the tests' own."""
+    """Make a temporary directory the current directory, and return its path; the command uses the tests' session."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -72,7 +72,7 @@ def test_what_is_written_is_taken(here: Path, spark: SparkSession, kind: str, ca
     found = settings.load(here / "conf" / "mine.yaml", [*MODELS, "recognition.precision=int8"], {})
     assert (found.source.format, found.source.path) == (kind, named)
     assert found.source.passthrough == ("position", "title", "published", "tags")
-    if kind == "parquet":  # what it says of all but the source is the same for every kind
+    if kind == "parquet":  # all settings except the source's are the same for every kind
         few = ["limits.max_reject_ratio=1", "spark.partitions=1", f"output.path={here}/out"]
         loaded = settings.load(here / "conf" / "mine.yaml", [*MODELS, "recognition.precision=int8", *few], {})
         assert extract(spark, loaded, dry_run=True).documents == 3
@@ -149,13 +149,13 @@ def test_what_is_not_there_is_said(here: Path, capfd: pytest.CaptureFixture[str]
 
 
 def ids(*odd: object) -> pa.Table:
-    """Sixty rows, the first of them with odd ids."""
+    """Return a table of 60 rows, of which the first have the ids `odd`."""
     keys = [*odd, *range(100, 160 - len(odd))]
     return pa.table({"id": pa.array(keys, pa.int64()), "kind": ["a", "b"] * 30, "text": [f"text {i}" for i in range(60)]})
 
 
 def test_a_few_null_and_repeated_ids_are_said_and_not_refused(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """As a run does, which puts them into rejects."""
+    """A few null or duplicate ids must cause a note, but no error, because a run would reject their rows and succeed."""
     pq.write_table(ids(None, 1, 1), "t.parquet")
     assert run(here / "t.parquet") == 0
     said = "of 60 rows, 1 without an id and 2 with an id that occurs several times; a run puts these rows into rejects"

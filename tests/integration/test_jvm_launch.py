@@ -1,4 +1,4 @@
-"""Spark's properties are on no command line: what every user of the machine can read while a run starts and runs."""
+"""Test that Spark properties are on no command line, because every user of the machine can read command lines."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_no_property_is_on_a_command_line(tmp_path: Path, arguments: str | None)
     assert found["tries"] > 20
     assert found["leaks"] == []
     assert SECRET not in found["jvm"]
-    options = "spark.driver.extraJavaOptions"  # Spark puts its own before
+    options = "spark.driver.extraJavaOptions"  # Spark adds its own options in front
     assert found["conf"].pop(options).endswith(f" {conf.pop(options)}")
     assert found["conf"] == {**conf, "spark.app.name": "name = a b", "spark.of.defaults": "yes"}
     assert 700 < found["memory"] / 2**20 < 780

@@ -1,4 +1,4 @@
-"""`entitymill report` without a JVM, and what the page says of tables of other kinds."""
+"""Test that `entitymill report` starts a JVM only if needed, and shows the same content without one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPTIONS = ("output.format=parquet", f"source.passthrough=[{', '.join(COLUMNS)}]"
 
 @pytest.fixture(scope="module")
 def dated(module_job: Job) -> Job:
-    """Documents with days of each kind, in a Parquet output; some of them have been changed."""
+    """Run the job twice, into a Parquet output, on documents with date columns of every type; one document changes."""
     for texts in (TEXT_POOL[:8], [*TEXT_POOL[:7], "Angela Merkel met John Smith in Paris."]):
         module_job.texts(pa.table({"id": [f"d{at}" for at in range(8)], "text": texts, **COLUMNS})).run(
             *OPTIONS, "limits.unit_rows=3"
@@ -50,8 +50,8 @@ def test_days_of_every_kind_are_the_same_with_and_without_spark(dated: Job, name
 @pytest.mark.parametrize(
     ("overrides", "local"),
     [
-        (["source.time_zone=Asia/Tokyo"], False),  # days of times
-        (["source.where=id <> 'x'"], False),  # excerpts
+        (["source.time_zone=Asia/Tokyo"], False),  # only Spark converts times to days of this zone
+        (["source.where=id <> 'x'"], False),  # only Spark evaluates the condition, for excerpts
         (["source.format=table", "source.path=main.texts"], False),
         (["output.format=delta", "output.path=s3a://lake/out"], False),
         (["output.path=/nowhere"], False),

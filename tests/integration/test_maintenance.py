@@ -1,4 +1,4 @@
-"""OPTIMIZE, VACUUM and purge: the same rows, in fewer files, and nothing else on the disk."""
+"""Test that OPTIMIZE, VACUUM and purge keep all rows, and delete the files that are no longer needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .conftest import Job
 
 SOURCE = {f"d{i:02}": text for i, text in enumerate(TEXT_POOL[:12])}
 ADOPT = "output.adopt_source=true"
-"""For runs into a copy of the output: its source is another file."""
+"""Setting for runs into a copied output: the copy's source has another path than the original."""
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,13 @@ def prepared(module_job: Job) -> Job:
 
 @pytest.fixture
 def small_files(prepared: Job, tmp_path: Path) -> Job:
-    """A copy for each test: a Delta log names its files relative to the table."""
+    """Return a copy of the output for each test; a Delta table can be copied, because its log has relative paths."""
     shutil.copytree(prepared.directory, tmp_path, dirs_exist_ok=True)
     return Job(prepared.spark, tmp_path)
 
 
 def left_behind(job: Job, hours: float) -> Path:
-    """A file that no version of `documents` refers to, so many hours old: as a run that died leaves one."""
+    """Create a file, `hours` old, to which no version of `documents` refers, as a run that died leaves it."""
     file = next((job.output / "documents").glob("part-0*.parquet"))
     stray = Path(shutil.copy(file, file.with_name(f"part-of-{hours:g}-hours.parquet")))
     then = time.time() - hours * 3600
@@ -55,7 +55,7 @@ def tables_of(job: Job) -> tuple[Tables, settings.Settings]:
 
 
 def ids_on_disk(job: Job) -> set[str]:
-    """Of every data file, also those no version needs."""
+    """Return the doc_ids in all data files of `entities` and `documents`, also in files that no version needs."""
     files = [path for name in ("entities", "documents") for path in (job.output / name).rglob("*.parquet")]
     data = [path for path in files if "_delta_log" not in path.parts]
     return {key for path in data for key in pq.ParquetFile(path).read(["doc_id"])["doc_id"].to_pylist()}
@@ -65,7 +65,7 @@ def test_a_purged_document_is_gone_from_the_disk_and_a_run_goes_on(small_files: 
     before = read_tables(small_files.output)
     assert "d00" in ids_on_disk(small_files)
     tables, loaded = tables_of(small_files)
-    (small_files.output / "_units_7").mkdir()  # as a run that was killed leaves its texts
+    (small_files.output / "_units_7").mkdir()  # temporary table of a run that was killed
     with open_private_session(small_files.spark, "UTC", build_write_confs(loaded.output)) as own:
         maintenance.purge(Tables(own, loaded.output), loaded)
     assert "d00" not in ids_on_disk(small_files)
@@ -79,7 +79,7 @@ def test_a_purged_document_is_gone_from_the_disk_and_a_run_goes_on(small_files: 
 
 
 def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: ExpectedTables) -> None:
-    """Again and again, in a session of their own, while a job of several units changes the same tables."""
+    """OPTIMIZE and VACUUM, repeated in another session while a run changes the same tables, must do no harm."""
     loaded = settings.load(None, small_files.options(), {})
     with pytest.raises(SettingsError, match="--retain-hours"):
         maintenance.vacuum(Tables(small_files.spark, loaded.output), loaded, 1)
@@ -93,7 +93,7 @@ def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: ExpectedT
                 younger, older = left_behind(small_files, 23), left_behind(small_files, 25)
                 maintenance.vacuum(tables, loaded, 24)
                 rounds.append((younger.exists(), older.exists()))
-            except Exception as error:  # noqa: BLE001  # for the test to raise
+            except Exception as error:  # noqa: BLE001  # the test fails if there is an error
                 failures.append(error)
                 return
 
@@ -117,7 +117,7 @@ def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: ExpectedT
 def test_where_the_storage_mixes_up_writers_maintenance_waits_for_a_job(
     small_files: Job, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As on S3, which tests/cluster has; here the signs of life lie on a disk."""
+    """If storage may lose concurrent commits, as S3 may, maintenance must wait for a run; tests/cluster tests S3 itself."""
     monkeypatch.setattr(heartbeats, "commits_may_collide", lambda *_: True)
     job = heartbeats.Heartbeat(tables_of(small_files)[0], "job", 120)
     job.beat({"run_id": "job"})

@@ -1,4 +1,4 @@
-"""What purge and erase leave alone when they wake up late, and what they must not hide: changes of other programs."""
+"""Test purge and erase that were frozen during other runs, and that they do not hide changes of other programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def purge(world: World, spark: SparkSession) -> object:
 
 
 def restore(world: World, versions: dict[str, int]) -> None:
-    """As an operator does."""
+    """Restore tables to earlier versions, as an operator may do."""
     for name, version in versions.items():
         world.spark.sql(f"RESTORE TABLE delta.`{world.output}/{name}` TO VERSION AS OF {version}")
 
@@ -51,7 +51,7 @@ def test_a_purge_that_wakes_up_keeps_new_files_of_the_next_run(world: World, mon
     world.put({"d01": "Changed Twice text"})
     world.run()
     written = next((world.output / "documents").glob("part-0*.parquet"))
-    # As a run leaves a file between writing and committing it.
+    # A file that a run has written and not committed yet.
     stray = Path(shutil.copy(written, written.with_name("part-of-a-running-job.parquet")))
     assert isinstance(frozen.wake(), OutputError)
     assert stray.exists()
@@ -62,13 +62,13 @@ def test_a_purge_that_wakes_up_keeps_new_files_of_the_next_run(world: World, mon
 
 
 def test_an_erasure_that_wakes_up_does_not_claim_success(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its deletions come after the next run's commits, so that Delta skips them."""
+    """An erasure that was frozen during another run must fail, because Delta skips its deletions."""
     world.create(make_texts(6)).run()
     world.delete("d00")
     frozen = FrozenRun(world, monkeypatch, erasure, "_count_rows", 2)
     frozen.start(action=lambda spark: erasure.erase(spark, world.settings(), ["d00"]))
     hook(monkeypatch, erasure, "_check_source", lambda *_: None)
-    monkeypatch.setattr(erasure, "_count_rows", lambda *_: {"documents": {"d00": 1}})  # as before the other run
+    monkeypatch.setattr(erasure, "_count_rows", lambda *_: {"documents": {"d00": 1}})  # the count before the other run
     world.append({"x1": "Added One text"})
     world.run()
     assert isinstance(frozen.wake(), OutputError)
@@ -120,7 +120,7 @@ def test_a_document_that_came_back_meanwhile_is_not_erased(world: World, monkeyp
 def test_a_run_that_was_frozen_for_half_of_the_retention_of_a_vacuum_publishes_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, hours: int, *, lost: bool
 ) -> None:
-    """Files that it wrote before and did not commit may be among the deleted ones."""
+    """A run that was frozen for over half of VACUUM's retention must fail: its uncommitted files may have been deleted."""
     world.create(make_texts(6)).run()
     world.put({"d00": "Changed Once text"})
     frozen = FrozenRun(world, monkeypatch, Publisher, "publish").start()
@@ -142,7 +142,7 @@ def test_a_purge_does_not_hide_that_an_operator_restored_tables(world: World, na
     world.run()
     restore(world, before)
     purge(world, world.spark)
-    assert world.run().mode == "compare"  # though the source did not change
+    assert world.run().mode == "compare"  # although the source did not change
     world.check()
 
 

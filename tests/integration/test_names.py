@@ -1,4 +1,4 @@
-"""Catalog names from settings: of three levels, of odd characters, and what looks like SQL."""
+"""Test catalog names in settings: names of three levels, names with odd characters, and names that look like SQL."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ODD_SCHEMA, ODD_TABLE, ODD_COLUMN = "raw; DROP TABLE victim", "we`ird -- 'x'.t",
 
 @pytest.fixture
 def odd_catalog(spark: SparkSession) -> Iterator[str]:
-    """A catalog beside Spark's own, which refuses such names: an in-memory database behind Spark's JDBC catalog."""
+    """Yield the name of a JDBC catalog whose schema and table have names that Spark's own catalog would refuse."""
     url = "jdbc:derby:memory:odd"
     connection = spark.sparkContext._jvm.java.sql.DriverManager.getConnection(f"{url};create=true")  # type: ignore[union-attr]
     statement = connection.createStatement()
@@ -29,7 +29,7 @@ def odd_catalog(spark: SparkSession) -> Iterator[str]:
     for sql in (
         f'CREATE SCHEMA "{ODD_SCHEMA}"',
         f'CREATE TABLE {table} ("id" VARCHAR(9), {column} VARCHAR(99))',
-        f"INSERT INTO {table} VALUES ('a', '{TEXT}')",  # a constant
+        f"INSERT INTO {table} VALUES ('a', '{TEXT}')",
     ):
         statement.execute(sql)
     for key, value in {
@@ -58,5 +58,5 @@ def test_sql_in_a_name_is_a_name(job: Job, spark: SparkSession) -> None:
     options = [item for item in job.options() if not item.startswith("output.path")]
     with pytest.raises(OutputError, match=re.escape(f"output.schema: {name} does not exist")) as output:
         extract(spark, settings.load(None, [*options, f"output.schema={name}"], {}))
-    for error in (source, output):  # a name without its quotes would be no SQL
+    for error in (source, output):  # an unquoted name would be a syntax error
         assert "PARSE_SYNTAX_ERROR" not in str(error.value.__cause__)

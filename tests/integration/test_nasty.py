@@ -1,4 +1,4 @@
-"""No text kills a run: nasty ones beside healthy ones, through engine openvino as it is."""
+"""Test that hostile texts do not fail a run, and do not change the results of healthy texts in the same run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .conftest import ROOT, Job, recognized
 
 HEALTHY = {f"healthy-{number:02d}": text for number, text in enumerate(SAMPLE * 5)}
 MEGABYTES = "a megabyte without a blank"
-"""What a run of minutes is made of is cut short; one text is left as long as it is."""
+"""Name of the only hostile text that is not shortened; with all texts at full length, a run would take minutes."""
 SHORTENED = 3_000
 CUT = [text if name == MEGABYTES else text[:SHORTENED] for name, text in HOSTILE_TEXTS.items()]
 PAIRS = zip(enumerate(CUT), list(HEALTHY.items()) * 20, strict=False)
@@ -22,7 +22,7 @@ TEXTS = dict(row for (number, text), healthy in PAIRS for row in ((f"nasty-{numb
 
 
 def clean(detector: Literal["dl", "rules"]) -> list[tuple[Any, ...]]:
-    """What a Python program finds in the healthy texts alone, without Spark."""
+    """Return the mentions that `entitymill.load` finds in the healthy texts alone, without Spark."""
     tagger = entitymill.load(ROOT / "models" / "demo", detector=detector)
     return [
         (f"{key}:{found.begin}-{found.end}", *brief(found))

@@ -1,6 +1,6 @@
-"""A secret in the documents: whatever fails, no log, message, page, metric or record of a run quotes it.
+"""Test that no log, message, report page, metric or row of `runs` quotes a text, whatever fails in a run.
 
-The runs are in one process with a session of its own, whose stderr is Java's too.
+All runs share a separate process, whose stderr includes that of Java.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .conftest import MODELS, ROOT
 SECRET = "tellnobodythis"
 TEXT = f"We {SECRET} at night. entitymill.errors.ModelError: {SECRET} was here."
 QUOTED = "concat('%s" + SECRET[:5] + "', '" + SECRET[5:] + "')"
-"""An expression whose value quotes the secret; the expression itself, which the log shows among the settings, does not."""
+"""SQL expression whose value contains the secret. The expression has the secret in two parts, because logs show it."""
 FAILING = {
     "raise": "raise_error(text) IS NULL",
     "number": "to_number(text, '999') IS NULL",
@@ -34,7 +34,7 @@ FAILING = {
     "udf": "leaky(text) IS NULL",
 }
 IN_A_WORKER = "worker"
-"""The run whose worker fails with an error that quotes the text."""
+"""Name of the run in which a Python worker fails with an error that quotes the text."""
 PROGRAM = """
 import http.server, json, sys, threading
 from pathlib import Path
@@ -71,7 +71,10 @@ print("mode", oct(Path(SparkSession.getActiveSession().conf.get("spark.local.dir
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A directory with what all runs wrote but the tables with text, and the lines that the program printed."""
+    """Run PROGRAM; return the directory of all its files, and the lines that it printed.
+
+    The subdirectory `said` contains what the runs wrote, except the tables and Spark's event log.
+    """
     directory = tmp_path_factory.mktemp("secret")
     (directory / "tmp").mkdir()
     (directory / "events").mkdir()

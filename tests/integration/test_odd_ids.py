@@ -1,4 +1,4 @@
-"""Ids that look like SQL, formats, variables, patterns or escapes, in units below and above the limit of one condition."""
+"""Test ids that look like SQL, format strings, variables, patterns or escapes, in units below and above MAX_LISTED_IDS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where tables go, and what is never overwritten."""
+"""Test where tables are written, what is never overwritten, and what a dry run does."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def test_a_directory_that_holds_other_files_is_no_empty_table(job: Job) -> None:
 def test_a_table_that_was_never_finished_blocks_nobody(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_setup, "CREATION_SECONDS", 0.05)
     for name in ("documents", "entities", "runs", "rejects"):
-        (job.output / name / "_delta_log").mkdir(parents=True)  # as a run that was killed at once leaves it
+        (job.output / name / "_delta_log").mkdir(parents=True)  # left by a run that was killed while it created a table
     job.texts(TEXTS).run()
     assert job.mentions() == EXPECTED
     assert job.read("entities").schema["doc_id"].metadata["comment"]
 
 
 def test_tables_can_live_in_a_catalog_schema(spark: SparkSession) -> None:
-    """Named with their catalog or without; of a source named so, too, which is found as the Delta table it is."""
+    """`output.schema` may contain the catalog or not. A source that is a Delta table in a catalog must have a version."""
     for schema in ("names_raw", "entity_tables"):
         spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
     spark.createDataFrame(TEXTS, "key string, body string").write.format("delta").saveAsTable("names_raw.articles")
-    spark.range(1).write.format("delta").saveAsTable("entity_tables.staged_entities")  # somebody else's
+    spark.range(1).write.format("delta").saveAsTable("entity_tables.staged_entities")  # a table of somebody else
     source = ["source.format=table", "source.path=spark_catalog.names_raw.articles"]
     options = [*source, "source.id_column=key", "source.text_column=body", *MODELS, "spark.partitions=2"]
     schemas_ = ("spark_catalog.entity_tables", "entity_tables")

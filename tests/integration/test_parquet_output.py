@@ -1,4 +1,7 @@
-"""Outputs whose `entities` is plain Parquet, too: every run leaves it equal to the Delta table. Swaps: tests/stages."""
+"""Test outputs with a Parquet export of `entities`: after every run, the export must equal the Delta table.
+
+tests/stages/test_parquet_export.py tests how an export replaces the previous one.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ from .conftest import Job
 from .delta_source import BASE
 
 OPTIONS = ("output.format=parquet", "output.adopt_source=true")
-"""A copy's source is another file."""
+"""Settings of all runs; adopt_source is needed in a copied output, because the copy's source has another path."""
 SOURCE = {**BASE, "erased": TEXT_POOL[7]}
 ONLY_THERE = b"Federal Election Commission"
 
 
 @pytest.fixture(scope="module")
 def nobody(module_job: Job) -> Job:
-    """Of a run that found no mention at all."""
+    """Return the output of a run that found no mentions."""
     module_job.texts([("none", "Nobody came.")]).run(*OPTIONS)
     return module_job
 
@@ -43,7 +46,7 @@ def filled(prepared: Job, tmp_path: Path) -> Job:
 
 
 def copied(job: Job, directory: Path) -> Job:
-    """A Delta log names its files relative to the table, so an output may be copied."""
+    """Copy an output to a directory; a Delta table can be copied, because its log has relative paths."""
     shutil.copytree(job.directory, directory, dirs_exist_ok=True)
     return Job(job.spark, directory)
 
@@ -53,7 +56,7 @@ def loaded(job: Job) -> settings.Settings:
 
 
 def labels(job: Job) -> set[str]:
-    """Of which the export has directories."""
+    """Return the labels for which the export has a directory."""
     return {path.name.removeprefix("label=") for path in (job.output / "entities").glob("label=*")}
 
 
@@ -62,7 +65,7 @@ def exported_version(job: Job) -> int:
 
 
 def check(job: Job, truth: ExpectedTables, source: dict[str, str], *others: str) -> None:
-    """The export and the Delta table have these rows, and beside the tables and others nothing is left."""
+    """Check the rows of the export and the Delta table, and that the output contains only tables and `others`."""
     truth.check(job.output, source)
     mentions = truth.entities(source)
     delta = read_delta(job.output / "entities_delta").to_pylist()
@@ -79,7 +82,7 @@ def on_disk(output: Path) -> list[Path]:
 def test_without_one_mention_it_is_a_table_like_any_other(nobody: Job, prepared: Job, truth: ExpectedTables) -> None:
     assert nobody.read("entities", *OPTIONS).count() == 0
     assert [row.doc_id for row in nobody.read("documents").collect()] == ["none"]
-    check(prepared, truth, SOURCE)  # the run after it
+    check(prepared, truth, SOURCE)  # the next run
 
 
 def test_a_run_exports_what_it_changed_and_an_erased_document_is_in_neither_copy(filled: Job, truth: ExpectedTables) -> None:
@@ -110,7 +113,7 @@ def test_full_recomputes_all_and_exports_it(filled: Job, truth: ExpectedTables) 
 def test_a_run_with_nothing_to_do_renews_an_outdated_export_and_leaves_a_current_one(
     filled: Job, truth: ExpectedTables
 ) -> None:
-    """As after a run that died between its last commit and its export, or between the two renames of a swap."""
+    """A run without changes must write an export only if there is no current one, for example after a run that died."""
     filled.texts(list(SOURCE.items())).run(*OPTIONS)
     version, files = exported_version(filled), sorted((filled.output / "entities").rglob("*"))
     assert filled.run(*OPTIONS).mode == "none"

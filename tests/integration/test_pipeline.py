@@ -1,4 +1,4 @@
-"""The whole job on real text: the tables, their schemas, their offsets, and the entities themselves."""
+"""Test the complete job on real texts: tables, schemas, offsets and entities."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TEXTS = {document["id"]: document["text"] for document in GOLDEN} | ODD
 
 @pytest.fixture(scope="module")
 def summary(module_job: Job) -> Summary:
-    """Of the one run of this file, started from Python with a file of settings."""
+    """Run the job once for all tests of this file, from Python with a settings file, and return the summary."""
     module_job.texts(list(TEXTS.items()))
     config = module_job.directory / "articles.yaml"
     source = {"format": "parquet", "path": f"{module_job.directory}/texts.parquet"}
@@ -56,7 +56,7 @@ def golden(module_job: Job, summary: Summary) -> Job:
 
 @pytest.fixture(scope="module")
 def mentions(golden: Job) -> dict[str, list[Row]]:
-    """Rows of `entities`, by document."""
+    """Return a dict doc_id -> rows of `entities`, in order of their offsets."""
     found = defaultdict(list)
     for row in golden.read("entities").orderBy("doc_id", "begin").collect():
         found[row.doc_id].append(row)
@@ -77,7 +77,7 @@ def test_every_entity_is_the_text_at_its_offsets(golden: Job, mentions: dict[str
     assert kept.count() == joined.count() == len(every) > sum(len(document["entities"]) for document in GOLDEN)
     inside = joined.where("sentence_begin <= begin and end <= sentence_end and sentence_end <= char_length(text)")
     assert inside.count() == joined.count()
-    # As Python counts, too.
+    # The offsets must also be valid in Python strings.
     assert all(TEXTS[row.doc_id][row.begin : row.end] == row.entity for row in every)
 
 
@@ -122,7 +122,7 @@ def test_the_run_is_recorded_with_its_figures(golden: Job, summary: Summary) -> 
     run = golden.read("runs").collect()[0]
     labels = {row.label: row["count"] for row in golden.read("entities").groupBy("label").count().collect()}
     assert (run.status, run.documents, run.entities_by_label) == ("done", len(TEXTS), labels)
-    # So is what the caller got.
+    # The summary that the caller got must have the same figures.
     assert (summary.run_id, summary.documents, summary.by_label) == (run.run_id, len(TEXTS), labels)
     assert run.sentences == golden.read("documents").agg(F.sum("sentences")).collect()[0][0]
     assert {"source", "recognition", *schemas.PARTS, "idle", "writing", "total"} <= set(run.seconds)
@@ -146,7 +146,7 @@ def test_the_jobs_own_table_is_perfect_against_gold(
     golden: Job, mentions: dict[str, list[Row]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [(document["id"], begin, end, label) for document in GOLDEN for begin, end, _, label in document["entities"]]
-    # Nobody wrote down what the odd texts hold.
+    # There are no gold entities for the odd texts, so the job's own count as gold.
     rows += [(key, row.begin, row.end, row.label) for key in ODD for row in mentions[key]]
     gold = golden.directory / "gold.jsonl"
     lines = [json.dumps(dict(zip(evaluate.KEY, row, strict=True))) for row in rows]
@@ -188,5 +188,5 @@ def test_faster_precisions_find_nearly_the_same(spark: SparkSession, precision: 
 
 
 def fingerprint(spark: SparkSession, *overrides: str) -> str:
-    """Of a run with these settings: documents with another one are done again."""
+    """Return the fingerprint of a run with these settings; runs recompute documents with another fingerprint."""
     return open_engine(spark, settings.load(None, ["source.path=x", "output.path=y", *MODELS, *overrides], {})).fingerprint

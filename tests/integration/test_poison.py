@@ -1,4 +1,7 @@
-"""Documents that crash or hang the tagger in the Python workers: real Spark, real signals; the poison is poison_stub's."""
+"""Test documents that crash or hang the tagger in Python workers, with real Spark and real signals.
+
+Certain words in a text make the stub in poison_stub.py crash or hang.
+"""
 
 from __future__ import annotations
 
@@ -51,12 +54,12 @@ def documents(job: Job) -> set[str]:
 def test_poison_is_rejected_and_tried_once_more_and_other_documents_are_as_without_it(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine that was short of memory one night leaves nothing behind; true poison is not tried for ever."""
+    """The next run must retry a failed document once; it is published if it succeeds, and not tried again if it fails."""
     source = Source(job, **FEED)
     job.run(*source.options())
     clean = entities(job)
 
-    # One of the documents that the output holds goes bad, and a new one is.
+    # Make a published document crash the tagger, and add a new document that hangs it.
     source.change({"d0": f"{BASE['d0']} {poison_stub.KILL}", "loop": f"{poison_stub.LOOP} {MET}"})
     spoiled = job.run(*source.options(), *ALL_MAY_FAIL)
     left = [row for row in clean if not row[0].startswith("d0:")]
@@ -66,7 +69,7 @@ def test_poison_is_rejected_and_tried_once_more_and_other_documents_are_as_witho
     assert entities(job) == left
     assert documents(job) == BASE.keys() - {"d0"}
 
-    # The source is as it was; it was the machine.
+    # The source has not changed, but now the tagger works, as if the machine had caused the failures.
     with monkeypatch.context() as healthy:
         healthy.setattr("entitymill.workers.engine_openvino.FACTORY", FACTORY)
         healed = job.run(*source.options(), *LIMITS)
@@ -82,7 +85,7 @@ def test_poison_is_rejected_and_tried_once_more_and_other_documents_are_as_witho
     left = [row for row in clean if not row[0].startswith("d1:")]
     assert (rejects(job), entities(job), documents(job)) == (listed, left, BASE.keys() - {"d1"})
 
-    # All that is new is tried in vain again, and too little of the source to give up; then no more.
+    # The next run retries both documents, which fail again but do not fail the run. Later runs do not retry them.
     again = job.run(*source.options(), *LIMITS)
     assert (again.mode, again.rejects) == ("feed", {"tagger_crashed": 2})
     assert rejects(job) == [(doc_id, code, detail + AGAIN) for doc_id, code, detail in listed]
@@ -111,7 +114,7 @@ def test_a_parquet_output_loses_what_a_poisoned_document_had_unless_too_much_is_
 def test_a_document_that_fails_only_when_a_lost_part_is_computed_again_fails_the_run(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would be published as one without mentions, and never be looked at again."""
+    """If a document fails only when Spark recomputes a partition, the run must fail, not publish it without mentions."""
     marker = job.directory / "now"
     job.texts([(doc_id, f"{text} {poison_stub.WHEN}{marker}") for doc_id, text in GOOD[:3]])
     wait = RecognizedUnit.wait

@@ -1,4 +1,4 @@
-"""Redacted texts, erased documents, and mentions that are not wanted."""
+"""Test the redaction of texts, the erasure of documents, and settings that exclude mentions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TEXTS = {
 
 
 ADOPTED = "output.adopt_source=true"
-"""A copy's source is another file."""
+"""Setting for runs into a copied output: the copy's source has another path than the original."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def prepared(module_job: Job) -> Job:
 
 @pytest.fixture
 def filled(prepared: Job, tmp_path: Path) -> Job:
-    """A copy for each test: a Delta log names its files relative to the table."""
+    """Return a copy of the output for each test; a Delta table can be copied, because its log has relative paths."""
     shutil.copytree(prepared.directory, tmp_path, dirs_exist_ok=True)
     return Job(prepared.spark, tmp_path)
 
@@ -109,7 +109,7 @@ def test_a_label_that_only_the_model_knows_masks_nothing(filled: Job) -> None:
 
 
 def test_tables_half_changed_are_not_believed(filled: Job) -> None:
-    """As between a job's two commits: the mentions are of a text that `documents` does not know yet."""
+    """If `entities` and `documents` disagree about a document, as between two commits of a run, redaction must fail."""
     place = f"delta.`{filled.output}/entities`"
     filled.spark.sql(f"DELETE FROM {place} WHERE doc_id = 'b' AND label = 'LOC'")
     with pytest.raises(SourceError, match="has 3 rows; of these, 1 have no current"):
@@ -152,7 +152,7 @@ def rows_of(job: Job, table: str, *columns: str) -> set[tuple[object, ...]]:
 
 
 def without(job: Job, doc_id: str) -> Job:
-    """The source without one document."""
+    """Write the source without one document."""
     return job.texts([(key, text) for key, text in TEXTS.items() if key != doc_id])
 
 
@@ -162,7 +162,7 @@ def versions(job: Job) -> dict[str, int]:
 
 
 def test_nothing_is_erased_by_what_another_source_says(filled: Job) -> None:
-    """That one does not have the document, and the tables' own may have it still."""
+    """If the settings name another source, an erasure must fail, because the tables' source may still have the document."""
     without(filled, "b")
     before = versions(filled)
     with pytest.raises(
@@ -194,7 +194,7 @@ def test_ids_that_are_nowhere_change_no_row(filled: Job) -> None:
 
 
 def test_what_a_dead_run_left_counts_as_old_files(filled: Job) -> None:
-    """Its temporary table may have the document's text."""
+    """The temporary table of a dead run must be found and deleted, because it may contain the document's text."""
     (filled.output / "_units_7").mkdir()
     found = find_documents(filled.spark, loaded(filled, ADOPTED), ["typo"])
     assert (found.in_old_files, found.empty) == (True, False)
@@ -203,7 +203,7 @@ def test_what_a_dead_run_left_counts_as_old_files(filled: Job) -> None:
 
 
 def test_a_document_that_a_run_has_removed_leaves_the_old_files_too(filled: Job) -> None:
-    """As when the nightly run comes between the deletion in the source and the erasure."""
+    """If a run has already removed the document, an erasure must still delete it from old files."""
     assert without(filled, "b").run(ADOPTED).removed == 1
     assert on_disk(filled.output, "Barack")
     found = find_documents(filled.spark, loaded(filled, ADOPTED), ["b"])
@@ -233,7 +233,7 @@ def test_messages_that_name_the_document_are_erased(filled: Job) -> None:
     assert erase(filled.spark, loaded(filled, ADOPTED), ["mrs jones"])["runs"] == 2
     found = read_delta(filled.output / "runs").to_pylist()
     rows = {row["run_id"]: row for row in found}
-    assert len(found) == len(rows) == number + 1  # the erasure's own
+    assert len(found) == len(rows) == number + 1  # the erasure adds a row
     assert rows["e1"]["error"] == "erased: the message named an erased document."
     assert rows["e2"]["error"] == said["e2"][0]
     assert json.loads(rows["e2"]["settings"]) == {"source": {"path": "x", "where": ERASED_CONDITION}}
@@ -260,7 +260,7 @@ def test_mentions_that_are_not_wanted_become_no_rows(spark: SparkSession) -> Non
 
 
 def test_documents_are_done_again_when_other_mentions_are_wanted(filled: Job) -> None:
-    """Runs go by the fingerprint: tests/stages/test_changes.py."""
+    """Other settings of `entities` must change the fingerprint; tests/stages/test_changes.py tests what runs do then."""
     chosen = ("entities.labels=[PER]", "entities.min_confidence=0.5", "entities.min_confidence={PER: 0.5}")
     prints = {open_engine(filled.spark, loaded(filled, one)).fingerprint for one in chosen}
     [(held,)] = rows_of(filled, "documents", "fingerprint")

@@ -1,4 +1,4 @@
-"""The page of queries: each gives the same rows in Spark, in DuckDB and in pandas."""
+"""Test that each query in docs/queries.md returns the same rows in Spark, DuckDB and pandas."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def filled(module_job: Job) -> Job:
     days = [date(2026, 11, 2) + timedelta(days=4 * number) for number in range(len(TEXTS))]
     table = pa.table({"id": [f"d{number}" for number in range(len(TEXTS))], "published": days, "text": TEXTS})
     module_job.texts(table).run("source.passthrough=[published]", "output.deletion_vectors=true")
-    # A change leaves a deletion vector, which every reader has to know: see below.
+    # The second run leaves deletion vectors, which every reader must support.
     changed = table.set_column(2, "text", pa.array([*TEXTS[:4], TEXTS[4].replace("London", "Paris")]))
     module_job.texts(changed).run("source.passthrough=[published]", "output.deletion_vectors=true")
     return module_job
 
 
 def plain(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Dates as dates and numbers as numbers, of whatever library."""
+    """Convert the dates and numbers of any library to Python's dates and rounded floats."""
 
     def value(one: Any) -> Any:
         one = one.item() if hasattr(one, "item") else one

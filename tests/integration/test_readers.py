@@ -1,4 +1,4 @@
-"""What analysts read the tables with: each reader finds the rows that Spark finds, in small, changed and large tables."""
+"""Test that each library with which analysts read the tables finds the same rows as Spark, in small and large tables."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ WITH_VECTORS = (by_query_builder, by_polars, by_polars_lazily)
 
 @pytest.fixture(scope="module", params=["fresh", "changed and small", "changed and large"])
 def filled(request: pytest.FixtureRequest, module_job: Job) -> tuple[Job, bool]:
-    """The table, and whether it has deletion vectors."""
+    """Return a job with an output, and whether its tables have deletion vectors."""
     job = Job(module_job.spark, module_job.directory / request.param.replace(" ", "-"))
     job.directory.mkdir()
     job.texts(TEXTS).run()

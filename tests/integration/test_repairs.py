@@ -1,4 +1,4 @@
-"""Repairs by the next run, and erasures that wait for an active run."""
+"""Test how a run repairs tables, and how erasures and other runs at the same time affect each other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ __all__ = ["world"]
 
 
 def test_a_crash_between_the_first_two_commits_in_a_catalog_leaves_nothing_twice(world: World, spark: SparkSession) -> None:
-    """A catalog's tables are described before they are read: `documents` is empty then, and full after the repair."""
+    """After a crash between the commits to `entities` and `documents`, the next run must not write mentions twice.
+
+    In a catalog, a run reads the tables' details early: `documents` is empty then, and has rows after the repair.
+    """
     spark.sql(f"CREATE SCHEMA crashed_lake LOCATION '{world.output}'")
     catalog = ("output.path=null", "output.schema=crashed_lake", "limits.lease_seconds=1")
     world.create(make_texts(6))
@@ -46,7 +49,7 @@ def test_a_document_that_is_in_documents_twice_is_recomputed(world: World, spark
 
 
 def test_runs_is_restored_to_before_its_last_job(world: World, spark: SparkSession) -> None:
-    """So far back that the epoch of that job is in none of the commits at which a run looks."""
+    """If somebody restores `runs`, later runs must work even if no recent commit contains the epoch of the lost row."""
     world.create(make_texts(6)).run()
     place = f"delta.`{world.output}/runs`"
     before = world.history("runs")[0]["version"]
@@ -66,7 +69,7 @@ def test_runs_is_restored_to_before_its_last_job(world: World, spark: SparkSessi
 def test_a_unit_of_files_that_may_change_is_stored_where_an_executor_may_be_lost(
     world: World, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows that were cached on it would be read again, from what the files have become."""
+    """If cached rows may get lost, a unit's rows must be stored: Spark would read lost rows again, from changed files."""
     world.create(make_texts(3))
     written: list[Any] = []
     hook(monkeypatch, TemporaryTable, "write", lambda *_: written.append(1))
@@ -109,7 +112,7 @@ def test_an_erasure_that_waited_in_vain_changes_nothing(world: World, spark: Spa
 def test_a_run_that_read_a_document_before_its_erasure_reads_the_source_again(
     world: World, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has not begun: nothing tells the erasure that it is there."""
+    """A run that has read the source, but holds no lease yet, must read the source again after an erasure."""
     world.create(make_texts(6)).run()
     world.append({"x1": "Added One text"})
     early = FrozenRun(world, monkeypatch, Lease, "__enter__").start(asleep=False)
@@ -124,7 +127,10 @@ def test_a_run_that_read_a_document_before_its_erasure_reads_the_source_again(
 def test_an_erasure_leaves_files_alone_that_another_run_may_commit(
     world: World, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The row of an idle run has no condition, and a file that is younger than the erasure is not deleted."""
+    """An erasure must delete old files of `runs` that contain the id, but no file that is younger than the erasure.
+
+    Another run may still commit a younger file. Rows of idle runs have no `source.where`, which could contain the id.
+    """
     condition = "source.where=id <> 'x1'"
     world.create({**make_texts(6), "x1": "Added One text"})
     world.run(condition)

@@ -1,4 +1,4 @@
-"""A run's page and metrics, from real tables."""
+"""Test the report page and the metrics of runs, from real tables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SCRIPT = "Angela Merkel met <script>alert(1)</script> in Paris & Rome."
 
 
 def texts(job: Job, count: int) -> Job:
-    """Documents of the pool, one a day, one that changes, and rows that are refused."""
+    """Write a source with one dated document per day, one that changes with `count`, a blank one, and two invalid rows."""
     changing = "Rome." if count < 20 else "Paris and London."
     rows: list[tuple[str | None, str | None, dt.date | None]]
     rows = [(f"d{at}", text, DAY + dt.timedelta(days=at)) for at, text in enumerate([SCRIPT, *TEXT_POOL][:count])]
@@ -45,7 +45,7 @@ def texts(job: Job, count: int) -> Job:
 
 @pytest.fixture(scope="module")
 def output(module_job: Job) -> Job:
-    """Three runs, the second of two units, the third with nothing to do."""
+    """Return the output of three runs: the second has several units, the third has nothing to do."""
     texts(module_job, 12).run(*DATED)
     texts(module_job, 20).run(*DATED, "limits.unit_rows=4")
     module_job.run(*DATED, "limits.unit_rows=4")
@@ -170,7 +170,7 @@ def test_sentences_of_changed_documents_are_left_out(output: Job) -> None:
 
 @pytest.fixture(scope="module")
 def texted(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """Days as text, and a number."""
+    """Return the output of a run on a source with dates in a string column, and a column of numbers."""
     job = Job(spark, tmp_path_factory.mktemp("texted"))
     days = ["2026-11-03", "2026-11-03T23:00:00", "soon"]
     number = pa.array([3, 4, 5], pa.int32())
@@ -244,7 +244,7 @@ def test_a_run_writes_its_page_and_metrics_and_ends_with_6(job: Job, capsys: pyt
     total = sum(row.documents for row in job.read("runs").collect())
     assert found["entitymill_documents_total"] == total
 
-    # Nothing to do: nothing that drifts. The page is that of the run before.
+    # A run with nothing to do has no drift, and writes the page of the run before.
     page.unlink()
     assert cli.main(["extract", *options]) == 0
     assert "beyond its bound" in page.read_text(encoding="utf8")
@@ -272,13 +272,13 @@ def test_a_failed_run_says_so_in_its_metrics(job: Job) -> None:
     assert cli.main(["extract", *(item for option in options for item in ("--set", option))]) == 4
     found = sampled(file)
     assert (found["entitymill_run_success"], found["entitymill_run_exit_code"]) == (0, 4)
-    assert found["entitymill_runs_total"] == 1  # failed
+    assert found["entitymill_runs_total"] == 1  # the failed run
 
 
 def test_totals_are_sums_over_the_runs(output: Job) -> None:
     tables = Tables(output.spark, loaded(output).output)
     one = output.read("runs").where("documents > 0").limit(1)
-    for status in ("running", "stopped"):  # what is not over yet does not count, what a signal ended does
+    for status in ("running", "stopped"):  # running runs do not count, stopped runs do
         tables.append(one.withColumn("status", F.lit(status)).withColumn("run_id", F.lit(status)), "runs")
     found = prometheus_metrics.read_totals(tables)
     runs = output.read("runs").where("status <> 'running'").collect()
@@ -293,7 +293,7 @@ def test_totals_are_sums_over_the_runs(output: Job) -> None:
 
 
 def sampled(file: Path) -> dict[str, float]:
-    """Each figure of a text file, those of several labels added up."""
+    """Return a dict metric name -> value from a file in Prometheus's text format, summed over labels."""
     found: Counter[str] = Counter()
     for family in text_string_to_metric_families(file.read_text(encoding="utf8")):
         for sample in family.samples:

@@ -1,4 +1,4 @@
-"""`entitymill sample` on the tables of a small job."""
+"""Test `entitymill sample` on the tables of a small job."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_tasks_that_reviewers_accept_are_all_correct(filled: Job, tmp_path: Path
 
 
 def test_mentions_of_changed_documents_are_left_out(filled: Job) -> None:
-    """The last test of this file: it changes the source."""
+    """Mentions of documents that changed in the source must be left out. Keep this test last: it changes the source."""
     changed = [*TEXTS[:6], *(f"Changed. {text}" for text in TEXTS[6:])]
     rows = {"id": [f"d{number}" for number in range(len(TEXTS))], "text": changed, "year": pa.nulls(len(TEXTS), pa.int32())}
     filled.texts(pa.table(rows))

@@ -1,4 +1,4 @@
-"""A slice's rerun replaces exactly its own rows, whatever the order, and also when it finds none."""
+"""Test that a run on a slice replaces exactly the rows of this slice, in any order of slices, even if the slice is empty."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def of_day(day: int, *overrides: str) -> tuple[str, ...]:
 
 
 def check(truth: ExpectedTables, job: Job, rows: Rows) -> None:
-    """What is not null."""
+    """Check the tables against all rows whose text is not null."""
     truth.check(job.output, {key: text for key, (_, text) in rows.items() if text is not None})
 
 
@@ -45,13 +45,13 @@ def test_slices_in_any_order_and_again(job: Job, truth: ExpectedTables) -> None:
     check(truth, job, rows)
     assert job.rejects() == [("x0", "null_text"), ("x1", "null_text")]
 
-    # One changes, one moves to the other day, two go, and one has got a text.
+    # Change d0, move d1 to the second day, remove d2 and d3, and give x0 a text.
     changed: Rows = {
         "d0": (DAYS[0], TEXT_POOL[4]), "x0": (DAYS[0], TEXT_POOL[5]), "d1": (DAYS[1], TEXT_POOL[1]), "x1": (DAYS[1], None),
     }  # fmt: skip
     write(job, changed)
     summary = job.run(*of_day(1))
-    assert (summary.documents, summary.removed) == (0, 2)  # the one that moved only changes its slice
+    assert (summary.documents, summary.removed) == (0, 2)  # d1 only changes its slice
     check(truth, job, {**changed, "d0": rows["d0"], "x0": rows["x0"]})
     assert job.rejects() == [("x0", "null_text"), ("x1", "null_text")]
 
@@ -60,7 +60,7 @@ def test_slices_in_any_order_and_again(job: Job, truth: ExpectedTables) -> None:
     check(truth, job, changed)
     assert job.rejects() == [("x1", "null_text")]
 
-    # The second day is emptied.
+    # Remove all rows of the second day.
     left = {key: row for key, row in changed.items() if row[0] == DAYS[0]}
     write(job, left)
     summary = job.run(*of_day(1))
@@ -68,13 +68,13 @@ def test_slices_in_any_order_and_again(job: Job, truth: ExpectedTables) -> None:
     check(truth, job, left)
     assert job.rejects() == []
 
-    # A run over the whole source takes every document over, and does none again.
+    # A run over the whole source removes all documents from their slices, but recomputes none.
     assert {row.slice is None for row in job.read("documents").collect()} == {False}
     assert job.run().documents == 0
     assert [row.slice for row in job.read("documents").collect()] == [None] * len(left)
     check(truth, job, left)
 
-    # Where a table was lost, all documents have to be recomputed: after one slice, those of the others would stay lost.
+    # If a table was lost, a run on one slice must fail, because it would not restore the rows of other slices.
     shutil.rmtree(job.output / "entities")
     before = read_delta(job.output / "documents").sort_by("doc_id").to_pylist()
     said = r"a table of .*/out is missing.* Run once with output\.replace_slice=false"
@@ -92,7 +92,7 @@ def test_slices_of_plain_parquet(job: Job, truth: ExpectedTables) -> None:
     write(job, rows)
     assert [job.run(*of_day(day, kind)).documents for day in (1, 0)] == [2, 2]
 
-    # The first day changes and shrinks; the second changes, and is not run again.
+    # Change both days, but run only the first one, which also loses a document.
     write(job, {"d0": (DAYS[0], TEXT_POOL[7]), "d1": (DAYS[1], TEXT_POOL[8]), "d3": rows["d3"]})
     summary = job.run(*of_day(0, kind))
     assert (summary.documents, summary.removed) == (1, 1)

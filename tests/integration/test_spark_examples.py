@@ -1,4 +1,4 @@
-"""The examples with Spark: a stream that is killed loses and doubles nothing; the dbt model returns mentions."""
+"""Test the Spark examples: a killed stream must lose and duplicate nothing, and the dbt model must return mentions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def start_stream(directory: Path) -> subprocess.Popen[bytes]:
         "PYSPARK_PYTHON": sys.executable,
     }
     log = (directory / "log").open("ab")
-    # A session of its own, so that the whole group of processes can be killed: Python, Java, workers and taggers.
+    # Start a separate process group, so that Python, Java, workers and taggers can be killed together.
     return subprocess.Popen(
         [sys.executable, str(STREAM), *paths], env=environment, stdout=log, stderr=log, start_new_session=True
     )

@@ -1,4 +1,4 @@
-"""What makes a run look only at what changed must not stop doing so: erasures, refused rows, live sources."""
+"""Test that erasures, rejected rows and commits to the source during a run do not make later runs compare all rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_an_erased_document_and_one_refused_row_a_night_leave_a_feed_a_feed(worl
 
 
 def test_a_live_source_without_a_feed_is_never_compared(world: World) -> None:
-    """A commit comes each night after the run has looked at the source's version."""
+    """If the source gets a commit during each run, the next run must still read only the appended rows."""
     world.create(make_texts(4), feed=False).run()
     live: list[str] = []
 
@@ -55,7 +55,7 @@ def test_a_live_source_without_a_feed_is_never_compared(world: World) -> None:
 
 
 def test_a_removed_document_is_published_with_the_unit_of_its_range(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the first unit's MERGE would look at all files."""
+    """The first unit must not remove a document from the last unit's id range, or its MERGE would search all files."""
     for module in (publisher, recognition_ahead):
         monkeypatch.setattr(module, "MAX_LISTED_IDS", 1)
     world.create(make_texts(12)).run("limits.unit_rows=4")

@@ -1,4 +1,4 @@
-"""A run that is stopped by a signal: what is seen of it while it runs, how it ends, and what the next one finds."""
+"""Test a run that a signal stops: its progress, how it ends, and that the next run continues."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPEECHES = pq.read_table(ROOT / "data" / "state_union.parquet").slice(0, 60)
 TEXTS = pa.table({"id": SPEECHES["id"], "text": pc.utf8_slice_codeunits(SPEECHES["text"], 0, 10_000)})
 UNIT_ROWS = 20
 PATIENCE = 240
-# A short run: the second compiler would cost it more than it saves.
+# In a short run, Java's optimizing compiler (C2) would take more time than it saves.
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=400m"
 SESSION = [
     f"spark.jars={ROOT}/build/jars",
@@ -36,7 +36,7 @@ SESSION = [
 
 
 class Command:
-    """The job's own command line, in a process group of its own as a terminal has it."""
+    """Starts the job's command in a separate process group, as a terminal does."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.output = directory, directory / "out"
@@ -75,7 +75,7 @@ def test_a_stopped_run_gives_the_lease_back_and_says_so(
     while not any(known["unit"] == 2 for known in command.facts()):
         assert running.poll() is None and time.monotonic() < deadline, command.said()
         time.sleep(0.2)
-    # A terminal tells all processes of the group, Kubernetes, YARN and Airflow the first one.
+    # A terminal sends the signal to all processes of the group; Kubernetes, YARN and Airflow only to the first process.
     (os.killpg if number == signal.SIGINT else os.kill)(running.pid, number)
 
     assert running.wait(60) == code
@@ -99,7 +99,7 @@ def test_a_stopped_run_gives_the_lease_back_and_says_so(
 
     if number == signal.SIGINT:
         return
-    # The next one waits for nobody, and does what is left.
+    # The next run need not wait, and processes the remaining documents.
     waits_not = f"log={job.directory}/run.log", "limits.wait_seconds=0"
     words = command.words(*(word for option in waits_not for word in ("--set", option)))
     assert extract.main([*words, "--progress", "none", "--result-json", "-"]) == 0

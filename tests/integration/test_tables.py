@@ -1,4 +1,4 @@
-"""Files of a size chosen on purpose, files that somebody left, and files of models on the driver's disk."""
+"""Test the size of data files, leftover files of missing tables, and model files on the driver's disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def test_large_labels_are_split_at_about_the_target_size(job: Job, spark: SparkS
     key = F.sha2(F.col("id").cast("string"), 256).alias("doc_id")
     label = F.when(F.col("id") % 100 == 0, "LOC").otherwise("PER").alias("label")
     place = job.output / "sized"
-    # Hashes do not compress: as large in a file as on their way there. Split by what each task sends, so of many tasks.
+    # Hashes do not compress, so they are as large in a file as in a shuffle. Spark can split a partition only between the
+    # outputs of different tasks, so use many tasks.
     rows = spark.range(0, 400_000, 1, 16).select(key, label)
     with override_conf(spark, output_tables.build_write_confs(tables.settings)):
         tables.fit_file_size(rows, by="label").write.partitionBy("label").parquet(str(place))
@@ -39,7 +40,7 @@ def test_large_labels_are_split_at_about_the_target_size(job: Job, spark: SparkS
 
 
 def test_files_of_a_table_that_the_catalog_does_not_know(job: Job, spark: SparkSession) -> None:
-    """As a run leaves them that dies while it creates a managed table: an empty one is cleared, others are somebody's."""
+    """If a run died while it created a managed table, the next run must clear the directory, but only if it has no data."""
     schema = "leftover_out"
     place = Path(spark.conf.get("spark.sql.warehouse.dir").removeprefix("file:")) / f"{schema}.db"  # type: ignore[union-attr]
     others = [option for option in job.texts(TEXTS[:1]).options() if not option.startswith("output.path")]
@@ -48,7 +49,7 @@ def test_files_of_a_table_that_the_catalog_does_not_know(job: Job, spark: SparkS
     extract(spark, loaded)
     assert spark.read.table(f"{schema}.documents").count() == 1
 
-    # What is left where the run dies after the first commit, before the catalog knows of it.
+    # Leave the files of a run that died after the table's first commit and before its entry in the catalog.
     rejects = place / "rejects"
     first = (rejects / "_delta_log" / f"{0:020}.json").read_text()
     spark.sql(f"DROP TABLE {schema}.rejects")
@@ -66,7 +67,7 @@ def test_files_of_a_table_that_the_catalog_does_not_know(job: Job, spark: SparkS
 
 
 def test_a_model_on_the_drivers_disk_is_found_whatever_the_default_file_system(spark: SparkSession, tmp_path: Path) -> None:
-    """As on YARN, and as Databricks' volumes, which Hadoop's client refuses by their plain path."""
+    """Local paths of models must work if the default file system is another one, as on YARN and Databricks."""
     demo, detector = tmp_path / "ä b" / "demo", tmp_path / "ä" / "sentence_detector"
     for copy in (demo, detector):
         shutil.copytree(ROOT / "models" / copy.name, copy)

@@ -1,4 +1,4 @@
-"""docs/tutorial.md: its commands, run in order as a reader would, print what the page says they print."""
+"""Test that the commands in docs/tutorial.md, run in order, print what the page shows."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from page_code import ROOT
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf8")
 STEPS = re.findall(r"```bash\n(.*?)```\n(?:\n```text\n(.*?)```)?", PAGE, re.DOTALL)
-"""Commands, and the lines that the page shows of their output."""
+"""Each block of commands, with the output that the page shows for it."""
 _VARYING = re.compile(r"\b[0-9a-f]{12}\b|\d{4}-\d\d-\d\d \d\d:\d\d|\b\d+(\.\d+)? (s|min)\b")
-"""Ids, times and durations of runs."""
+"""Pattern of run ids, times and durations."""
 
 
 _READER = "/home/me/entity-mill"
-"""Directory of the page's reader."""
+"""Current directory in the output that the page shows."""
 
 
 def comparable_lines(output: str, directory: str = _READER) -> list[str]:
-    """Without what varies from run to run or depends on the directory, and without the width of columns."""
+    """Return the lines of an output without run ids, times, durations, the directory and the padding of columns."""
     return [" ".join(_VARYING.sub("*", line.replace(directory, "")).split()) for line in output.splitlines()]
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A directory with what the commands use of the repository."""
+    """Return a directory with links to those parts of the repository that the commands use."""
     for name in (".venv", "models", "build/jars"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
@@ -39,7 +39,7 @@ def checkout(tmp_path: Path) -> Path:
 # Spark starts five times, each in a process of its own.
 @pytest.mark.slow
 def test_the_commands_print_what_the_page_shows(checkout: Path) -> None:
-    # PySpark sets some variables where this process has a session; the commands start their own.
+    # Remove the variables that PySpark sets for this process's session, because the commands start their own sessions.
     environment = {name: text for name, text in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
     environment |= {"PYTHONPATH": str(ROOT / "jobs"), "COLUMNS": "120", "SPARK_LOCAL_IP": "127.0.0.1"}
     for commands, shown in STEPS:

@@ -1,4 +1,4 @@
-"""A run goes unit by unit; one that died goes on where it was."""
+"""Test that a run publishes unit by unit, and that the next run continues where a run died."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SMALL = "limits.unit_rows=3"
 
 
 def dies_in_the_second_unit(job: Job, monkeypatch: pytest.MonkeyPatch, *overrides: str, full: bool = False) -> None:
-    """A run, but for that; tests/faults has real deaths."""
+    """Start a run that raises an error in its second unit; tests/faults kills real processes instead."""
     publish, numbers = Publisher.publish, itertools.count(1)
 
     def instead(publisher: Publisher, unit: Unit, *others: Any, **named: Any) -> None:
@@ -47,7 +47,7 @@ def dies_in_the_second_unit(job: Job, monkeypatch: pytest.MonkeyPatch, *override
 
 
 def published(job: Job, name: str) -> int:
-    """Commits of units to the Delta table of mentions."""
+    """Return the number of commits that wrote a unit to a Delta table."""
     history = DeltaTable.forPath(job.spark, str(job.output / name)).history()
     return history.where("operation = 'WRITE' AND userMetadata LIKE '%unit%'").count()
 
@@ -85,7 +85,7 @@ def test_full_recomputes_every_document_in_place_and_continues_where_it_died(
     job.texts(list(without_persons.items()))
     chosen = (SMALL, "limits.max_removed_ratio=0.2")
     dies_in_the_second_unit(job, monkeypatch, *chosen, full=True)
-    # Each document is as it was, or as it is to be.
+    # Each document has either its old results or its new ones.
     [latest] = job.read("runs").orderBy("started_at", ascending=False).limit(1).collect()
     dead = str(latest.run_id)
     documents = {row.doc_id: row.run_id for row in job.read("documents").collect()}
@@ -101,12 +101,12 @@ def test_full_recomputes_every_document_in_place_and_continues_where_it_died(
     assert sorted(row.status for row in job.read("runs").collect()) == ["done", "done", "failed"]
     assert sorted(path.name for path in job.output.glob("_*")) == []
 
-    # Once it has ended, the next one recomputes all.
+    # After a completed full run, the next full run recomputes all documents.
     assert job.run(*chosen, full=True).documents == len(without_persons)
 
 
 def counted(rows: DataFrame, counter: Accumulator[int]) -> DataFrame:
-    """The same rows, each counted as often as it is computed."""
+    """Return the same rows, and increase `counter` each time that Spark computes a row."""
 
     def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -117,7 +117,10 @@ def counted(rows: DataFrame, counter: Accumulator[int]) -> DataFrame:
 
 
 def test_the_model_runs_once_over_known_documents(job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Delta throws away what is cached of a table it commits to; of what a unit recognized, it must find nothing to."""
+    """The model must run only once per document, although a unit's commits read the results several times.
+
+    A commit drops the cached rows that depend on its table, so a unit's cached results must not depend on an output table.
+    """
     vectors = "output.deletion_vectors=true"  # so the old file stays
     job.texts(list(SOURCE.items())).run(vectors)
     recognized = job.spark.sparkContext.accumulator(0)
@@ -132,11 +135,11 @@ def test_the_model_runs_once_over_known_documents(job: Job, truth: ExpectedTable
         return replace(engine, load=load)
 
     monkeypatch.setattr(extraction, "open_engine", counting)
-    # Any number of files is too many here: the run joins at its end what its units added. The old file is no small one.
+    # With these limits, the run compacts the files of its units at its end; the old file counts as large.
     monkeypatch.setattr(maintenance, "MAX_FILES", 0)
     monkeypatch.setattr(maintenance, "SMALL_PART", 1)
     changed = {**SOURCE, **dict(zip(SOURCE, TEXT_POOL[12:16], strict=False))}
-    (job.output / "_units_7").mkdir()  # as a run that could not remove it leaves it
+    (job.output / "_units_7").mkdir()  # left by a run that could not remove its temporary table
     assert job.texts(list(changed.items())).run("limits.unit_rows=2", vectors).units == 2
     assert not list(job.output.glob("_units*"))
     assert recognized.value == 4
@@ -170,7 +173,7 @@ def test_a_unit_reads_its_own_rows_and_no_others(job: Job) -> None:
 
 
 def test_removed_documents_go_with_the_unit_they_lie_in(job: Job) -> None:
-    """So that no unit's commit looks into files of all others."""
+    """A removed document must be in the unit of its id range, so that no commit searches the files of other units."""
     ids = job.spark.range(100).selectExpr("format_string('%02d', id) AS doc_id")
     removed = ids.where("doc_id >= '60'")
     documents = ids.where("doc_id < '50'").selectExpr("doc_id", "1L AS chars", "doc_id >= '40' AS in_output")
@@ -191,7 +194,7 @@ def test_removed_documents_go_with_the_unit_they_lie_in(job: Job) -> None:
 
 
 def test_a_run_stops_at_its_core_hours_and_the_next_one_continues(job: Job, truth: ExpectedTables) -> None:
-    """The export, too, has what was published."""
+    """A run that reaches `limits.max_core_hours` must keep its finished units, and the Parquet export must have them."""
     job.texts(list(SOURCE.items()))
     chosen = "output.format=parquet"
     with pytest.raises(LimitError, match=r"core-hours, after it published 3 of 9 documents; the next"):

@@ -1,4 +1,4 @@
-"""Two runs at once on one output: one waits for the other. Of frozen ones: test_frozen_runs.py."""
+"""Test that one of two runs on the same output waits for the other; test_frozen_runs.py tests frozen runs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from small_queries import SMALL_QUERIES
 from .conftest import ROOT, Job
 
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=400m"
-"""For one short run, to which the second compiler would cost more than it saves."""
+"""Java options for a short run, in which Java's optimizing compiler (C2) would take more time than it saves."""
 SOURCE = {f"d{i}": text for i, text in enumerate(TEXT_POOL[:9])}
 
 
 def test_a_run_that_waited_reads_what_the_source_has_become(
     job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would bring back an older version than the run it waited for has published."""
+    """A run that waited must read the source after the wait; otherwise, it would replace newer results by older ones."""
     job.texts(list(SOURCE.items()))
     changed = {**SOURCE, "d0": TEXT_POOL[5]}
     enter = Lease.__enter__
@@ -46,7 +46,7 @@ def test_a_run_that_waited_reads_what_the_source_has_become(
 
 
 def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: ExpectedTables) -> None:
-    """This one's run waits for the other's. Of first runs that start at once: tests/stages/test_lease.py."""
+    """A run must wait for a run in another process; tests/stages/test_lease.py tests first runs that start together."""
     job.texts(list(SOURCE.items()))
     small = [f"spark.conf.{name}={value}" for name, value in SMALL_QUERIES.items()]
     quick = f"spark.conf.spark.driver.defaultJavaOptions={QUICK_START}"
@@ -77,7 +77,7 @@ def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: Expecte
 def test_two_runs_at_once_end_with_correct_plain_parquet(
     job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two sessions of this process."""
+    """Two runs in different sessions of one process must end with a correct export; one of them must wait."""
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.5)
     loaded = settings.load(None, job.texts(list(SOURCE.items())).options("output.format=parquet"), {})
     with ThreadPoolExecutor(2) as threads:
@@ -85,5 +85,5 @@ def test_two_runs_at_once_end_with_correct_plain_parquet(
         found = [run.result(300) for run in runs]
     truth.check(job.output, SOURCE)
     assert sorted(run.documents for run in found) == [0, 9]
-    # Where each saw the other's heartbeat first, both waited.
+    # Both runs waited if each of them saw the other's heartbeat.
     assert all(run.waiting for run in found if run.documents == 0)
