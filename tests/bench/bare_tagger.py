@@ -1,4 +1,4 @@
-"""Measure the bare tagger on a job's own tokens, which are in memory, in one process per core."""
+"""Measure the tagger without the rest of the job, on the job's tokens in memory, in one process per core."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ WINDOW = 64
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of sentences, one after the other; lengths: [sentences]; begins: [tokens], in their documents."""
+    """Tokens of consecutive sentences.
+
+    lengths: [sentences] number of tokens.
+    begins: [tokens] offset in the document.
+    """
 
     tokens: list[str]
     lengths: np.ndarray

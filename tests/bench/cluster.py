@@ -1,13 +1,13 @@
-"""Measure how busy many cores would be: the complete job, with a tagger that sleeps for as long as a core would compute.
+"""Measure how busy many cores would be, with the complete job and a tagger that sleeps as long as a core would compute.
 
 `python tests/bench/cluster.py [--cores 16 64] [--units 10] [--unit-seconds 30] [--rates base-f32] [--smoke]`
 
-Sleeping needs no core, so this machine can pretend to have many. What the driver does is real: planning, commits, Spark's
-scheduler. So is what Spark's tasks do besides recognition, all on this machine's few cores: the result is a lower bound,
-and the CPU time is printed so that one can see whether this machine was the limit.
+Sleeping needs no core, so this machine can simulate many cores. The driver's work is real: planning, commits and scheduling.
+So is the work of Spark's tasks besides recognition. All of it runs on the few cores of this machine, so the result is a
+lower bound. The printed CPU time shows whether this machine was the limit.
 
-The idle core-seconds are attributed to phases: before the first text, after the last one, `tails` while fewer tasks than
-cores sleep, and `between units` while none does.
+Idle core-seconds are attributed to phases: `before` the first text, `after` the last text, `tails` (some tasks sleep, but
+fewer than there are cores), and `between` units (no task sleeps).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from entitymill.spark.session import open_session
 from entitymill.workers.engine_choice import Engine
 
 RATES = {"bundled-int8": 67_000, "bundled-f32": 21_800, "base-int8": 41_800, "base-f32": 12_000}
-"""Code points per second of a core, measured on one with AVX-512 and VNNI (docs/performance.md)."""
+"""Code points per second and core, measured on a processor with AVX-512 and VNNI (docs/performance.md)."""
 CHARS = 1500
 """Code points of a document."""
 WORKER_MEMORY = "6g"
@@ -126,7 +126,7 @@ def run_once(spark: SparkSession, scratch: Path, rate: float, cores: int, units:
 
 
 def open_many(cores: int, hosts: int) -> SparkSession:
-    """Open a session with this many task slots; with `hosts`, in executors of their own."""
+    """Open a session with this many task slots, in the driver or, if `hosts` is not 0, in that many separate executors."""
     master = f"local-cluster[{hosts},{cores // hosts},{1024 * 4}]" if hosts else f"local[{cores}]"
     conf = {"spark.driver.memory": WORKER_MEMORY, "spark.executor.memory": "4g"}
     chosen = sections.SparkSettings(master=master, jars=str(sessions.JARS[0]), conf=conf)
@@ -137,11 +137,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print one block per number of cores and rate."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cores", nargs="+", type=int, default=[16, 64])
-    parser.add_argument("--hosts", type=int, default=0, help="executors of their own, each with its share of the cores")
+    parser.add_argument(
+        "--hosts", type=int, default=0, help="number of separate executors; 0: none, the driver runs the tasks"
+    )
     parser.add_argument("--units", type=int, default=10)
     parser.add_argument("--unit-seconds", type=float, default=30, help="seconds in which all cores recognize a unit")
     parser.add_argument("--rates", nargs="+", default=["base-f32"], choices=RATES)
-    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    parser.add_argument("--smoke", action="store_true", help="run for seconds, only to see that it works")
     options = parser.parse_args(arguments)
     if options.smoke:
         options.cores, options.units, options.unit_seconds = [4], 3, 1.0

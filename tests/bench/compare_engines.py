@@ -1,7 +1,7 @@
-"""Run the demo with Spark NLP's own engine and with ours, and compare the entities.
+"""Run the demo with the engines sparknlp and openvino, and compare the entities.
 
-The model of models/demo is saved as one of Spark NLP's. Both engines run it on the speeches in f32 and in Spark NLP's
-encoding, each in a process of its own. Prints one sentence, and ends with 1 if an entity differs.
+The model of models/demo is saved in Spark NLP's format. Each engine runs in a separate process on the speeches, in f32 and
+with Spark NLP's encoding. The script prints one sentence, and exits with code 1 if an entity differs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def run(script: str, *arguments: str) -> None:
 
 
 def extract(engine: str, overrides: list[str]) -> Entities:
-    """Run the job on an empty output, and read what it wrote."""
+    """Run the job into an empty output, and return the entities that it wrote."""
     output = PLACE / engine
     shutil.rmtree(output, ignore_errors=True)
     chosen = [f"output.path={output}", "recognition.precision=f32", "recognition.encoding=sparknlp", *overrides]
@@ -59,10 +59,12 @@ def describe_difference(theirs: Entities, ours: Entities) -> str | None:
 def main() -> None:
     """Run both engines and compare their entities."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="for both engines")
+    parser.add_argument(
+        "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="setting for both engines"
+    )
     overrides = parser.parse_args().overrides
     saved = PLACE / "model"
-    # Saved without its calibration, which nothing in the JVM could remove for f32.
+    # Saved without calibration, because Spark NLP cannot remove it for f32.
     run("prepare_model.py", "models/demo", str(saved), "--to", "sparknlp", "--overwrite")
     jars = f"spark.jars={ROOT}/build/jars,{ROOT}/build/jars-sparknlp"
     theirs = extract("sparknlp", ["recognition.engine=sparknlp", f"recognition.sparknlp_model={saved}", jars, *overrides])

@@ -1,9 +1,9 @@
 """Measure F1 of both encodings with the same weights: `python tests/bench/encoding_scores.py FILE.tsv …`.
 
-FILE has a `token<TAB>tag` a line, IOB2, and a blank line between sentences. Five sentences are a document, joined to text as
-a person writes it (models/demo/recipe/text.py). The second pair of columns is of the same sentences with `;` for their last
-full stop, so that the five run on as one, as in transcripts and lists: past 126 pieces the encoding sparknlp tags nothing,
-the complete one goes on in windows.
+FILE has one `token<TAB>tag` per line, with IOB2 tags, and a blank line between sentences. Five sentences form a document,
+joined to natural text (models/demo/recipe/text.py). For the second pair of columns, a `;` replaces the full stop at the end
+of each sentence. The five sentences then form one long sentence, as in transcripts and lists. After 126 pieces, the encoding
+sparknlp tags nothing, but the encoding complete continues in windows.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def sentences(file: Path) -> list[Tagged]:
 
 
 def document(doc_id: str, parts: list[Tagged], *, run_on: bool) -> tuple[str, list[Gold]]:
-    """Return some sentences as running text, and their mentions in code points."""
+    """Join some sentences to a text; return the text and its gold mentions, with offsets in code points."""
     if run_on:
         parts = [[*part[:-1], (";", "O")] if part[-1][0] in ".!?" else part for part in parts]
     written = ""
@@ -75,7 +75,7 @@ def score(spark: SparkSession, file: Path, encoding: str, scratch: Path, *, run_
     pq.write_table(table, scratch / "texts.parquet")
     gold = spark.createDataFrame([g for _, mentions in made for g in mentions], ", ".join(GOLD_COLUMNS))
     overrides = ["source.format=parquet", f"source.path={scratch}/texts.parquet", f"output.path={scratch}/out"]
-    # Trimmed in both encodings: what is compared is what the model is fed.
+    # Mentions are trimmed with both encodings, so that only the input of the model differs.
     chosen = [f"model.path={texts.ROOT}/models/demo", f"recognition.encoding={encoding}", "mentions.trim=true"]
     extract(spark, sessions.loaded(*sessions.SPARK_NLPS_DETECTOR, *overrides, *chosen))
     labels = [row.label for row in gold.select("label").distinct().collect()]
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print one line per file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", type=Path, nargs="*")
-    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    parser.add_argument("--smoke", action="store_true", help="run for seconds, only to see that it works")
     options = parser.parse_args(arguments)
     spark = sessions.open_bench()
     print(f"{'F1':40} sparknlp complete   run on: sparknlp complete")

@@ -1,9 +1,9 @@
 """Measure both engines on the same rows: `python tests/bench/engines.py [--sentences N] [--repeats N]`.
 
-DistilBERT-base's shape with random weights, documents of 1 to 40 real sentences, all cores, one warm session:
-segmentation and tagging, the result thrown away. One precision after the other, and in each the engines in turn: a
-machine that drifts drifts for both, our child keeps its model from run to run, and so does Spark NLP, which runs on the
-OpenVINO release that ours runs on, with a stream and a thread for each core.
+The model has DistilBERT-base's shape and random weights. One warm session on all cores segments and tags documents of 1 to
+40 real sentences, and discards the results. In each precision, the engines run in turn, so that changes in the speed of the
+machine affect both. Both engines keep the model from run to run. Spark NLP uses the same release of OpenVINO, with a stream
+and a thread for each core.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ LONGEST_DOCUMENT = 40
 ENGINES = ("openvino", "sparknlp")
 PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "int8")
 SAME, BEST = 2.0, 3.0
-"""Times to meet: in the same precision, and our best against the best that Spark NLP gets by itself, which is bf16."""
+"""Target speedups over Spark NLP: in the same precision, and in our best precision over bf16, Spark NLP's own choice."""
 Recognize = Callable[[DataFrame], DataFrame]
 
 
 def documents(spark: SparkSession, sentences: int) -> DataFrame:
-    """Return documents as an engine takes them, in as many tasks as the job would use."""
+    """Return documents with the columns that an engine reads, in as many partitions as the job would use."""
     many = texts.documents(sentences, LONGEST_DOCUMENT)
     frame = spark.createDataFrame([(f"d{number}", text) for number, text in enumerate(many)], "doc_id string, text string")
     counted = frame.select("doc_id", "text", F.lit("").alias("text_hash"), F.length("text").alias("chars"))
@@ -72,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sentences", type=int, default=4_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--warm-ups", type=int, default=2, help="the JVM compiles itself meanwhile")
-    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    parser.add_argument("--warm-ups", type=int, default=2, help="unmeasured repeats, in which the JVM compiles code")
+    parser.add_argument("--smoke", action="store_true", help="run for seconds, only to see that it works")
     options = parser.parse_args(arguments)
     precisions, shape = PRECISIONS, random_models.BASE
     if options.smoke:

@@ -1,9 +1,10 @@
-"""Compare what a dry run estimates with what the run then takes, on three workloads.
+"""Compare the duration that a dry run estimates with that of the run, on three workloads.
 
 `python tests/bench/estimates.py [--sentences N] [--smoke]`
 
-Each workload has a night that is measured, and then a larger one that is estimated by `dry_run` and run: new documents of
-about 1,500 characters in int8, short ones in f32, and long ones in int8 in several units. One warm JVM runs them all.
+Each workload has a first run, which is measured, and a larger second run, which is estimated by `dry_run` and then measured.
+The workloads are documents of about 1,500 characters in int8, short documents in f32, and long documents in int8 in several
+units. All runs use one warm JVM.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from entitymill.run.extraction import extract
 
 WARM_UP_SENTENCES = 1_000
 GROWTH = 3
-"""The estimated night has this many times the sentences of the measured one."""
+"""Sentences of the estimated run, divided by those of the first run."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Workload:
     longest: maximum number of sentences in a document.
     precision: recognition.precision.
     share: this workload's sentences, divided by those of the option --sentences.
-    units: number of units of the estimated night.
+    units: number of units of the estimated run.
     """
 
     name: str
@@ -60,7 +61,7 @@ def write_source(path: Path, documents: Sequence[str], first: int) -> None:
 
 
 def measure(spark: SparkSession, workload: Workload, sentences: int, scratch: Path) -> None:
-    """Run one workload, and print the estimate beside the measurement."""
+    """Run one workload, and print the estimate and the measurement."""
     measured = int(sentences * workload.share)
     documents = texts.documents(measured * (1 + GROWTH), workload.longest)
     first = len(documents) // (1 + GROWTH)
@@ -89,7 +90,7 @@ def measure(spark: SparkSession, workload: Workload, sentences: int, scratch: Pa
 
 
 def warm_up(spark: SparkSession) -> None:
-    """Make a run that is not measured: all nights here then find a warm JVM, as all nights of a schedule find a cold one."""
+    """Run the job once without measuring it, so that the JVM is warm for all measured runs."""
     with tempfile.TemporaryDirectory() as directory:
         source = Path(directory) / "source"
         write_source(source, texts.documents(WARM_UP_SENTENCES), 0)
@@ -99,8 +100,8 @@ def warm_up(spark: SparkSession) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one line per workload."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sentences", type=int, default=12_000, help="sentences of the measured night")
-    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    parser.add_argument("--sentences", type=int, default=12_000, help="number of sentences of the first run")
+    parser.add_argument("--smoke", action="store_true", help="run for seconds, only to see that it works")
     options = parser.parse_args(arguments)
     sentences = 60 if options.smoke else options.sentences
     print(machine.describe())

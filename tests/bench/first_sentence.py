@@ -1,8 +1,8 @@
 """Measure a process that only loads a model: `python tests/bench/first_sentence.py WAY DIRECTORY PRECISION FILE`.
 
-It prints, as JSON, the seconds from its start to its first tagged sentence (imports and compilation included), and its
-resident MB then, and once it has tagged the sentences of a JSON file too. WAY is packed or by-length for a bundle's
-directory, pipeline for a Hugging Face one.
+The process prints JSON with the seconds from its start to its first tagged sentence, including imports and compilation. The
+JSON also has the resident memory in MB at that time, and after the sentences of the JSON file FILE were tagged. WAY is
+packed or by-length if DIRECTORY is a bundle, and pipeline if it is a Hugging Face directory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def packed(directory: Path, precision: Precision) -> Tag:
 
 
 def by_length(directory: Path, precision: Precision) -> Tag:
-    """Tag as 0.1.0 did."""
+    """Tag in padded batches of similar length, as version 0.1.0 did."""
     import numpy as np  # noqa: PLC0415
     from padded_batches import PaddedTagger  # noqa: PLC0415
 

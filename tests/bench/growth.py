@@ -1,8 +1,8 @@
 """Measure the cost of cold and warm runs as the source grows: `python tests/bench/growth.py [--rows 10000 100000 1000000]`.
 
-Cold is a process of its own with the bundled model. Elsewhere no model is in the loop: a stub tagger, made of Spark's own
-functions, finds the first two words of every document. What is left is what the job itself does: finding out what changed,
-and changing the tables. `--nights` says how much is written when one document in a hundred changes every night.
+A cold run is a new process with the bundled model. All other runs use a stub instead of a model: Spark functions that return
+the first two words of each document. So these runs measure only how the job finds changes and updates the tables. With
+`--nights`, the script measures how much each nightly run writes if one document in a hundred has changed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Cost:
 
 
 def stored(output: Path) -> tuple[int, int]:
-    """Return commits to all tables so far, and bytes of all files without logs; nothing is ever deleted here."""
+    """Return the number of commits to all tables so far, and the bytes of all files except logs. No file is ever deleted."""
     commits = len(list(output.glob("*/_delta_log/*[0-9].json")))
     files = (path for path in output.glob("*/**/*") if path.is_file() and "_delta_log" not in path.parts)
     return commits, sum(path.stat().st_size for path in files)
@@ -76,14 +76,14 @@ def cost(spark: SparkSession, output: Path, work: Callable[[], object]) -> Cost:
 
 
 def show(name: str, costs: Sequence[Cost], rows: int) -> None:
-    """Print one line: times of all runs, counts of the last."""
+    """Print one line with the times of all runs and the counts of the last run."""
     last = costs[-1]
     counts = f"{last.jobs} jobs, {last.executions} executions, {last.commits} commits, {last.megabytes:,.2f} MB written"
     print(machine.line(name, [one.spent for one in costs], rows, "rows"), f"  {counts}", flush=True)
 
 
 def hash_all(spark: SparkSession, loaded: settings.Settings) -> None:
-    """Only read and hash the texts, the least work of any comparison."""
+    """Only read and hash the texts, which is the minimum work of a comparison."""
     rows = open_source(spark, loaded.source).rows
     rows.select(F.sha2("text", 256).alias("hash")).agg(F.min("hash")).collect()
 
@@ -91,7 +91,7 @@ def hash_all(spark: SparkSession, loaded: settings.Settings) -> None:
 def live_heap(spark: SparkSession) -> float:
     """Return the megabytes that the JVM, driver and executor, uses after a garbage collection."""
     jvm: Any = spark.sparkContext._jvm
-    for _ in range(3):  # what one collection finds unused, Spark lets go a moment later
+    for _ in range(3):  # Spark releases some memory only after a collection
         jvm.System.gc()
         time.sleep(1)
     runtime = jvm.Runtime.getRuntime()
@@ -99,7 +99,7 @@ def live_heap(spark: SparkSession) -> float:
 
 
 class Growing:
-    """A source with this many rows and a change feed, and runs over it."""
+    """A source with a change feed and a fixed number of rows, and runs that read this source."""
 
     def __init__(self, spark: SparkSession, directory: Path, rows: int, chars: int) -> None:
         self.spark, self.rows, self.chars = spark, rows, chars
@@ -159,7 +159,7 @@ def measure(growing: Growing, repeats: int) -> None:
 
 
 def nights(growing: Growing, number: int, units: int) -> None:
-    """Print what each night wrote, in this many units, if one document in a hundred has changed."""
+    """Print how much each nightly run wrote, in this many units, if one document in a hundred has changed."""
     growing.run("first")
     rows = growing.rows
     size = {name: sum(path.stat().st_size for path in (growing.output / name).rglob("*.parquet")) for name in KEPT}
@@ -180,7 +180,7 @@ def nights(growing: Growing, number: int, units: int) -> None:
 
 
 def cold(directory: Path, documents: int) -> None:
-    """Print the cost of a first run with the bundled model in its own process, and of one with nothing to do."""
+    """Print the cost of a first run with the bundled model in a new process, and of a run with nothing to do."""
     table = pq.read_table(ROOT / "data" / "state_union.parquet").slice(0, documents)
     short = [text[:500] for text in table["text"].to_pylist()]
     pq.write_table(table.set_column(table.schema.get_field_index("text"), "text", [short]), directory / "few.parquet")
@@ -195,7 +195,7 @@ def cold(directory: Path, documents: int) -> None:
 
 
 def one(directory: Path) -> None:
-    """Run once with the bundled model, in a process of its own, and print counts."""
+    """Run the job once with the bundled model, and print counts as JSON; `cold` starts this in a new process."""
     chosen = ["source.format=parquet", f"source.path={directory}/few.parquet", f"output.path={directory}/few-out"]
     spark = sessions.open_bench(brief=True)
     summary = extract(spark, sessions.loaded(*chosen, f"model.path={ROOT}/models/demo", "recognition.precision=int8"))
@@ -207,11 +207,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print one block per size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--chars", type=int, default=1_500, help="of each text: a short news article")
+    parser.add_argument(
+        "--chars", type=int, default=1_500, help="characters of each text; the default is a short news article"
+    )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--nights", type=int, default=0, help="measure this many nights instead")
-    parser.add_argument("--units", type=int, default=1, help="that a night is done in: 1, as the defaults have it")
-    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    parser.add_argument("--nights", type=int, default=0, help="measure this many nightly runs instead")
+    parser.add_argument("--units", type=int, default=1, help="number of units of a nightly run")
+    parser.add_argument("--smoke", action="store_true", help="run for seconds, only to see that it works")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:

@@ -1,6 +1,7 @@
-"""Measure the cost of the tagger's own process: the same windows in this process and in a worker's child, in turn.
+"""Measure the cost of running the tagger in a separate process.
 
-`python tests/bench/isolation.py`: wall and CPU seconds of both, and their ratio; the bundled model, the speeches' sentences.
+`python tests/bench/isolation.py` recognizes the same windows of documents in this process and in a worker's child, in turn.
+It uses the bundled model and sentences of the speeches. It prints wall and CPU seconds of both, and their ratio.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ def batches(count: int) -> list[pa.RecordBatch]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the time of both ways, and how much more the child takes."""
+    """Print the times of both ways, and the ratios of child to this process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--precision", choices=("f32", "bf16", "int8"), default="int8")
-    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    parser.add_argument("--smoke", action="store_true", help="run for seconds, only to see that it works")
     options = parser.parse_args(arguments)
     count = options.windows * SENTENCES_IN_WINDOW
     if options.smoke:

@@ -1,10 +1,11 @@
-"""Compare the complete job with the bare tagger on the same sentences, and measure the job in a process of its own.
+"""Compare the complete job with the bare tagger on the same sentences, and measure the job in a new process.
 
 `python tests/bench/job.py [--shape demo|base] [--sentences N] [--repeats N] [--cold N] [--texts FILE.jsonl]`
 
-Warm: `extract` in a session that has run it a few times before, into an output that is not there yet: reading, comparing,
-recognizing, making and writing the tables, all of it. The bare tagger gets the job's own tokens, ready in memory, in one
-process a core; they run in turn, so that a machine that drifts drifts for both. Cold: `python jobs/extract_entities.py`.
+A warm run calls `extract` in a session that has run it a few times before, with a new output. It includes all steps:
+reading, comparing, recognizing, and creating and writing the tables. The bare tagger gets the job's tokens from memory, in
+one process per core. Both run in turn, so that changes in the speed of the machine affect both. A cold run is a new process,
+`python jobs/extract_entities.py`.
 """
 
 from __future__ import annotations
@@ -38,17 +39,19 @@ from entitymill.workers.engine_choice import open_engine
 
 TO_MEET = {"demo": 0.80, "base": 0.90}
 MAX_RESIDENT = 3_000
-"""MB, of `make run`."""
+"""Target for the peak resident memory of `make run`, in MB."""
 SMOKE_SENTENCES = 60
 OUTSIDE = 1.5
-"""With it random weights of DistilBERT-base's shape find about as many mentions as a model does."""
+"""Bias of the tag O with which random weights of DistilBERT-base's shape find about as many mentions as a trained model."""
 
 
 @dataclass(frozen=True)
 class Case:
     """The input of a measurement.
 
-    table: of the documents; few: of a tenth of them; given: the tokens of all; model: a bundle.
+    table, few: Parquet files with all documents, and with a tenth of them.
+    given: tokens of all documents.
+    model: directory of a bundle.
     """
 
     shape: str
@@ -121,7 +124,7 @@ def report(case: Case, jobs: list[machine.Spent], bares: list[machine.Spent], su
 
 
 def cold(name: str, arguments: Sequence[object], scratch: Path, repeats: int, units: float) -> None:
-    """Measure the job in a process of its own, into new outputs."""
+    """Measure the job in new processes, into new outputs."""
     runs = []
     for repeat in range(repeats):
         output = scratch / f"cold-{name.replace(' ', '-').replace(',', '')}-{repeat}"
@@ -159,16 +162,28 @@ def prepare(options: argparse.Namespace, scratch: Path) -> Case:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one block per precision, and one of cold runs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=("demo", "base"), default="demo", help="the bundled model, or DistilBERT-base's")
-    parser.add_argument("--stored", choices=("f32", "weights", "calibrated"), default="calibrated", help="shape base's")
+    parser.add_argument(
+        "--shape",
+        choices=("demo", "base"),
+        default="demo",
+        help="the bundled model, or random weights of DistilBERT-base's shape",
+    )
+    parser.add_argument(
+        "--stored",
+        choices=("f32", "weights", "calibrated"),
+        default="calibrated",
+        help="how the model of shape base is stored",
+    )
     parser.add_argument("--precisions", nargs="+", default=["int8"], choices=("f32", "bf16", "int8"))
     parser.add_argument("--sentences", type=int, default=52_000, help="number of sentences from the repository's speeches")
-    parser.add_argument("--texts", type=Path, help="JSON lines with a text each, in their place")
-    parser.add_argument("--rows", type=int, default=100_000, help="at most so many of them")
+    parser.add_argument("--texts", type=Path, help="JSON Lines file with texts, to use instead of the speeches")
+    parser.add_argument("--rows", type=int, default=100_000, help="maximum number of texts from --texts")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--warm-ups", type=int, default=3, help="on a tenth of the documents")
-    parser.add_argument("--cold", type=int, default=2, help="cold runs of either kind")
-    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    parser.add_argument(
+        "--warm-ups", type=int, default=3, help="number of unmeasured runs first, on a tenth of the documents"
+    )
+    parser.add_argument("--cold", type=int, default=2, help="number of cold runs of each kind")
+    parser.add_argument("--smoke", action="store_true", help="run for seconds, only to see that it works")
     options = parser.parse_args(arguments)
     if options.smoke:
         options.sentences, options.repeats, options.warm_ups, options.cold = SMOKE_SENTENCES, 1, 0, 1
@@ -176,12 +191,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         case = prepare(options, scratch)
-        # As `entitymill extract` starts Java for a source of this size.
+        # Start Java as `entitymill extract` does for a source of this size.
         spark = sessions.open_bench(brief=case.table.stat().st_size <= SMALL_BYTES)
         for precision in options.precisions:
             print(f"\nshape {options.shape}, {precision}: {options.repeats} repeats after {options.warm_ups} warm-ups")
             warm(spark, case, precision, options.repeats, options.warm_ups)
-        spark.stop()  # its memory is not the cold runs'
+        spark.stop()  # frees its memory before the cold runs
         for precision in options.precisions if options.cold else ():
             given = [part for override in case.overrides(precision) for part in ("--set", override)]
             given += ["--dry-run"] if options.smoke else []

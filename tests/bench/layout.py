@@ -1,9 +1,9 @@
 """Simulate how nightly runs change a table's files, without Spark: `python tests/bench/layout.py [--documents 1000000000]`.
 
-It holds a list of files, each a range of ids with so many rows, and changes it as a run does: units are ranges of changed
-ids; a unit marks the old rows in every file they lie in (deletion vectors) and adds files of its own; a run that ends with
-many small files joins these, smallest first, as Delta does. Ids grow, are random, or begin with a day. What it says of files
-and bytes is compared with a real table's in docs/scale.md.
+The simulation changes a list of files as a run would; each file has a range of ids and a number of rows. Units are ranges of
+changed ids. A unit marks the old rows in each file that contains some of them (deletion vectors), and adds new files. A run
+that ends with many small files compacts them, smallest first, as Delta does. Ids are growing, random, or begin with a day.
+docs/scale.md compares the simulated files and bytes with those of a real table.
 """
 
 from __future__ import annotations
@@ -21,22 +21,26 @@ from entitymill.tables import maintenance, output_tables
 Floats = NDArray[np.float64]
 TARGET = 128 * 2**20
 FULL_UNIT = 100_000
-"""Documents of a unit of the first run: `limits.unit_rows` as it comes."""
+"""Documents of a unit of the first run, without `limits.unit_rows` and with few cores."""
 BYTES = {"entities": 310.0, "documents": 175.0}
-"""Of a document's rows in Parquet, as the tables of growth.py have them; --bytes-of-entities for other texts."""
+"""Bytes of a document's rows in Parquet, as in the tables of growth.py; for other texts, use --bytes-of-entities."""
 SHARES = {"entities": (0.5, 0.25, 0.15, 0.10), "documents": (1.0,)}
-"""Of the partitions by label."""
+"""Share of each partition (one per label) in the rows of a table."""
 ACTION_BYTES = {"add": 900, "remove": 450}
-"""In a commit's JSON, with statistics and a deletion vector's address."""
+"""Bytes of an action in a commit's JSON, including statistics and the reference to a deletion vector."""
 DEAD = float(output_tables.WRITE_CONFS["spark.databricks.delta.optimize.maxDeletedRowsRatio"])
 VECTOR_BYTES_PER_ROW = 3.0
 HOT_DAYS = 0.03
-"""Of a table by days, the newest part: nine changes of ten are there."""
+"""If ids begin with a day: share of the newest documents, in which nine of ten changes occur."""
 
 
 @dataclass
 class Files:
-    """The files of one partition: smallest and greatest place in the order of ids, rows, and live rows of each."""
+    """The files of one partition.
+
+    first, last: [files] smallest and greatest position in the order of ids.
+    rows, live: [files] number of rows, and number of rows that are not marked as removed.
+    """
 
     first: Floats = field(default_factory=lambda: np.empty(0))
     last: Floats = field(default_factory=lambda: np.empty(0))
@@ -49,7 +53,7 @@ class Files:
         self.rows, self.live = np.append(self.rows, rows), np.append(self.live, rows)
 
     def keep(self, chosen: NDArray[np.bool_]) -> None:
-        """Remove all other files."""
+        """Keep only the chosen files."""
         for name in ("first", "last", "rows", "live"):
             setattr(self, name, getattr(self, name)[chosen])
 
@@ -62,12 +66,15 @@ class Files:
             return 0
         taken = np.minimum(inside, rows * inside / total)
         self.live = self.live - taken
-        return int((taken >= 0.5).sum())  # a file of which half a row goes is one that most likely keeps all
+        return int((taken >= 0.5).sum())  # a file that loses less than half a row probably loses none
 
 
 @dataclass
 class Night:
-    """The cost of one run: bytes of new files, vectors, joined files and the log; files in which a unit marked rows."""
+    """The cost of one run: bytes of new files, deletion vectors, compacted files and the log.
+
+    touched: number of files in which each unit marked rows.
+    """
 
     added: float = 0.0
     vectors: float = 0.0
@@ -81,7 +88,7 @@ class Night:
 
 
 class Table:
-    """One table in partitions, of documents whose places in the order of ids are 0 to `end`."""
+    """A partitioned table of documents, whose positions in the order of ids are 0 to `end`."""
 
     def __init__(self, name: str, documents: int, unit_rows: int) -> None:
         self.name, self.bytes = name, BYTES[name]
@@ -117,7 +124,7 @@ class Table:
         return sum(float(part.rows.sum()) for part in self.parts) * self.bytes
 
     def compact(self, night: Night) -> None:
-        """Join small files, as maintenance.compact_small_files and Delta's OPTIMIZE do."""
+        """Compact small files, as maintenance.compact_small_files and Delta's OPTIMIZE do."""
         small = min(TARGET / maintenance.SMALL_SHARE, self.size() / len(self.parts) / maintenance.SMALL_PART)
         if self.files() <= maintenance.MAX_FILES or self.size() > self.files() * small:
             return
@@ -137,14 +144,14 @@ class Table:
 
 
 def ranges(kind: str, end: float, changed: float, units: int) -> list[tuple[float, float, float, bool]]:
-    """Return the units of a night: smallest and greatest id, documents, whether they are new."""
+    """Return each unit of a run: smallest and greatest id, number of documents, and whether the documents are new."""
     if kind == "growing":
         edges = np.linspace(end, end + changed, units + 1)
         return [(a, b, b - a, True) for a, b in itertools.pairwise(edges)]
     if kind == "random":
         edges = np.linspace(0, end, units + 1)
         return [(a, b, changed / units, False) for a, b in itertools.pairwise(edges)]
-    # By day: half are new, at the end; of the others nine of ten are in the newest days.
+    # By day: half of the documents are new, at the end. Of the changed ones, nine of ten are in the newest days.
     hot = max(1, units // 2)
     old = end * (1 - HOT_DAYS)
     edges = np.linspace(old, end, hot + 1)
@@ -155,7 +162,7 @@ def ranges(kind: str, end: float, changed: float, units: int) -> list[tuple[floa
 
 
 def simulate(kind: str, documents: int, nights: int, share: float, unit_rows: int) -> None:
-    """Print a line for the nights at the beginning, in the middle and at the end."""
+    """Simulate nightly runs, and print a line for the first, for two in the middle, and for the last."""
     tables = [Table(name, documents, FULL_UNIT) for name in BYTES]
     print(f"{documents:,} documents, ids {kind}: {sum(t.files() for t in tables):,} files, {size(tables):,.1f} GB")
     whole, due = 0.0, 0.0
@@ -189,10 +196,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, nargs="+", default=[100_000, 10_000_000, 1_000_000_000])
     parser.add_argument("--nights", type=int, default=30)
-    parser.add_argument("--share", type=float, default=0.01, help="of the documents that changes in a night, or is new")
-    parser.add_argument("--unit-rows", type=int, help="limits.unit_rows; none: 100,000, but five units a night at least")
-    parser.add_argument("--bytes-of-entities", type=float, help="of a document")
-    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    parser.add_argument("--share", type=float, default=0.01, help="share of the documents that are changed or new in a run")
+    parser.add_argument(
+        "--unit-rows", type=int, help="limits.unit_rows; default: 100,000, or less for at least five units a run"
+    )
+    parser.add_argument("--bytes-of-entities", type=float, help="bytes of a document's rows in entities")
+    parser.add_argument("--smoke", action="store_true", help="run for seconds, only to see that it works")
     options = parser.parse_args(arguments)
     if options.smoke:
         options.documents, options.nights = [100_000], 10

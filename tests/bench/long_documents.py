@@ -1,7 +1,8 @@
 """Measure a run with documents of 1 MB, one of 100 MB, and many small ones: `python tests/bench/long_documents.py [--stub]`.
 
-Wall and CPU seconds of a first run, the most memory that the driver, its workers and their children held at once, and how
-long the longest task took. With `--stub` no model is in the loop, and the sizes can be those of the settings' limits.
+The script prints wall and CPU seconds of a first run, and the duration of its longest task. It also prints the peak memory
+of the driver, its workers and their children together. With `--stub`, a stub replaces the model, so that documents can have
+the largest sizes that the settings allow.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from entitymill.run import extraction
 from entitymill.workers.engine_choice import open_engine
 
 MEGABYTE = 1_000_000
-"""Characters: the speeches are nearly ASCII."""
+"""Characters of a megabyte, because the speeches are nearly ASCII."""
 
 
 def source(spark: SparkSession, small: int, middle: int, longest: int) -> DataFrame:
-    """Write a source with documents of one sentence and of 1 MB, and one document of many megabytes."""
+    """Return a source with documents of one sentence and of 1 MB, and one document of `longest` MB."""
     speech = " ".join(pq.read_table(texts.SPEECHES)["text"].to_pylist())
     megabyte = F.lit((speech * (MEGABYTE // len(speech) + 1))[:MEGABYTE])
     short = F.format_string("Person%d met Anna Smith in City%d.", "id", F.pmod("id", F.lit(1000)))
@@ -59,7 +60,7 @@ def tasks(spark: SparkSession) -> tuple[int, float]:
 
 
 def one(directory: Path, *, stub: bool) -> None:
-    """Run the job in a process of its own, and print its results."""
+    """Run the job once, and print its results as JSON; main starts this in a new process."""
     spark = sessions.open_bench("4g")
     chosen = [f"source.path={directory}/source", f"output.path={directory}/out", "source.max_chars=100000000"]
     with mock.patch.object(extraction, "open_engine", open_stub if stub else open_engine):
@@ -74,10 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print one line, and the output of the run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", type=int, default=100_000)
-    parser.add_argument("--middle", type=int, default=20, help="documents of a megabyte")
+    parser.add_argument("--middle", type=int, default=20, help="number of documents of 1 MB")
     parser.add_argument("--longest", type=int, default=20, help="megabytes of the longest document")
-    parser.add_argument("--stub", action="store_true", help="a stand-in for the model, made of Spark's own functions")
-    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    parser.add_argument("--stub", action="store_true", help="use Spark functions instead of a model")
+    parser.add_argument("--smoke", action="store_true", help="run for seconds, only to see that it works")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:

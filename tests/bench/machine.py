@@ -16,12 +16,12 @@ import psutil
 from entitymill.recognition.cpu_features import read_processor
 
 BETWEEN_LOOKS, BETWEEN_SHARES = 0.1, 1.0
-"""Seconds from one look at a watched tree to the next; at what its processes share, which is slower to find, too."""
+"""Seconds between two measurements of a process tree, and between two that include shared memory, which take longer."""
 STRAGGLERS_SECONDS = 20.0
-"""What a watched program started may outlive it by so much."""
+"""Maximum seconds to wait for descendants after the watched program has ended."""
 MEGABYTE = 1e6
 TICK = 1 / os.sysconf("SC_CLK_TCK")
-"""Seconds: the least that Linux tells of CPU time."""
+"""Resolution of CPU times in Linux, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Spent:
 class Watched(Spent):
     """Measurements of a program and its descendants.
 
-    resident: MB, the most that all had at once, pages that several share counted in each.
-    proportional: MB, the same with such pages counted once.
+    resident: peak memory of all processes together, in MB; a page that several processes share counts for each of them.
+    proportional: the same, but each shared page counts only once.
     """
 
     resident: float
@@ -77,7 +77,7 @@ class _Tree:
         return sum(self._cpu.values())
 
     def look(self, *, shares: bool) -> None:
-        """Record the CPU time of each process so far, and the memory of all now."""
+        """Record the CPU time of each process so far, and the current memory of all processes."""
         with suppress(psutil.NoSuchProcess):
             self.alive |= {self._root, *self._root.children(recursive=True)}
         resident = proportional = 0.0
@@ -95,10 +95,10 @@ class _Tree:
 
 
 def watch(command: Sequence[object], directory: Path, log: Path) -> Watched:
-    """Run a program to its end.
+    """Run a program to its end, and return measurements of it.
 
     Raises:
-        RuntimeError: it failed; the message has the end of what it printed.
+        RuntimeError: the program failed; the message contains the end of its output.
     """
     began = shared = time.perf_counter()
     with log.open("wb") as printed:
@@ -119,7 +119,7 @@ def watch(command: Sequence[object], directory: Path, log: Path) -> Watched:
 
 
 def line(name: str, runs: Sequence[Spent], units: float, unit: str) -> str:
-    """Return minimum and median of several runs, and the rate at the median."""
+    """Return a line with minimum and median of several runs, and the rate at the median."""
     walls, cpus = sorted(run.wall for run in runs), sorted(run.cpu for run in runs)
     wall, cpu = statistics.median(walls), statistics.median(cpus)
     return (

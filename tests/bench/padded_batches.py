@@ -1,7 +1,8 @@
-"""Tag as before packing, for comparison: sentences of similar length share a batch, padded to the longest.
+"""Tag without packing, for comparison: sentences of similar length share a batch, padded to the longest sentence.
 
-The planner is that of Entity Mill 0.1.0 (entitymill/tagger/batching.py), and so is the loop around it. A batch of B rows of
-L pieces costs about B * L + OVERHEAD_PIECES times one piece; a shortest path over the sorted rows makes the sum smallest.
+The planner and the loop around it are those of Entity Mill 0.1.0 (entitymill/tagger/batching.py). A batch of B rows of L
+pieces costs about as much as B * L + OVERHEAD_PIECES pieces. The planner minimizes the total cost with a shortest path over
+the sorted rows.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Batch:
 
 
 def plan(lengths: NDArray[np.int64], limit: int) -> list[Batch]:
-    """Partition rows into batches of the least total cost.
+    """Partition rows into batches with the lowest total cost.
 
     Args:
         lengths: [rows] pieces of each row, special pieces included; none above `limit`.
@@ -62,7 +63,7 @@ def plan(lengths: NDArray[np.int64], limit: int) -> list[Batch]:
 
 
 class PaddedTagger:
-    """Tags sentences as 0.1.0 did, with the same network compiled in the same way."""
+    """Tags sentences as version 0.1.0 did, with the same network compiled in the same way."""
 
     def __init__(self, directory: Path, precision: Precision) -> None:
         """Load the model of a bundle."""

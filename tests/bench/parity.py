@@ -1,8 +1,8 @@
 """Check that recognition/ finds the same sentences and tokens in every text as Spark NLP does in the JVM.
 
-`python tests/bench/parity.py --texts FILE… --fuzz 50000`: a line of counts per detector; exit code 1 where any text differs.
-FILE is JSON lines or Parquet with a `text` column. Spark NLP takes time that grows with the square of a text's length:
-longer ones than --cap are parted at blank lines; --join makes long ones, of texts that follow each other, on purpose.
+`python tests/bench/parity.py --texts FILE… --fuzz 50000` prints a line of counts per detector. Its exit code is 1 if any
+text differs. FILE is a JSON Lines or Parquet file with a `text` column. Spark NLP's time grows with the square of a text's
+length, so texts longer than --cap are split at blank lines. With --join, consecutive texts are joined to long texts.
 """
 
 from __future__ import annotations
@@ -55,14 +55,16 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", nargs="*", default=[], type=Path, metavar="FILE")
-    parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="texts made at random")
+    parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="number of random texts")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cap", type=int, default=20_000, metavar="CHARS")
-    parser.add_argument("--join", type=int, default=0, metavar="CHARS", help="texts joined until they have so many")
-    parser.add_argument("--limit", type=int, help="no more texts of each file")
+    parser.add_argument(
+        "--join", type=int, default=0, metavar="CHARS", help="join texts until they have this many characters"
+    )
+    parser.add_argument("--limit", type=int, help="maximum number of texts of each file")
     parser.add_argument("--detectors", nargs="*", default=DETECTORS, choices=DETECTORS)
     parser.add_argument("--jars", default=f"{ROOT}/build/jars,{ROOT}/build/jars-sparknlp")
-    parser.add_argument("--smoke", action="store_true", help="some seconds: a few speeches and random texts")
+    parser.add_argument("--smoke", action="store_true", help="run for seconds, on a few speeches and random texts")
     asked = parser.parse_args(given)
     if asked.smoke:
         asked.texts, asked.limit, asked.fuzz = [ROOT / "data" / "state_union.parquet"], 3, 300
@@ -79,7 +81,7 @@ def gathered(asked: argparse.Namespace) -> Iterator[str]:
 
 
 def read(file: Path) -> list[str]:
-    """Yield the texts of a file."""
+    """Return the texts of a file."""
     if file.suffix == ".parquet":
         return pq.read_table(file, columns=["text"])["text"].to_pylist()
     with file.open(encoding="utf8") as lines:
@@ -87,7 +89,7 @@ def read(file: Path) -> list[str]:
 
 
 def capped(texts: Iterable[str], most: int) -> Iterator[str]:
-    """Yield texts; longer ones in parts, which end at blank lines if possible."""
+    """Yield texts of at most `most` characters; longer texts are split, at blank lines if possible."""
     for text in texts:
         parts = [text] if len(text) <= most else re.split(r"(?<=\n)\s*\n", text)
         for part in parts:
@@ -95,7 +97,7 @@ def capped(texts: Iterable[str], most: int) -> Iterator[str]:
 
 
 def joined(texts: Iterable[str], least: int) -> Iterator[str]:
-    """Yield consecutive texts, joined."""
+    """Yield texts of at least `least` characters, each joined from consecutive texts."""
     held: list[str] = []
     for text in texts:
         held.append(text)
@@ -105,10 +107,10 @@ def joined(texts: Iterable[str], least: int) -> Iterator[str]:
 
 
 def compared(spark: SparkSession, kind: sentences.Kind, texts: Iterable[str]) -> tuple[str, int]:
-    """Compare all texts in batches: a line of counts, and how many differ.
+    """Compare all texts in batches; return a line of counts, and the number of texts that differ.
 
-    Those that Spark NLP's rules lose count of are counted apart. Those that differ are cut by Spark NLP once more, since its
-    network does not always give the same answer: some that differ once do not when asked again.
+    Texts in which Spark NLP's rules may miscount are not compared, but counted separately. If a text differs, Spark NLP
+    segments it again, because its network does not always give the same result.
     """
     detector = sentences.open_detector(kind, sentences.find_detector_files(ROOT / "models" / "sentence_detector"))
     counts = dict.fromkeys(("texts", "sentences", "tokens", "lost", "differ", "unsteady"), 0)

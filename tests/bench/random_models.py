@@ -1,4 +1,4 @@
-"""Make models for benchmarks: any DistilBERT's shape with random weights, because weights do not change the speed."""
+"""Make models for benchmarks, with any DistilBERT's shape and random weights, because weights do not affect speed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Shape:
     heads: int = 12
 
     def operations(self, lengths: np.ndarray) -> float:
-        """Return the arithmetic operations for sentences with these numbers of pieces, without padding."""
+        """Return the number of arithmetic operations for sentences with these numbers of pieces, without padding."""
         dense = 2 * self.layers * (4 * self.width**2 + 2 * self.width * self.hidden)
         return float((lengths * dense + self.layers * 4 * self.width * lengths**2).sum())
 

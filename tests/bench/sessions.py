@@ -29,12 +29,12 @@ def open_bench(memory: str | None = None, *, sparknlp: bool = False, brief: bool
     """Return the active session, or open one on all cores.
 
     Args:
-        memory: of the JVM, unless it is the default.
+        memory: heap size of the JVM, such as 4g; None for the default.
         sparknlp: whether to load Spark NLP's jars, if they are installed.
-        brief: as `entitymill extract` passes it for a small source.
+        brief: whether to start Java as `entitymill extract` does for a small source.
     """
     jars = [str(directory) for directory in JARS[: 1 + sparknlp] if directory.is_dir()]
-    # Spark forgets old executions, and with them how many there were.
+    # By default, Spark would delete old executions, and `count_jobs` could not count them.
     conf = {"spark.sql.ui.retainedExecutions": "1000000"}
     if memory is not None:
         conf["spark.driver.memory"] = memory

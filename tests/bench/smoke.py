@@ -1,7 +1,7 @@
-"""Run every benchmark for a few seconds, to see that it works: `make bench-smoke`. Its numbers mean nothing.
+"""Run every benchmark for a few seconds, to see that it works: `make bench-smoke`. The printed numbers mean nothing.
 
-Benchmarks with Spark share one session, whose JVM is warm after the first; job.py stops the session, so it comes almost
-last. cluster.py opens sessions of its own. isolation.py limits this process's memory, so it comes before others load much.
+Benchmarks with Spark share one session, whose JVM is warm after the first benchmark. job.py stops this session, and
+cluster.py opens its own sessions, so they run last. isolation.py limits the memory of this process, so it runs first.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
     words = F.split("text", " ", 3)
 
     def mention(begin: Column, entity: Column, label: str) -> Column:
-        # Spark believes that a word's place may be null.
+        # Without coalesce, Spark would treat these offsets as nullable.
         begin, end = (F.coalesce(place, F.lit(0)) for place in (begin, begin + F.length(entity)))
         values = {
             "sentence_id": F.lit(0), "sentence_begin": F.lit(0), "sentence_end": F.col("chars"),
@@ -31,12 +31,12 @@ def stub_tagger(documents: DataFrame) -> DataFrame:
         "chars": F.col("chars"), "sentences": F.lit(1), "tokens": F.lit(2), "split_sentences": F.lit(0),
         **{f"{part}_seconds": F.lit(0.0) for part in schemas.TIMES},
     }  # fmt: skip
-    # Not cast: what is inside would be nullable.
+    # Mentions are not cast, because a cast would make their fields nullable.
     whole = {"mentions": found}
     columns = (whole.get(f.name, values.get(f.name, F.lit(None)).cast(f.dataType)).alias(f.name) for f in schemas.RECOGNIZED)
     return documents.select(*columns)
 
 
 def open_stub(spark: SparkSession, loaded: settings.Settings) -> Engine:
-    """Return the stub engine; tests call this instead of engine.open_engine."""
+    """Return the stub engine; tests and benchmarks call this instead of engine_choice.open_engine."""
     return Engine("stub", "stub", lambda: stub_tagger)

@@ -1,8 +1,9 @@
 """Compare the packed tagger with batches by length, a Hugging Face pipeline and the machine's peak, on one thread each.
 
-`python tests/bench/tagger.py [--model BUNDLE]`: the same sentences, in turn within one run. Without --model it is
-DistilBERT-base's shape with random weights, in floats, with 8-bit weights, and calibrated. The pipeline runs random weights
-of the model's shape, biased to O, since it would otherwise spend its time on spurious entities.
+`python tests/bench/tagger.py [--model BUNDLE]` tags the same sentences in each way, in turn within one run. Without --model,
+the model has DistilBERT-base's shape and random weights, in floats, with 8-bit weights, and calibrated. The pipeline runs
+random weights of the model's shape. A bias favors the tag O, because the pipeline would otherwise spend its time on false
+entities.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Way:
     """One way of tagging.
 
     how: a key of first_sentence.WAYS.
-    peak: the precision with whose peak it is compared.
+    peak: the precision whose peak speed is the reference for this way.
     """
 
     name: str
@@ -80,7 +81,7 @@ def _has_torch() -> bool:
 
 
 def pieces(directory: Path, sentences: list[list[str]]) -> np.ndarray:
-    """Return [sentences] the number of pieces of each, with special pieces."""
+    """Return [sentences] the number of pieces of each sentence, including special pieces."""
     manifest, files = bundle.read_directory(directory)
     maker = build_row_maker(read_tokenizer(files, manifest), manifest, "complete")
     starts = np.cumsum([0, *map(len, sentences)])
@@ -146,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, help="a bundle, such as models/demo")
     parser.add_argument("--sentences", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    parser.add_argument("--smoke", action="store_true", help="run for seconds, only to see that it works")
     options = parser.parse_args(arguments)
     shape = random_models.BASE if options.model is None else random_models.read_shape(options.model)
     rounds = 40

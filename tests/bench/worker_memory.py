@@ -1,8 +1,8 @@
 """Measure the memory of a worker's process and of its child, which runs the tagger.
 
-`python tests/bench/worker_memory.py`: the peak resident memory of both, in MB, with the bundled model and with a network of
-DistilBERT-base's shape (random weights), both in int8. Databricks' standard and serverless compute give a worker about 1 GB,
-so the exit code is 1 if the two processes together need more than MAX_MB with either model.
+`python tests/bench/worker_memory.py` prints the peak resident memory of both, in MB, for two models in int8: the bundled
+model and a network of DistilBERT-base's shape with random weights. Databricks' standard and serverless compute give a worker
+about 1 GB. So the exit code is 1 if the two processes together need more than MAX_MB with either model.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def measure(directory: Path, sentences: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one line per model; exit with 1 if a model needs more than MAX_MB, after both are measured."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--smoke", action="store_true", help="whether it runs at all, in seconds")
+    parser.add_argument("--smoke", action="store_true", help="run for seconds, only to see that it works")
     parser.add_argument("--only", type=Path, help="measure only this bundle, in this process")
     options = parser.parse_args(arguments)
     sentences = 40 if options.smoke else WINDOWS * isolation_bench.SENTENCES_IN_WINDOW

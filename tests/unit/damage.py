@@ -1,4 +1,4 @@
-"""Damage to foreign files, and a watch over what reading them does to this process and this machine."""
+"""Functions that damage files, and a watch for the side effects of reading such files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _watched: list[tuple[Path, list[str]]] = []
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:
-    """Bytes flipped, cut off, left out, or put in."""
+    """Return the content with some bytes flipped, cut off, left out, inserted, or set to zero."""
     kind, at = draw.choice(["flip", "flip", "cut", "drop", "put", "zero"]), draw.randrange(len(content))
     if kind == "flip":
         many = bytearray(content)
@@ -37,7 +37,7 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
 
 
 def repacked(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    """The zip of these: with sums that are right, so that what is in them is read."""
+    """Return a zip of these files with correct checksums, so that their contents are read."""
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", method) as archive:
         for name, content in members.items():
@@ -47,12 +47,12 @@ def repacked(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> byt
 
 @contextmanager
 def watch(directory: Path) -> Iterator[list[str]]:
-    """What Python does meanwhile that no reader of data may: changes outside a directory, links, code that is loaded.
+    """Record forbidden side effects of Python code: changes outside a directory, links, and code that is loaded or run.
 
-    Python's own audit events tell (PEP 578); what C++ writes by itself they do not.
+    The source is Python's audit events (PEP 578), which do not include what C++ code writes itself.
     """
     if not _watched:
-        sys.addaudithook(_audit)  # cannot be taken off again: it looks at the last watch alone
+        sys.addaudithook(_audit)  # cannot be removed, so it uses only the last watch
     found: list[str] = []
     _watched.append((directory.resolve(), found))
     try:

@@ -1,4 +1,4 @@
-"""Models that somebody made to do harm: each function writes one, of a few kilobytes, and returns its directory or file."""
+"""Malicious models for tests: each function writes one model and returns its directory or file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DETECTOR = ROOT / "models" / "sentence_detector"
 
 
 def changed_bundle(into: Path, name: str, change: Callable[[str], str], **manifest: object) -> Path:
-    """The carried bundle, one file of it changed, with a manifest that vouches for the change."""
+    """Copy the bundled model, change one file, and write a manifest with the digest of the changed file."""
     shutil.copytree(DEMO, into, ignore=shutil.ignore_patterns("recipe"))
     (into / name).write_text(change((into / name).read_text(encoding="utf8")), encoding="utf8")
     said = json.loads((into / bundle.MANIFEST).read_text(encoding="utf8"))
@@ -38,38 +38,38 @@ def _changed_tokenizer(into: Path, **parts: object) -> Path:
 
 
 def network_that_crashes(into: Path) -> Path:
-    """One word of the IR is another: OpenVINO writes to a variable that is nowhere."""
+    """Write a network in which one activation is an assignment to a missing variable, at which OpenVINO crashes."""
     return changed_bundle(into, bundle.NETWORK, lambda text: text.replace('type="Gelu"', 'type="Assign"', 1))
 
 
 def network_that_is_refused(into: Path) -> Path:
-    """One word of the IR is another, and OpenVINO says so when the network is compiled or run."""
+    """Write a network with another activation, which OpenVINO refuses when it compiles or runs the network."""
     return changed_bundle(into, bundle.NETWORK, lambda text: text.replace('type="Gelu"', 'type="Relu6"'))
 
 
 def long_window(into: Path) -> Path:
-    """The manifest promises a window of a million pieces, the network has 512 positions."""
+    """Write a manifest with a window of a million pieces, although the network has only 512 positions."""
     return changed_bundle(into, bundle.LABELS, str, max_length=bundle.MAX_ROW_PIECES)
 
 
 def growing_tokenizer(into: Path, letter: str = "e") -> Path:
-    """Every such letter of a text becomes a billion."""
+    """Write a tokenizer that turns each occurrence of `letter` in a text into a billion letters."""
     more = {"type": "Replace", "pattern": {"String": letter}, "content": letter * 1000}
     return _changed_tokenizer(into, normalizer={"type": "Sequence", "normalizers": [more] * 3})
 
 
 def panicking_tokenizer(into: Path) -> Path:
-    """The package tokenizers panics over it when it is read."""
+    """Write a tokenizer at which the package tokenizers panics when it reads the file."""
     return _changed_tokenizer(into, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
 
 
 def endless_label(into: Path) -> Path:
-    """A label that no file system takes for a directory's name."""
+    """Write a label that is too long for the name of a directory."""
     return changed_bundle(into, bundle.LABELS, lambda text: text.replace("PER", "PER" * 100))
 
 
 def nested_zip(into: Path, size: int = 400 * 2**20) -> Path:
-    """A saved Spark NLP model in a zip, whose network is a zip of nothing but zeros."""
+    """Write a zip of a saved Spark NLP model whose network is a zip of `size` zero bytes."""
     model = tiny.saved_onnx(into / "saved")
     files = {str(path.relative_to(model)): path.read_bytes() for path in model.rglob("*") if path.is_file()}
     inner = io.BytesIO()
@@ -82,7 +82,7 @@ def nested_zip(into: Path, size: int = 400 * 2**20) -> Path:
 
 
 def detector(into: Path, *, kernel: int = 8, width: int = 1, filters: int = 6, hidden: int = 1, numbers: int = 300) -> Path:
-    """A sentence detector with layers of these sizes, all weights zero."""
+    """Write a sentence detector with layers of these sizes, whose weights are all zero."""
     shapes = {
         sentences_dl_saved.EMBEDDING: (numbers, width),
         sentences_dl_saved.KERNEL: (kernel, width, filters),
@@ -108,17 +108,17 @@ def detector(into: Path, *, kernel: int = 8, width: int = 1, filters: int = 6, h
 
 
 def wide_kernel(into: Path) -> Path:
-    """A convolution over more characters than the window has."""
+    """Write a detector with a convolution over more characters than its window has."""
     return detector(into, kernel=20)
 
 
 def large_detector(into: Path) -> Path:
-    """Layers of a few megabytes of zeros that multiply out to 240 GB."""
+    """Write a detector with layers of a few megabytes of zeros, whose products would be tables of 240 GB."""
     return detector(into, kernel=1, filters=5_000, numbers=50_000)
 
 
 def large_numbers(into: Path) -> Path:
-    """Characters with numbers that do not fit into 16 bits."""
+    """Write a detector with character ids that do not fit into 16 bits."""
     return detector(into, numbers=70_000, kernel=1, filters=1)
 
 
@@ -131,14 +131,14 @@ def _varint(value: int) -> bytes:
 
 
 def _field(number: int, value: int | bytes) -> bytes:
-    """A field of a protocol buffer."""
+    """Return the encoding of one field of a protocol buffer."""
     if isinstance(value, int):
         return _varint(number << 3) + _varint(value)
     return _varint(number << 3 | 2) + _varint(len(value)) + value
 
 
 def _index(entries: list[tuple[bytes, bytes]]) -> bytes:
-    """A checkpoint's index, of one block: LevelDB's table format."""
+    """Return the index of a TensorFlow checkpoint, as a table of one block in LevelDB's format."""
 
     def block(pairs: list[tuple[bytes, bytes]]) -> bytes:
         content = b"".join(b"\0" + _varint(len(key)) + _varint(len(value)) + key + value for key, value in pairs)
@@ -154,12 +154,12 @@ def _index(entries: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def java_object(name: str, flags: int = 2) -> bytes:
-    """The stream of an object without fields."""
+    """Return the serialized stream of a Java object of the class `name`, without fields."""
     return b"\xac\xed\0\5sr" + struct.pack(">H", len(name)) + name.encode() + bytes(8) + bytes([flags]) + b"\0\0xp"
 
 
 def saved_model(into: Path, *, field: bytes | None = None, **files: bytes) -> Path:
-    """A saved Spark NLP model with one more record in its vocabulary, and more files: a__b stands for a/b."""
+    """Write a saved Spark NLP model with an added vocabulary record and added files; a__b stands for the path a/b."""
     model = tiny.saved_onnx(into)
     if field is not None:
         (model / "fields" / "vocabulary" / "part-00001").write_bytes(sparknlp_field_files.write_records([field]))
@@ -171,7 +171,10 @@ def saved_model(into: Path, *, field: bytes | None = None, **files: bytes) -> Pa
 
 
 def smuggled_field(record: bytes) -> bytes:
-    """A field whose one record, a string, holds a sync marker and another record: what Hadoop reads of its second half."""
+    """Return a field file with one string record, which contains a sync marker and the given record.
+
+    A Hadoop task that begins to read in the middle of the file would find the inner record.
+    """
     sync = b"0123456789abcdef"
     inner = struct.pack(">i", -1) + sync + struct.pack(">iii", 4 + len(record), 0, len(record)) + record
     text = inner.ljust(200, b"x")
@@ -181,7 +184,7 @@ def smuggled_field(record: bytes) -> bytes:
 
 
 def pipeline(into: Path, kind: str, **metadata: object) -> Path:
-    """A saved pipeline of one stage of a class."""
+    """Write a saved pipeline with one stage of the class `kind`; `metadata` changes the pipeline's metadata."""
     for directory, said in ((into, {"class": PIPELINE, "paramMap": {"stageUids": ["a"]}}), (into / "stages" / "0_a", {})):
         (directory / "metadata").mkdir(parents=True)
         content = {"uid": "a", "class": kind, "paramMap": {}, "defaultParamMap": {}, "timestamp": 0, "sparkVersion": "3.5.0"}

@@ -1,4 +1,4 @@
-"""Commands say what they wait for, and find a wrong path before Spark starts."""
+"""Test that commands say what they are waiting for, and report a wrong path before Spark starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tags from probabilities: valid, the best of all valid sequences, and the same whatever stands beside a sentence."""
+"""Test that decoding gives each sentence its best valid sequence of tags, independently of other sentences."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ UNFIT = {
     "\u4eba" * 90: "takes more than 240 bytes",
     ":" * 90: "takes more than 240 bytes",
 }
-"""Labels that cannot name a directory of the `entities` table, and what is said of them."""
+"""Label that cannot name a directory of the `entities` table -> part of the expected error message."""
 
 
 @pytest.mark.parametrize("label", UNFIT, ids=lambda label: ascii(label[:12]))
@@ -153,7 +153,7 @@ def test_spark_nlps_tags_have_the_same_limits() -> None:
 
 
 def resigned(copied: dict[str, Path], manifest: bundle.Manifest) -> bundle.Manifest:
-    """A manifest that vouches for changed files: what is left to find is that they do not fit each other."""
+    """Write a manifest with the digests of the changed files, so that only a mismatch between files remains; return it."""
     directory = copied[bundle.LABELS].parent
     return bundle.write_manifest(directory, manifest.model_dump(exclude={"files"}))
 

@@ -1,4 +1,4 @@
-"""The tagger in a child process: real processes, real signals; only the poison is a stand-in (poison_stub)."""
+"""Test the tagger in a child process, with real processes and signals; `poison_stub` defines the words that crash it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RUN = RecognitionOptions(Execution(), "rules", trim=True)
 
 
 class Here(ShippedModel):
-    """A model that needs no Spark to be where it is."""
+    """A model whose files are local, so that they are found without Spark."""
 
     def files(self) -> dict[str, Path]:
         return {name: Path(path) for name, path in self.names.items()}
@@ -111,7 +111,7 @@ def test_documents_that_kill_or_hang_the_tagger_alone_fail_and_the_others_do_not
 
 
 def test_a_document_that_needs_too_much_memory_fails_alone(here: Here) -> None:
-    """Else the system would end the whole executor, where it has little memory."""
+    """Only this document must fail; otherwise the system would kill the whole executor if it has little memory."""
     rows = run(here, [*GOOD, "They met in Paris . " * 200_000], FACTORY, memory_mb=150)
     assert [row["failure"] and row["failure"]["detail"] for row in rows] == [None] * 4 + ["out of memory"]
     assert found(rows[:4]) == found(run(here, GOOD, FACTORY))
@@ -126,12 +126,12 @@ def test_the_time_limit_covers_a_child_that_reads_nothing_and_half_an_answer(her
     child = child_process.get_child(child_process.Work(f"{__name__}:open_half", ()))
     child._process.send_signal(signal.SIGSTOP)
     with pytest.raises(child_process.ChildLostError) as lost:
-        child(documents(["a" * 10_000_000]), 1.0)  # more than the connection holds
+        child(documents(["a" * 10_000_000]), 1.0)  # more than the connection buffers
     assert (lost.value.code, child.closed) == (child_process.TIMED_OUT, True)
 
 
 def open_half() -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Return what writes the length of an answer, and no answer, to the worker."""
+    """Return a function that sends the worker the length of an answer, but no answer."""
 
     def answer(batch: pa.RecordBatch) -> pa.RecordBatch:
         [connection] = [one for one in gc.get_objects() if isinstance(one, Connection)]
@@ -169,7 +169,7 @@ def test_windows_of_short_texts_with_much_beside_them_are_bounded(monkeypatch: p
 
 
 def test_a_python_error_is_raised_without_its_message_and_is_no_documents_fault(here: Here) -> None:
-    """The message may quote a document."""
+    """A Python error in the child must be raised without its message, which may quote a document."""
     with pytest.raises(WorkerError, match=r"ZeroDivisionError in the tagging process, at line .* poison_stub") as raised:
         run(here, [*GOOD, poison_stub.BUG])
     shown = "".join(traceback.format_exception(raised.value))
@@ -236,14 +236,14 @@ def test_a_slice_is_packed_alone() -> None:
     ],
 )
 def test_what_executors_import_needs_no_more_than_this_package(module: str, without: str) -> None:
-    """All that stands in a mapInArrow; OpenVINO is for the worker's child alone, and fork and it are no friends."""
+    """Code for mapInArrow must not need these packages; only a worker's child uses OpenVINO, which is not fork-safe."""
     code = f"import sys; sys.modules.update(dict.fromkeys('{without}'.split())); import {module}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 0
 
 
 def test_the_child_dies_with_its_worker(tmp_path: Path) -> None:
-    # The child sleeps in its work, where it cannot see that its connection ended.
+    # The child sleeps while it works, so it does not notice that the connection is closed.
     asleep = tmp_path / "asleep"
     (tmp_path / "sleeper_stub.py").write_text(
         "import pathlib, time\ndef start(path):\n    return lambda batch: (pathlib.Path(path).touch(), time.sleep(600))\n"

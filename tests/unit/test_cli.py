@@ -77,7 +77,7 @@ def test_the_version_is_the_packages_own(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_help_brings_no_spark_and_no_model() -> None:
-    """Neither that of the whole nor of the commands that need none until they work."""
+    """Printing help or the version must not import Spark, OpenVINO or other large libraries."""
     heavy = {"pyspark", "py4j", "openvino", "pyarrow", "numpy", "tokenizers"}
     code = (
         "import sys\nfrom entitymill import cli\n"

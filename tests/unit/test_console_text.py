@@ -1,6 +1,7 @@
-"""No character of a text, an id, a path or a model's manifest steers the terminal: OSC 52 would write the clipboard.
+"""Test that no control character of a text, an id, a path or a manifest reaches the terminal.
 
-Mentions in a text are marked: with colors on a terminal, with brackets elsewhere.
+Such characters could, for example, write to the clipboard (OSC 52). These tests also check how mentions are marked: with
+colors on a terminal, with brackets elsewhere.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def test_a_console_lets_none_through_whatever_is_printed() -> None:
     console = console_text.open_console(file=file, force_terminal=True, _environ={"TERM": "xterm-256color"}, width=200)
     for what in (STEERING, Text(STEERING), table):
         console.print(what, markup=False)
-    written = re.sub(r"\x1b\[[\d;]*m", "", file.getvalue())  # colors are the console's own
+    written = re.sub(r"\x1b\[[\d;]*m", "", file.getvalue())  # the console itself writes colors
     assert not _CONTROLS.search(written)
     assert written.count(r"\x1b]52") == 4
 
@@ -101,7 +102,7 @@ def test_a_log_that_goes_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_table_of_runs() -> None:
     run = dict.fromkeys(list_runs._COLUMNS, STEERING) | {
-        "started_at": datetime(2026, 11, 26), "ended_at": datetime(2026, 11, 27), "until": None,  # noqa: DTZ001  # as Spark's
+        "started_at": datetime(2026, 11, 26), "ended_at": datetime(2026, 11, 27), "until": None,  # noqa: DTZ001  # as in Spark
         "documents": 1, "rejects": 0, "units": 1, "units_done": 0, "planned": 9,
     }  # fmt: skip
     file = io.StringIO()
@@ -148,7 +149,7 @@ def test_json_of_runs_holds_no_controls() -> None:
 
 
 def test_every_console_is_one_that_shows_controls() -> None:
-    """A house rule: nobody prints past `console_text`."""
+    """Only `console_text` may create a Console, so that control characters are always escaped."""
     allowed = {"terminal/console_text.py"}
     places = [
         path for path in (JOBS / "entitymill").rglob("*.py") if str(path.relative_to(JOBS / "entitymill")) not in allowed
@@ -191,7 +192,7 @@ def test_an_endless_mention_does_not_flood_the_screen() -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_command_marks_by_brackets_where_nobody_sees_colors(terminal: bool) -> None:
-    """On a real terminal, and into a pipe."""
+    """The command must mark mentions with colors on a terminal, and with brackets in a pipe."""
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     main, other = pty.openpty()
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The memory that a tagger may use by default in a container with a memory limit, read from fake cgroup files."""
+"""Test the default limit on a tagger's memory in a container with a memory limit, with fake cgroup files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many documents may crash or hang the tagger before a run gives up."""
+"""Test how many documents may crash or hang the tagger before a run fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NONE: Any = None
 
 
 def give_up(failed: int, before: int, rows: int) -> bool:
-    """Whether a run gives up, of so many rows in one unit, of which some fail, some not for the first time; 5 % may."""
+    """Return whether a run gives up if `failed` of a unit's `rows` rows fail, `before` of them not for the first time."""
     settings = load(None, ["source.path=texts", "output.path=out"], {})
     ids = [f"d{i}" for i in range(failed)]
     failures = FailureRecorder(NONE, settings, NONE, NONE, set(ids[:before]))

@@ -1,6 +1,6 @@
-"""Foreign models, damaged or made to do harm: refused in this program's words, or read as data, and nothing else happens.
+"""Test that a damaged or malicious model is refused with a ModelError or read as data, without side effects.
 
-`make test-fuzz` tries 6,000 (tests/fuzzing.py).
+`make test-fuzz` tries 6,000 models (see tests/fuzzing.py).
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ AWAY = (
     "a\nb",
     "x" * 300,
 )
-"""What is no plain file name, and would be a path to elsewhere in many a place."""
+"""Strings that are not plain file names; many of them would be paths to other directories."""
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 Attempt = Callable[[Path, random.Random], object]
 
 
 def a_manifest(directory: Path, draw: random.Random) -> None:
-    """Reads one that says something odd, and writes the copies that the driver would."""
+    """Read a manifest with an unusual entry, and write the copies that the driver would write."""
     manifest = json.loads((DEMO / bundle.MANIFEST).read_text(encoding="utf8"))
     files, chosen = manifest["files"], draw.choice(sorted(manifest["files"]))
     odd = draw.choice([*AWAY, "../" * 9 + str(directory.parent / "out"), files[chosen].upper(), files[chosen][1:] + "/"])
@@ -86,7 +86,7 @@ def a_zip(directory: Path, draw: random.Random) -> None:
 
 def a_stream(directory: Path, draw: random.Random) -> None:
     content = damaged(FIELD, draw)
-    if draw.random() < 0.5:  # whole around it, so that what is in it is read
+    if draw.random() < 0.5:  # an intact file, so that the damaged records are read
         content = sparknlp_field_files.write_records(
             [damaged(record, draw) for record in sparknlp_field_files.read_records(FIELD, "here")]
         )
@@ -96,7 +96,7 @@ def a_stream(directory: Path, draw: random.Random) -> None:
 
 
 def a_model(directory: Path, draw: random.Random) -> None:
-    """A saved model, one file of it damaged, alone or in a zip as the models hub has them."""
+    """Read a saved model with one damaged file, as a directory or as a zip like those of Spark NLP's models hub."""
     chosen = tiny.saved_onnx(directory / "saved")
     file = draw.choice(sorted(path for path in chosen.rglob("*") if path.is_file()))
     file.write_bytes(damaged(file.read_bytes(), draw))
@@ -115,7 +115,7 @@ ATTEMPTS: dict[str, Attempt] = {"manifest": a_manifest, "zip": a_zip, "stream": 
 def test_a_damaged_model_is_refused_or_read_and_nothing_else_happens(tmp_path: Path, what: str) -> None:
     tiny.saved_onnx(tmp_path / "whole")
     (tmp_path / "warm").mkdir()
-    sparknlp_saved.read_saved_model(tmp_path / "whole", tmp_path / "warm", "here")  # whatever is imported late is there now
+    sparknlp_saved.read_saved_model(tmp_path / "whole", tmp_path / "warm", "here")  # `watch` must not see late imports
     for method in METHODS:
         (tmp_path / "warm.zip").write_bytes(repacked({"\u00e9": b"x"}, method))
         sparknlp_saved.unpack(tmp_path / "warm.zip", tmp_path / "warm", "here", Allowance.for_archive(tmp_path / "warm.zip"))
@@ -175,7 +175,7 @@ def test_the_watch_sees_what_it_is_for(tmp_path: Path) -> None:
         (inside / ".." / "out").unlink,
         lambda: (inside / "link").symlink_to(tmp_path),
         (inside / "link" / "out").mkdir,
-        lambda: exec("1", {}),  # noqa: S102  # that it is seen is the test
+        lambda: exec("1", {}),  # noqa: S102  # the watch must see this
     ):
         with watch(inside) as seen:
             harm()

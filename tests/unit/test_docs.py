@@ -1,4 +1,4 @@
-"""The pages: their lines and cells are short, and their tables are those of the code. `make docs` checks their links."""
+"""Check that the pages have short lines, cells and sentences, and tables that match the code. `make docs` checks links."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
 PAGES = [*TOP, *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 LONGEST_LINE, LONGEST_ROW, LONGEST_CELL, LONGEST_README, MAX_SENTENCE_WORDS = 120, 200, 25, 130, 25
 EXAMPLES = {"conf/articles.yaml", "conf/mine.yaml", "conf/tickets.yaml"}
-"""Files that a reader makes, and that stand on the pages for those."""
+"""Names on the pages for files that the reader creates."""
 BUILT = ("build/", "/")
-"""Beginnings of paths of files that are made, or that lie elsewhere."""
+"""Prefixes of paths of files that a build creates, or that are outside the repository."""
 _LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 _SPAN = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"[\w.-]+(/[\w.-]+)+\.(py|md|yaml|json)")
@@ -38,7 +38,7 @@ def text_of(page: str) -> str:
 
 
 def prose(page: str) -> Iterator[tuple[int, str]]:
-    """The lines of a page outside its code blocks, with their numbers."""
+    """Yield the lines of a page outside code blocks, with their numbers."""
     inside = False
     for number, line in enumerate(text_of(page).splitlines(), 1):
         if line.lstrip().startswith("```"):
@@ -86,7 +86,7 @@ def test_cells_are_short(page: str) -> None:
 
 
 def sentences(page: str) -> Iterator[str]:
-    """Of paragraphs and items of lists; what a colon introduces counts as another one, a code span as one word."""
+    """Yield the sentences of paragraphs and list items; a colon or semicolon ends a sentence, a code span is one word."""
     blocks: list[list[str]] = [[]]
     for _, line in prose(page):
         item = re.match(r"\s*([-*]|\d+\.)\s+", line)

@@ -52,7 +52,7 @@ def test_the_cache_starts_anew_when_full(encoder: Encoder, monkeypatch: pytest.M
 
 
 def test_the_cache_starts_anew_when_its_words_are_long(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A base64 column has few words, each of megabytes."""
+    """The cache must also be cleared if it has few words with many characters, as in a column of base64 texts."""
     monkeypatch.setattr(encoding, "MAX_CACHED_CHARACTERS", 1000)
     encoder._clear()
     words = [f"{number}" * 300 for number in range(10)]

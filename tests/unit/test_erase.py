@@ -1,4 +1,4 @@
-"""What `entitymill erase` says and asks before it changes anything, and what it finds in messages; without Spark."""
+"""Test, without Spark, what `entitymill erase` prints and asks, and how it finds ids in messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Terminal(io.StringIO):
 
 @pytest.fixture
 def erased(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
-    """The ids of each erasure that was begun; the tables hold FOUND."""
+    """Replace Spark and the erasure, as if the tables held FOUND; return the list of ids of each started erasure."""
     begun: list[Sequence[str]] = []
 
     def erase(_spark: object, _settings: object, ids: Sequence[str], found: Findings) -> dict[str, int]:
@@ -105,7 +105,7 @@ def test_ids_that_are_nowhere(
     in_old_files: bool | None,
     said: str,
 ) -> None:
-    """The erasure looks again under its lease. Here it asks nothing, although it is on a terminal."""
+    """If no table has the ids, the command must ask nothing; it still starts the erasure, which searches again."""
     monkeypatch.setattr(sys, "stdin", _Terminal("n\n"))
     monkeypatch.setattr(erasure, "find_documents", lambda *_: Findings({"documents": {}, "runs": {}}, in_old_files))
 

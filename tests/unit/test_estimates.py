@@ -1,4 +1,4 @@
-"""What a dry run estimates from the row of an earlier run."""
+"""Test the duration that a dry run estimates from the row of an earlier run in `runs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples run as they stand, each in a process of its own."""
+"""Run the examples unchanged, each in a separate process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_script_prints_entities(script: Path, tmp_path: Path) -> None:
     assert "LOC" in done.stdout
 
 
-# The kernel is asked for a free port, and its client warns of that.
+# The kernel chooses a free port, and the client warns about that.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The core without its extensions: what needs one says so in a sentence."""
+"""Test the package `entitymill` without its extensions: a command that needs one must say so in one sentence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ JOBS = Path(__file__).parents[2] / "jobs"
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the core alone."""
+    """Return a directory that contains only the package `entitymill`."""
     directory = tmp_path_factory.mktemp("core")
     shutil.copytree(JOBS / "entitymill", directory / "entitymill", ignore=shutil.ignore_patterns("__pycache__"))
     return directory
@@ -28,7 +28,7 @@ sys.path[:] = [core, *(place for place in sys.path if not place.endswith("/jobs"
 from entitymill import cli
 sys.exit(cli.main(sys.argv[1:]))
 """
-"""Hides this repository's own packages."""
+"""A program that runs the command line with the copied package, and hides the packages of the repository."""
 
 
 def run(core: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -45,7 +45,7 @@ def test_print_config_masks_and_starts_no_spark() -> None:
     assert done.stderr == ""
 
 
-WHAT_HAPPENED = "what happened"  # not in the line that raises it, which a log shows
+WHAT_HAPPENED = "what happened"  # a constant, so that no traceback shows this text as source code
 LOST_TASK = "Lost task 0.0 in stage 1.0 (TID 1) (host executor driver):"
 
 
@@ -93,7 +93,7 @@ LOST_TASK = "Lost task 0.0 in stage 1.0 (TID 1) (host executor driver):"
         ),
         ("anything: secret document text", errors.EntityMillError, "RuntimeError; the log has the details."),
     ],
-    # The signature is another one in each process, so it must not stand in a test's name.
+    # Each process has another signature, so no test's name may contain it.
     ids=["of a worker", "quoted", "of a task", "quoted in a task", "of Spark", "of a storage, quoted", "anything"],
 )
 def test_what_workers_and_spark_raise_gets_its_exit_code(
@@ -149,7 +149,7 @@ def test_a_temporary_log_is_kept_where_something_went_wrong(
 
 
 def test_a_later_command_keeps_the_temporary_log_of_a_killed_one(tmp_path: Path) -> None:
-    """Unlike the other temporary files of a killed run: `entitymill runs` names this log, which says why the run died."""
+    """A later command must delete the temporary files of a killed run, except its log, which `entitymill runs` names."""
     program = (
         "import os, signal, sys; from entitymill.commands import common\n"
         "from entitymill.spark.private_directories import create_scratch_directory\n"

@@ -1,4 +1,4 @@
-"""Real clients, and a repository of this test's own where what comes must be wrong."""
+"""Test `entitymill fetch-jars` with real clients, and with altered or missing jars."""
 
 from __future__ import annotations
 

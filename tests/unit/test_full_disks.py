@@ -1,4 +1,4 @@
-"""A full disk is one sentence with its path; a text that says so is no full disk."""
+"""Test that a full disk is reported in one sentence with its path, but not if only an error message mentions one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_error_of_this_process_needs_no_look_at_the_disk() -> None:
-    """A quota, for one, leaves free space."""
+    """An OSError of this process must count without a check of the disk, because an exceeded quota leaves free space."""
     said = outcome.convert_error(OSError(errno.EDQUOT, "quota", "/lake/page.html"))
     assert isinstance(said, StorageError)
     assert str(said).startswith("/lake/page.html: there is no space left; published data is intact")
@@ -46,7 +46,7 @@ def test_a_full_disk_is_named(error: Exception, watched: Path, monkeypatch: pyte
 
 
 def test_words_alone_are_no_full_disk() -> None:
-    """Spark's errors may quote documents."""
+    """If the disk has free space, a message about a full disk must not count, because Spark's errors may quote documents."""
     assert not isinstance(outcome.convert_error(RuntimeError(SAID)), StorageError)
 
 

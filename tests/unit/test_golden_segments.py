@@ -1,4 +1,4 @@
-"""Sentences and tokens are those that Spark NLP itself found in nasty texts (golden/make_segments.py), without a JVM."""
+"""Test that sentences and tokens are those that Spark NLP found in difficult texts (see golden/make_segments.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose output a run may take over."""
+"""Test which outputs a run may take over."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_output_of_another_source_is_taken_over_only_if_that_is_said(
 def test_a_secret_in_the_sources_address_is_told_to_nobody() -> None:
     chosen = load(None, ["source.path=s3a://me:hunter2@bucket/texts", "output.path=/lake/out"], {})
     here = chosen.dump_masked()["source"]["path"]
-    guards.check_owner(chosen, here)  # as `runs` has it
+    guards.check_owner(chosen, here)  # masked, as in the table `runs`
     with pytest.raises(SettingsError) as refused:
         guards.check_owner(chosen, "/lake/others")
     assert here in str(refused.value)

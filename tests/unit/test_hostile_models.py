@@ -1,4 +1,4 @@
-"""Models made to do harm: each ends the command with exit code 5 and a sentence that names it, within memory and disk."""
+"""Test that a malicious model ends a command with exit code 5 and an error that names the file, within resource limits."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from entitymill.workers.worker import RecognitionOptions
 from unit import hostile
 
 MAX_MEMORY = 5 * 2**30
-"""Bytes that any process of a command may have: above what any may take, below what the hostile ones ask for."""
+"""Half of the limit on a process's address space, in bytes: more than a command needs, less than malicious models take."""
 MAX_WRITTEN = 64 * 2**20
 TEXT = "They met in Paris."
 COMMAND = "import sys; from entitymill.cli import main; sys.exit(main())"
 
 
 def run(directory: Path, *arguments: object) -> tuple[int, str]:
-    """Exit code of a command and what it said, as one line; the limits end it where the command's own do not."""
+    """Run a command under resource limits of the system; return its exit code, and its output as one line."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (2 * MAX_MEMORY, 2 * MAX_MEMORY))
@@ -36,14 +36,14 @@ def run(directory: Path, *arguments: object) -> tuple[int, str]:
     directory.mkdir(exist_ok=True)
     environment = {**os.environ, "TMPDIR": str(directory), "PYTHONPATH": str(hostile.ROOT / "jobs")}
     command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
-    ended = subprocess.run(  # this very interpreter
+    ended = subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment, preexec_fn=limit, timeout=300
     )
     return ended.returncode, " ".join((ended.stdout + ended.stderr).split())
 
 
 def assert_refused(said: str, code: int, named: str) -> None:
-    """One sentence, its file, and where the stack trace is; no trace of Python's, Rust's or C++'s own."""
+    """Check for exit code 5 and one sentence with `named` and the log's path, without a stack trace of any language."""
     assert code == 5, said
     sentence, _, rest = said.partition(" stack trace: ")
     assert sentence.startswith("error: ") and named in sentence, said

@@ -1,4 +1,4 @@
-"""The rules of the house that a program can check: who imports whom, and who may touch what of Spark."""
+"""Check rules for the code: which modules may import which, which may use what of Spark, and how long code may be."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ MODULES = {
 SPARK = ("pyspark", "py4j", "delta")
 HEAVY = ("openvino", "numpy", "pyarrow")
 LAYERS = ("settings", "spark", "recognition", "workers", "source", "tables", "run", "terminal", "commands", "cli")
-"""Nobody imports what stands after it."""
+"""Packages and modules of the core, in order; none may import a later one."""
 WORDS = ("entitymill.spark.sql_text", "entitymill.recognition.tagger")
-"""What settings may say, of packages after them."""
+"""Modules of later packages that every package may import."""
 WITHOUT = {
-    # What a text goes through, and models: usable without Spark.
+    # Recognition and the preparation of models are usable without Spark.
     "entitymill.recognition": SPARK,
     "entitymill_models": SPARK,
-    # Tables are written by whoever has rows.
+    # Tables do not depend on the source of their rows.
     "entitymill.tables": ("entitymill.workers", "entitymill.recognition"),
-    # A wrong setting is said, and help given, before anything heavy is loaded.
+    # Wrong settings and help are printed before large libraries are imported.
     "entitymill.settings": (*SPARK, *HEAVY),
     "entitymill.cli": (*SPARK, *HEAVY),
     "entitymill.commands.common": (*SPARK, *HEAVY),
     "entitymill.commands.extract": (*SPARK, *HEAVY),
 }
-"""Package or module -> what it never imports, at its top."""
+"""Package or module -> packages that it must not import at its top level."""
 PRIVATE = re.compile(r"\._(jvm|jsc|jdf|jsparkSession|jsession|gateway)\b")
 PRIVATE_ALLOWED = {
     "entitymill.source.source_columns",
@@ -51,14 +51,14 @@ PRIVATE_ALLOWED = {
     "entitymill.spark.storage",
     "entitymill.tables.half_made_tables",
 }
-"""Of classic Spark, what has no public way: a session's copy, Hadoop's client, Parquet's footers, the class path, a
-catalog's place."""
+"""Modules that may use private parts of classic Spark, where nothing public exists: to copy a session, and for Hadoop's
+client, Parquet's footers, the class path and the location of a catalog."""
 WRITES = re.compile(r"(?<!delta)\.write\b(?![()])|\.writeTo\(|\.writeStream\b")
 MAX_LINES, MAX_LINES_OF_FUNCTION = 310, 70
 
 
 def imports(path: Path) -> Iterator[str]:
-    """What a module imports when it is loaded."""
+    """Yield the modules that a module imports at its top level."""
     tree = ast.parse(path.read_text(encoding="utf8"))
     for node in tree.body:
         if isinstance(node, ast.Import):
@@ -70,7 +70,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
-    """Modules that import each other in turn."""
+    """Return modules that import each other in a circle, or an empty list."""
     try:
         tuple(TopologicalSorter(graph).static_order())
     except CycleError as error:
@@ -103,7 +103,7 @@ def test_nobody_imports_upwards(place: int, layer: str) -> None:
 
 
 def test_what_scripts_import_of_us_is_there() -> None:
-    """Recipes and benches among them, which no test runs."""
+    """Scripts may import only names that exist; this includes recipes and benchmarks, which no test runs."""
     scripts = [path for place in ("models", "tests", "examples") for path in (JOBS.parent / place).rglob("*.py")]
     lost = [
         f"{path.name}: {node.module}.{alias.name}"
@@ -118,7 +118,7 @@ def test_what_scripts_import_of_us_is_there() -> None:
 
 
 def test_the_core_imports_no_extension() -> None:
-    """Not even inside a function: it looks an extension up by name."""
+    """The core must not import an extension even inside a function; it looks extensions up by name."""
     found = [
         f"{name}: {node.module}"
         for name, path in MODULES.items()

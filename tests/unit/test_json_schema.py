@@ -49,7 +49,7 @@ def test_a_file_of_settings_names_the_schema_and_is_valid_by_it(carried: Any, na
 
 
 def test_every_setting_is_described(carried: Any) -> None:
-    """What an editor shows beside a key."""
+    """Each setting must have a description, which editors show."""
     found = {}
 
     def walk(section: Any, prefix: str) -> None:

@@ -1,4 +1,4 @@
-"""A receiver on loopback is told of a run, by OpenLineage's own client."""
+"""Test the events about a run that OpenLineage's client sends to a local HTTP server."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SUMMARY = Summary("r1", datetime(2026, 11, 20, 3, tzinfo=timezone.utc), document
 
 @pytest.fixture
 def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Its address, and the events it got."""
+    """Start a local HTTP server; return its address and the list of the events that it receives."""
     events: list[dict[str, Any]] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # the server's name for it
+        def do_POST(self) -> None:  # http.server calls this name
             events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(201)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)

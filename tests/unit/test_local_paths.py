@@ -1,5 +1,4 @@
-"""Files that appear whole or not at all, past links that others planted; and the repository's files, wherever a command is
-started."""
+"""Test that files are written atomically and not through planted links, and that commands find the repository's files."""
 
 from __future__ import annotations
 
@@ -77,7 +76,7 @@ def test_the_schema_beside_new_settings_is_not_written_through_a_link(tmp_path: 
 
 
 def test_the_defaults_are_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As cron and systemd start a command."""
+    """Default paths must work in any working directory, because cron and systemd start commands in other directories."""
     monkeypatch.chdir(tmp_path)
     assert storage.prefer_local_file(sections.ModelSettings().path) == f"file://{(ROOT / 'models' / 'demo').resolve()}"
     assert storage.prefer_local_file("models/sentence_detector").startswith("file:///")

@@ -1,4 +1,4 @@
-"""Symbolic links in a model's directory: `prepare` reads no file that lies elsewhere."""
+"""Test that `entitymill prepare` follows no symbolic link that leads out of a model's directory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ KIND = "distilbert"
 
 
 def moved(file: Path, to: Path, link: str | Path) -> None:
-    """Put a file elsewhere, and a link in its place."""
+    """Move a file, and put a symbolic link in its place."""
     to.parent.mkdir(parents=True, exist_ok=True)
     file.rename(to)
     file.symlink_to(link)
 
 
 def cached(into: Path) -> Path:
-    """A snapshot as huggingface_hub lays out its cache."""
+    """Write a model in the layout of huggingface_hub's cache; return the directory of its snapshot."""
     repository = into / "hub" / "models--me--ner"
     snapshot = Path(shutil.copytree(tiny.TINY / KIND, repository / "snapshots" / "0123abcd"))
     for number, file in enumerate(sorted(snapshot.iterdir())):

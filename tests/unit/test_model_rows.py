@@ -62,7 +62,7 @@ def test_inner_tokens_have_context_on_either_side(tokens: int) -> None:
 def test_a_sentence_with_a_word_of_more_pieces_than_a_row_is_counted_as_split(
     demo_files: dict[str, Path], demo_manifest: bundle.Manifest
 ) -> None:
-    """It is cut, and what follows the cut is no context of its own tag."""
+    """The sentence must count as split, because the word is cut and the tagger does not see the rest of its pieces."""
     rows = CompleteRows(Encoder(read_tokenizer(demo_files, demo_manifest), CAPACITY), CAPACITY + SPECIAL_PIECES)
     fits, cut = "." * CAPACITY, "." * (CAPACITY + 1)
     tokens = ["Paris", fits, cut, "Rome", cut, "met"]

@@ -146,7 +146,7 @@ def test_an_openvino_network_is_read_from_where_spark_nlp_wants_it(tmp_path: Pat
 
 
 def toy(ids: str = "i64", mask: str = "attention_mask", width: int = 5, length: int = -1) -> ov.Model:
-    """A token classifier of one table, with a second output that is no tags."""
+    """Return a token classifier that looks scores up in one table, with a second output that does not score tags."""
     kind = np.int64 if ids == "i64" else np.int32
     given = {name: ops.parameter([-1, length], kind, name=name) for name in ("input_ids", mask)}
     for name, node in given.items():

@@ -1,4 +1,4 @@
-"""Places in UTF-16 units and in code points."""
+"""Test the conversion of offsets between UTF-16 code units and code points."""
 
 from __future__ import annotations
 

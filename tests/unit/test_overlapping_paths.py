@@ -130,7 +130,7 @@ def test_links_are_followed_either_way(tmp_path: Path) -> None:
             check(source, inside)
     with pytest.raises(SettingsError, match="is inside the source"):
         check(tmp_path / "link", source / "x")
-    check(source, f"{other}/in/../x")  # Hadoop's client takes this for other/x
+    check(source, f"{other}/in/../x")  # Hadoop's client resolves this to other/x
 
 
 @pytest.mark.parametrize("below", ["", "a", "a/b/c"])
@@ -167,7 +167,7 @@ def test_our_own_tables_and_files_beside_the_output_are_no_table_around_it(tmp_p
     table(tmp_path / "outer")
 
     check(tmp_path / "texts.parquet", out)
-    check("", out)  # of a view
+    check("", out)  # a view has no path
     check(f"file://{tmp_path}/texts.parquet", f"file:{out}/")
 
 

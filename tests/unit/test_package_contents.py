@@ -1,4 +1,4 @@
-"""The wheel has this program's modules and data, and nothing else; the source archive has what a wheel is built from."""
+"""Test that the wheel contains only modules and data, and the source archive everything that a wheel is built from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BUILD = "import sys; from setuptools import build_meta; getattr(build_meta, sys.
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both, of the files that git knows."""
+    """Build the wheel and the source archive from the files that git tracks; return their directory."""
     clone, made = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("made")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in listed.split("\0"):

@@ -1,4 +1,4 @@
-"""package/python, the interpreter of the environment archive."""
+"""Test package/python, which starts Python in the environment archive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAUNCHER = Path(__file__).parents[2] / "package" / "python"
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
-    """An unpacked archive, in a directory whose name has a blank."""
+    """Return an unpacked archive in a directory whose name contains a space."""
     root = tmp_path / "some where"
     (root / "bin").mkdir(parents=True)
     (root / "lib").mkdir()

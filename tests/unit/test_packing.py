@@ -1,4 +1,4 @@
-"""Rows of several sentences: the plan, and networks of every kind that are changed to take them."""
+"""Test packing: the assignment of sentences to rows, and networks that are changed to accept several sentences in a row."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_sentences_that_say_the_same_are_found() -> None:
 
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
-"""Where the processor can, OpenVINO quantizes as it goes, unless it is told not to."""
+"""Options that keep OpenVINO from quantizing activations at run time, as it does by default on some processors."""
 
 
 def _alone(model: ov.Model, sentences: list[np.ndarray]) -> list[np.ndarray]:
@@ -58,7 +58,7 @@ def _alone(model: ov.Model, sentences: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _together(model: ov.Model, longest: int, sentences: list[np.ndarray]) -> list[np.ndarray]:
-    """All sentences in one row, and some room behind them."""
+    """Return the logits of each sentence when all sentences are in one row, with some padding after them."""
     positions = packing.convert_to_packed(model, longest, int(sentences[0][0]))
     assert positions is not None
     lengths = [len(ids) for ids in sentences]
@@ -108,7 +108,7 @@ def test_a_network_of_unknown_build_is_run_one_sentence_a_row(
     def none(*_: object) -> None:
         raise packing._NotPackableError
 
-    # Its positions cannot be told: nothing that picks rows of a table picks the first, the second, …
+    # As if the network had no lookup in a table of position embeddings.
     monkeypatch.setattr(packing, "_find_positions", none)
     apart = Tagger.load(demo_files, demo_manifest, Execution())
     assert apart._positions is None

@@ -46,9 +46,9 @@ class Elements(HTMLParser):
 def test_what_comes_from_data_stays_text() -> None:
     elements = Elements(usual(with_text=True))
     scripts = [attributes for tag, attributes in elements.found if tag == "script"]
-    assert scripts == [{}]  # our own, inline
+    assert scripts == [{}]  # only the page's inline script
     assert not [name for _, attributes in elements.found for name in attributes if name.startswith("on")]
-    # the output, source, model, settings, a label in two plots, a reject's id and detail, entities, sentences: all are there
+    # in output, source, model, settings, a label of two plots, a reject's id and detail, an entity and a sentence
     assert elements.text.count(SCRIPT) >= 9
     assert QUOTE in elements.text
 
@@ -86,7 +86,7 @@ def test_a_change_beyond_its_bound_is_marked() -> None:
     assert "beyond its bound" not in usual()
     latest = run(2, by_label={"PER": 950, "LOC": 50})
     text = rendered(run=latest, runs=(latest, run(1), run(0)))
-    assert text.count("beyond its bound") == 2  # the shares of both labels; not the rate, nor the confidence
+    assert text.count("beyond its bound") == 2  # the shares of both labels, not the rate or the confidence
     assert "differs from the 2 previous runs. Measures beyond their bounds: share of LOC, share of PER." in text
 
 
@@ -108,7 +108,7 @@ def test_plots_are_svg_in_the_colors_of_the_page() -> None:
     assert "var(--s0)" in drawn
     assert "var(--s2)" in drawn
     assert not re.search(r"#0101|#0102|<script|<style", drawn)
-    assert "$x$" in drawn  # no formula
+    assert "$x$" in drawn  # not read as a formula
     assert drawn == plots.draw_stacked_bars(["a", "b"], {"PER": [1, 2], SCRIPT: [3, 4], "$x$": [1, 1]}, "Some bars")
 
 

@@ -7,7 +7,7 @@ from entitymill_reports import page_queries
     ("metrics", "rows"),
     [
         ({"numOutputRows": "4", "numOutputBytes": "5417", "numFiles": "1"}, 4),
-        # Rows in the place of others, and a MERGE: as Delta 3.3 tells of them.
+        # Metrics of Delta 3.3 for an overwrite that copies some rows, and for a MERGE.
         ({"numOutputRows": "6", "numCopiedRows": "3", "numDeletedRows": "1", "numRemovedBytes": "0"}, 3),
         ({"numOutputRows": "9", "numTargetRowsInserted": "2", "numTargetRowsUpdated": "1", "numTargetRowsCopied": "6"}, 3),
         ({}, 0),

@@ -1,4 +1,4 @@
-"""Settings that the pages have their readers write, which no other test starts a job with."""
+"""Test the settings on the documentation pages with which no other test starts a job."""
 
 from __future__ import annotations
 

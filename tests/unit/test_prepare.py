@@ -23,7 +23,7 @@ SPEECHES = preparation.DEFAULT_SAMPLE
 
 @pytest.fixture
 def prepare(capfd: pytest.CaptureFixture[str]) -> Prepare:
-    """The command line: exit code, and what it wrote to either stream, as one line."""
+    """Return a function that runs the command line, and returns its exit code and its output as one line."""
 
     def call(*arguments: object) -> tuple[int, str]:
         code = preparation.main([str(argument) for argument in arguments])
@@ -35,7 +35,7 @@ def prepare(capfd: pytest.CaptureFixture[str]) -> Prepare:
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    """The speeches' first hundred sentences, tokenized, with tags of a made-up kind."""
+    """Write a table of the first hundred sentences of the speeches, with their tokens and made-up tags."""
     sentences = precision_loss.read_sample(SPEECHES, "x").sentences[:100]
     tags = [["B-PER" if token[0].isupper() else "O" for token in sentence] for sentence in sentences]
     pq.write_table(pa.table({"tokens": sentences, "tags": tags}), tmp_path / "speeches.parquet")
@@ -181,7 +181,7 @@ def test_what_is_there_stays_unless_it_is_a_model_and_may_go(prepare: Prepare, t
 
 @pytest.mark.parametrize("files", [("metadata/v1.metadata.json", "data/rows.parquet"), ("manifest.json", "index.html")])
 def test_what_only_looks_like_a_model_is_not_overwritten(prepare: Prepare, tmp_path: Path, files: tuple[str, ...]) -> None:
-    """A table of Iceberg, a web page."""
+    """An Iceberg table or a website must not be overwritten, although some files are named like those of a model."""
     for file in files:
         (tmp_path / "out" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / file).write_text('{"name": "years of work", "files": {}}')
@@ -312,7 +312,7 @@ def test_confidences_are_fitted_to_gold_and_change_the_digest(prepare: Prepare, 
     assert "expected calibration error 0." in said
     assert set(manifest_of(tmp_path / "out").confidence) == {"LOC", "MISC", "ORG", "PER"}
     ours, theirs = manifest_of(tmp_path / "out"), manifest_of(demo)
-    network = {"openvino_model.xml"}  # it names the release of OpenVINO that wrote it
+    network = {"openvino_model.xml"}  # contains the version of OpenVINO that wrote it
     assert {key: ours.files[key] for key in ours.files.keys() - network} == {
         key: theirs.files[key] for key in theirs.files.keys() - network
     }

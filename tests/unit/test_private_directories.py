@@ -1,4 +1,4 @@
-"""A process's private directory: who may read it, and who deletes it when the process is killed."""
+"""Test the private directory of a process: its permissions, and its deletion after a clean exit and after a kill."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def families(text: str) -> dict[str, Metric]:
 
 
 def values(text: str) -> dict[tuple[str, ...], float]:
-    """(name, value of each label but the output) -> value."""
+    """Return each sample's value by its name and the values of its labels, except `output`."""
     samples = [sample for family in families(text).values() for sample in family.samples]
     assert {sample.labels["output"] for sample in samples} == {"/lake/out"}
     return {(s.name, *(value for name, value in s.labels.items() if name != "output")): s.value for s in samples}
@@ -65,8 +65,8 @@ def test_a_run_that_published(tmp_path: Path) -> None:
     assert found["entitymill_run_worker_seconds", "inference"] == 9
     assert found["entitymill_run_drift_marked",] == 3
     assert 0 <= found["entitymill_run_duration_seconds",] < 60
-    assert os.listdir(tmp_path) == [file.name]  # noqa: PTH208  # nothing is left of the renaming
-    assert file.stat().st_mode & 0o444 == 0o444  # the collector is another user
+    assert os.listdir(tmp_path) == [file.name]  # noqa: PTH208  # no temporary file is left
+    assert file.stat().st_mode & 0o444 == 0o444  # the collector runs as another user
 
 
 def test_a_run_that_failed(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_nothing_is_written_where_nothing_is_asked_for(tmp_path: Path, monkeypat
 
 
 class Receiver:
-    """A local HTTP server that keeps what it is sent."""
+    """A local HTTP server that records the requests that it receives."""
 
     def __init__(self, status: int = 200) -> None:
         self.requests: list[tuple[str, str, str | None, str]] = []
@@ -150,7 +150,7 @@ def test_figures_are_pushed(receiver: Receiver) -> None:
         known.summary = summary()
     [(method, path, authorization, body)] = receiver.requests
     group = base64.urlsafe_b64encode(b"/lake/out").decode()
-    # All figures of the output are these; a name with slashes is sent as the Pushgateway wants it.
+    # PUT replaces all metrics of the output. The Pushgateway requires base64 for a value with slashes.
     assert (method, path, authorization) == ("PUT", f"/metrics/job/entitymill/output@base64/{group}", None)
     assert values(body)["entitymill_run_documents",] == 7
 

@@ -1,7 +1,7 @@
-"""Check the protocol of docs/decisions.md: every interleaving of runs on a model of it, and on models with one mistake each.
+"""Check every interleaving of runs in a model of the protocol of docs/decisions.md, and in models with one mistake each.
 
-A run that is never continued is a run that was killed: after every step of every interleaving, one more run has to
-bring the tables to what a clean run writes.
+A run that never continues stands for a killed run. After each step of each interleaving, one more run must bring the tables
+to the state that a clean run writes.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from protocol_promises import ViolationError
 from protocol_tables import Commit, World
 
 REVERTED: tuple[Source, ...] = ({"a": "one", "b": "two"}, {"a": "other", "c": "one"}, {"a": "one", "b": "two"})
-"""What the second version changed, removed and added, the third one takes back."""
+"""Versions of a source: the third reverts what the second changed, removed and added."""
 NO_MENTIONS: tuple[Source, ...] = (
     {"a": "one", "b": "none"},
     {"a": "none", "b": "nothing", "c": "none"},
     {"a": "one", "c": "none"},
 )
-"""Documents without mentions leave no trace in `entities`."""
+"""Versions of a source with documents without mentions, which have no rows in `entities`."""
 BACK_AND_FORTH: tuple[Source, ...] = ({"a": "one"}, {"a": "other"}, {"a": "one"}, {"a": "one", "b": "none"})
-"""For three runs that read one version each."""
+"""Versions of a source: an earlier run reads the first, three runs read one of the others each."""
 
 
 class Case(NamedTuple):
-    """Runs that begin one after another, and how they may continue.
+    """Runs that start one after another, and how the checker may interleave them.
 
-    before: runs that came before them: their names, and the table whose first rows they wrote last before they died.
+    before: name of each earlier run, and the table after whose new rows it died; None if it completed.
     switches, failures: as in protocol_checker.State.
-    last: the run that comes after all.
+    last: the run after all others.
     """
 
     runs: Sequence[Run]
@@ -56,7 +56,7 @@ class Case(NamedTuple):
 
 
 def alone(world: World, run: Run, dies_after: str | None) -> World:
-    """Let a run go undisturbed to its end, or until it has added rows to a table without removing any."""
+    """Execute a run to its end, without other runs, or until a commit only adds rows to the table `dies_after`."""
     node = Node.of(run)
     while node.step is not None:
         step = node.step
@@ -130,7 +130,7 @@ CAUGHT_IN = {
 
 @pytest.fixture(autouse=True)
 def no_garbage_collection() -> Iterator[None]:
-    """Keep Python from looking through half a million tuples again and again, which takes half of the time."""
+    """Disable garbage collection, which would take half of the time for half a million tuples."""
     gc.disable()
     yield
     gc.enable()

@@ -1,4 +1,4 @@
-"""What Python programs rely on by name: a change here is a change for them."""
+"""Test the names that Python programs rely on: a change here breaks those programs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_page_has_every_name_and_what_it_says_is_so(capsys: pytest.CaptureFi
         assert name == "EntityMillError" or f"| `{name}` | {kind.exit_code} |" in page
     code = page_code.read_code_block("docs/python.md", "entitymill.load(")
     with contextlib.chdir(page_code.ROOT):
-        exec(code, {})  # noqa: S102  # what the page says
+        exec(code, {})  # noqa: S102  # the example of the page
     assert f"# {capsys.readouterr().out}" in code
 
 

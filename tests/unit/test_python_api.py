@@ -1,4 +1,4 @@
-"""Texts without Spark: what a Python program calls, and what the command prints."""
+"""Test tagging without Spark: the Python API (`entitymill.load`) and the command `entitymill tag`."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_one_command_for_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"entitymill {entitymill.__version__}" in capsys.readouterr().out
     assert cli.main(["tga"]) == 2
     assert "tga is not a command" in capsys.readouterr().err
-    assert cli.main(["--config", "nowhere.yaml", "--print-config"]) == 2  # as in 0.1.0: the job's own options
+    assert cli.main(["--config", "nowhere.yaml", "--print-config"]) == 2  # as in 0.1.0: `extract` is the default
     assert "nowhere.yaml" in capsys.readouterr().err
     for name in cli.COMMANDS:
         with pytest.raises(SystemExit) as left:

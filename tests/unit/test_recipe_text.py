@@ -1,4 +1,4 @@
-"""models/demo/recipe/text.py: gold tokens to text, text to this job's tokens, labels onto them."""
+"""Test models/demo/recipe/text.py, which joins gold tokens to a text and projects their labels onto this job's tokens."""
 
 import importlib.util
 import sys

@@ -1,4 +1,4 @@
-"""Texts in, mentions out: the whole of recognition/ with the carried model."""
+"""Test the package `recognition` as a whole, from texts to mentions, with the bundled model."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_html_is_no_part_of_mentions_and_offsets_count_it(tagger: Tagger) -> Non
     ],
 )
 def test_a_mask_covers_the_name_and_leaves_the_tags_around_it(tagger: Tagger, text: str, masked: str) -> None:
-    """As in `entitymill redact` with `source.markup: html`; a tag within a name is masked with it."""
+    """With `source.markup: html`, `entitymill redact` must keep tags around a name, and mask a tag within a name."""
     recognizer = Recognizer(sentences.open_detector("sentencex", {}), tagger, trim=True, markup="html")
     (found,) = mentions(recognizer(pa.array([text])))
     assert mask_text(text, [(m["begin"], m["end"], m["label"]) for m in found], "[{label}]") == masked

@@ -1,4 +1,4 @@
-"""What a package that was installed alone says of what it lacks: in an environment that really lacks it."""
+"""Test the errors about missing requirements, in environments that really lack them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUN = ["extract", "--set", "source.path=file:/texts", "--set", "output.path=out"
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All that is installed here, but for Spark and what only preparing models needs."""
+    """Return a directory with all installed packages, except Spark and those that only `entitymill prepare` needs."""
     here, there = Path(sysconfig.get_path("purelib")), tmp_path_factory.mktemp("packages")
     lacking = {"pyspark", "py4j", "delta", "delta_spark", "nncf", "safetensors", "deltalake"}
     for path in here.iterdir():
@@ -37,7 +37,7 @@ ENTRY = "from entitymill.cli import entry; entry()"
 def said(
     arguments: list[str], directory: Path, packages: Path | None, code: str = ENTRY, **environment: str
 ) -> tuple[int, str]:
-    """Exit code and stderr of the command, or of other code, started in an empty directory."""
+    """Run the command line, or other code, in `directory`; return the exit code, and stderr as one line."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_", "JAVA_HOME"))}
     paths = f"{JOBS}:{packages}" if packages else str(JOBS)
     done = subprocess.run(
@@ -81,7 +81,7 @@ def test_without_what_prepares_models(tmp_path: Path, packages: Path) -> None:
 
 @pytest.fixture
 def wheel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if this package had been installed from a wheel of which nothing more is known."""
+    """Act as if this package had been installed from a wheel that no longer exists."""
     monkeypatch.setattr(requirements, "_REPOSITORY", None)
     monkeypatch.setattr(requirements, "_find_wheel_file", lambda: None)
 
@@ -89,7 +89,7 @@ def wheel(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("wheel")
 @pytest.mark.parametrize("extra", ["", *requirements.COMMANDS])
 def test_no_command_lets_an_index_choose_this_package(tmp_path: Path, extra: str) -> None:
-    """No index has it: whoever registered its name there would run code. pip itself says what it would fetch."""
+    """No install command may let pip look this package up in an index, because anybody could register its name there."""
     command = shlex.split(requirements.install_command(extra))
     assert command[:2] == ["pip", "install"]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Files in which people check mentions: what is written, what is read back, and what is computed from it."""
+"""Test writing and reading the files in which people review mentions, and the scores that are computed from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from entitymill.terminal.review_file_writer import (
 from entitymill.terminal.review_scores import ALL, compute_wilson_interval, find_threshold, score_review
 
 TEXT = "😀👍🏽 Angela Merkel flew 🛫 to Paris."
-"""A sentence from code point 100 of its document."""
+"""A sentence that begins at code point 100 of its document."""
 BEGINS = {"Angela Merkel": "PER", "Paris": "LOC"}
 
 
@@ -42,7 +42,7 @@ SENTENCE = Sentence("a", 100, TEXT, MENTIONS, frozenset([MENTIONS[0].mention_id]
 
 
 def exported(*spans: tuple[str, str], utf16: bool = False, **annotation: Any) -> list[dict[str, Any]]:
-    """The sentence as Label Studio exports it, with the ids of predictions only."""
+    """Return the sentence with these spans as a Label Studio export, which has only the ids of predictions."""
     [task] = json.loads(format_label_studio([SENTENCE]))
 
     def place(offset: int) -> int:
@@ -91,7 +91,7 @@ def test_a_csv_file_with_text_has_the_drawn_mentions_and_their_sentences() -> No
 
 
 def test_offsets_for_label_studio_are_code_points() -> None:
-    """Its editor converts JavaScript's offsets: charsToCodePoints in selection-tools.js."""
+    """Label Studio's editor converts JavaScript's offsets to code points (charsToCodePoints in selection-tools.js)."""
     [task] = json.loads(format_label_studio([SENTENCE]))
     assert {name: task["data"][name] for name in ("text", "doc_id", "offset", "mention_ids")} == {
         "text": TEXT,
@@ -108,7 +108,7 @@ def test_offsets_for_label_studio_are_code_points() -> None:
 
 
 def test_tasks_of_all_runs_have_one_version() -> None:
-    """Label Studio prelabels only tasks with the version of the last one."""
+    """All tasks must have one model version: Label Studio prelabels only tasks with the version of the last task."""
     later = replace(SENTENCE, mentions=tuple(replace(mention, run_id="later") for mention in SENTENCE.mentions))
     tasks = json.loads(format_label_studio([SENTENCE, later]))
     assert len({task["predictions"][0]["model_version"] for task in tasks}) == 1
@@ -224,7 +224,7 @@ def test_wilson_intervals_are_those_of_the_literature(correct: int, reviewed: in
 
 
 def judgments(text: str) -> list[Judgment]:
-    """From "0.9+ 0.8-": confidences of correct and wrong mentions."""
+    """Parse confidences with a + for a correct and a - for a wrong mention, such as "0.9+ 0.8-"."""
     return [Judgment("PER", float(word[:-1]), correct=word[-1] == "+") for word in text.split()]
 
 
@@ -233,7 +233,7 @@ def judgments(text: str) -> list[Judgment]:
     [
         ("0.9+ 0.8+ 0.7-", 0.95, (0.8, 1.0, 2)),
         ("0.9+ 0.8+ 0.7-", 0.6, (0.0, 2 / 3, 3)),  # everything is precise enough
-        ("0.9- 0.8+ 0.7+ 0.6+", 0.75, (0.0, 0.75, 4)),  # although the most confident one is wrong
+        ("0.9- 0.8+ 0.7+ 0.6+", 0.75, (0.0, 0.75, 4)),  # although the most confident mention is wrong
         ("0.9- 0.8+ 0.7+ 0.6+ 0.5-", 0.75, (0.6, 0.75, 4)),
         ("0.9+ 0.9- 0.7+", 0.9, None),  # no threshold separates equal confidences
         ("0.98765+ 0.5-", 1.0, (0.9876, 1.0, 1)),  # rounded down, so that the mention stays

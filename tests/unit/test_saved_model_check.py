@@ -1,4 +1,4 @@
-"""Saved Spark NLP models made to run code: refused before Spark or Spark NLP reads any of their files."""
+"""Test that saved Spark NLP models that would run code are refused before Spark or Spark NLP reads any of their files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from unit import hostile, tiny
 from unit.damage import repacked
 
 TOKENIZER = hostile.ROOT / "tests" / "golden" / "saved_rules" / "part-00000"
-"""A tokenizer's rules, as Spark NLP 5.5.3 itself saved them in a pipeline."""
+"""The rules of a tokenizer, as Spark NLP 5.5.3 saved them in a pipeline."""
 
 
 @pytest.fixture(autouse=True)
 def local_storage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `storage` does for a local path, without a session."""
+    """Replace functions of `storage` by functions for local files that need no session."""
     monkeypatch.setattr(storage, "qualify", lambda _, path: f"file:{path}")
     monkeypatch.setattr(
         storage,
@@ -122,7 +122,7 @@ RULES = next(sparknlp_field_files.read_records(TOKENIZER.read_bytes(), "here"))
 
 @pytest.mark.parametrize("name", sorted(java_stream_check.ALLOWED))
 def test_an_allowed_class_has_to_be_written_as_it_writes_itself(name: str) -> None:
-    """With other flags its reader may take what follows for something else than this program does."""
+    """An allowed class must be refused if its flags are not the usual ones: Java might then read the rest differently."""
     for flags in {0, 1, 2, 3, 4, 12} - {java_stream_check.ALLOWED[name]}:
         with pytest.raises(ModelError, match="contains a Java object"):
             java_stream_check.check_stream(hostile.java_object(name, flags), "here")

@@ -1,4 +1,4 @@
-"""What --print-config, the log and the `runs` table show of settings: never a credential, wherever one may stand."""
+"""Test that --print-config, the log and the `runs` table never show a credential, in whichever setting it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MINIMAL = {"source.path": "texts", "output.path": "out"}
 CONF = "spark.conf."
 
 PROBES = [
-    # Properties of Spark: no name says reliably which of them are secret.
+    # Properties of Spark: their names do not reliably say which of them are secret.
     (CONF + "spark.hadoop.fs.s3a.secret.key", SECRET),
     (CONF + "spark.hadoop.fs.s3a.access.key", SECRET),
     (CONF + "spark.hadoop.fs.s3a.session.token", SECRET),
@@ -45,7 +45,7 @@ PROBES = [
     (CONF + "spark.executor.memory", f"1g -Dpass={SECRET}"),
     (CONF + "spark.eventLog.dir", f"https://h/logs?sig={SECRET}"),
     (CONF + "spark.jars.repositories", f"https://me:{SECRET}@repository"),
-    # Addresses, wherever a setting takes one.
+    # Settings that contain addresses.
     ("source.path", f"jdbc://reader:{SECRET}@host/db"),
     ("source.path", f"s3a://me:a/{SECRET}@bucket/texts"),
     ("source.path", f"s3a://me:{SECRET}/b@bucket/texts"),
@@ -130,13 +130,13 @@ def test_what_says_what_a_run_did_is_shown(key: str, value: str) -> None:
 
 
 def test_whether_each_setting_is_shown_was_decided() -> None:
-    """A setting that nobody listed is hidden; this test asks for the decision."""
+    """Each setting must be in one of these lists; a setting that is in none is hidden."""
     leaves = {key for key in list_keys() if not any(other.startswith(f"{key}.") for other in list_keys())}
     assert secret_masking.SHOWN | secret_masking.NAMES | secret_masking.ADDRESSES | {"spark.conf"} == leaves
 
 
 def test_settings_that_are_shown_as_they_are_take_no_free_text() -> None:
-    one_of_many = {"source.time_zone"}  # of the tz database, and nothing else
+    one_of_many = {"source.time_zone"}  # accepts only names of the tz database
     for key in secret_masking.SHOWN - {"source.where"} - one_of_many:
         kind: Any = Settings
         for level in key.split("."):
@@ -163,7 +163,10 @@ def test_an_unknown_setting_is_hidden() -> None:
     ],
 )
 def test_two_tables_stay_two(one: str, other: str) -> None:
-    """Their masked addresses say whose an output is: Hadoop reads `?`, `#` and `;` as parts of a path."""
+    """Different tables must have different masked addresses, because these identify the source of an output.
+
+    For Hadoop, `?`, `#` and `;` are parts of a path.
+    """
     assert secret_masking.mask_address(one) != secret_masking.mask_address(other)
     assert secret_masking.mask_address(one) == secret_masking.mask_address(one)
 
@@ -230,7 +233,7 @@ TAILS = ["?sig={}", "#{}", ";pwd={}", "&token={}", "?a=b@{}", "?a=b@c&x={}", "; 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_neither_password_nor_options_are_shown_of_any_address(scheme: str) -> None:
-    """Also where a password has what ends it elsewhere in an address."""
+    """Passwords must be hidden even if they contain characters that normally end a password, such as @ and /."""
     passwords = [password.format(SECRET) for password in PASSWORDS]
     paths = ("", "/x", "/x?y=1", "/x@1", "/x#a@b")
     addresses = [f"{scheme}me:{password}@host{path}" for password in passwords for path in paths]

@@ -1,4 +1,4 @@
-"""The three detectors: where sentences begin, and that none of them takes long over a text that is meant to hurt."""
+"""Test where the three detectors find sentences, and that no malicious text slows any of them down."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_logits_do_not_depend_on_how_many_are_asked_for_at_once(monkeypatch: pyt
 def test_a_text_of_control_characters_is_one_deep_sentence_whatever_the_network_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Spark NLP drops the parts, finds nothing left, and passes on the whole."""
+    """As in Spark NLP, a text of only control characters must be one sentence, even if the network finds several."""
     monkeypatch.setattr(detector("dl")._network, "compute_logits", lambda windows: np.ones(len(windows)))  # type: ignore[attr-defined]
     found = segment_texts(detector("dl"), ["a\nb", "\x01\n\x02", "\x01"])
     assert [cut.sentences for cut in found] == [[(0, 1), (2, 3)], [(0, 3)], []]
@@ -134,7 +134,7 @@ def test_windows_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def seconds(kind: Kind, text: str, encoder: Encoder) -> float:
-    """Processor time of all that is done to a text before the network runs."""
+    """Return the CPU seconds that a text takes before the tagger's network runs."""
     encoder._clear()
     began = time.process_time()
     whole = offsets.read_texts(pa.array([text]))
@@ -151,7 +151,7 @@ def test_no_text_takes_more_than_ten_times_its_share_of_time(kind: Kind, encoder
     share = min(seconds(kind, healthy(LONG), encoder) for _ in range(TRIES))
     slow = {}
     for name, text in HOSTILE_TEXTS.items():
-        # The least of several: this machine may be busy with something else.
+        # Use the fastest of several tries, because this machine may be busy.
         least = inf
         for _ in range(TRIES):
             least = min(least, seconds(kind, text, encoder) / share / max(1, len(text) / LONG))

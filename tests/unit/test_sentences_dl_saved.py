@@ -1,4 +1,4 @@
-"""A saved SentenceDetectorDLModel: read as it is, refused with one sentence where it is damaged or of another kind."""
+"""Test that a saved SentenceDetectorDLModel is read, and that a damaged or unsupported one is refused with one sentence."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_damaged_files_raise_a_model_error_and_nothing_else(tmp_path: Path, what
                 refused += str(error).startswith("segmentation.model: ")
         path.unlink()
     report(f"detector: {what}", damaged=DAMAGES, refused=refused)
-    # A name or a weight's last digit may change unseen here: on the workers the files' SHA-256 are checked.
+    # Damage to a name or to a weight's last digit is not detected here; the workers check the SHA-256 of each file.
     assert refused > DAMAGES * (0 if what == "data" else 0.3)
 
 

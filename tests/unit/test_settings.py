@@ -54,7 +54,7 @@ def test_a_condition_is_taken_as_written() -> None:
 
 
 def numbers() -> list[str]:
-    """Every setting that is a number."""
+    """Return the keys of all settings that are numbers."""
 
     def kinds(key: str) -> set[Any]:
         kind: Any = Settings
@@ -226,7 +226,7 @@ def test_a_variable_that_is_almost_ours_is_refused(name: str, meant: str) -> Non
 
 
 def test_variables_of_others_are_none_of_our_business() -> None:
-    # Of the DAGs, the package's interpreter, the tests, and what Kubernetes sets for a service called entitymill.
+    # Variables of the DAGs, the package's interpreter and the tests; those that Kubernetes sets for a service entitymill.
     own = ("HOME", "TABLES", "PYTHON", "KILLS", "SEED", "SWAP", "CRASH_POINTS", "FUZZ")
     service = ("PORT", "SERVICE_HOST", "SERVICE_PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR", "PORT_80_TCP_PROTO")
     foreign = {f"ENTITYMILL_{name}": "x" for name in (*own, *service)} | {"PATH": "x", "SOURCE__PATH": "x", "LOG": "x"}

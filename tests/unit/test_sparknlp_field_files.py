@@ -9,7 +9,7 @@ from entitymill.errors import ModelError
 from entitymill_models import sparknlp_field_files
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "saved_vocabulary"
-"""The vocabulary field of a tiny DistilBERT, as Spark NLP 5.5.3 itself saved it."""
+"""The vocabulary field of a tiny DistilBERT, as Spark NLP 5.5.3 saved it."""
 CONTENT = (GOLDEN / "part-00000").read_bytes()
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 mappings = st.dictionaries(words, st.integers(-(2**31), 2**31 - 1), max_size=40).map(lambda found: list(found.items()))

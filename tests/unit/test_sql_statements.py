@@ -1,4 +1,4 @@
-"""Values never become part of an SQL statement's text: names are quoted, values are parameters or come in DataFrames."""
+"""Check that no SQL statement contains values: names are quoted, and values are parameters or in DataFrames."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_only_quoted_names_stand_in_statements() -> None:
 
 
 def test_the_formatter_of_pyspark_sees_constant_text_only() -> None:
-    """`spark.sql(text, name=frame)` formats its text: braces in a value would be replaced, or looked up in Python."""
+    """`spark.sql(text, name=frame)` must get constant text, because PySpark would replace braces in a value."""
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "sql":

@@ -77,7 +77,7 @@ class SilentSession:
 
 
 class NamedTables(Tables):
-    """Stands in for tables whose address asks no session."""
+    """Stands in for tables whose SQL names need no session."""
 
     def sql_name(self, name: str) -> str:
         return name

@@ -1,4 +1,4 @@
-"""What identifies a run, and what is printed of it."""
+"""Test the scope of a run, and what is printed about runs and dry runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from entitymill.terminal import summaries
 
 
 def printed_rows(console: Console) -> list[list[str]]:
-    """The cells of each row of the tables that were printed."""
+    """Return the cells of each row of the printed tables."""
     file: Any = console.file
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in file.getvalue().splitlines() if "│" in line]
 
@@ -26,7 +26,7 @@ def printed_rows(console: Console) -> list[list[str]]:
     ("spark", "last"),
     [
         (2.0, [["Spark, all cores", "2.0"], ["idle, all cores", "1.0"]]),
-        (5.0, [["Spark, all cores", "3.0"]]),  # what it did for the writing of other units is among it
+        (5.0, [["Spark, all cores", "3.0"]]),  # limited: it may include the writing of other units
         (None, [["Spark or idle, all cores", "3.0"]]),
     ],
 )
@@ -89,7 +89,7 @@ def test_the_cost_is_shown_in_total_and_for_a_million_documents() -> None:
 
 
 def test_what_a_run_ignored_the_next_one_looks_at_again() -> None:
-    """Else it would find the same scope and version as the run before, and nothing to do."""
+    """The policy `ignore` must change the scope; otherwise the next run would find nothing changed, and do nothing."""
     policies = ("reprocess", "refuse", "ignore")
     chosen = [["source.path=a", "output.path=b", f"incremental.on_fingerprint_change={policy}"] for policy in policies]
     reprocess, refuse, ignore = (compute_scope(settings.load(None, options, {}), "t") for options in chosen)

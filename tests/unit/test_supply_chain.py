@@ -1,4 +1,4 @@
-"""Whatever is fetched to build and run this program is of a version and a hash that stand in the repository."""
+"""Check that everything that is downloaded to build and run this program has its version and hash in the repository."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POM = {"m": "http://maven.apache.org/POM/4.0.0"}
 
 
 def locked(lock: str) -> dict[str, str]:
-    """Name -> what stands of it in a lock, hashes included."""
+    """Return the entry of each package in a lock file, including its hashes, by the name of the package."""
     entries = re.split(r"\n(?=\S)", (ROOT / lock).read_text(encoding="utf8").strip())
     return {entry.partition("==")[0]: entry for entry in entries}
 
@@ -44,14 +44,14 @@ def test_uv_is_locked() -> None:
 
 @pytest.mark.parametrize("file", ["Makefile", "package/build.sh", "databricks.yml", ".ci/run", "docs/airflow.md"])
 def test_pip_fetches_nothing_unchecked(file: str) -> None:
-    """Where it installs by a lock it checks hashes; where it builds, it does so with what is installed."""
+    """Each pip command must check hashes when it installs from a lock file, and must build only with installed packages."""
     text = re.sub(r"^[A-Z_]+ = ", "", (ROOT / file).read_text(encoding="utf8"), flags=re.MULTILINE)
     for name in ("PIP_INSTALL", "LOCKED", "EDITABLE", "BUILD_TOOLS"):
         text = text.replace(f"$({name})", f"{value(name)} ") if file == "Makefile" else text
     text = text.replace('"${pip[@]}"', "-m pip").replace("\\\n", " ")
     text = re.sub(r"\n\s+(?=-r |&&)", " ", text)
     for command in re.findall(r"-m pip ?[^\n&]*?(?:install|wheel) [^\n&]*", text):
-        if command.rstrip().endswith("--disable-pip-version-check"):  # the beginning of others
+        if command.rstrip().endswith("--disable-pip-version-check"):  # the common beginning of other commands
             continue
         assert "--require-hashes" in command or "--no-deps" in command, command
         assert "--no-build-isolation" in command or "--only-binary :all:" in command or ".whl" in command, command

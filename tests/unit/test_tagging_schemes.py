@@ -1,4 +1,4 @@
-"""Labels of every scheme that models have: the same mentions as whoever trained the model would read."""
+"""Test that the labels of each tagging scheme give the mentions that the model was trained to find."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_probabilities_add_where_labels_become_one(tmp_path: Path, scheme: str) 
 
 
 def test_a_packed_run_finds_what_one_sentence_alone_finds(tmp_path: Path) -> None:
-    """The outputs that were joined do not keep a network from being packed, and the tagger's probabilities are theirs."""
+    """Summing the probabilities of equal labels must not prevent packing, and the tagger must return the sums."""
     _, place = made(SCHEMES["bilou"][0], tmp_path)
     manifest, files = bundle.read_directory(place)
     tagger = Tagger.load(files, manifest, Execution())
@@ -83,7 +83,7 @@ def test_kinds_of_plain_labels_part_mentions(tmp_path: Path) -> None:
 
 
 def test_iob1_is_told_by_its_user(tmp_path: Path) -> None:
-    """Its labels may be those of IOB2; the same network then finds other mentions, and is another model to a run."""
+    """The option must select IOB1, whose labels can equal those of IOB2; mentions and the bundle's digest must differ."""
     _, place = made(tiny.LABELS, tmp_path, "--labels", "iob1")
     told, _ = bundle.read_directory(place)
     assert told.scheme == "iob1"

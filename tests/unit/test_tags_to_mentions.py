@@ -20,7 +20,7 @@ def spans(tags: list[str], sentences: list[int] | None = None) -> list[tuple[int
 
 
 def as_spark_nlp_joins(tags: list[str], sentences: list[int]) -> list[tuple[int, int, str]]:
-    """NerTagsEncoding.fromIOB of Spark NLP 5.5.3, sentence by sentence, in its own order of steps."""
+    """Join tags to spans with the algorithm of NerTagsEncoding.fromIOB in Spark NLP 5.5.3."""
     found = []
     start: int | None = None
     kind = ""
@@ -46,7 +46,7 @@ def as_spark_nlp_joins(tags: list[str], sentences: list[int]) -> list[tuple[int,
         (["B-PER", "I-PER", "O"], [(0, 2, "PER")]),
         (["B-PER", "B-PER"], [(0, 1, "PER"), (1, 2, "PER")]),
         (["O", "I-ORG", "I-ORG"], [(1, 3, "ORG")]),
-        # NerConverter goes on through an I- of another label; the first token names the span.
+        # NerConverter continues a span at an I- tag of another label; the first tag determines the label.
         (["B-PER", "I-ORG", "O", "B-ORG"], [(0, 2, "PER"), (3, 4, "ORG")]),
     ],
 )

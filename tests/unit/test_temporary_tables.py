@@ -1,4 +1,4 @@
-"""The temporary table of a run's texts: when it is removed, and what happens where that fails."""
+"""Test when the temporary tables of a run are written and removed, and what happens if the removal fails."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def test_only_leftovers_of_older_epochs_are_removed() -> None:
 
 
 def test_in_a_catalog_rows_are_written_to_a_table_that_is_there_and_have_a_number_of_their_own() -> None:
-    """Otherwise a failed write leaves files that no name leads to, and Delta takes a number from the session."""
+    """In a catalog, the table must exist before rows are written, and the write must set its own transaction number.
+
+    Otherwise a failed write would leave files that belong to no table, and Delta would use a number from the session.
+    """
     tables, documents = MagicMock(root=None), MagicMock()
     tables.sql_name.return_value = "`s`.`entitymill_units_7_results_2`"
     table = TemporaryTable(tables, 7, results_of=2)

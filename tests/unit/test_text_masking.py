@@ -1,4 +1,4 @@
-"""Texts with their mentions masked or marked, whatever spans a table has: also ones that overlap."""
+"""Test how mentions in a text are masked and marked, including mentions whose spans overlap."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Span = tuple[int, int, str]
 
 @st.composite
 def texts_with_spans(draw: st.DrawFn) -> tuple[str, list[Span]]:
-    """A text in which no character occurs twice, none of them in a mask; and spans of it, in any order."""
+    """Draw a text of distinct characters that occur in no mask, and spans of this text in any order."""
     text = "".join(map(chr, range(0x4E00, 0x4E00 + draw(st.integers(1, 30)))))
     begins = st.integers(0, len(text) - 1)
     span = begins.flatmap(lambda at: st.tuples(st.just(at), st.integers(at + 1, len(text)), st.sampled_from(["PER", "LOC"])))
@@ -46,7 +46,7 @@ def test_a_mask_hides_every_character_in_a_span_and_no_other(given_: tuple[str, 
     ],
 )
 def test_overlapping_spans_are_masked_as_one(spans: list[Span], expected: str) -> None:
-    """Neighbours that share no character keep their own masks."""
+    """Overlapping spans must get one mask; adjacent spans that share no character must keep separate masks."""
     assert mask_text("abcdefghij", spans, "[{label}]") == expected
 
 

@@ -1,4 +1,4 @@
-"""What holds of the tokens and sentences of any text, whichever detector finds them."""
+"""Test properties that the tokens and sentences of any text must have, with each detector."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from own_segments import segment_texts
 
 KINDS = ("dl", "rules", "sentencex")
 SPACE = " \t\n\v\f\r\u2187"
-"""White space to Spark NLP's Tokenizer."""
+"""Characters that Spark NLP's Tokenizer treats as white space."""
 SAVED = Path(__file__).parents[2] / "models" / "sentence_detector"
 
 atoms = st.sampled_from([atom for group in GROUPS for atom in group])

@@ -1,4 +1,4 @@
-"""How many units the work is cut into."""
+"""Test the number of units of work, and their sizes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NONE: Any = None
         (10, 0, 900, LimitSettings(unit_rows=3), 4),
         (0, 1, 0, LimitSettings(unit_rows=3), 1),
         (2, 5, 200, LimitSettings(unit_rows=3), 3),
-        (4, 0, 1_200_000, LimitSettings(unit_mb=1), 2),  # long ones: by their code points
+        (4, 0, 1_200_000, LimitSettings(unit_mb=1), 2),  # long documents: by their code points
         (4, 0, 1_000_000, LimitSettings(unit_mb=1), 1),
         (4, 0, 1_200_000, LimitSettings(unit_mb=1, unit_rows=1), 4),
         (units.MAX_UNITS + 1, 0, 0, LimitSettings(unit_rows=1), units.MAX_UNITS),
@@ -40,7 +40,7 @@ def test_a_unit_is_bounded_in_rows_and_in_characters(
 
 
 def test_units_and_tasks_fit_the_cores() -> None:
-    """All cores have work for half a minute in a unit, and for seconds in a task."""
+    """A unit must keep all cores busy for SECONDS_PER_UNIT, and a task one core for SECONDS_PER_TASK."""
     few, many = choose_sizes(LimitSettings(), 2, 12_000.0), choose_sizes(LimitSettings(), 1000, 60_000.0)
     assert (few.rows, few.chars, few.task_chars) == (100_000, 256_000_000, 64_000)
     assert many.chars / (1000 * 60_000) == SECONDS_PER_UNIT

@@ -1,4 +1,4 @@
-"""A YAML that expands, nests or refers to itself without end is refused at once, in a sentence that names the file."""
+"""Test that YAML that expands, nests or contains itself without limit is refused at once, with the file's name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MINIMAL = ["source.path=texts", "output.path=out"]
 
 
 def chain(first: str, each: str, length: int) -> str:
-    """Anchors a0, a1 and so on, each with the one before in the place of each `@`."""
+    """Return YAML with the anchors a0, a1, and so on; each `@` in `each` becomes an alias of the previous anchor."""
     rest = (f"a{n}: &a{n} " + each.replace("@", f"*a{n - 1}") for n in range(1, length))
     return "\n".join([f"a0: &a0 {first}", *rest])
 

@@ -1,4 +1,4 @@
-"""The tiny models of tests/golden, and saved models made of them without Spark."""
+"""Functions for the tiny models of tests/golden, and for models in other formats that are made from them without Spark."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 
 
 def logits(network: ov.Model, kind: str) -> np.ndarray:
-    """Of the batch that transformers was given."""
+    """Return the logits for the batch of which expected.json has the logits of transformers."""
     batch = {name: np.array(EXPECTED["models"][kind][name], np.int64) for name in ("input_ids", "attention_mask")}
     return ov.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(batch)[0]
 
@@ -39,7 +39,7 @@ def change_config(directory: Path, **changes: object) -> None:
 
 
 def onnx_directory(into: Path) -> Path:
-    """The BERT as an ONNX directory."""
+    """Write the tiny BERT as an ONNX directory."""
     into.mkdir()
     shutil.copy(TINY / "bert.onnx", into / "model.onnx")
     shutil.copy(TINY / "bert" / "vocab.txt", into / "vocab.txt")
@@ -48,7 +48,7 @@ def onnx_directory(into: Path) -> Path:
 
 
 def saved_onnx(into: Path, **parameters: object) -> Path:
-    """The BERT as Spark NLP saves it with its ONNX engine."""
+    """Write the tiny BERT in the format in which Spark NLP saves it with the ONNX engine."""
     vocabulary = (TINY / "bert" / "vocab.txt").read_text(encoding="utf8").split("\n")[:-1]
     for name, values in (("vocabulary", vocabulary), ("labels", LABELS)):
         field = into / "fields" / name

@@ -1,4 +1,4 @@
-"""What makes a gold sentence another one: other names, other capitals, a neighbour without a break."""
+"""Augment gold sentences: replace names, change capitals, and join neighboring sentences."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ Gold = tuple[list[str], list[str]]
 """Tokens and their IOB2 tags."""
 
 SWAP = 0.5
-"""Share of the names that are replaced where some are."""
+"""Share of the names that are replaced in a sentence that `swapped` gets."""
 GLUE = 0.06
-"""Share of sentences that run on into the next one: sentence detectors miss an end now and then."""
+"""Share of sentences that are joined to the sentence before, because sentence detectors sometimes miss an end."""
 LONGEST_GLUED = 60
 UPPER, LOWER, TITLE = 0.02, 0.08, 0.10
-"""Cumulative shares: headlines in capitals (2 %), careless typists (6 %), Headlines Like This (2 %)."""
+"""Cumulative shares of sentences in upper case (2 %), in lower case (6 %), and With Initial Capitals (2 %)."""
 
 
 def names(parts: Iterable[Sequence[Gold]]) -> dict[str, list[list[str]]]:
-    """Label -> the tokens of every mention; frequent names are there as often as they occur."""
+    """Return the tokens of every mention by label; a name is listed as often as it occurs."""
     found: defaultdict[str, list[list[str]]] = defaultdict(list)
     for part in parts:
         for tokens, tags in part:
@@ -29,9 +29,9 @@ def names(parts: Iterable[Sequence[Gold]]) -> dict[str, list[list[str]]]:
 
 
 def swapped(gold: Gold, by_label: dict[str, list[list[str]]], rng: random.Random) -> Gold:
-    """The sentence with about half of its PER, ORG and LOC mentions replaced by others of their label.
+    """Return the sentence with about half of its PER, ORG and LOC mentions replaced by others with the same label.
 
-    MISC stays: an election put for a nationality makes no sentence.
+    MISC mentions stay: an election in place of a nationality makes no sense.
     """
     tokens, tags = gold
     new_tokens: list[str] = []
@@ -48,7 +48,7 @@ def swapped(gold: Gold, by_label: dict[str, list[list[str]]], rng: random.Random
 
 
 def glued(sentences: Sequence[Gold], rng: random.Random) -> list[Gold]:
-    """Now and then a short sentence and its neighbour as one."""
+    """Join some short neighboring sentences at random."""
     done: list[Gold] = []
     for tokens, tags in sentences:
         if done and len(done[-1][0]) + len(tokens) <= LONGEST_GLUED and rng.random() < GLUE:
@@ -59,7 +59,7 @@ def glued(sentences: Sequence[Gold], rng: random.Random) -> list[Gold]:
 
 
 def recased(tokens: list[str], rng: random.Random) -> list[str]:
-    """Now and then a headline or a careless typist."""
+    """Change the case of some sentences at random, as in headlines and in careless typing."""
     draw = rng.random()
     # "US" in lower case would teach that the pronoun is a country.
     if draw >= TITLE or (draw >= UPPER and "US" in tokens):
@@ -72,7 +72,7 @@ def recased(tokens: list[str], rng: random.Random) -> list[str]:
 
 
 def _spans(tags: Sequence[str]) -> list[tuple[int, int, str]]:
-    """First, last (exclusive) and label of each mention; an I- that continues nothing starts one."""
+    """Return first, last (exclusive) and label of each mention; an I- that continues no mention starts one."""
     found: list[tuple[int, int, str]] = []
     for i, tag in enumerate(tags):
         if tag == "O":

@@ -1,7 +1,7 @@
 """Fit the confidences of a bundle to gold text, and write them into its manifest: `python calibrate.py DATA BUNDLE`.
 
-Every second document of each evaluation set is fitted on; the others give the errors and tables that are printed, and the
-diagram (--plot FILE.svg).
+The fit uses every second document of each evaluation set. The printed errors and tables, and the diagram (--plot FILE.svg),
+are those of the other documents.
 """
 
 from __future__ import annotations

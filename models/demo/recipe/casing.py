@@ -1,19 +1,19 @@
-"""A cased vocabulary for an uncased encoder, at no loss: each piece gets a Title and an UPPER twin.
+"""Make a cased vocabulary for an uncased encoder without any loss: each piece gets a Title and an UPPER variant.
 
-A twin's embedding is its lower-case piece's plus one vector per casing, learned in training and folded into the table
-at export. So the encoder starts exactly as it was pre-trained, and what it learns about capitals holds for every word.
-The result is a plain cased WordPiece vocabulary: nothing at run time knows of this file.
+The embedding of a variant is that of its lower-case piece plus one vector per casing. These vectors are learned in training
+and folded into the table at export. So the encoder starts exactly as it was pre-trained, and what it learns about capitals
+applies to every word. The result is a plain cased WordPiece vocabulary, so nothing at run time depends on this file.
 """
 
 from __future__ import annotations
 
 LOWER, TITLE, UPPER = 0, 1, 2
 UPPER_BELOW = 10_000
-"""Only pieces with an id below this get an UPPER twin (ids go by frequency); rarer words in capitals split."""
+"""Only pieces with an id below this get an UPPER variant (frequent pieces have low ids); rarer words in capitals split."""
 
 
 def cased_vocabulary(uncased: list[str]) -> tuple[list[str], list[int], list[int]]:
-    """Pieces of the cased vocabulary, each with the id of its uncased piece and its casing."""
+    """Return the pieces of the cased vocabulary, the id of each uncased piece, and each casing."""
     pieces, base, casing = list(uncased), list(range(len(uncased))), [LOWER] * len(uncased)
     seen = set(uncased)
 
@@ -31,7 +31,7 @@ def cased_vocabulary(uncased: list[str]) -> tuple[list[str], list[int], list[int
         inner = piece.startswith("##")
         if not inner:
             add(word[0].upper() + word[1:], i, TITLE)
-        # An inner piece of one letter must have its twin, or a word in mixed case would be unknown.
+        # An inner piece of one letter must have this variant, or a word in mixed case would be unknown.
         if (inner or len(word) > 1) and (i < UPPER_BELOW or len(word) <= 2):
             add(("##" if inner else "") + word.upper(), i, UPPER)
     return pieces, base, casing

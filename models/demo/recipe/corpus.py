@@ -1,6 +1,6 @@
-"""The corpora the demo model is trained and scored on: where each file is, how far its labels are trusted.
+"""Read the corpora that train and score the demo model; TRAIN lists their files and how much each counts.
 
-File format: one `token<TAB>tag` per line, IOB2 over PER, ORG, LOC, MISC, a blank line between sentences.
+A file has one `token<TAB>tag` per line, with IOB2 tags for PER, ORG, LOC and MISC, and a blank line between sentences.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from augment import Gold
 LABELS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
 TAG_ID = {tag: i for i, tag in enumerate(LABELS)}
 CURLY = 0.2
-"""Share of sentences with the typographer's quotes and apostrophes, which no corpus here has and most documents do."""
+"""Share of sentences that get curly quotes and apostrophes, which most documents have, but none of these corpora."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Sentence:
     weight: float = 1.0
     """Weight of the sentence's tokens in the loss."""
     misc_unknown: bool = False
-    """True where the source's guideline leaves MISC mentions untagged: an O then means "O or MISC"."""
+    """True if the source does not tag MISC mentions: an O then means "O or MISC"."""
 
 
 @dataclass(frozen=True)
@@ -40,38 +40,38 @@ class Source:
     weight: float = 1.0
     misc_unknown: bool = False
     fraction: float = 1.0
-    """Share of the file drawn anew for each epoch."""
+    """Share of the file that is drawn for each epoch."""
     hyphens: bool = False
-    """True where "al-Qaeda" is three tokens."""
+    """True if "al-Qaeda" is three tokens."""
     swapped: float = 0.0
-    """Share of the sentences in which some names give way to others."""
+    """Share of the sentences in which some names are replaced by others."""
 
 
 CROSSNER_DOMAINS = ("ai", "literature", "music", "science")
 TRAIN = [
-    # Silver labels (a tagger's, corrected in part): a quarter of it per epoch, at half weight.
+    # Silver labels (those of a tagger, partly corrected): a quarter of the file per epoch, at half weight.
     Source("gmb/train.bio4.tsv", weight=0.5, fraction=0.25),
     Source("gmb/dev.bio4.tsv", weight=0.5, fraction=0.25),
     Source("wnut17/train.bio4.tsv", repeat=2, swapped=0.25),
     Source("wnut17/dev.bio4.tsv", repeat=2, swapped=0.25),
     Source("crossner/politics.train.bio4.tsv", repeat=2, swapped=0.15),
     Source("crossner/politics.dev.bio4.tsv", repeat=2, swapped=0.15),
-    # The domains' own types (algorithm, protein, genre ...) became O, so their MISC is incomplete.
+    # The entity types of these domains (algorithm, protein, genre ...) became O, so MISC is incomplete.
     *(
         Source(f"crossner/{domain}.{part}.bio4.tsv", misc_unknown=True, swapped=0.15)
         for domain in CROSSNER_DOMAINS
         for part in ("train", "dev")
     ),
-    # Universal NER has PER, ORG, LOC alone.
+    # Universal NER has only PER, ORG and LOC.
     Source("uner-ewt/en_ewt-ud-dev.bio4.tsv", repeat=2, misc_unknown=True, hyphens=True, swapped=0.25),
     Source("uner-ewt/en_ewt-ud-test.bio4.tsv", repeat=2, misc_unknown=True, hyphens=True, swapped=0.25),
 ]
 HELD_OUT_EVERY = {"crossner/politics.dev.bio4.tsv": 4, "uner-ewt/en_ewt-ud-test.bio4.tsv": 4}
-"""Every n-th sentence of these files is never trained on: the gold text this recipe is scored on."""
+"""File -> n: every n-th sentence of the file is never used for training, but for scoring."""
 
 
 def read(path: Path) -> list[tuple[list[str], list[str]]]:
-    """Sentences of one file as (tokens, tags)."""
+    """Return the sentences of one file as (tokens, tags)."""
     sentences: list[tuple[list[str], list[str]]] = []
     tokens: list[str] = []
     tags: list[str] = []
@@ -89,7 +89,7 @@ def read(path: Path) -> list[tuple[list[str], list[str]]]:
 
 
 def training_epoch(data: Path, rng: random.Random) -> list[Sentence]:
-    """The sentences of one epoch as this job's tokens: every source as often, and as much of it, as TRAIN says."""
+    """Return the sentences of one epoch in this job's tokens, with the share and repetition of each source in TRAIN."""
     kept = {source.path: _training_part(data, source.path) for source in TRAIN}
     names = augment.names(kept[source.path] for source in TRAIN if source.swapped)
     epoch: list[Sentence] = []
@@ -112,7 +112,7 @@ def _training_part(data: Path, path: str) -> list[Gold]:
 
 
 def evaluation_sets(data: Path) -> dict[str, tuple[list[tuple[list[str], list[str]]], bool]]:
-    """Name -> (sentences, whether MISC is scored): text that no epoch contains."""
+    """Return by name the sentences that are never used for training, and whether MISC is scored."""
     sets = {
         "gmb test": (read(data / "gmb/test.bio4.tsv"), True),
         "wnut17 test": (read(data / "wnut17/test.bio4.tsv"), True),

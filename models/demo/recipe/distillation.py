@@ -1,7 +1,7 @@
-"""Let a model learn the probabilities of larger models (teachers) too, on gold text and on text without labels.
+"""Train a model also on the probabilities of larger models (teachers), on gold text and on unlabeled text.
 
-Method: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015): both sides' logits are divided by a
-temperature, and the loss is multiplied by its square, so that gradients keep their size.
+Method: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015). The logits of student and teachers are
+divided by a temperature. The loss is multiplied by the square of the temperature, so that gradients keep their size.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from entitymill.recognition.sentences import SentencexDetector
 
 TEMPERATURE = 2.0
 SHORTEST, LONGEST = 5, 80
-"""Tokens of a sentence that is worth learning from."""
+"""Minimum and maximum number of tokens of an unlabeled sentence."""
 IN_AN_EPOCH = 6_000
-"""Sentences of each file without labels."""
+"""Number of sentences of each unlabeled file in an epoch."""
 PARAGRAPHS_AT_ONCE = 1_000
 
 
@@ -36,24 +36,27 @@ class Teachers:
 
     @torch.no_grad()
     def probabilities(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """[batch, length] ids and mask -> [batch, length, labels], at TEMPERATURE."""
+        """Return probabilities [batch, length, labels] at TEMPERATURE, for ids and mask [batch, length]."""
         every = [model(input_ids=ids, attention_mask=mask).logits.float() for model in self._models]
         return torch.stack([(logits / TEMPERATURE).softmax(-1) for logits in every]).mean(0)
 
 
 def loss_of(logits: torch.Tensor, wanted: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Cross entropy with the teachers' probabilities, both [batch, length, labels], over the tokens that are counted."""
+    """Return the cross entropy with the teachers' probabilities, both [batch, length, labels], over the counted tokens."""
     log_p = (logits.float() / TEMPERATURE).log_softmax(-1)
     return -((wanted * log_p).sum(-1) * counted).sum() / counted.sum() * TEMPERATURE**2
 
 
 def read_unlabelled(files: Iterable[Path]) -> list[list[Sentence]]:
-    """The sentences of each file of JSON lines with a `text`, in this job's tokens; those without a capital are left out."""
+    """Return the sentences of each JSON Lines file with a `text`, in this job's tokens.
+
+    Sentences without a capital after the first token are left out.
+    """
     return [_sentences([json.loads(line)["text"] for line in path.open(encoding="utf8")]) for path in files]
 
 
 def draw(unlabelled: Sequence[Sequence[Sentence]], rng: random.Random) -> list[Sentence]:
-    """The sentences of one epoch."""
+    """Return the unlabeled sentences of one epoch."""
     return [sentence for several in unlabelled for sentence in rng.sample(several, min(IN_AN_EPOCH, len(several)))]
 
 

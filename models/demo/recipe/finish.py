@@ -1,7 +1,7 @@
-"""Averaged weights of one or more runs to a Hugging Face directory: `python finish.py OUT WEIGHTS [WEIGHTS ...]`.
+"""Average the weights of one or more runs into a Hugging Face directory: `python finish.py OUT WEIGHTS [WEIGHTS ...]`.
 
-The runs go on from one bundle, so that their weights may be averaged; WEIGHTS may be that bundle's directory, too. Writes
-safetensors, vocab.txt and tokenizer.json.
+Several runs must start from the same bundle, so that their weights can be averaged. WEIGHTS can also be the directory of
+this bundle. The script writes safetensors, vocab.txt and tokenizer.json.
 """
 
 from __future__ import annotations

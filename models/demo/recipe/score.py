@@ -1,7 +1,7 @@
-"""Span F1 of bundles on running text, per label and precision: `python score.py DATA BUNDLE [BUNDLE ...]`.
+"""Measure span F1 of bundles on running text, per label and precision: `python score.py DATA BUNDLE [BUNDLE ...]`.
 
-Gold sentences become text (`text.joined`) and go through the whole recognition: sentences, tokens, tags, trimming. A mention
-counts if its characters and its label are gold's.
+Gold sentences are joined to text (`text.joined`), which goes through the whole recognition: sentences, tokens, tags and
+trimming. A mention counts as correct if its characters and its label are those of a gold mention.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ Placed = tuple[int, int, int, str]
 
 
 def found_mentions(tagger: entitymill.TextTagger, documents: list[Document]) -> dict[Placed, entitymill.Mention]:
-    """The mentions that this job finds."""
+    """Return the mentions that this job finds, by their places."""
     mentions = tagger([document.text for document in documents])
     return {(row, m.begin, m.end, m.label): m for row, several in enumerate(mentions) for m in several}
 
 
 def gold(documents: list[Document]) -> set[Placed]:
-    """The mentions that annotators found."""
+    """Return the places of the gold mentions."""
     return {(row, *mention) for row, document in enumerate(documents) for mention in document.mentions}
 
 
 def f1(wanted: set[Placed], mine: set[Placed]) -> float:
-    """Span F1."""
+    """Return span F1."""
     return round(2 * len(wanted & mine) / max(1, len(wanted) + len(mine)), 4)
 
 
 def scores(wanted: set[Placed], mine: set[Placed]) -> dict[str, float]:
-    """F1 of all and of each label; precision and recall of all."""
+    """Return F1, precision and recall of all mentions, and F1 of each label."""
     both = len(wanted & mine)
     result = {
         "all": f1(wanted, mine),
@@ -55,7 +55,7 @@ def _of(mentions: Iterable[Placed], label: str) -> set[Placed]:
 
 
 def score(tagger: entitymill.TextTagger, data: Path) -> dict[str, dict[str, float]]:
-    """Set -> scores."""
+    """Return the scores of each evaluation set, by its name."""
     result = {}
     for name, chosen in evaluation_sets(data).items():
         wanted, mine = gold(chosen.documents), set(found_mentions(tagger, chosen.documents))

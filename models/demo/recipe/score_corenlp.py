@@ -1,7 +1,7 @@
-"""Span F1 of Stanford CoreNLP on the same text: `python score_corenlp.py DATA JARS`, JARS a directory with CoreNLP's jars.
+"""Measure span F1 of Stanford CoreNLP on the text of score.py: `python score_corenlp.py DATA JARS`.
 
-The jars are those of edu.stanford.nlp:stanford-corenlp and of its classifier `models`. CoreNLP finds sentences, tokens and
-mentions with its default models, without numbers, times and fine-grained types.
+JARS is a directory with the jars of edu.stanford.nlp:stanford-corenlp and of its classifier `models`. CoreNLP finds
+sentences, tokens and mentions with its default models, without numbers, times and fine-grained types.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A model bundle's weights back in PyTorch, to train on from there: `load_bundle`."""
+"""Load the weights of a model bundle into PyTorch, to continue training from them: `load_bundle`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDS = "distilbert.embeddings.word_embeddings"
 def load_bundle(model: DistilBertForTokenClassification, directory: Path) -> None:
     """Give an untrained `encoder.build()` the weights of a bundle that this recipe exported earlier.
 
-    8-bit matrices are expanded to floats. The embedding table is taken apart again into words and casings.
+    8-bit matrices are expanded to floats. The embedding table is split into words and casings again.
     """
     network = ov.Core().read_model(directory / bundle.NETWORK)
     state = _matrices(network) | _vectors(network)
@@ -41,11 +41,11 @@ def _matrices(network: ov.Model) -> dict[str, np.ndarray]:
 
 
 def _vectors(network: ov.Model) -> dict[str, np.ndarray]:
-    """Biases and layer norms: constants without a name, known by the operation that uses them."""
+    """Return biases and layer norms: constants without names, which are recognized by the operations that use them."""
     found = {}
     for node in network.get_ops():
         match = re.search(r"model\.((?:distilbert\.|classifier).*?)/aten::(linear|layer_norm)", node.get_friendly_name())
-        # A layer norm multiplies by its weight and adds its bias; in a linear layer a product is a matrix with its scales.
+        # A layer norm multiplies by its weight and adds its bias; in a linear layer, Multiply applies a matrix's scales.
         kinds = {"layer_norm": {"Multiply": "weight", "Add": "bias"}, "linear": {"Add": "bias"}}
         part = kinds[match.group(2)].get(node.get_type_name()) if match else None
         if part is None:
@@ -58,7 +58,10 @@ def _vectors(network: ov.Model) -> dict[str, np.ndarray]:
 
 
 def _unfold(embedding: CasedEmbedding, table: torch.Tensor) -> None:
-    """A piece's row is its word's row plus its casing's vector: casings are mean differences, words mean remainders."""
+    """Split the table, in which each row is the sum of a word and a casing.
+
+    A casing is the mean difference to the lower-case rows. A word is the mean of its rows without their casings.
+    """
     base, casing = embedding.base, embedding.casing
     plain = table[: embedding.word.num_embeddings]
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Gold tokens as a person writes them, and that text as the tokens this job makes: `joined`, then `retokenized`.
+"""Join gold tokens to natural text (`joined`), and split this text into the job's tokens (`retokenized`).
 
-Corpora part "America" from "'s", "did" from "n't" and every bracket from its word; running text does not, and Spark NLP's
-tokenizer leaves "America's" whole. A model trained on gold tokens never meets such a token before it is used.
+Corpora split "America's" and "didn't" into two tokens each, and separate brackets from words. Running text does not, and
+Spark NLP's tokenizer keeps "America's" as one token. A model that is trained on gold tokens never sees such tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 from entitymill.recognition import offsets, tokens
 
 WRITTEN = {"``": '"', "''": '"', "-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
-"""What a treebank writes for a character."""
+"""Token in a treebank -> the character that it stands for."""
 APOSTROPHES = "'\u2019"
 OPENING = frozenset("([{\u201c\u2018\u00ab$\u00a3\u20ac#")
 CLOSING = re.compile(r"[.,;:!?\u2026)\]}%\u201d\u00bb]+$")
@@ -25,13 +25,13 @@ CLITIC_LETTERS = frozenset({"s", "t", "m", "d", "re", "ve", "ll", "all"})
 FORUMS = ("r", "u")
 ELIDED = frozenset({"O", "D", "L", "N", "d", "l"})
 PAIRS = frozenset({("gon", "na"), ("wan", "na"), ("got", "ta"), ("can", "not"), ("&", "amp"), ("&", "gt"), ("&", "lt")})
-"""Neighbours that are one word."""
+"""Pairs of tokens that form one word."""
 AFTER_DASH = re.compile(
     r"(an?|all|also|and|as|at|be|but|by|for|from|he|hers?|his|how|i|if|in|is|its?|just|no|not|of|on|or|our|she|so|some|sometimes|"
     r"that|the|their|then|there|they|this|to|very|was|we|what|when|where|which|while|who|why|with|yet|you|your)$",
     re.IGNORECASE,
 )
-"""A word that goes on after a dash, so that the dash before it is no hyphen."""
+"""Words that often follow a dash; a `-` before such a word is not a hyphen."""
 
 Mention = tuple[int, int, str]
 """Begin, end (exclusive, code points) and label."""
@@ -41,8 +41,8 @@ Mention = tuple[int, int, str]
 class Joined:
     """A sentence as running text.
 
-    spans: begin and end of each gold token, in code points; the stop after an abbreviation that ends the sentence is
-        written once, so that both tokens have it.
+    spans: begin and end of each gold token, in code points; the full stop of an abbreviation that ends the sentence is
+        written once, so that it belongs to both tokens.
     """
 
     text: str
@@ -50,12 +50,12 @@ class Joined:
 
 
 def joined(gold: Sequence[str], *, curly: bool = False, hyphens: bool = False) -> Joined:
-    """Gold tokens as one text.
+    """Join gold tokens to one text.
 
     Args:
         gold: tokens of one sentence.
-        curly: whether quotes and apostrophes are the typographer's.
-        hyphens: whether the corpus parts "al-Qaeda" into three.
+        curly: whether to write curly quotes and apostrophes.
+        hyphens: whether the corpus splits "al-Qaeda" into three tokens.
     """
     words = [WRITTEN.get(token, token) for token in gold]
     sides = _quote_sides(words)
@@ -76,7 +76,7 @@ def joined(gold: Sequence[str], *, curly: bool = False, hyphens: bool = False) -
 
 
 def mentions(sentence: Joined, tags: Sequence[str]) -> list[Mention]:
-    """The gold mentions of a sentence as spans of its text; one starts at a B-, or at an I- that continues nothing."""
+    """Return gold mentions as spans of the text; a mention starts at a B-, or at an I- that continues no mention."""
     found: list[Mention] = []
     label = ""
     for (begin, end), tag in zip(sentence.spans, tags, strict=True):
@@ -89,12 +89,12 @@ def mentions(sentence: Joined, tags: Sequence[str]) -> list[Mention]:
 
 
 def retokenized(texts: Sequence[str], gold: Sequence[Sequence[Mention]]) -> list[tuple[list[str], list[str]]]:
-    """(tokens, tags) of each text as this job cuts it, no sentence boundary inside.
+    """Return the job's tokens of each text, and their tags; a text is one sentence.
 
-    A token takes the label of the first gold mention that it overlaps, B- if it is that mention's first token.
+    A token gets the label of the first gold mention that it overlaps, with B- if it is the first token of the mention.
 
     Args:
-        texts: of one sentence each.
+        texts: texts of one sentence each.
         gold: each text's mentions, in order.
     """
     return [
@@ -104,7 +104,7 @@ def retokenized(texts: Sequence[str], gold: Sequence[Sequence[Mention]]) -> list
 
 
 def cut(texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-    """Begin and end of the product's own tokens of each text, in code points of that text."""
+    """Return begin and end of the job's tokens in each text, in code points of that text."""
     whole = offsets.read_texts(pa.array(texts, pa.large_string()))
     segments = tokens.tokenize(whole, np.zeros(0, np.int64))
     row = whole.find_texts(segments.token_begin)
@@ -118,7 +118,7 @@ def cut(texts: Sequence[str]) -> list[list[tuple[int, int]]]:
 
 
 def projected(spans: Sequence[tuple[int, int]], gold: Sequence[Mention]) -> list[str]:
-    """The tag of each token, given spans and mentions in order."""
+    """Return the tag of each token; spans and mentions must be in order."""
     tags = []
     at = 0
     started = -1
@@ -134,19 +134,19 @@ def projected(spans: Sequence[tuple[int, int]], gold: Sequence[Mention]) -> list
 
 
 def _ends_in_stop(word: str) -> bool:
-    """Whether it is an abbreviation, whose stop also ends the sentence."""
+    """Return whether the word is an abbreviation, whose full stop can also end the sentence."""
     return len(word) > 1 and word.endswith(".") and word[-2].isalnum()
 
 
 def _quote_sides(words: Sequence[str]) -> dict[int, str]:
-    """Straight quotes, each as what it is: "open", "close", or "inner" for an apostrophe inside a word."""
+    """Return the kind of each straight quote: "open", "close", or "inner" for an apostrophe inside a word."""
     sides: dict[int, str] = {}
     is_open = {'"': False, "'": False}
     for i, word in enumerate(words):
         before = words[i - 1] if i else ""
         after = words[i + 1] if i + 1 < len(words) else ""
         if word == '"' or (word == "'" and not _is_apostrophe(before, after, open_quote=is_open["'"])):
-            # A quotation may have begun a sentence earlier, or go on in the next.
+            # A quotation may begin in an earlier sentence, or continue in the next one.
             closes = bool(before) and (not after or bool(CLOSING.match(after)) or is_open[word])
             sides[i] = "close" if closes else "open"
             is_open[word] = not closes
@@ -162,11 +162,11 @@ def _is_apostrophe(before: str, after: str, *, open_quote: bool) -> bool:
 
 
 def _glued(words: Sequence[str], i: int, sides: dict[int, str], *, hyphens: bool) -> bool:
-    """Whether nothing stands between token i and the one before it."""
+    """Return whether there is no space between token i and the token before it."""
     before, word = words[i - 1], words[i]
     after = words[i + 1] if i + 1 < len(words) else ""
     if i in sides:
-        # "n ' t" too: the apostrophe of a contraction that is cut in three.
+        # This includes the apostrophe of a contraction that is split into three tokens, as in "n ' t".
         return sides[i] != "open" or before in OPENING
     if i - 1 in sides:
         return sides[i - 1] in ("open", "inner") or bool(CLOSING.match(word))
@@ -185,7 +185,7 @@ def _is_hyphen(before: str, word: str, after: str) -> bool:
 
 
 def _is_one_word(before: str, word: str, after: str, earlier: str) -> bool:
-    """Parts of one word or number: "him/her", "13-17", "1:46", "O'Hara", "-winning", "gonna"."""
+    """Return whether the tokens form one word or number: "him/her", "13-17", "1:46", "O'Hara", "prize-winning", "gonna"."""
     pair = (before.lower(), word.lower()) in PAIRS
     elided = before in ELIDED and len(word) > 1 and word[0] in APOSTROPHES
     suffix = len(word) > 1 and word[0] == "-" and word[1].isalnum() and before[-1:].isalnum()
@@ -196,13 +196,13 @@ def _is_one_word(before: str, word: str, after: str, earlier: str) -> bool:
 
 def _beside_slash(before: str, word: str, after: str, earlier: str) -> bool:
     if word == "/":
-        # "on /r/politics": the first slash opens the name.
+        # In "on /r/politics", the first slash begins the name.
         return before[-1:].isalnum() and after[:1].isalnum() and after not in FORUMS
     return before == "/" and (word in FORUMS or (earlier[-1:].isalnum() and word[0].isalnum()))
 
 
 def _in_number(before: str, word: str, after: str, earlier: str) -> bool:
-    """Beside the hyphen or colon between two numbers."""
+    """Return whether `word` is a hyphen or colon between two numbers, or the number after it."""
     if word in "-:":
         return before.isdigit() and after.isdigit()
     return before in "-:" and earlier.isdigit() and word.isdigit()

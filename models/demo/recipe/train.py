@@ -1,8 +1,9 @@
-"""Fine-tune the demo model: `python train.py DATA OUT [--epochs N]`, DATA a directory laid out as corpus.TRAIN names it.
+"""Fine-tune the demo model: `python train.py DATA OUT [--epochs N]`; DATA is a directory with the files of corpus.TRAIN.
 
-Runs on one thread unless OMP_NUM_THREADS says more. It computes in bf16 if the processor does (a step took 0.65 of the CPU
-in f32 on an AMD EPYC), else in f32. Two runs with different seeds, averaged by finish.py, use two cores better than one run
-on both. A run that is stopped resumes when its command is given again: its state lies beside OUT.
+Training uses one thread unless OMP_NUM_THREADS sets more. It computes in bf16 if the processor supports bf16, otherwise in
+f32. On an AMD EPYC, a step in bf16 took 0.65 of the CPU time in f32. Two runs with different seeds, averaged by finish.py,
+use two cores better than one run on both. A run that was stopped resumes if the same command is started again, because its
+state is saved next to OUT.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ MAX_PIECES = 128
 BATCH_PIECES = 1024
 WARM_UP_STEPS = 60
 CASING_FACTOR = 8
-"""The few vectors of casing learn faster than the rest."""
+"""Learning rate of the few casing vectors, divided by that of all other weights."""
 AVERAGE_DECAY = 0.995
 REPORTED_STEPS, SAVED_SECONDS = 50, 300
 TAUGHT = 0.5
@@ -42,7 +43,7 @@ Encoded = tuple[list[int], list[int], Sentence]
 
 
 def encode(tok: Tokenizer, sentence: Sentence) -> Encoded:
-    """Piece ids with [CLS] and [SEP], and a tag id at each token's first piece."""
+    """Return piece ids with [CLS] and [SEP], tag ids (IGNORED except at each token's first piece), and the sentence."""
     encoding = tok.encode(sentence.tokens, is_pretokenized=True, add_special_tokens=False)
     ids, words = encoding.ids[: MAX_PIECES - 2], encoding.word_ids[: MAX_PIECES - 2]
     tags = [IGNORED if i and words[i - 1] == word else TAG_ID[sentence.tags[word]] for i, word in enumerate(words)]
@@ -51,7 +52,7 @@ def encode(tok: Tokenizer, sentence: Sentence) -> Encoded:
 
 
 def batches(encoded: list[Encoded], rng: random.Random) -> list[list[Encoded]]:
-    """Batches of like length, at most BATCH_PIECES padded pieces each, in random order."""
+    """Return batches of sentences of similar length, with at most BATCH_PIECES padded pieces each, in random order."""
     rng.shuffle(encoded)
     planned: list[list[Encoded]] = []
     for start in range(0, len(encoded), 2000):
@@ -67,7 +68,7 @@ def batches(encoded: list[Encoded], rng: random.Random) -> list[list[Encoded]]:
 
 
 def tensors(batch: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """ids, attention mask, tag ids, each [batch, longest]."""
+    """Return ids, attention mask and tag ids, each [batch, longest]."""
     longest = max(len(ids) for ids, _, _ in batch)
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
     tags = torch.full((len(batch), longest), IGNORED)
@@ -78,7 +79,7 @@ def tensors(batch: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 
 def loss_of(logits: torch.Tensor, tags: torch.Tensor, batch: list[Encoded]) -> torch.Tensor:
-    """Weighted cross entropy; an O of a source that leaves MISC untagged counts as "O, B-MISC or I-MISC"."""
+    """Return the weighted cross entropy; an O of a source that does not tag MISC counts as "O, B-MISC or I-MISC"."""
     log_p = logits.float().log_softmax(-1)
     own = log_p.gather(-1, tags.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     o_or_misc = log_p[..., MISC].logsumexp(-1)
@@ -97,7 +98,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the present weights; the first steps' average is shorter."""
+        """Add the current weights to the average, which covers fewer steps at the beginning."""
         self._steps += 1
         decay = min(AVERAGE_DECAY, self._steps / (self._steps + 10))
         for name, value in self._model.named_parameters():
@@ -117,7 +118,7 @@ class Average:
 
 
 def save_whole(value: object, path: Path) -> None:
-    """Write a file that is whole at any time."""
+    """Write a file atomically, so that readers never see a partial file."""
     fresh = path.with_name(f"{path.name}.tmp")
     torch.save(value, fresh)
     fresh.replace(path)
@@ -125,9 +126,11 @@ def save_whole(value: object, path: Path) -> None:
 
 @dataclass
 class Progress:
-    """Where a training stands.
+    """The progress of a training run.
 
-    epoch, at: batches done of this epoch; random: state of the generator when the epoch began; seconds: spent so far.
+    epoch, at: number of this epoch, and of its finished batches.
+    random: state of the generator when the epoch began.
+    seconds: time spent so far.
     """
 
     epoch: int = 0
@@ -138,7 +141,7 @@ class Progress:
 
 
 def rate(step: int, done: float) -> float:
-    """Share of the learning rate: a warm-up, then down to nothing."""
+    """Return the share of the peak learning rate: it rises in the warm-up, and falls to 0 at the end."""
     return min(1.0, (step + 1) / WARM_UP_STEPS) * max(0.0, 1 - done)
 
 
@@ -202,13 +205,13 @@ def train(
 def save_state(
     path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Average, progress: Progress
 ) -> None:
-    """Write all that a training needs to go on."""
+    """Write everything that a training run needs to resume."""
     parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state()}
     save_whole({**parts, "progress": asdict(progress)}, path)
 
 
 def resume(state: dict[str, Any], model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> Progress:
-    """Put a saved state into its parts, and return where it stood. The file is this program's own: it is unpickled."""
+    """Restore a saved state, and return its progress. The state is unpickled, so only load files that this script wrote."""
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     average.resume(state["average"])
@@ -216,7 +219,7 @@ def resume(state: dict[str, Any], model: torch.nn.Module, optimizer: torch.optim
 
 
 def load_teachers(start: torch.nn.Module, options: argparse.Namespace) -> distillation.Teachers:
-    """Return the teacher that was trained, together with the model that the student starts from."""
+    """Return two teachers: the model of --teacher, and a copy of the model from which the student starts."""
     teacher, _ = build(options.e5)
     teacher.load_state_dict(torch.load(options.teacher, weights_only=True), strict=False)
     return distillation.Teachers([teacher, copy.deepcopy(start)])

@@ -1,7 +1,7 @@
-"""Exact-span F1 of the sentence detectors: `python score.py GOLD.jsonl [MODEL ...]`; no Spark, no JVM.
+"""Measure exact-span F1 of the sentence detectors, without Spark or a JVM: `python score.py GOLD.jsonl [MODEL ...]`.
 
-GOLD has one document a line, `{"text", "sents": [[begin, end], …]}`, in code points. What is counted are the job's own
-sentences: from the first token's begin to the last one's end.
+GOLD has one document per line, `{"text", "sents": [[begin, end], …]}`, with offsets in code points. The scored sentences are
+those of the job: from the begin of the first token to the end of the last token.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Spans = set[tuple[int, int, int]]
 
 
 def spans(texts: Sequence[str], detector: Detector) -> tuple[Spans, float]:
-    """(document, begin, end) of every sentence found, and the CPU seconds it took."""
+    """Return (document, begin, end) of every sentence found, and the CPU seconds that this took."""
     began = process_time()
     whole = offsets.read_texts(pa.array(texts, pa.large_string()))
     found = tokens.tokenize(whole, detector.find_breaks(whole))

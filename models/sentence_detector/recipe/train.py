@@ -1,7 +1,8 @@
-"""Train the sentence detector: `python train.py DATA OUT [--epochs N]`, DATA holding gum_open_genres and golden_rules_en.
+"""Train the sentence detector: `python train.py DATA OUT [--epochs N]`.
 
-Spark NLP's SentenceDetectorDLApproach takes one sentence a row, in the order of the text, and learns which of . : ? ! ;
-and line break end a sentence from five characters on either side.
+DATA contains gum_open_genres.jsonl and golden_rules_en.jsonl. Spark NLP's SentenceDetectorDLApproach expects one sentence
+per row, in the order of the text. From five characters on either side, it learns which of . : ? ! ; and line break end a
+sentence.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ ABBREVIATIONS = [
 ]
 INITIALS = "ABCDEFGHJKLMNOPQRSTUVWXYZ"
 NEVER_LAST = [f" {word}" for word in (*ABBREVIATIONS, *INITIALS)]
-"""Never the last word of a sentence. Spark NLP's own list matches the tail of any word ("first", "festival", "Mexico")
-and so glues sentences; with the space before them these match whole words alone."""
+"""Words that never end a sentence. Spark NLP's default list also matches the end of longer words ("first", "festival",
+"Mexico"), and so joins sentences. With the space in front, these entries match only whole words."""
 
 
 def sentences(data: Path) -> list[str]:
-    """All training sentences, in the order of their documents, each on one line."""
+    """Return all training sentences, in the order of their documents, each on one line."""
     found: list[str] = []
     for line in (data / "gum_open_genres.jsonl").read_text(encoding="utf8").splitlines():
         document = json.loads(line)

@@ -1,8 +1,8 @@
-"""The best F1 that this architecture's input allows: `python window_limit.py DATA [--epochs N]`.
+"""Measure the best F1 that the input of this architecture allows: `python window_limit.py DATA [--epochs N]`.
 
-The detector sees five characters on either side of a `.`, `:`, `?`, `!`, `;` or line break. Two limits, on
-DATA/ewt_dev.jsonl: that of an oracle, which breaks at every one of these marks at which a gold sentence ends; and that of a
-network that learns from the same windows in running text (DATA/gum_open_genres.jsonl), with its line breaks.
+The detector sees five characters on either side of a `.`, `:`, `?`, `!`, `;` or line break. The script prints two limits on
+DATA/ewt_dev.jsonl. The first is that of an oracle, which breaks at each of these marks at which a gold sentence ends. The
+second is that of a network that learns from the same windows in running text with line breaks (DATA/gum_open_genres.jsonl).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Document:
 
 
 def trimmed(text: str, begin: int, end: int) -> tuple[int, int]:
-    """A span without white space at its ends."""
+    """Return a span without the white space at its ends."""
     inner = text[begin:end]
     return begin + len(inner) - len(inner.lstrip()), begin + len(inner.rstrip())
 
@@ -57,7 +57,7 @@ def read(path: Path) -> list[Document]:
 
 
 def f1(documents: Iterable[Document], decide: Callable[[Document], Sequence[bool]]) -> float:
-    """F1 of exact sentence spans, if the text is broken after the marks that `decide` chooses."""
+    """Return F1 of exact sentence spans, if the text is broken after the marks that `decide` chooses."""
     both = found = gold = 0
     for document in documents:
         chosen = [at + 1 for at, breaks in zip(document.marks, decide(document), strict=True) if breaks]
@@ -71,14 +71,14 @@ def f1(documents: Iterable[Document], decide: Callable[[Document], Sequence[bool
 
 
 def windows(document: Document) -> torch.Tensor:
-    """[marks, 2 * WIDTH + 1] code points around each mark, at most 255."""
+    """Return [marks, 2 * WIDTH + 1] the code points around each mark, with a maximum of 255."""
     padded = "\0" * WIDTH + document.text + "\0" * WIDTH
     rows = [[min(ord(character), 255) for character in padded[at : at + 2 * WIDTH + 1]] for at in document.marks]
     return torch.tensor(rows, dtype=torch.long).reshape(-1, 2 * WIDTH + 1)
 
 
 def network() -> torch.nn.Module:
-    """[marks, 2 * WIDTH + 1] code points -> [marks, 1] logits that a sentence ends at the mark."""
+    """Return a network from code points [marks, 2 * WIDTH + 1] to logits [marks, 1] that a sentence ends at the mark."""
     size = 32
     return torch.nn.Sequential(
         *(torch.nn.Embedding(256, size), torch.nn.Flatten(), torch.nn.Dropout(0.2)),
