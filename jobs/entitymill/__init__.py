@@ -2,8 +2,8 @@
 
 `source` reads the texts, `workers` calls `recognition` to find the entities, `tables` writes them, and `terminal` prints a
 summary. `run` controls one run of the job, `commands` contains the commands of the command line, `settings` defines all
-settings, and `spark` opens the session. Python programs call `load` to find entities in texts, `mentions` or `udf` to find
-them in a DataFrame, or `extract` to run the job on a table.
+settings, and `spark` opens the session. Python programs call `load` for texts, `mentions` or `udf` for DataFrames, and
+`extract` to run the job on a table.
 """
 
 from __future__ import annotations

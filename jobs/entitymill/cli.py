@@ -45,7 +45,7 @@ EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names, or `extract` if that argument is an option; return the exit code.
+    """Run the command in the first argument (`extract` if this argument is an option), and return its exit code.
 
     Without arguments, and for `help`, -h and --help, print the help; for --version, print the version. If the command is
     unknown or cannot be imported, print an error to standard error.

@@ -1,4 +1,4 @@
-"""Find the mentions in a column of any Spark DataFrame, as the job does, in batch and in Structured Streaming.
+"""Find the mentions of entities in a text column of any Spark DataFrame, batch or streaming, as the job does.
 
 A call of `mentions` or `udf` reads and checks the model on the driver, and sends the model to the executors. Texts are read
 only when the caller uses the result. Nothing is written.
@@ -43,12 +43,13 @@ def mentions(
         df: any DataFrame, batch or streaming; rows whose text is null have no mentions.
         id_column: column of any type, which is copied to each returned row.
         text_column: column of strings.
-        model: directory of a bundle, such as models/demo, on any file system that Spark can read.
+        model: directory of a model bundle, such as models/demo, on any file system that Spark can read.
         options: detector, detector_model, precision, trim, decoding, consistent_labels and markup, as in `load`; and
-            batch_seconds: the task fails if a batch of texts takes longer than this (see `limits.batch_seconds`).
+            batch_seconds, as in the setting `limits.batch_seconds`: the time limit, in seconds, for a batch of texts.
 
     Returns:
-        A lazy DataFrame with the id column and the fields of `Mention`. A task fails if a text crashes or hangs the model.
+        A lazy DataFrame with the id column and the fields of `Mention`. A Spark task fails if a text crashes the model, or
+        takes longer than batch_seconds even by itself.
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
@@ -101,7 +102,7 @@ def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **o
     `SELECT id, explode(entities(text)) FROM texts`.
 
     Args:
-        model: directory of a bundle, such as models/demo, on any file system that Spark can read.
+        model: directory of a model bundle, such as models/demo, on any file system that Spark can read.
         spark: session whose executors get the model; None for the active one.
         options: as in `mentions`.
 
@@ -122,7 +123,7 @@ def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **o
 
 @dataclass(frozen=True)
 class _Options:
-    """The options of `mentions`, as in `python_api.load`."""
+    """The options of `mentions` and `udf`; `python_api.load` explains all of them except batch_seconds."""
 
     detector: Kind | None = None
     detector_model: str | os.PathLike[str] | None = None
@@ -151,7 +152,7 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ship_worker(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) -> Worker:
-    """Send this package, the model and the detector to the executors, and return the worker that uses them.
+    """Send this package, the model and the sentence detector to the executors, and return the worker that uses them.
 
     The worker is a function that `mapInArrow` can call: it takes and yields Arrow batches.
 

@@ -18,7 +18,8 @@ this mark may quote a document."""
 _QUOTES_VALUES = re.compile(
     r"org\.apache\.spark\.(?:\w+\.)*(?:Spark\w+Exception|PythonException)|\[(?!FAILED_READ_FILE|TASK_WRITE_FAILED)[A-Z][A-Z_.]+\]"
 )
-"""Matches the exception class or error condition of Spark errors about values, whose messages quote the value."""
+"""Matches the beginning of the part of a Spark error that may quote a row's value: an exception class, or an error condition
+such as [CAST_INVALID_INPUT]."""
 
 
 class EntityMillError(Exception):
@@ -40,7 +41,10 @@ class SourceError(EntityMillError):
 
 
 class RejectedError(EntityMillError):
-    """More rows were rejected than `limits.max_reject_ratio` allows; nothing was published."""
+    """More documents would be rejected or removed than `limits.max_reject_ratio` or `limits.max_removed_ratio` allows.
+
+    Nothing was published. But if documents crashed or hung the tagger, units that were finished before stay published.
+    """
 
     exit_code = 4
 
@@ -58,7 +62,7 @@ class DriftError(EntityMillError):
 
 
 class LimitError(EntityMillError):
-    """A run reached `limits.max_core_hours`; the units that it finished were published."""
+    """A run reached `limits.max_core_hours`; its finished units (documents that are published together) stay published."""
 
     exit_code = 7
 
@@ -76,7 +80,10 @@ class SessionError(EntityMillError):
 
 
 class WorkerError(EntityMillError):
-    """The tagger cannot start on a worker's machine, or fails on so many documents that the machine must be the problem."""
+    """The tagger (the process next to a Spark worker that runs the model) cannot start, or fails on too many documents.
+
+    In `mentions` and `udf`, one document on which the tagger fails is enough.
+    """
 
 
 def sign_error(error: EntityMillError, signature: str) -> EntityMillError:
@@ -98,7 +105,7 @@ def is_rust_panic(error: BaseException) -> bool:
 
 
 def hide_message(error: Exception) -> WorkerError:
-    """Return a WorkerError that names the type of `error` and the line that raised it, but omits its message.
+    """Return a WorkerError with the type and the line of `error`, but without its message, which may quote document text.
 
     A note on the returned error lists the stack frames of `error`, without the values of variables.
     """

@@ -153,13 +153,14 @@ def load(
     """Load a model and return a tagger that works without Spark.
 
     Args:
-        model: directory of a bundle, such as models/demo; each file is checked against the manifest.
+        model: directory of a model bundle, such as models/demo; each file must have the SHA-256 in the bundle's manifest.
         detector: kind of sentence detector: dl, rules or sentencex. None means dl if `detector_model` is set,
             otherwise sentencex.
         detector_model: directory of a saved SentenceDetectorDLModel, for detector dl. None means the directory
             `sentence_detector` next to the model's directory or, in a clone of the repository, the bundled detector.
         precision: number format in which the model runs.
-        trim: whether to remove possessive endings and stray punctuation from mentions.
+        trim: whether to remove possessive endings and stray punctuation from mentions, and to drop mentions that have no
+            letter or digit.
         decoding: viterbi for the most probable valid sequence of tags, or argmax for each token's most probable tag.
         consistent_labels: whether all mentions with the same spelling in a text get the same label: the label whose
             confidences have the greatest sum.
@@ -190,7 +191,7 @@ def load(
 
 
 def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:
-    """Return (manifest, dict of file name -> path) of a bundle; the files are not checked.
+    """Return the manifest of a model bundle, and a dict file name -> path; the content of the files is not checked.
 
     Raises:
         ModelError: the directory is missing or not a bundle, or its manifest is invalid.
@@ -219,7 +220,7 @@ def extract(
         config: YAML file with settings; `base.yaml` in the same directory is read first.
         overrides: settings of the form `key.path=value`.
         spark: session to run in. None for the active session or, if there is none, a new one with the settings `spark.*`.
-        full: whether to recompute every document, and replace its rows unit by unit.
+        full: whether to recompute every document, even if nothing changed.
         dry_run: whether to only check the settings and count documents, and write nothing.
         allow_removals: whether to remove all documents that the source no longer has, even if there are more of them than
             limits.max_removed_ratio allows.

@@ -14,7 +14,7 @@ def _column(name: str, kind: T.DataType, comment: str, *, nullable: bool = True)
 
 
 def _key(name: str, kind: T.DataType, comment: str) -> T.StructField:
-    """Return a column with a comment that is never null."""
+    """Return a column that is never null, with a comment."""
     return _column(name, kind, comment, nullable=False)
 
 
@@ -195,10 +195,10 @@ FAILURE = T.StructType([T.StructField("code", _STRING), T.StructField("detail", 
 """Why a document has no result: the reject code, and a sentence that may contain numbers but never document text."""
 
 PARTS = ("segmentation", "encoding", "inference", "mentions")
-"""The parts of recognition in a worker, in order. `mentions` is everything after inference."""
+"""The steps of recognition in a worker, in order. `mentions` is everything after inference."""
 TIMES = (*PARTS, "cpu")
-"""Times that a worker measures for the documents that it recognizes at once: the wall-clock seconds of PARTS, and the CPU
-seconds of the worker and its child process."""
+"""Times that a worker measures for each batch of documents: the wall-clock seconds of PARTS, and the CPU seconds of the
+worker and its child process."""
 
 RECOGNIZED = [
     T.StructField("doc_id", _STRING, False),
@@ -208,8 +208,8 @@ RECOGNIZED = [
     T.StructField("tokens", _INT, False),
     T.StructField("split_sentences", _INT, False),
     T.StructField("mentions", MENTIONS, False),
-    # Of the documents that were recognized at once, the first row has the seconds of all, and the other rows have 0: so the
-    # sum over all rows is correct.
+    # The first row of a batch has the seconds of the whole batch. The other rows have 0, so that the sum over all rows is
+    # correct.
     *(T.StructField(f"{name}_seconds", T.DoubleType(), False) for name in TIMES),
     T.StructField("failure", FAILURE, True),
 ]

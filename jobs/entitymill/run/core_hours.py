@@ -1,4 +1,4 @@
-"""Measure core-hours and CPU seconds of a run, and stop the run at limits.max_core_hours."""
+"""Measure core-hours (hours times cores) and CPU seconds of a run, and stop the run at limits.max_core_hours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CostMeter:
             spark: the run's session.
             summary: summary of the run.
             clock: the run's stopwatch, started when the run began.
-            max_core_hours: core-hours after which no other unit is started; None for no limit.
+            max_core_hours: core-hours after which no other unit (see `units`) is started; None for no limit.
         """
         self._spark = spark
         self._summary = summary

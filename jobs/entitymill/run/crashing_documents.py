@@ -1,4 +1,7 @@
-"""Reject documents that crash or hang the tagger: count them, and write their ids to `rejects`."""
+"""Reject documents that crash or hang the tagger: count them, and write their ids to `rejects`.
+
+The tagger is the process next to a Spark worker that runs the model.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +37,10 @@ def read_known_failures(tables: Tables) -> set[str]:
 
 
 def find_first_failures(tables: Tables, last: Row | None) -> DataFrame | None:
-    """Return a frame with the doc_id of each document that first crashed or hung the tagger in run `last`, or None.
+    """Return a frame with the doc_id of each document that failed for the first time in run `last`; None if there is none.
 
-    A run retries these documents once, because the machine may have caused the failure.
+    A document fails if it crashes or hangs the tagger. The next run retries these documents once, because the machine may
+    have caused the failure.
     """
     if last is None or not last["rejects"] or not tables.exists("rejects"):
         return None

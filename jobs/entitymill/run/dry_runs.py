@@ -38,7 +38,7 @@ class Plan:
     refused: reject code -> number of rejected rows.
     units: number of units of work (documents that are published together).
     causes: Cause (reason why documents count as changed) -> number of documents.
-    changed_settings: names of the changed settings because of which results of earlier runs are outdated.
+    changed_settings: names of the changed settings that make results of earlier runs outdated.
     hours, core_hours: estimated wall-clock hours, and the same times the number of cores; None without an earlier run on
         which to base the estimate.
     same_model: whether the estimate is based on a run with the same model and settings.
@@ -128,7 +128,7 @@ def _build_plan(
         tables: tables of the output, of which `runs` is read for the estimate.
         found: changes that the run would make.
         documents: number of documents in the output.
-        fingerprint: fingerprint of the run.
+        fingerprint: fingerprint of the run: a digest of the model and of settings that affect results.
         speed: code points per second and core in the last run, from `read_speed`.
     """
     cores = spark_connect.count_cores(spark)

@@ -76,8 +76,10 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
     """Remove documents from all tables, delete the files that contained them, and record the erasure.
 
     The function first waits until no job is running. It can safely be called again, for example to complete an erasure
-    that was interrupted. If there is nothing to erase, no row and no file of a document changes; but the function always
-    takes an epoch, so that a run which read the source earlier, when it still had the documents, reads it again.
+    that was interrupted. If there is nothing to erase, no document is removed.
+
+    The function always takes the lease, and thus an epoch (see `lease`). So a run that has opened the source, but does
+    not hold the lease yet, must open the source again: it may have read the documents.
 
     Args:
         spark: the session.
@@ -108,7 +110,7 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
     id_frame = _create_id_frame(spark, ids)
     _check_source(spark, settings, id_frame)
     rows, in_old_files = _count_rows(tables, ids, id_frame), _occurs_in_old_files(tables, ids, id_frame)
-    # This is the last look, so that a run that began before it is seen.
+    # Read `runs` last, so that every run that began before is seen.
     return Findings(rows, in_old_files, Runs(tables).read_record().running)
 
 

@@ -36,12 +36,12 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
     """Estimate the cost of a run; return None if no earlier run recognized documents.
 
     The estimate is based on the largest of the latest runs, because small runs are measured less precisely. Runs with the
-    same fingerprint are preferred. A unit of work is written while the next one is recognized, so the estimate takes the
-    longer of recognition and writing, and adds the writing of the last unit.
+    same fingerprint are preferred. While one unit (documents that are published together) is written, the next is
+    recognized. So the estimate takes the longer of recognition and writing, and adds the writing of the last unit.
 
     Args:
         tables: tables of the output.
-        fingerprint: fingerprint of the run, as in the `fingerprint` column of `runs`.
+        fingerprint: digest of the run's model and settings, as in the `fingerprint` column of `runs`.
         chars: code points of the documents to recognize.
         units: number of units of work.
         cores: number of cores of Spark's executors.
@@ -62,8 +62,8 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
 def compute_seconds(measured: Row, latest: Row, chars: int, units: int, cores: int) -> float:
     """Return the estimated wall-clock seconds of a run.
 
-    Seconds of recognition that schemas.PARTS and CORE_SECONDS_PER_PART_SECOND explain grow with the number of code points.
-    All other seconds of recognition count as the start of the workers, which takes equally long in each run.
+    The seconds of schemas.PARTS, times CORE_SECONDS_PER_PART_SECOND, are assumed to grow with the number of code points. The
+    other seconds of recognition are assumed to be the start of the workers, which takes equally long in each run.
 
     Args:
         measured: row of `runs` of the earlier run on which the estimate of recognition and writing is based.

@@ -1,4 +1,4 @@
-"""Run the job: source -> changes -> documents -> sentences -> tokens -> tags -> mentions -> tables."""
+"""Run the job: find what changed in the source, find the mentions of these documents, and write the tables."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def extract(
     """Run the job: bring the output up to date with the source, processing only what has changed, and return a summary.
 
     Args:
-        spark: a session that `session.check_session` accepted; this function does not change its properties.
+        spark: a session that `session.check_session` accepted; its properties are the same after the call.
         settings: settings of the job.
         full: whether to recompute every document, even if nothing changed.
         dry_run: whether to only plan the run and write nothing; the plan is in `Summary.plan`.
@@ -95,7 +95,7 @@ def _run_or_record_idle(
     large_source_confs: Mapping[str, str],
     options: Options,
 ) -> None:
-    """Run the job under the lease or, if nothing has changed since the last run, only append an idle run to `runs`.
+    """Take the lease (the right to write the output) and run the job; if nothing has changed, only record an idle run.
 
     `large_source_confs` has the caller's values of the properties in SMALL_QUERIES; the run uses them unless the source is
     known to be small.
@@ -170,7 +170,7 @@ def _record_idle(
     """
     summary.mode, summary.stage, summary.exit_code = Mode.NONE, "done", 0
     clock.record_total()
-    # `erase` does not wait for idle runs. So their rows must not have the condition, in which ids of documents may stand.
+    # Leave out `source.where`, which may contain ids of documents: `erase` does not wait for idle runs, and could miss them.
     shown = settings.model_copy(update={"source": settings.source.model_copy(update={"where": None})})
     row = summary.build_row(shown, provenance) | {"ended_at": datetime.now(timezone.utc), "status": "done"}
     if tables.root is None:

@@ -62,7 +62,7 @@ def check_slice_tables(tables: Tables, slice_: str | None) -> None:
 
     Args:
         tables: tables of the output.
-        slice_: digest of the run's slice (the rows that source.where selects); None if the run reads the complete source.
+        slice_: digest of the run's slice (the rows that source.where selects); None if the run replaces the whole output.
 
     Raises:
         OutputError: one of `entities` and `documents` does not exist, and the other table has rows.
@@ -83,8 +83,8 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
         settings: settings of the run.
         tables: tables of the output.
         found: changes that the run would make.
-        slice_: digest of the run's slice (the rows that source.where selects), whose documents are counted; None to count
-            all documents.
+        slice_: digest of the run's slice (the rows that source.where selects): only its documents are counted; None to
+            count all documents.
 
     Raises:
         RejectedError: the run would remove too many documents.
@@ -186,7 +186,8 @@ def read_record(tables: Tables, runs: Runs) -> Record:
 def explain_other_job(record: Record, summary: Summary, provenance: Provenance, source: Source) -> str | None:
     """Return why this run cannot rely on the last run's results, for the log; None if it can.
 
-    It can if the last run had the same source, slice and settings, and completed all its changes with status done.
+    This run can rely on them if the last run had the same source, slice and settings, and completed all its changes with
+    status done. Also, source.where must be deterministic.
     """
     last = record.last
     if last is None:
@@ -204,10 +205,10 @@ def explain_other_job(record: Record, summary: Summary, provenance: Provenance, 
 
 
 def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenance: Provenance, source: Source) -> bool:
-    """Return whether a run would change nothing: same job and source version as the last run, and unchanged tables.
+    """Return whether a run would change nothing: settings, model, source and tables are the same as after the last run.
 
-    Also False if the source has no version, a document that crashed or hung the tagger is due for a retry, or the Parquet
-    export is outdated.
+    The result is False in these cases, too: the source has no version, the Parquet export is outdated, or a document that
+    crashed or hung the tagger is due for a retry.
     """
     last = record.last
     if last is None or provenance.source_version == "unversioned":

@@ -52,9 +52,9 @@ class Stopped(KeyboardInterrupt):
 def convert_error(error: BaseException) -> EntityMillError:
     """Convert any error to an EntityMillError, whose message is one sentence and contains no document text.
 
-    An EntityMillError is returned unchanged, and restored if Spark reports it from a Python worker. Full disks, missing
-    packages, storage faults and damaged source files are recognized. Any other error becomes an EntityMillError that names
-    the type of the error.
+    An EntityMillError is returned unchanged; if a Python worker raised it, it is rebuilt from the text of Spark's error.
+    Full disks, missing packages, storage faults and damaged source files get messages of their own. Any other error becomes
+    an EntityMillError that names the type of the error.
     """
     known = error if isinstance(error, EntityMillError) else full_disks.find_fault(error)
     if known is not None:

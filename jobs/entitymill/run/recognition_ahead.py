@@ -1,4 +1,4 @@
-"""Recognize units of work ahead of their publication, so that executors have work while the driver commits.
+"""Find the mentions of the next unit (see `units`) while the driver publishes this one, so that executors have work.
 
 All commits to the output's tables stay in the run's own thread, in the order of the units.
 """
@@ -83,8 +83,8 @@ def recognize_ahead(
 ) -> Generator[PlannedUnit | RecognizedUnit, None, None]:
     """Yield the units in order, as `RecognizedUnit` if they have documents to recognize, and as `PlannedUnit` otherwise.
 
-    The caller calls `RecognizedUnit.wait`. While it works on a unit, the next unit is recognized. When it asks for the next
-    unit, or closes the iterator, the stored results of the unit are removed.
+    The caller must call `RecognizedUnit.wait`. While the caller works on a unit, the next unit is recognized. The stored
+    results of a unit are removed when the caller asks for the next unit, or closes the iterator.
 
     Args:
         spark: the run's session.
@@ -123,7 +123,7 @@ class BusySeconds:
         self._until = 0.0
 
     def add(self, action: BackgroundAction[list[Row]]) -> None:
-        """Add the seconds of an action that has ended, except those in which an action that was added earlier also ran."""
+        """Add the seconds of an action that has ended, without the time that overlaps with actions added before."""
         ended = action.ended or action.began
         self.seconds += max(0.0, ended - max(action.began, self._until))
         self._until = max(self._until, ended)

@@ -84,7 +84,7 @@ class Run:
         self.meter = CostMeter(self.spark, self.summary, self.clock, self.settings.limits.max_core_hours)
 
     def execute(self) -> None:
-        """Create missing tables, find what changed, and recognize and publish it.
+        """Create missing tables, find what changed in the source, find the mentions of these documents, and publish them.
 
         These are steps 3 to 6 of "The table protocol" in docs/decisions.md; `Lease` performs the other steps.
 
@@ -114,10 +114,10 @@ class Run:
         self.meter.check_complete()
 
     def _prepare_tables(self) -> bool:
-        """Create missing tables, and repair the tables if earlier runs may have left changes incomplete.
+        """Create missing tables, and repair the tables unless their content is certainly complete.
 
-        The tables are also repaired if this is a full run, if a table was missing, or if another program may have changed
-        rows, but not if this is the first run and no table existed.
+        The content is complete if earlier runs completed all their changes, no table was missing, and no other program has
+        changed rows. It is also complete in the first run, if no table existed. A full run always repairs existing tables.
 
         Returns:
             True if no repair was necessary; False if the tables were repaired.
@@ -183,9 +183,10 @@ class Run:
         return FailureRecorder(self.spark, self.settings, self.summary, rejects, before)
 
     def _publish(self, found: Changes, sizes: UnitSizes, failures: FailureRecorder) -> None:
-        """Recognize and publish the units of work, up to limits.max_core_hours, and count them in the summary.
+        """Recognize and publish the units (see `units`), up to limits.max_core_hours, and count them in the summary.
 
-        Then record which documents now belong to this run's slice (the rows that source.where selects) or to no slice.
+        Then assign unchanged documents to this run's slice (the rows that source.where selects). If the run replaces the
+        whole output, set the slice of all documents to null.
         """
         publisher = Publisher(
             self.tables, self.commits, self.provenance, self.source.passthrough, annotations=self.settings.output.annotations
@@ -205,7 +206,8 @@ class Run:
             return recognized.withColumn("run_id", F.lit(self.provenance.run_id))
 
         busy, spark_before = BusySeconds(), self.meter.read_spark_seconds()
-        # If cached rows are lost, Spark reads the source again; if it has changed, old and new rows would mix in a unit.
+        # If cached rows are lost, Spark reads the source again. If the source has changed meanwhile, old and new rows would
+        # mix in a unit.
         store = not self.source.is_pinned and not spark_connect.keeps_caches(self.spark)
         planned_units = units.split_work(found, sizes, always_store=store, write=self.units.write)
         split_work = self.meter.limit_units(planned_units)

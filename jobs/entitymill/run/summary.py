@@ -32,13 +32,13 @@ RECOGNIZING = "recognizing"
 class Summary:
     """Counts, times and outcome of a run.
 
-    scope: digest of the settings that select the run's rows and determine its output.
+    scope: digest of the source table and of the settings that decide which documents the run processes.
     mode: how the run found the documents to process: `first`, `full`, `compare`, `feed`, `arrivals`, or `none` if there was
         nothing to do.
     output_versions: table -> Delta version of the table when the run ended.
     documents, sentences, tokens: number of documents, sentences and tokens that the run processed.
     split_sentences: number of sentences longer than the model's limit.
-    removed: number of documents that were removed because the source no longer contains them.
+    removed: number of documents that were removed because the source no longer has a valid row for them.
     units: number of units of work (documents that are published together).
     planned: number of documents to process, counted before the first unit.
     units_done: number of units published so far.
@@ -49,7 +49,7 @@ class Summary:
     seconds: stage -> wall-clock seconds. The `recognition` stage is the time in which the run only waited for recognition.
         Other keys are not stages. RECOGNIZING is all the time in which documents were recognized. The keys schemas.PARTS are
         seconds of recognition, summed over all workers; the engine sparknlp does not measure them. `spark` is the
-        CPU time of the driver and of Spark's tasks meanwhile, if Spark reports it. `idle` is the remaining time of all cores
+        CPU time of the driver and of Spark's tasks then, if Spark reports it. `idle` is the remaining time of all cores
         while documents were recognized; without `spark`, it includes Spark's work.
     error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded or has not ended.
     chars: number of code points of the processed documents.
@@ -118,8 +118,8 @@ class Summary:
     def add_counts(self, rows: list[Row], *, ids_collected: bool = False) -> UnitIds:
         """Add a unit's counts to the summary, and return the unit's ids.
 
-        Documents that crashed or hung the tagger do not count as documents, but their code points are counted, and their ids
-        are included in the returned ids.
+        Documents that crashed or hung the tagger are not counted as documents. Their code points are counted, and the
+        returned ids include their ids.
 
         Args:
             rows: the rows of `count_by_label`.
@@ -165,8 +165,8 @@ def count_by_label(recognized: DataFrame, *, collect_ids: bool) -> DataFrame:
     """Return a frame of a unit's counts: one row for its documents, whose label is null, and one row for each label.
 
     The rows of this frame are the argument of `Summary.add_counts`. The columns are label, rows (number of documents or of
-    mentions), first and last (smallest and greatest doc_id), ids, failed (number of documents that crashed or hung the
-    tagger), and sums, such as chars and sentences. In rows with a label, only `rows` is of use.
+    mentions), and sums, such as chars and sentences. Others are first and last (smallest and greatest doc_id), ids, and
+    failed (number of documents that crashed or hung the tagger). In rows with a label, only `rows` is of use.
 
     Args:
         recognized: frame of the unit's documents, with the columns schemas.RECOGNIZED.
@@ -207,7 +207,7 @@ class Clock:
 
 
 def compute_scope(settings: Settings, identity: str) -> str:
-    """Return a digest of the settings that select a run's rows and determine its output.
+    """Return a digest of the source table and of the settings that decide which documents a run processes.
 
     Args:
         settings: settings of the run.
@@ -224,7 +224,7 @@ def compute_scope(settings: Settings, identity: str) -> str:
 
 
 def compute_slice_digest(settings: Settings) -> str | None:
-    """Return the digest of the slice that a run replaces; None if the run replaces no slice."""
+    """Return the digest of source.where if a run replaces a slice (the rows that source.where selects); otherwise None."""
     if not settings.output.replace_slice:
         return None
     return hashlib.sha256((settings.source.where or "").strip().encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Choose the sizes of units of work and of Spark tasks, so that cores do not wait for commits or for long tasks.
+"""Choose the sizes of units (see `units`) and of Spark tasks, so that cores do not wait for commits or for long tasks.
 
 Sizes do not affect results, so they may depend on the machines.
 """
@@ -14,13 +14,13 @@ from entitymill.settings.sections import LimitSettings
 
 CHARS_PER_MB = 1_000_000
 MIN_UNIT_ROWS, MIN_UNIT_CHARS = 100_000, 256_000_000
-"""Smallest value of the maximum size of a unit, in documents and in code points: with few cores, smaller units would only
-cause more commits. With many cores, the maximum size is larger."""
+"""Maximum size of a unit with few cores, in documents and in code points; smaller units would only cause more commits. With
+many cores, the maximum is larger."""
 SECONDS_PER_UNIT = 30.0
 """Seconds for which a unit of the maximum size should keep all cores busy: several times as long as the driver needs to
 publish it."""
 SECONDS_PER_TASK = 4.0
-"""Seconds that a Spark task should take: about as long as a core without further tasks waits for the other cores."""
+"""Seconds that a Spark task should take. At the end of a unit, idle cores wait about this long for the last tasks."""
 MIN_TASK_CHARS, MAX_TASK_CHARS = 64_000, 1_000_000
 DEFAULT_SPEED = 60_000.0
 """Assumed code points per second and core if no earlier run has measured them: the speed of the bundled model in int8."""
@@ -64,7 +64,7 @@ def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> Unit
 def read_speed(run: Row | None) -> float | None:
     """Return the code points that one core recognized per second in an earlier run, from its row of `runs`.
 
-    Return None if there was no run, if the run was too small, or if it did not measure the times of schemas.PARTS.
+    Return None if there was no run, the run was too small, or it did not measure the times of schemas.PARTS.
     """
     if run is None or (run["chars"] or 0) < MIN_MEASURED_CHARS:
         return None

@@ -1,4 +1,4 @@
-"""Split a run's work into units of work: documents that are recognized and published together.
+"""Split a run's work into units: documents whose mentions are found together, and published in the same commits.
 
 Each unit is a range of doc_id, so that the commits of the unit change few files.
 """
@@ -66,7 +66,7 @@ def split_work(
         always_store: whether to store the documents even if there is only one unit.
 
     Raises:
-        SourceError: in this reading, more documents have to be removed than in the reading in which they were counted.
+        SourceError: the source changed while it was read: more documents would be removed than were counted before.
     """
     number = count_units(changes, sizes)
     if number == 0:

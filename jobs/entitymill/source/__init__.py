@@ -6,6 +6,6 @@ new table.
 
 `changes` finds the documents that a run must process, according to a `change_policy`. `row_comparison` compares rows
 with the output. `change_feed` and `appended_rows` read what changed in the source since the last run, and
-`feed_comparison` compares only these changes; if they do not tell which rows an id has now, it reads the id's rows from
-the source.
+`feed_comparison` compares only these changes. If the changes do not tell which rows an id has now, `feed_comparison` reads
+these rows from the source.
 """

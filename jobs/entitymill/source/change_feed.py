@@ -1,4 +1,4 @@
-"""Read what changed in a Delta source since an earlier version, from its change feed or from appended files."""
+"""Read what changed in a Delta source since an earlier version, from Delta's change data feed or from appended files."""
 
 from __future__ import annotations
 
@@ -156,9 +156,9 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
 def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> list[Row]:
     """Return the commits of version `oldest` and later, newest first; if possible, the last one is the commit of `oldest`.
 
-    The caller compares the time of `oldest` with a recorded time. If two commits in a result of DESCRIBE HISTORY have the
-    same time, Delta changes the time of the newer one, so only the time of the last commit is reliable. Equal times are
-    frequent on S3, where file times are in whole seconds.
+    The caller compares the time of `oldest` with a recorded time, and only the time of the last commit in a result is
+    reliable: if two commits in a result of DESCRIBE HISTORY have the same time, Delta changes the time of the newer one.
+    Equal times are frequent on S3, where file times are in whole seconds.
     """
     number = int(source.version) - oldest + 1
     commits = reader.read_history(spark, source.settings, number)
@@ -175,9 +175,12 @@ def aggregate_events(feed: Feed) -> DataFrame:
     """Return one row per id in the events, with the id's state after the latest commit that changed it.
 
     Returns:
-        Frame with the columns doc_id, row (struct of text and, if present, `passthrough`; null if the latest commit neither
-        inserted nor updated a row with this id), rows_written (number of rows that the latest commit inserted or updated),
-        and net_rows (number of rows added minus number of rows removed, over all commits; an update adds and removes a row).
+        Frame with the column doc_id, and these columns, in which only rows with this id count:
+
+        - row: a row that the latest commit inserted or updated, as a struct of text and, if present, `passthrough`; null if
+          there is none.
+        - rows_written: number of rows that the latest commit inserted or updated.
+        - net_rows: rows added minus rows removed, over all commits; an update adds and removes a row.
     """
     written = F.col(CHANGE).isin(*WRITE_EVENTS)
     columns = [name for name in feed.events.columns if name not in ("doc_id", CHANGE, COMMIT)]

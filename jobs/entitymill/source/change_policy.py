@@ -35,8 +35,9 @@ class Policy:
     on_fingerprint_change: value of `incremental.on_fingerprint_change`: `reprocess` documents in the output whose
         fingerprint differs from this run's, `ignore` them (leave them as they are), or `refuse` the run. A full run always
         reprocesses them.
-    slice: digest of the slice (the rows that source.where selects) that the run replaces; None if it replaces no slice.
-    full: whether to recompute every document, even if it has not changed, except those that `interrupted_runs` wrote.
+    slice: digest of source.where if the run replaces a slice (the rows that source.where selects); otherwise None.
+    full: whether to recompute every document, even if it has not changed. Documents that `interrupted_runs` wrote are not
+        recomputed once more.
     interrupted_runs: ids of full runs with this fingerprint that did not complete; the documents that they wrote are up to
         date.
     """

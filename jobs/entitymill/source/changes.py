@@ -24,7 +24,7 @@ __all__ = [
     "select_all_documents",
 ]  # fmt: skip
 BROADCAST_SLICE = 500_000
-"""Maximum number of ids of a slice (the rows that source.where selects) that are broadcast, about 50 MB.
+"""Maximum number of rows of a slice (the rows that source.where selects) whose ids are broadcast: about 50 MB.
 
 The broadcast avoids shuffling the documents of other slices.
 """
@@ -35,17 +35,17 @@ class Changes:
     """Documents that one run must recognize, remove or reject.
 
     mode: how the run found these documents.
-    documents: frame of documents to recognize, with the columns doc_id, text, text_hash, chars, in_output (whether the
-        output has a row of the document) and, if there are passthrough columns, `passthrough`.
+    documents: frame of documents to recognize: result of `row_checks.select_documents`, with the new column in_output
+        (whether the output has a row of the document).
     removed: frame with the doc_id of each document to remove.
     rejected: frame of rejected rows, with the columns doc_id, stage, code and detail.
     compared_ids: frame with each doc_id that was compared (null for rows without an id), whose rows in `rejects` the run
         replaces. None if all rows of the source were compared; the run then replaces all rejects of the source or slice.
     adopted: frame with the doc_id of each unchanged document that belongs to another slice or none, and that the run assigns
         to its own slice.
-    rows: denominator of the share of rejected rows: the number of source rows that were compared. If only changed rows were
-        compared, it is the number of rejected rows plus the number of documents in the output (in the run's slice, if it
-        replaces one), or 0 if no row was rejected.
+    rows: number of rows of which `rejected` is a share, for limits.max_reject_ratio. If all rows were compared, it is the
+        number of rows of the source or slice. If only changed rows were compared, it is the number of documents in the
+        output (or in the run's slice) plus that of rejected rows; 0 if no row was rejected.
     reject_counts: reject code -> number of rows in `rejected`.
     to_recognize, to_remove, to_adopt: number of documents in `documents`, `removed` and `adopted`.
     chars: total number of code points of the texts in `documents`.

@@ -1,4 +1,4 @@
-"""Compare events of a change feed with the output, and look up undecided ids in the source.
+"""Compare change events (see `change_feed.Feed`) with the output, and look up undecided ids in the source.
 
 An id is undecided if its events do not tell which rows the id now has in the source.
 """
@@ -107,9 +107,11 @@ def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
     """Validate the row, if any, that the latest commit inserted or updated for each id.
 
     Returns:
-        Frame with the columns of `row_checks.validate_rows`, present (whether the latest commit inserted or updated exactly
-        one row), rows_written and net_rows (see `change_feed.aggregate_events`), and must_look_up (whether the id must be
-        looked up, whatever its events are).
+        Frame with the columns of `row_checks.validate_rows`, and these:
+
+        - present: whether the latest commit inserted or updated exactly one row.
+        - rows_written, net_rows: as in `change_feed.aggregate_events`.
+        - must_look_up: whether the id must be looked up, whatever its events are.
     """
     rows = latest.select(
         "doc_id",
@@ -132,7 +134,10 @@ def _flag_rejected(validated: DataFrame, rejected: DataFrame | None) -> DataFram
 
 
 def _select_related(published: DataFrame, ids: DataFrame, policy: Policy) -> DataFrame:
-    """Return the published documents whose doc_ids are in `ids`, and those with status PENDING that the run may remove."""
+    """Return the published documents whose doc_id is in `ids`, and those with the status PENDING.
+
+    If the run replaces a slice (see `Policy.slice`), a document of another slice is returned only if its doc_id is in `ids`.
+    """
     listed = ids.select("doc_id", F.lit(True).alias("is_listed"))
     own = published if policy.slice is None else published.where(row_comparison.is_in_run_slice(policy))
     related = own.join(listed, "doc_id", "left").where(F.col("is_listed") | F.col("status").eqNullSafe(PENDING))
@@ -145,9 +150,9 @@ def _select_related(published: DataFrame, ids: DataFrame, policy: Policy) -> Dat
 def _explain_undecided() -> Column:
     """Return an expression for the reason why an id is undecided, over the aliases of `row_comparison.compare_rows`.
 
-    The expression is null if the events tell which rows the id has now, which is the case if both statements are true:
-    before the events, the source had one row with the id if the document is published, and no row otherwise; now, the source
-    has at most one row with the id, and the id's latest commit inserted or updated that row.
+    The expression is null if the events tell which rows the id has now: the latest commit wrote at most one row of the id,
+    and the id now has exactly the rows that this commit wrote. For this check, the present number of rows is computed: 1 if
+    the document is published (otherwise 0), plus the rows that all events added, minus the rows that they removed.
     """
     output_rows = F.col("o.doc_id").isNotNull().cast("int")
     return (
@@ -169,8 +174,7 @@ def _look_up_rows(
 
     Args:
         source: source of the run.
-        ids: frame with the columns doc_id (distinct ids, one of which may be null) and present (whether the latest commit of
-            the id inserted or updated exactly one row of the id).
+        ids: frame with the columns doc_id (distinct ids; one may be null) and present (as in `_validate_latest`).
         id_count: number of rows of `ids`.
         events: rows that the latest commit of each id inserted or updated: frame with the columns doc_id, text and, if
             configured, `passthrough`.

@@ -29,7 +29,7 @@ class Source:
 
     rows: frame of the rows that meet `source.where`, with the columns doc_id, text and, if there are passthrough columns,
         a struct `passthrough`.
-    passthrough: schema fields of the passthrough columns in `entities`.
+    passthrough: schema fields, in `entities`, of the passthrough columns, which are copied from the source to `entities`.
     version: version of the table that the run reads; see `SourceTable.version`.
     identity: id of a Delta table, which differs if another table is created later at the same path; empty for other tables.
     location: URI of the table's directory; empty for a view.
@@ -52,7 +52,7 @@ class Source:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether `rows` always returns the same rows: those of a Delta table's version, by a deterministic condition."""
+        """Whether `rows` always returns the same rows: the source is a Delta table, and `source.where` is deterministic."""
         return bool(self.identity) and not self.nondeterministic
 
     def validate_rows(self) -> DataFrame:
@@ -165,7 +165,8 @@ def read_history(spark: SparkSession, settings: SourceSettings, limit: int) -> l
 def commit_time_ms(commit: Row) -> int:
     """Return the time of a commit from `read_history`, in milliseconds since 1970 UTC.
 
-    SQL would need a Spark job. PySpark returns timestamps in the time zone of this process, not of the session.
+    A conversion in SQL would need a Spark job. This one is correct, because PySpark returns times in the time zone of this
+    process, not of the session.
     """
     return round(commit["timestamp"].timestamp() * 1000)
 

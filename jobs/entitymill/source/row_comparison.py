@@ -1,4 +1,7 @@
-"""Compare rows of the source with the output, and decide for each document if it is new, changed, removed or the same."""
+"""Compare rows of the source with the output, and decide whether each document is new, changed, removed or the same.
+
+`change_policy.Policy` explains fingerprints and slices.
+"""
 
 from __future__ import annotations
 
@@ -48,15 +51,18 @@ def compare_rows(validated: DataFrame, published: DataFrame, policy: Policy, und
         validated: result of `row_checks.validate_rows`, with the `present` column: whether the row is in the source.
         published: frame with COMPARED_COLUMNS of documents in the output.
         policy: rules that decide which documents are recomputed.
-        undecided: expression over the aliases s (`validated`) and o (`published`) for the reason why an id must be looked up
-            in the source; null for other ids. None if no id needs to be looked up.
+        undecided: expression for the reason why an id must be looked up in the source, or null for ids that need not be. Its
+            columns have the aliases s (`validated`) and o (`published`). None if no id needs to be looked up.
 
     Returns:
-        Frame with the columns doc_id, kind, chars, copies, CODE, in_output (whether `published` has the id), is_removed
-        (whether the document is removed from the output), other_fingerprint (the published document's fingerprint if the run
-        must fail when it changes this document, otherwise null), and cause (the Cause of a changed document, otherwise
-        null). With `undecided`, the frame also has reason (the value of `undecided`), present, and output_row (a struct of
-        COMPARED_COLUMNS).
+        Frame with the columns doc_id, kind, chars, copies, CODE, and these:
+
+        - in_output: whether `published` has the id.
+        - is_removed: whether the document is removed from the output.
+        - other_fingerprint: the published document's fingerprint if the policy refuses it; otherwise null. The run must fail
+          if it would change such a document.
+        - cause: the Cause of a changed document; null for other documents.
+        - Only with `undecided`: reason (its value), present, and output_row (struct of COMPARED_COLUMNS).
     """
     text_hash = F.when(F.col(CODE).isNull(), F.sha2("text", 256)).alias("text_hash")
     passthrough_hash = row_checks.hash_passthrough(validated.columns).alias("passthrough_hash")
@@ -105,7 +111,7 @@ def _classify(policy: Policy) -> Column:
 
 
 def _is_changed(policy: Policy) -> Column:
-    """Return a condition that is true if a document that is both in the source and in the output must be recomputed."""
+    """Return a condition: a document that is in the source and in the output must be recomputed."""
     fingerprint_differs = _fingerprint_differs(policy)
     changed = _is_pending() | _text_differs() | _passthrough_differs(policy)
     # A document of another slice is adopted only if it equals what this run would write.
@@ -155,7 +161,7 @@ def is_in_run_slice(policy: Policy) -> Column:
 
 
 def has_refused_fingerprint(policy: Policy) -> Column:
-    """Return a condition that is true for published documents whose fingerprint the policy refuses; these make the run fail.
+    """Return a condition that is true for published documents whose fingerprint the policy refuses.
 
     Documents with the status PENDING are never refused, because they are recomputed anyway.
     """

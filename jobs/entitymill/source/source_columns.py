@@ -1,4 +1,4 @@
-"""Check the columns that the settings name, and derive the passthrough columns of `entities`."""
+"""Check the source columns that the settings name, among them passthrough columns, which are copied to `entities`."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def list_columns(table: DataFrame) -> list[str]:
 def describe_type(table: DataFrame, name: str) -> str:
     """Return Spark's name for the type of a column, even if PySpark does not know the type.
 
-    With Spark Connect, which gives no access to the name, return a phrase that says that PySpark does not know the type.
+    Spark Connect gives no access to the name; then return a phrase without a type.
     """
     if spark_connect.is_remote(table.sparkSession):
         return "of a type that PySpark does not know"

@@ -16,8 +16,8 @@ _NONDETERMINISTIC = re.compile(
     r"|\b(session_)?user\s*\(|\bin\s*\(\s*table\b",
     re.IGNORECASE,
 )
-"""Matches parts that make a condition nondeterministic: functions that return times, random values or the user, special
-dates such as DATE 'yesterday', subqueries, and the column _metadata of the files that contain the rows."""
+"""Matches parts of a condition that may select other rows each time: functions that return times, random values or the user,
+special dates such as DATE 'yesterday', subqueries, and the column _metadata."""
 _FUNCTION = re.compile(r"(\.\s*)?`?\b([a-z_]\w*)`?\s*\(", re.IGNORECASE)
 """Matches the name of a function and its opening parenthesis; the first group matches if a schema is named."""
 

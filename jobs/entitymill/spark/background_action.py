@@ -19,8 +19,8 @@ from entitymill.spark import spark_connect
 
 log = logging.getLogger(__name__)
 POOL = "recognition"
-"""Scheduler pool of background actions. With spark.scheduler.mode=FAIR, short jobs of the main thread run at the same time
-as these, instead of waiting until all tasks of a background action have started."""
+"""Scheduler pool of background actions. With spark.scheduler.mode=FAIR, short jobs of the main thread can run at the same
+time. Without it, they would wait until all tasks of a background action have started."""
 _POOL_PROPERTY = "spark.scheduler.pool"
 _CANCEL_SECONDS, _POLL_SECONDS = 60.0, 0.2
 T = TypeVar("T")

@@ -30,10 +30,10 @@ def watch(directory: str, setting: str) -> None:
 
 
 def find_fault(error: BaseException) -> StorageError | None:
-    """Return a StorageError that names the full disks, if `error` occurred because a disk is full; otherwise None.
+    """Return a StorageError that names the full disks if `error` occurred because a disk is full; otherwise None.
 
-    An error number always counts. The text of an error may quote a document with the same words, so the text counts only if
-    one of the watched disks, or a disk with a private directory of this process, really is full.
+    The error number of an OSError is reliable. The text of an error is not: it may quote a document with the same words. So
+    the text counts only if a watched disk, or a disk with a private directory of this process, really is full.
     """
     full_by_number = isinstance(error, OSError) and error.errno in _ERRNOS
     if not full_by_number and not any(message in str(error) for message in _FULL_DISK_MESSAGES):

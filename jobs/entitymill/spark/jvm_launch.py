@@ -40,8 +40,8 @@ _END_SECONDS = 120
 def launch_jvm(properties: Mapping[str, str]) -> None:
     """Start the JVM for this process's SparkContext, unless it is already running.
 
-    PySpark would pass each property as `--conf` on the command line. This function writes the properties to a file that only
-    this user can read, and deletes the file as soon as the JVM has read it.
+    PySpark would pass each property as `--conf` on the command line. Instead, this function writes the properties to a file
+    that only this user can read. It deletes the file when the JVM has started.
 
     Args:
         properties: properties of the session; they override those in spark-defaults.conf, or in the file that

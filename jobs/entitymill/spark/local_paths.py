@@ -54,7 +54,7 @@ def find_installed(path: str) -> str:
 def pin_path(path: str) -> str:
     """Return a path that means the same in every working directory.
 
-    This is the absolute form of a path that exists in the working directory but not in the repository, and otherwise `path`.
+    A path that exists in the working directory, but not in the repository, becomes absolute. Others stay unchanged.
     """
     is_installed = REPOSITORY is not None and (REPOSITORY / path).exists()
     return str(Path(path).absolute()) if Path(path).exists() and not is_installed else path
@@ -63,8 +63,8 @@ def pin_path(path: str) -> str:
 def write_atomically(file: Path, content: bytes) -> None:
     """Write a file, or replace an existing file or link, atomically: rename a temporary file in the same directory.
 
-    The temporary file gets a random name, and must not exist yet: otherwise, if others can write to the directory, a link
-    with that name could make this program overwrite any file of its user.
+    The temporary file gets a random name, and must not exist yet. Otherwise, others who may write to the directory could
+    create a link with that name, so that this program overwrites any file of its user.
 
     Raises:
         OSError: the file cannot be written; no temporary file remains.

@@ -1,7 +1,7 @@
 """Reject an output path that overlaps with the source or with another table.
 
-Spark reads every file in a directory of Parquet files, and Delta's VACUUM deletes files in a table's directory that do not
-belong to the table. If paths overlapped, one table's files could be read as part of another table, or be deleted.
+Spark reads every file in a directory of Parquet files. Delta's VACUUM deletes files in a table's directory that do not
+belong to the table. So if paths overlapped, one table's files could be read as part of another table, or be deleted.
 """
 
 from __future__ import annotations

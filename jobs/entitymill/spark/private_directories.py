@@ -66,9 +66,11 @@ def create_scratch_directory(prefix: str) -> Path:
 def choose_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
     """Return a dict with the property that makes Spark store blocks and shuffle files in a private directory.
 
-    The private directory is created in the directory that spark.local.dir names. The dict is empty, and the user's
-    choice applies, if spark.local.dir names several directories or one that cannot be written, or if any of the environment
-    variables SPARK_LOCAL_DIRS and LOCAL_DIRS is set.
+    The private directory is created in the directory that spark.local.dir names. In these cases, the dict is empty, and
+    Spark uses the directories that the user chose:
+
+    - spark.local.dir names several directories, or one that cannot be written.
+    - The environment variable SPARK_LOCAL_DIRS or LOCAL_DIRS is set.
 
     Args:
         properties: the session's properties.

@@ -126,7 +126,7 @@ def _clear_inherited(spark: SparkSession) -> Iterator[None]:
     """
     before = {key: spark.conf.get(key, None) for key in UNSET}
     try:
-        # No table has a commit with this random txnAppId, in case another thread writes with it at this moment.
+        # Another thread might write with this txnAppId at this moment. It is random, so that no table has a commit with it.
         spark.conf.set(UNSET[0], uuid.uuid4().hex)
     except PySparkException as error:
         reason = re.search(r"\[[A-Z_.]+\][^\"\n]*", str(error))

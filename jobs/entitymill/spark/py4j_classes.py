@@ -1,6 +1,6 @@
 """Get Java classes by their full names, without the search that py4j makes for each name.
 
-At each use of `jvm.org.apache.spark.X`, py4j asks Java for each part of the name, and Java looks in every jar for a class
+At each use of `jvm.org.apache.spark.X`, py4j asks Java for each part of the name. Java then looks in every jar for a class
 `org`, a class `org.apache`, and so on. PySpark itself does this for each call of a function such as `F.col`. In a run over
 ten documents, these searches took a tenth of the driver's CPU time.
 """

@@ -248,7 +248,7 @@ def describe_missing_jars(directory: str) -> str:
 def check_installation(settings: Settings) -> None:
     """Check, before a run starts Spark itself, that PySpark, Java, Delta's jars and the model are there.
 
-    A single missing thing is left to the code that needs it.
+    If only one thing is missing, this function accepts it: the code that needs it raises an error.
 
     Raises:
         SessionError: several things are missing; the message names all, so that one look is enough.

@@ -143,10 +143,10 @@ def _read_defaults() -> dict[str, str]:
 
 
 def _build_session_properties(settings: SparkSettings, jars: list[str], *, brief: bool) -> dict[str, str]:
-    """Return properties for a new session: for the log and, if the master is local, for the use of one machine.
+    """Return properties of a new session: the log configuration and, if the master is local, properties for one machine.
 
-    The latter set the archive of Java classes, the loopback address, a small number of tasks and, if `brief`, the fast
-    compiler. If the master is local, this also sets the environment variable SPARK_LOCAL_IP.
+    The latter set the archive of Java classes (see `jvm_launch`), the loopback address, small numbers of tasks and, if
+    `brief`, the fast compiler. With a local master, this function also sets the environment variable SPARK_LOCAL_IP.
     """
     local = settings.master.startswith("local")
     logging = _PACKAGE / "conf" / "log4j2.properties"

@@ -257,8 +257,8 @@ def java_message(error: Py4JJavaError) -> str:
 def find_storage_fault(text: str, address: str | None = None) -> StorageError | None:
     """Return a StorageError if the text of an error shows that the storage failed; otherwise None.
 
-    Errors of Spark tasks may quote a document. From such an error, the message of the StorageError quotes only the bucket of
-    a URI that this program has used, and reasons on a fixed list, such as `Connection refused`.
+    Errors of Spark tasks may quote a document. Of such an error, the message quotes only buckets that this program has used,
+    and reasons on a fixed list, such as `Connection refused`.
 
     Args:
         text: text of the error and its causes.

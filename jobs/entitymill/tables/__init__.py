@@ -2,7 +2,7 @@
 
 - Tables: `output_tables` locates, reads and changes the tables; `table_setup` checks and creates them;
   `half_made_tables` removes the directory that a failed creation left behind; `table_rows` builds rows.
-- Runs: `lease` lets one run work at a time, and `heartbeats` show that a run is alive. `numbered_commits` gives
+- Runs: `lease` lets one run at a time work on an output, and `heartbeats` show that a run is alive. `numbered_commits` gives
   each commit a transaction number, so that Delta refuses commits of older runs. `runs` reads and writes the `runs` table;
   `recovery` repairs tables after a run that died.
 - Documents: `publisher` publishes and removes documents; `temporary_tables` stores the texts of a run's

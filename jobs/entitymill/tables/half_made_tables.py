@@ -1,6 +1,7 @@
-"""Find and remove half-made tables, left by a run that died while creating a table.
+"""Find and remove half-made tables: directories that a run left behind when it died while it was creating a table.
 
-These are directories without a first commit and, in a catalog, also those whose only commit created the table.
+Such a directory is empty, or has a Delta log without commits. In a catalog, the log may also have the commit that created
+the table.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def clear_log(spark: SparkSession, directory: str) -> None:
 
 
 def clear_in_catalog(spark: SparkSession, name: str, mark: str, *, quiet_seconds: float = 0) -> None:
-    """Remove the leftovers of a managed table that is missing in the catalog, because a run died while creating it.
+    """Clear the directory of a managed table that is missing in the catalog because a run died while it created the table.
 
     If the table's default directory does not exist or is unknown, do nothing.
 

@@ -94,9 +94,10 @@ def read_all(tables: Tables) -> dict[str, dict[str, Any]]:
 
 
 def read_latest_sign_of_life(tables: Tables) -> datetime | None:
-    """Return when the run with the greatest epoch last showed that it is alive; None if this run has ended.
+    """Return when the latest run last showed that it is alive; None if there is no such run, or if it has ended.
 
-    This is the time of its heartbeat file or, if there is none, the end of its lease in `runs`.
+    This is the time of the run's heartbeat file or, if there is none, the end of the run's lease according to `runs`. The
+    latest run is the one with the greatest epoch (see `lease`).
     """
     if not tables.exists("runs"):
         return None
@@ -114,10 +115,10 @@ def read_latest_sign_of_life(tables: Tables) -> datetime | None:
 def commits_may_collide(tables: Tables) -> bool:
     """Return whether two writers may both commit the same version of a Delta table, so that one commit is lost.
 
-    Unless it uses DynamoDB, Delta 3.3 on Hadoop 3.3 writes commit files to S3 without checking whether they exist.
+    Delta 3.3 on Hadoop 3.3 writes commit files to S3 without checking whether they exist, unless Delta uses DynamoDB.
     https://docs.delta.io/latest/delta-storage.html#amazon-s3
     """
-    if tables.root is None or session.on_databricks():  # a catalog does not tell here where its tables are
+    if tables.root is None or session.on_databricks():  # the storage of a catalog's tables is not known here
         return False
     scheme = tables.root.partition(":")[0]
     configured = str(tables.spark.conf.get(f"spark.delta.logStore.{scheme}.impl", "") or "")

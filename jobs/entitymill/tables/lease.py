@@ -1,8 +1,11 @@
 """Let one run at a time work on an output; other runs wait until the lease of that run ends.
 
-The lease only avoids wasted work. The epoch keeps the tables correct, even if two runs write at once: with its first commit
-to `runs`, each run takes an epoch, a number that is greater than the epochs of all earlier runs. From then on, Delta refuses
-commits of earlier runs. See docs/decisions.md.
+A lease is the right of one run to write an output. It ends when the run ends, or when the run has sent no sign of life (see
+`heartbeats`) for limits.lease_seconds. The lease only avoids wasted work.
+
+The epoch keeps the tables correct, even if two runs write at once: with its first commit to `runs`, each run takes an epoch,
+a number that is greater than the epochs of all earlier runs. From then on, Delta refuses commits of earlier runs to `runs`.
+`recovery.settle` makes Delta refuse them in the other tables, too. See docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ class Lease:
         """Prepare the lease; it is taken when the context is entered.
 
         Args:
-            tables: tables of the output, in the run's private session.
+            tables: tables of the output, in the run's private session (see `private_session`).
             limits: settings, of which `wait_seconds` and `lease_seconds` are used.
             run_id: id of this run.
             build_row: function that returns the current values of the run's row of `runs`; None writes only the mode
@@ -79,7 +82,7 @@ class Lease:
         self._checked_at = 0.0
         self._skips = 0
         self.started = datetime.now(timezone.utc)
-        """Start of this run; always later than the start of the previous run, even if their machines' clocks differ."""
+        """Start of this run; see `choose_start`."""
         self.epoch = 0
         self.earlier_runs = Record()
         """Summary of `runs` before this run took the lease."""
@@ -165,7 +168,7 @@ class Lease:
         self._checked_at = time.time()
 
     def _raise_lost(self) -> None:
-        """Raise an OutputError that says that this run lost its lease, and which run took over."""
+        """Raise an OutputError that says which run took over the output."""
         latest = self._runs.read_record().latest
         raise OutputError(
             f"output: run {latest and latest['run_id']} took over {self._tables.output}, because this run sent no heartbeat "
@@ -174,7 +177,7 @@ class Lease:
         )
 
     def _try_to_take(self) -> str | None:
-        """Try to take the lease; return None on success, or else a description of the run that holds it ("": unknown)."""
+        """Try to take the lease; return None on success, or else a description of the run that holds it, perhaps empty."""
         taken = False
         try:
             if self._heartbeat is not None:
@@ -194,8 +197,8 @@ class Lease:
     def _choose_epoch(self) -> tuple[Record, int]:
         """Return a summary of `runs`, and the epoch for this run: one more than the greatest epoch in the summary.
 
-        If somebody has restored or deleted rows of `runs`, Delta skips this run's first commit, and a larger epoch is
-        returned. Other runs may then have begun since the summary was read, so its `certain` is False.
+        Somebody may have restored or deleted rows of `runs`. Then Delta skips this run's first commit, and the next call
+        returns a larger epoch. Other runs may have begun after the summary was read, so the summary's `certain` is False.
 
         If the `runs` table is missing, create it. Retry after errors, because another run may be creating it as well.
         """
@@ -216,7 +219,8 @@ class Lease:
                 if last >= self.epoch:
                     self._skips = noted = 0  # an ordinary collision: the run that took this epoch is in `runs`
                 if noted <= last and self._skips > 1:
-                    # The history no longer has the greatest epoch. The current time is greater: see `read_base_epoch`.
+                    # The history no longer has the greatest epoch. The current time in seconds is greater than every epoch:
+                    # see `read_base_epoch`.
                     noted = int(time.time())
                 epoch = max(last, noted) + 1
                 return replace(found, certain=epoch == last + 1), epoch

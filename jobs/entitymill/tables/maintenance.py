@@ -50,15 +50,15 @@ MAX_FILES = 200
 """If a table has more files than this, and the files are small on average, a run compacts them before it ends."""
 SMALL_SHARE, SMALL_PART = 16, 8
 """A file is small if it is smaller than 1/16 of the target size and than 1/8 of its partition. With these limits, each row
-is rewritten only a few times, and files that a full run wrote in order of doc_id are left alone, which keeps the order."""
+is rewritten only a few times. Files that a full run wrote in order of doc_id are left alone, which keeps the order."""
 
 
 @dataclass(frozen=True)
 class TableChange:
     """How maintenance changed the files of one table.
 
-    before, after: number of files in the current version, total size of these files in MB, and number of files in storage
-        (None if they cannot be listed).
+    before, after: (number of files in the current version, their total size in MB, number of files in storage). The last
+        number is None if the files in storage cannot be listed.
     """
 
     name: str
@@ -110,8 +110,9 @@ def compact_small_files(tables: Tables) -> None:
 def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange]:
     """Delete the files that no table version of the last `hours` hours refers to, and return how each table's files changed.
 
-    A job may run at the same time. But if a run has shown no sign of life for half of these hours, it might be frozen
-    between writing files and committing them. Then its epoch is ended first, so that it cannot commit deleted files.
+    A job may run at the same time. But a run that has shown no sign of life for half of these hours might be frozen between
+    writing files and committing them. Then this function first takes the lease and a new epoch (see `lease`), so that Delta
+    refuses commits of the frozen run: they would refer to deleted files.
 
     Raises:
         SettingsError: `hours` is less than 24, so files of a running job might be deleted.
@@ -134,7 +135,7 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
     This includes files of old table versions, and files that failed runs left behind.
 
     Args:
-        tables: tables of the output, in a private session.
+        tables: tables of the output, in a private session (see `private_session`).
         settings: settings of the job.
         hours: table versions younger than this stay readable, with the rows that were removed after them.
 
@@ -147,11 +148,12 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
 
 @contextmanager
 def exclusive_access(tables: Tables, settings: Settings, run_id: str) -> Iterator[Lease]:
-    """Hold the lease inside the context, so that no job runs, and yield the lease.
+    """Hold the lease (the right to write the output) inside the context, so that no job runs, and yield the lease.
 
-    On entry, repair changes that dead runs left incomplete; on exit, update the Parquet export. The lease writes a row with
-    the mode MAINTENANCE to `runs`. This row has the tables' versions only if nothing had to be repaired and no other program
-    has changed rows; without the versions, the next run compares all documents.
+    On entry, repair changes that dead runs left incomplete. On exit, update the Parquet export, unless the block failed.
+
+    The lease writes a row with the mode MAINTENANCE to `runs`. The row contains the tables' versions only if nothing had to
+    be repaired and no other program has changed rows. Without the versions, the next run compares all documents.
 
     Args:
         tables: tables of the output, in a private session.
@@ -193,9 +195,9 @@ def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[
 def purge_tables(tables: Tables, check_now: Callable[[], None], hours: float) -> list[TableChange]:
     """Delete all files of DOCUMENT_TABLES that contain removed rows, and return how each table's files changed.
 
-    Only files that existed before `check_now` are deleted, so that the uncommitted files of another run are kept if this
-    program is frozen and that run takes over. This protection is missing where files cannot be listed: on Spark Connect, and
-    in catalogs that give no access to files.
+    If this program is frozen, another run may take over and write new files. So only files that existed before `check_now`
+    are deleted. This protection is missing where files cannot be listed: on Spark Connect, and in catalogs that give no
+    access to files.
 
     Args:
         tables: tables of the output.

@@ -1,8 +1,8 @@
 """Draw a reproducible sample of mentions from `entities`, and read the sentences around them.
 
-Mentions are ordered by a hash of seed and mention id, so the same tables and options always give the same sample. The first
-mentions of each stratum (one of the groups from which equally many mentions are drawn) are taken with `orderBy` and `limit`,
-so that Spark does not have to sort all rows.
+The mentions are divided into strata: groups from which equally many mentions are drawn. The order of the mentions depends on
+a hash of seed and mention id, so the same tables and options always give the same sample. The first mentions of each stratum
+are taken with `orderBy` and `limit`, so that Spark does not have to sort all rows.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ class MentionSample:
     """A sample of mentions, sorted by stratum, and within a stratum in the order of the strategy.
 
     mentions: list of the drawn mentions, as dicts with the keys MENTION_COLUMNS.
-    sentences: list of dicts with the keys doc_id, begin, text, drawn (ids of drawn mentions) and mentions (all mentions of
-        the sentence, as dicts like the drawn ones); None if the sample was drawn without text.
+    sentences: list of dicts with the keys doc_id, begin, text, drawn and mentions; None if the sample was drawn without
+        text. `begin` is the offset of `text` in the document. `drawn` has the ids of the drawn mentions, and `mentions` all
+        mentions in `text`, as dicts like the drawn ones.
     population: number of mentions in the table.
     strata: number of strata.
     left_out: number of drawn mentions without a sentence, because the source no longer has the text that the run read.

@@ -1,9 +1,9 @@
 """Give each commit a transaction number, so that Delta applies it only once and refuses commits of runs with an older epoch.
 
-Every commit contains Delta's txnAppId and txnVersion (the transaction number). The txnVersion grows with each commit, and
-with the run's epoch, a number that is greater than the epochs of all earlier runs. Delta silently skips a commit whose
-txnVersion is not greater than the last one in the table, and rejects a commit if another writer has changed the table's
-txnVersion since the commit began.
+Every commit contains Delta's txnAppId and txnVersion (the transaction number). Each run has an epoch, a number that is
+greater than the epochs of all earlier runs; the txnVersion is computed from the epoch and the number of the commit in the
+run. Delta silently skips a commit whose txnVersion is not greater than the last one in the table. Delta rejects a commit if
+another writer has changed the table's txnVersion since the commit began.
 https://docs.delta.io/latest/delta-batch.html#idempotent-writes
 """
 
@@ -55,11 +55,11 @@ class Commits:
     """
 
     def __init__(self, tables: Tables, run_id: str, epoch: int) -> None:
-        """Start with the first transaction number of the epoch; `tables` must use the run's private session."""
+        """Start with the first number of the epoch; `tables` must be in a private session (see `private_session`)."""
         self.epoch = epoch
         self.run_id = run_id
         self.counts: Counter[str] = Counter()
-        """Table -> number of commits that did not fail."""
+        """Table -> number of commits that raised no error."""
         self._tables = tables
         self._numbers = itertools.count(epoch * COMMITS_PER_EPOCH + 1)
         self._tries = TRIES
@@ -157,7 +157,7 @@ class Commits:
         self._tries = 1
 
     def _commit(self, name: str, commit: Callable[[], object], *, after_conflict: bool = True) -> None:
-        """Call a function that commits to a table, with retries, and count the commit; `runs` is not tracked as a change."""
+        """Call a function that commits to a table, with retries, and count the commit; commits to `runs` are not tracked."""
         # `runs` has no rows of documents, and the heartbeat thread may write it at any time.
         with nullcontext() if name == "runs" else self.track_change():
             retry(name, commit, self._tries, after_conflict=after_conflict)

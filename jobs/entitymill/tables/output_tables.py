@@ -1,4 +1,4 @@
-"""Locate, describe, read and change the tables of one output."""
+"""Locate, describe, read and change the tables of one output: of one job, in a directory or a catalog schema."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PUBLISHED_TABLES = ("annotations", "entities", "documents")
 DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
 """Tables with rows about documents."""
 TEMPORARY_PREFIX = "entitymill_"
-"""Prefix of names in a catalog schema (see `temporary_tables`); outside a catalog, the prefix is an underscore."""
+"""Prefix of the names of temporary tables in a catalog; the prefix outside a catalog is an underscore."""
 DELTA_ENTITIES = "entities_delta"
-"""Directory of `entities` with `output.format: parquet`, which exports to the `entities` directory."""
+"""Directory of the Delta table `entities` if `output.format` is parquet; then the directory `entities` is the export."""
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
 """Table property that contains the version of the table's schema."""
@@ -100,8 +100,8 @@ class Tables:
     def read_latest(self, name: str) -> DataFrame:
         """Return a frame of a table's current version, which later commits do not change.
 
-        A frame of `read` could use rows that the caller has cached before another program changed the table. On Spark
-        Connect, it would use the current version at each use.
+        A frame of `read` could use rows that the caller cached before another program changed the table. On Spark Connect,
+        each use of such a frame reads the version that is then current.
         """
         reader = self.spark.read.option("versionAsOf", self.version(name))
         return (
@@ -135,7 +135,7 @@ class Tables:
         return self._details[name]
 
     def exists(self, name: str) -> bool:
-        """Return whether a table exists; any directory at its path counts, unless it is a half-made table."""
+        """Return whether a table exists; a directory at its path counts, except a half-made one (see `half_made_tables`)."""
         if name in self._details:
             return True
         if self.root is not None:
@@ -232,9 +232,9 @@ class Tables:
         return sorted(name.removeprefix(TEMPORARY_PREFIX) for name in names)
 
     def fit_file_size(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
-        """Return rows repartitioned for files of about the target size, and sorted by doc_id so that Delta can skip files.
+        """Return rows repartitioned for files of about `output.target_file_mb`, sorted by doc_id for data skipping.
 
-        If adaptive execution is off, all rows get into one partition.
+        If adaptive execution is off, all rows go into one partition.
 
         Args:
             frame: rows to write.
@@ -249,6 +249,6 @@ class Tables:
 
 
 def build_write_confs(settings: OutputSettings) -> dict[str, str]:
-    """Return WRITE_CONFS, and the Spark property for the partition size that `fit_file_size` needs."""
+    """Return the Spark properties WRITE_CONFS and the one that sets the partition size for `fit_file_size`."""
     megabytes = settings.target_file_mb * SHUFFLED_BYTES_PER_FILE_BYTE
     return {**WRITE_CONFS, "spark.sql.adaptive.advisoryPartitionSizeInBytes": f"{megabytes}m"}

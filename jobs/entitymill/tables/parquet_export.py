@@ -72,8 +72,9 @@ def restore_previous(tables: Tables) -> None:
 def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     """Write `entities` as Parquet, and replace the previous export; between two renames, there is no export.
 
-    Transaction numbers protect Delta's commits, but not renames: a run that was frozen after `check_now` may replace the
-    export of a later run. The marker of the replaced export shows this, and the run then moves the later export back.
+    Transaction numbers (see `numbered_commits`) protect Delta's commits, but not renames: a run that was frozen after
+    `check_now` may replace the export of a later run. The marker of the replaced export shows this, and the run then moves
+    the later export back.
 
     Args:
         tables: tables of the output.

@@ -1,7 +1,8 @@
-"""Publish and remove documents, one unit of work (documents that are published together) at a time.
+"""Publish recognized documents (those whose mentions were found) and remove documents, one unit of work at a time.
 
-Each unit makes one commit per table, in the order `annotations`, `entities`, `documents`. `documents` comes last, because it
-records what `entities` contains. docs/decisions.md explains what happens if a run dies between these commits.
+A unit of work is a set of documents that are published together, in one commit per table. The order of these commits is
+`annotations`, `entities`, `documents`. `documents` comes last, because it records what `entities` contains.
+docs/decisions.md explains what happens if a run dies between these commits.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Publisher:
 
         Args:
             tables: tables of the output, in the run's private session.
-            commits: makes the run's commits.
+            commits: object that makes the run's commits.
             provenance: values that the run writes into each row.
             passthrough: schema fields of the passthrough columns.
             annotations: whether to write the `annotations` table.
@@ -126,7 +127,7 @@ class Publisher:
         self._commits.execute("documents", upsert)
 
     def clear_slices(self) -> None:
-        """Remove all documents from their slices, because this run reads the complete source."""
+        """Set the slice of all documents to null, because this run replaces the whole output, not only a slice."""
         if self.tables.read_latest("documents").where("slice IS NOT NULL").take(1):
             table_setup.allow_deletion_vectors(self.tables, "documents")
             update = f"UPDATE {self.tables.sql_name('documents')} SET slice = NULL WHERE slice IS NOT NULL"  # noqa: S608

@@ -1,4 +1,4 @@
-"""Repair the tables after a run that did not end settled, which means that it may have left changes incomplete.
+"""Repair the tables after a run that may have left changes incomplete (`settled` is not true in its row of `runs`).
 
 A document is unsound if its mentions in `entities` are not those that `documents` records. Unsound documents get the status
 PENDING, and the run recomputes them. docs/decisions.md explains why this repair is sufficient.
@@ -77,9 +77,13 @@ def read_settled_documents(tables: Tables) -> DataFrame:
 def find_unsound_documents(tables: Tables) -> DataFrame:
     """Return a frame with doc_id, run_id and slice of each unsound document that does not have the status PENDING yet.
 
-    A document is sound if it has exactly one row in `documents`, and as many rows in `entities` as this row says, all with
-    its run_id. In `annotations`, it must have exactly one row with this run_id if that run wrote annotations, and no row
-    otherwise.
+    `slice` is a digest of source.where if a run replaced only the rows that source.where selects; otherwise null.
+
+    A document is sound if all of these are true:
+
+    - `documents` has exactly one row of it.
+    - `entities` has as many rows of it as this row says, all with the run_id of this row.
+    - If that run wrote annotations, `annotations` has exactly one row of it, with the same run_id; otherwise no row.
     """
     copies = F.count("*").over(Window.partitionBy("doc_id")).alias("copies")
     columns = ("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice", copies)
@@ -123,9 +127,10 @@ def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
 
 
 def _is_of_named_run(prefix: str) -> Column:
-    """Return a condition that is true if all rows of a document in a table have the run_id that `documents` names.
+    """Return a condition: each row of a document in a table has the same run_id as the document's row in `documents`.
 
-    It is also true if there are no rows. `prefix` is the argument with which `_count_rows` was called for the table.
+    The condition is also true if the table has no row of the document. `prefix` is the argument with which `_count_rows` was
+    called for the table.
     """
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs

@@ -85,8 +85,8 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
     Args:
         tables: tables of the output.
         ids: document ids to erase.
-        older_files: result of `list_files` before this erasure took its epoch. A file that is newer, and in no version of
-            the table yet, may belong to a run that is about to commit it, and is not deleted.
+        older_files: result of `list_files` before this erasure took its lease. A newer file is deleted only if this function
+            has replaced it: another run may be about to commit it.
     """
     current = data_files.list_current_files(tables, "runs")
     changed = {}

@@ -1,4 +1,7 @@
-"""Read and write the `runs` table, which has one row per run; the row with the greatest epoch is that of the latest run."""
+"""Read and write the `runs` table, which has one row per run.
+
+The row with the greatest epoch (see `lease`) is that of the latest run. Idle runs, which had nothing to do, have no epoch.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ RUNNING = "status = 'running'"
 PROGRESS = (
     "stage", "documents", "planned", "removed", "units", "units_done", "sentences", "rejects", "sentences_per_second",
 )  # fmt: skip
-"""Columns that a heartbeat keeps current while a run is active."""
+"""Columns that show a run's progress. While a run is active, its heartbeat file has newer values than its row in `runs`."""
 IDLE, MAINTENANCE = "none", "maintenance"
 """Modes of runs that did not compare the source with the tables: IDLE if nothing had changed, MAINTENANCE if the run only
 maintained the tables."""
@@ -36,12 +39,12 @@ class Record:
     """Summary of the `runs` table at one point in time.
 
     last: row of the latest run that compared the source with the tables, whatever its status.
-    owner: path of the source to which the output belongs: that of the latest run with status done that compared the source
-        with the tables, or else that of `last`.
+    owner: path of the source to which the output belongs: the source of the latest run with status done (idle runs and
+        maintenance do not count); if there is none, the source of `last`.
     latest: row of the run with the greatest epoch, including maintenance.
     sliced: whether any run has replaced a slice (the rows that source.where selects).
     running: whether any row has the status running.
-    certain: whether it is certain that no other run began between the reading of this summary and the run's first commit.
+    certain: whether it is certain that no other run began after this summary was read and before this run's first commit.
     """
 
     last: Row | None = None
@@ -58,7 +61,7 @@ class Record:
 
     @property
     def settled(self) -> bool:
-        """Whether the latest run certainly completed all its changes of the tables; False if there has been no run."""
+        """Whether all changes by the latest run and earlier runs are certainly complete; False if there has been no run."""
         return self.certain and self.latest is not None and bool(self.latest["settled"])
 
     @property
@@ -108,8 +111,8 @@ class Runs:
     def read_base_epoch(self) -> int:
         """Return the number that precedes the first run's epoch: the creation time of `runs`, in seconds since 1970.
 
-        It is the same for runs that begin at the same time, and epochs keep growing even if somebody removes the table and a
-        run creates it again.
+        Runs that begin at the same time get the same number. If somebody removes the table and a run creates it again,
+        epochs keep growing.
 
         Raises:
             OutputError: the table does not exist.
@@ -120,16 +123,19 @@ class Runs:
         return int(detail["createdAt"].timestamp())
 
     def read_greatest_epoch_in_history(self) -> int:
-        """Return the greatest epoch in the notes of recent commits to `runs`; 0 if there is none.
+        """Return the greatest epoch in the notes (see `read_notes`) of recent commits to `runs`; 0 if there is none.
 
-        The history keeps these notes even if somebody restores an older version of the table.
+        The table's history keeps the notes even if somebody restores an older version of the table.
         """
         return max((int(note["epoch"]) for note in read_notes(self._tables, "runs") if "epoch" in note), default=0)
 
     def find_unfinished_full_runs(self, fingerprint: str) -> frozenset[str]:
-        """Return the ids of runs with --full and this fingerprint that began after the latest run with status done.
+        """Return the ids of --full runs that are newer than the latest run with status done, and have the given fingerprint.
 
-        The latter may have any fingerprint; idle runs and maintenance are ignored.
+        Idle runs and maintenance do not count.
+
+        Args:
+            fingerprint: digest of the model and the settings that decide the results.
         """
         rows = self._tables.read_latest("runs").where(F.col("epoch").isNotNull() & (F.col("mode") != MAINTENANCE))
         kinds = rows.select("run_id", "epoch", "mode", "status", "fingerprint").orderBy(F.desc("epoch")).collect()
@@ -151,7 +157,7 @@ class Runs:
 
         Args:
             row: column name -> value of the run's row.
-            commits: makes the run's commits.
+            commits: object that makes the run's commits.
             mark_dead: whether to keep the replaced rows of other runs, with the status died; if False, delete them.
             heartbeats: run id -> last heartbeat of each dead run, from which the kept rows get their PROGRESS.
             after_conflict: whether to try again if another run has committed first. The rows that are kept were read before.
@@ -206,7 +212,7 @@ def _literal(value: Any, kind: T.DataType) -> Column:
     if isinstance(value, datetime):
         # Convert from microseconds, so that the session's settings for old dates do not matter.
         return F.timestamp_micros(F.lit((value - _UNIX_EPOCH) // timedelta(microseconds=1)))
-    # With the type as an object, PySpark would ask Java for the active session.
+    # Name the type by a string: for a type object, PySpark would ask Java for the active session.
     return F.lit(value).cast(kind.simpleString())
 
 
@@ -216,10 +222,10 @@ def _as_utc(local: datetime) -> datetime:
 
 
 def choose_start(last: Row | None) -> datetime:
-    """Return the start time (UTC) of a run that begins now; always later than the last run's, even if clocks differ.
+    """Return the start time (UTC) of a run that begins now: always later than that of run `last`, even if the clocks differ.
 
     Args:
-        last: row of the last run in `runs`; None if there is none.
+        last: value of `Record.last`; None if there is no earlier run.
     """
     now = datetime.now(timezone.utc)
     if last is None:

@@ -42,8 +42,8 @@ def replace_documents(
     Args:
         tables: tables of the output.
         name: name of the table.
-        old_ids: frame with the distinct doc_ids whose rows are deleted. In `rejects`, a null deletes the rows without an
-            id: all, or those of the slice that the column `slice` of `old_ids` names.
+        old_ids: frame with the distinct doc_ids whose rows are deleted. In `rejects`, a null id deletes the rows without an
+            id: those of the slice in the column `slice` of `old_ids`, or all if that column is null or missing.
         rows: rows to insert.
         between: smallest and greatest doc_id in `old_ids`, which let Delta skip files.
         confs: as in `run_statement`.

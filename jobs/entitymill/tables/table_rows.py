@@ -25,7 +25,9 @@ _NORMALIZED = f"lower(regexp_replace(trim(regexp_replace(entity, {_BLANKS}, ' ')
 class Provenance:
     """Values that a run writes into each of its rows, to show from which run, model and source version the row comes.
 
-    slice: digest of source.where; None unless the run replaces a slice (the rows that source.where selects).
+    model: name of the model.
+    fingerprint: digest of everything but the text that decides a result: model, precision and settings.
+    slice: digest of source.where if the run replaces a slice (the rows that source.where selects); otherwise None.
     source_committed: commit time of the source's Delta version, in milliseconds since 1970; None for other sources.
     """
 

@@ -28,8 +28,8 @@ the table."""
 _PARTITIONED = {"entities": "label", "runs": "status"}
 _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
 CREATION_SECONDS, CATALOG_CREATION_SECONDS = 10, 60
-"""Longest time in seconds from the creation of a table's directory to its first commit, for tables with a path and in a
-catalog. A directory that is older was left by a run that died."""
+"""Assumed longest time, in seconds, between the creation of a table's directory and the table's first commit: for tables
+outside and inside a catalog. An older directory without a commit was left by a run that died."""
 
 
 def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
@@ -40,8 +40,8 @@ def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
         create_schema: whether to create a missing schema; if False, a missing schema is not an error.
 
     Raises:
-        OutputError: the directory cannot be written, the schema cannot be looked up or created, or a Parquet export is
-            requested on storage that cannot rename a directory atomically.
+        OutputError: the directory cannot be written; the schema cannot be looked up or created; or the settings ask for a
+            Parquet export on storage that cannot rename a directory atomically.
     """
     if tables.settings.path is not None:
         if tables.exported and tables.on_object_store():
@@ -88,7 +88,9 @@ def check_tables(tables: Tables) -> None:
 
 
 def check_tables_to_write(tables: Tables) -> None:
-    """Do `check_tables`, and check that Delta keeps transaction numbers, which block commits of runs that were frozen.
+    """Check the tables as `check_tables` does, and check that Delta never forgets their transaction numbers.
+
+    Delta uses these numbers to refuse commits of runs that were frozen (see `numbered_commits`).
 
     Raises:
         OutputError: as in `check_tables`, or a table has the property that makes Delta forget transaction numbers.
@@ -104,9 +106,9 @@ def check_tables_to_write(tables: Tables) -> None:
 
 
 def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None:
-    """Check that each passthrough column has the same type in the source as in the existing table `entities`.
+    """Check that passthrough columns, which are copied from the source to `entities`, have the same types in both.
 
-    Columns that the table lacks are accepted.
+    Columns that `entities` lacks are accepted.
 
     Raises:
         OutputError: a type differs.

@@ -1,6 +1,6 @@
 """Record the tables' versions at the end of a run, and find out whether another program has changed the tables since.
 
-Such a change is, for example, an operator's RESTORE or DELETE. After it, a run checks and compares all documents.
+For example, an operator may have used RESTORE or DELETE. After such a change, a run checks and compares all documents.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_own_versions(tables: Tables, before: dict[str, int], commits: Commits) 
     Args:
         tables: tables of the output.
         before: versions of the tables before this run's first commit to them.
-        commits: made this run's commits.
+        commits: object that made this run's commits.
     """
     present = read_versions(tables, list(before))
     for name, version in present.items():
@@ -62,7 +62,7 @@ def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
 
 
 def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, run_id: str | None) -> bool:
-    """Return whether each commit after version `before` was made by a certain run, or changed no rows (as OPTIMIZE).
+    """Return whether each commit after version `before` was made by a certain run, or changed no rows (such as OPTIMIZE).
 
     Args:
         tables: tables of the output.

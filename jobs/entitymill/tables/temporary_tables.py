@@ -1,10 +1,12 @@
 """Write a run's temporary tables, which store rows that the run reads more than once.
 
-A temporary table is a Delta table of one run, next to the output's tables, with an underscore or, in a catalog, the prefix
-`entitymill_` in front of its name. If a run has several units of work (documents that are published together), one such
-table stores all texts, partitioned by unit, so that each unit reads only its own texts. If the session does not cache rows,
-each unit's results get such a table, too. The name contains the run's epoch (see `lease`), so no two runs share a table. The
-run removes its temporary tables; if it dies, the next run removes them.
+A run splits its work into units (documents that are published together). If there are several units, or if the source
+may change during the run, one temporary table stores all texts. The table is partitioned by unit, so that each unit reads
+only its own texts. If the session does not cache rows, each unit gets another temporary table, for its results.
+
+Temporary tables are Delta tables next to the output's tables. Their names begin with an underscore or, in a catalog, with
+`entitymill_`. The names contain the run's epoch (see `lease`), so no two runs share a table. The run removes its temporary
+tables; if the run dies, the next run removes them.
 """
 
 from __future__ import annotations
