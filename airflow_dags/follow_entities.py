@@ -1,4 +1,4 @@
-"""Example of a DAG that runs after each run of the table `speeches` that has passed the check.
+"""Example of a DAG that runs whenever a run of the DAG for the table `speeches` has passed its check.
 
 The DAG exists only if `tables.yaml` has a table `speeches`.
 """

@@ -1,4 +1,8 @@
-"""Build the job's arguments from a table, a data interval and a run's params. The functions have no side effects."""
+"""Build the job's arguments from a table, a data interval and a run's params. The functions have no side effects.
+
+A slice is the part of a table's source that belongs to one data interval. A run of a slice replaces only the rows of that
+slice in the output.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ def build_condition(table: Table, context: Mapping[str, Any]) -> str | None:
 
 
 def _format_literal(slice_: Slice, moment: Any, zone: str) -> str:
-    """Return a moment as a SQL literal: for the type `date`, its day in the time zone `zone`; otherwise its time in UTC."""
+    """Return a moment as a SQL literal: for slices of type `date`, its day in the time zone `zone`; else its time in UTC."""
     # Midnight in Berlin is still the day before in UTC.
     if slice_.type == "date":
         return f"DATE '{moment.in_timezone(zone).to_date_string()}'"
@@ -42,8 +46,8 @@ def _format_literal(slice_: Slice, moment: Any, zone: str) -> str:
 def build_overrides(table: Table, context: Mapping[str, Any]) -> list[str]:
     """Return all settings of a run, each as `key.path=value`; later settings override earlier ones.
 
-    First come the settings of the table, then those that a person entered for this run, and last those that the DAG itself
-    sets: output, max_reject_ratio and slice.
+    First come the settings of the table, then the settings that a person entered for this run. The settings that the DAG
+    itself sets come last: the output, max_reject_ratio, and the slice.
 
     Raises:
         AirflowFailException: the run needs a data interval (see `build_condition`).

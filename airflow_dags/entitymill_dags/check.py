@@ -1,4 +1,7 @@
-"""Check, after a run, that its tables agree with each other and that not too many rows were rejected."""
+"""Check, after a run, that its tables agree with each other and that not too many rows were rejected.
+
+A run covers the complete source or one slice, which is the part of the source that belongs to one data interval.
+"""
 
 from __future__ import annotations
 
@@ -57,9 +60,9 @@ class CheckTables(BaseOperator):
         """Check the tables, return the report, and add its run id and counts to the event of the asset.
 
         Raises:
-            AirflowFailException: the last run is not done, the tables contradict each other, too many rows were rejected, no
-                run covered the slice, or this run has no data interval. A retry would not help.
-            AirflowException: the tables have a fault, but a run is still changing them; a retry may help.
+            AirflowFailException: the report has a fault (see `find_faults`), no run covered the slice, or this run has no
+                data interval. A retry would not help.
+            AirflowException: the report has a fault, but a run is still changing the tables; a retry may help.
         """
         condition = build_condition(self.table, context)
         output = self.table.output
@@ -83,7 +86,7 @@ class CheckTables(BaseOperator):
 def compute_slice_digest(condition: str) -> str:
     """Return the digest that the `slice` column of the tables has for the slice with this `source.where`.
 
-    entitymill.run.summary.compute_slice_digest computes the same; Airflow's workers lack that package.
+    The function of this name in entitymill.run.summary returns the same digest, but Airflow's workers lack that package.
     """
     return sha256(condition.strip().encode()).hexdigest()[:16]
 
@@ -122,9 +125,10 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
     last = next((run for run in runs if _covers_rows(run, condition)), None)
     if last is None:
         raise AirflowFailException(
-            f"None of the last {len(runs)} runs on {output.address('runs')} covered {condition or 'the complete source'}."
+            f"None of the last {len(runs)} runs on {output.address('runs')} covered {condition or 'the complete source'}: "
+            "see the log of the task `extract`."
         )
-    # Only this slice: a run of another slice may be changing the tables now.
+    # Only this slice is counted, because a run of another slice may be changing the tables now.
     scope = f"slice = '{compute_slice_digest(condition)}'" if condition is not None else "true"
     counts = rows(f"SELECT count(*) AS documents, coalesce(sum(entities), 0) AS entities FROM documents WHERE {scope}")[0]
     if plain:
@@ -135,7 +139,8 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
             f"JOIN documents ON documents.doc_id = entities.doc_id AND documents.{scope}" if condition is not None else ""
         )
         scope_rows = rows(f"SELECT count(*) AS entities FROM entities {joined}")[0]
-        # Only this run: the ids of a large table would not fit into a worker. Duplicates of older runs make `found` differ.
+        # Duplicate ids are counted only among this run's rows, because all ids of a large table would not fit into a worker.
+        # Duplicates of older runs are found, too: they make `found` differ from `entities`.
         new = f"FROM entities WHERE run_id = '{last['run_id']}'"
         run_rows = rows(f"SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions {new}")[0]
     refused = rows(
@@ -154,7 +159,7 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
 
 
 def _is_plain_parquet(entities: str) -> bool:
-    """Return whether `entities` is plain Parquet (output.format parquet), which is never in object storage."""
+    """Return whether `entities` is plain Parquet (output.format parquet), which the job never writes to object storage."""
     return Path(entities).is_dir() and not (Path(entities) / "_delta_log").is_dir()
 
 
@@ -182,9 +187,9 @@ def _count_parquet_rows(entities: str, ids: list[str] | None, run_id: str) -> tu
 
 
 def _covers_rows(run: Mapping[str, Any], condition: str | None) -> bool:
-    """Return whether a run covered exactly this slice or, if the condition is None, the complete source.
+    """Return whether a run covered exactly the slice with this condition or, if it is None, the complete source.
 
-    Runs of `entitymill maintain` have no settings, and cover nothing.
+    Rows of `entitymill maintain` in the `runs` table have no settings; they covered nothing.
     """
     if run["settings"] is None:
         return False

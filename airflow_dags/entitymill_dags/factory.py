@@ -1,4 +1,4 @@
-"""Build the DAG of a table: extract, check, and then update the table's asset, which triggers other DAGs.
+"""Build the DAG of a table: it extracts and checks entities, and updates the table's asset, which triggers other DAGs.
 
 This module imports nothing heavy, because Airflow loads it every few seconds.
 """
@@ -22,10 +22,14 @@ from entitymill_dags.tables import Table, Tables
 SECTIONS = "source|segmentation|model|recognition|incremental|limits"
 OWN = r"source\.(?:where|path|format)|limits\.max_reject_ratio"
 SETTING = rf"^(?!(?:{OWN})=)(?:{SECTIONS})(?:\.[a-z_]+)+=.*$"
-"""Pattern of the settings that a person may enter for a manual run: those in SECTIONS, except OWN, which the DAG sets."""
+"""Pattern of the settings that a person may enter for a manual run: those in SECTIONS, except OWN.
+
+OWN selects the source's rows, which a manual run must not change, and max_reject_ratio, which has a param of its own.
+"""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
 Rendered = Callable[..., Any]
+"""A function that Airflow calls to get the value of an operator's template field."""
 
 
 def make_dags(tables: Tables) -> dict[str, DAG]:
@@ -66,7 +70,10 @@ def make_dag(table: Table, home: Path) -> DAG:
 
 
 def _import_on_call(name: str) -> Callable[[Mapping[str, Any]], Any]:
-    """Return a function that imports and calls the function `name`; so a wrong `alert` does not break the DAG itself."""
+    """Return a function that imports and calls the function `name`.
+
+    The import is delayed until the call, so that a wrong `alert` in tables.yaml does not break the DAG itself.
+    """
 
     def call(context: Mapping[str, Any]) -> Any:
         module, _, function = name.rpartition(".")
@@ -83,8 +90,8 @@ def make_asset(table: Table) -> Asset:
 def make_params(table: Table) -> dict[str, Param]:
     """Return the params of a manual run, with the schemas by which Airflow validates them.
 
-    Every table has `max_reject_ratio`. With a runner other than databricks_run_now, it also has `settings` and, if it has no
-    slices, `full`.
+    Every table has the param `max_reject_ratio`. A table with a runner other than databricks_run_now also has the param
+    `settings` and, if the table has no slices, the param `full`.
     """
     chosen = {
         "max_reject_ratio": Param(
@@ -104,7 +111,7 @@ def make_params(table: Table) -> dict[str, Param]:
 
 
 def _render_at_run_time(make: Callable[[Mapping[str, Any]], Any]) -> Rendered:
-    """Return a value for a template field that Airflow replaces by `make(context)` when and where the task runs."""
+    """Return a value for a template field, which Airflow replaces by `make(context)` on the worker when the task runs."""
 
     def rendered(*, context: Mapping[str, Any], jinja_env: Any) -> Any:  # noqa: ARG001  # Airflow passes both by name
         return make(context)
@@ -116,7 +123,7 @@ def _build_common_arguments(table: Table) -> dict[str, Any]:
     """Return the arguments that the task `extract` has with every runner."""
     return {
         # Retries, cleared tasks and backfills must submit a new job instead of reattaching to an earlier job. If the earlier
-        # job is still running, its lease makes the new job wait, on every kind of cluster.
+        # job is still running, the new job itself waits until that job has ended, on every kind of cluster.
         "durable": False,
         "task_id": "extract",
         "pool": table.pool,

@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 _CODES = (re.compile(r"[Ss]park exit code is: (\d+)"), re.compile(r"Error code is: (\d+)"))
 """Patterns of the exit code in error messages of the provider. The first pattern is for Kubernetes, where spark-submit
-itself ends with 0 and the message also contains the exit code of the driver."""
+itself ends with 0, and the message contains the driver's exit code, too."""
 FINAL = {
     2: "a setting is wrong",
     3: "the source cannot be read as the settings say",

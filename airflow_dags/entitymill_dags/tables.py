@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 HERE = Path(__file__).parents[1]
 """The directory of the DAG files."""
 CHECKED_FIRINGS = 100
-"""Number of firings of a schedule that are searched for two on the same day."""
+"""Number of firings of a schedule in which `_fires_twice_a_day` looks for two on the same day."""
 _SECRET = re.compile(
     r"secret|password|passwd|passphrase|pwd$|api[._-]?key|access[._]?key|account\.?key|private\.key$|session\.token|sas\.token|"
     r"\bsas\.",
@@ -28,8 +28,8 @@ _SECRET_REFERENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
     re.IGNORECASE,
 )
-"""Keys that match _SECRET but only say where a secret comes from; the same pattern is in entitymill's secret_masking,
-which Airflow cannot import."""
+"""Matches keys that match _SECRET, but only say where a secret is stored. Both patterns are copies of those in
+entitymill.settings.secret_masking, which Airflow cannot import."""
 
 
 class _Section(BaseModel):
@@ -40,7 +40,7 @@ class _Section(BaseModel):
 
 
 class Slice(_Section):
-    """The column by which a data interval selects rows, and its type."""
+    """The column by which a data interval selects its slice of the source's rows, and the type of that column."""
 
     column: str = Field(min_length=1)
     type: Literal["date", "timestamp"] = Field("date", description="date: whole days in the table's time zone")
@@ -108,7 +108,7 @@ class Databricks(_Section):
 
 
 class Table(_Section):
-    """One text table, one DAG."""
+    """One text table, which has one DAG."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,99}$")
     config: str | None = Field(None, min_length=1, description="--config of the job: relative to home, or absolute")
@@ -239,7 +239,7 @@ def load(path: Path | None = None) -> Tables:
 def _refuse_secrets(keys: Iterable[str]) -> None:
     """Raise ValueError if a key looks like the name of a secret.
 
-    Every user of the machine can read the values in a command line.
+    The values become part of a command line, which every user of the machine can read.
     """
     for key in keys:
         if _SECRET.search(key) and not _SECRET_REFERENCE.search(key):

@@ -5,7 +5,7 @@
         examples/spark/stream_mentions.py ARTICLES OUTPUT --model models/demo
 
 ARTICLES is a directory of Parquet files with the columns id and text. Each file is read once: OUTPUT/checkpoint records
-which. If the program is killed, start it again with the same arguments; no file is lost, and none is counted twice.
+which files were read. If the program is killed, start it again with the same arguments: no mention is lost or written twice.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import entitymill
 
 
 def main() -> None:
-    """Read until there are no more files or, with --follow, until the program is stopped."""
+    """Find mentions until there are no more files or, with --follow, until the program is stopped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("articles", help="directory of Parquet files")
     parser.add_argument("output", help="directory for the Delta table and the checkpoint")

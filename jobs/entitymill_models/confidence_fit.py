@@ -1,4 +1,7 @@
-"""Fit the scaling of a model's confidences to gold mentions, and measure how well calibrated the confidences are."""
+"""Fit the scaling of a model's confidences to gold mentions, and measure how well calibrated the confidences are.
+
+`confidence_scaling` defines the scaling. Gold mentions are correct mentions, marked by people.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +70,8 @@ class Bin:
 def fit_scalings(mentions: ScoredMentions) -> dict[str, Scaling]:
     """Return label -> the scaling with which the confidences of the label's mentions have the least logarithmic loss.
 
-    A label with fewer than MIN_MENTIONS mentions, or whose mentions are all correct or all wrong, gets the scaling that is
-    fitted to the mentions of all labels.
+    A general scaling is fitted to the mentions of all labels. A label gets the general scaling if it has fewer than
+    MIN_MENTIONS mentions, or if its mentions are all correct or all wrong.
 
     Raises:
         SettingsError: scipy is not installed.
@@ -117,8 +120,8 @@ def build_reliability_table(mentions: ScoredMentions) -> list[Bin]:
 def compute_calibration_error(mentions: ScoredMentions) -> float:
     """Return the expected calibration error: how far confidences are from the share of correct mentions.
 
-    This is the mean, over mentions, of the absolute difference between two numbers of the mention's bin: its mean confidence
-    and its share of correct mentions (see `build_reliability_table`). It is 0 if there are no mentions.
+    Each bin of `build_reliability_table` has a mean confidence and a share of correct mentions. The error is the mean of the
+    absolute differences between the two, weighted by the number of mentions in each bin. Without mentions, the error is 0.
 
     (Source: Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015.)
     """
@@ -138,8 +141,8 @@ def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
 
     Raises:
         ModelError: the bundle cannot be run.
-        SettingsError: the table cannot be read, or a row has no tags; scipy is not installed; or the model finds too few
-            mentions for `fit_scalings` in every second sentence of the table.
+        SettingsError: the table cannot be read, or a row has no tags; scipy is not installed; or the mentions that the model
+            finds in every second sentence are too few, all correct or all wrong.
     """
     sample = precision_loss.read_sample(table, OPTION)
     if sample.gold is None:

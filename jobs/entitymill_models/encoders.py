@@ -1,7 +1,8 @@
 """Build BERT-like encoders from OpenVINO operations, without PyTorch.
 
 The layers are those of Vaswani et al. 2017 in the variant of BERT (Devlin et al. 2019): embeddings are summed and
-normalized; then attention and a two-layer network are each added to their input and normalized.
+normalized; then attention and a two-layer network are each added to their input and normalized. In this module, pieces are
+the subwords whose ids the network gets, and segments are token types.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Weights = dict[str, NDArray[np.float32]]
 class Names:
     """The names of an architecture's parameters, without .weight and .bias; "{}" stands for a layer's number.
 
-    words, positions, segments: the embedding tables; segments is None if the architecture has no token types.
+    words, positions, segments: the embedding tables; `segments` is None if the architecture has no segments.
     normalized, after_attention, after_network: the normalizations after the embeddings, after attention, and after the
         feed-forward network.
     query, key, value, attended: the linear layers of attention; `attended` is the output layer.

@@ -58,7 +58,7 @@ NAMES = {
 }
 """model_type of config.json -> names of the parameters (source: transformers, models/*/modeling_*.py)."""
 OFFSET_POSITIONS = ("roberta", "xlm-roberta")
-"""Architectures that count positions from the id of the padding piece, and whose tokenizer needs a tokenizer.json."""
+"""Architectures whose first position is the id of the padding piece plus 1, and whose tokenizer needs a tokenizer.json."""
 DISTILBERT_EPSILON = 1e-12
 """The epsilon of DistilBERT's normalizations, a constant in the code of transformers that is not in config.json."""
 
@@ -110,7 +110,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 
 
 def _check_architecture(config: dict[str, object], where: str) -> str:
-    """Return model_type of a config.json; raise ModelError if `encoders` cannot build such a network."""
+    """Return the architecture that a config.json names; raise ModelError if `encoders` cannot build such a network."""
     kind = str(config.get("model_type"))
     if kind not in NAMES:
         raise ModelError(f"{where} is a {kind} model, but only {', '.join(NAMES)} are supported. {_EXPORT}")

@@ -1,4 +1,7 @@
-"""Define the parts of a token classifier, independent of its format, and read and write the files of a model."""
+"""Define the parts of a token classifier, independent of its format, and read and write the files of a model.
+
+The pieces of a model are the subwords in its vocabulary. The network gets their ids.
+"""
 
 from __future__ import annotations
 

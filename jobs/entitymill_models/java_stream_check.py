@@ -2,9 +2,9 @@
 
 A JVM that deserializes a stream instantiates any class that the stream names, and some classes run code when that happens.
 So each class must be in ALLOWED, which lists the few classes that Spark NLP's models need. The grammar of a stream is in the
-Java Object Serialization Specification, chapter 6. Parts of the grammar that models do not need (proxies, enums, exceptions,
-resets, class annotations) are refused, so that this reader and the JVM cannot interpret a stream differently. The flags of a
-class, which say whether its objects have more data after their fields, must also be those in ALLOWED.
+Java Object Serialization Specification, chapter 6. This reader refuses the parts of the grammar that models do not need:
+proxies, enums, exceptions, resets and class annotations. So the reader and the JVM cannot interpret a stream differently.
+The flags of a class, which say whether its objects have more data after their fields, must also be those in ALLOWED.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ ALLOWED = {
 
 @dataclass
 class _Description:
-    """The description of a class in a stream: its name, its flags, the type codes of its fields, and its superclass."""
+    """The description of a class in a stream: its name, its flags, the type codes of its fields, and its superclass.
+
+    A type code is a key of _PRIMITIVES, `L` for an object, or `[` for an array.
+    """
 
     name: str
     flags: int = 0
@@ -138,7 +141,7 @@ class _Reader:
         return self._content[begin : self._at]
 
     def _read_text(self, length: str = "H") -> str:
-        """Read a string's size in bytes, a number with the struct code `length`, and then the string of this size."""
+        """Read and return a string, after its size in bytes; `length` is the type of the size in the module struct."""
         return self._read_bytes(self._read_number(length)).decode("utf8", "surrogatepass")
 
     def _read_reference(self) -> _Description | str | None:

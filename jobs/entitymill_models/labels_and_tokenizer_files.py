@@ -16,7 +16,7 @@ from entitymill_models.imported_classifier import Casing, parse_json, read_json,
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 MAX_PIECES, DEFAULT_LENGTH = 512, 128
-"""Upper limit and default for a model's maximum number of pieces in an input row."""
+"""Upper limit and default for a model's maximum number of pieces (subwords) in an input row."""
 _FOLDERS = ("", "assets")
 """Folders to search for the files: that of the network, and the folder where Spark NLP's import expects them."""
 
@@ -46,8 +46,8 @@ def read_tokenizer(
     Args:
         directory: a directory with tokenizer.json, or with vocab.txt and optionally tokenizer_config.json.
         where: path of the model, for messages.
-        casing: the casing that the user specified, or None to read it from the files. It must agree with a tokenizer.json,
-            but overrides the tokenizer_config.json of a vocab.txt.
+        casing: the casing that the user specified, or None to read it from the files. It overrides the tokenizer_config.json
+            of a vocab.txt. It must agree with a tokenizer.json.
         require_json: whether to refuse a model that has only a vocab.txt, which is always read as WordPiece.
 
     Raises:
@@ -180,7 +180,8 @@ def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]
 def read_max_length(directory: Path) -> int:
     """Return the maximum number of pieces in one input row of a model, at most MAX_PIECES.
 
-    It is the smaller of the maximums that the configurations of tokenizer and network state, by default DEFAULT_LENGTH.
+    The configurations of the tokenizer and of the network may each state a maximum, of which the smaller one counts. If
+    neither states one, the result is DEFAULT_LENGTH.
 
     Raises:
         ModelError: a configuration is not JSON.

@@ -1,9 +1,9 @@
 """Reduce the precision of a network's weights to bfloat16, or to 8-bit integers with or without calibration.
 
-`f32` leaves the weights unchanged. `bf16` rounds the weights, which halves the size of the file. `int8` stores matrices as
-8-bit integers with one scale per row; the resulting network runs in any precision. Calibration (NNCF post-training
-quantization) also stores the ranges of activations; a calibrated network is the fastest in int8. Execution in other
-precisions ignores these ranges.
+`f32` stores the weights as float32. `bf16` rounds the weights, which halves the size of the file. `int8` stores matrices as
+8-bit integers with one scale per row; the resulting network can run in any precision. Calibration (post-training
+quantization with the package NNCF) also stores the ranges of activations. A calibrated network is the fastest in int8. In
+other precisions, the tagger ignores these ranges.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def _find_weights(operations: Sequence[ov.Node]) -> list[Any]:
 
 
 def encode_sentences(directory: Path, sentences: Sequence[Sequence[str]]) -> list[dict[str, NDArray[np.int64]]]:
-    """Return the network's inputs (name -> value) for each sentence; pieces beyond the model's maximum are dropped.
+    """Return the network's inputs (name -> value) for each sentence; pieces (subwords) beyond the maximum are dropped.
 
     Args:
         directory: the bundle whose tokenizer encodes the sentences.

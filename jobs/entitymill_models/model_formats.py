@@ -28,15 +28,15 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
     Args:
         source: the model's directory, or the zip archive of a saved Spark NLP model.
         scratch: an empty directory for unpacked files, which must exist as long as the result is used.
-        casing: the casing that the user specified, or None to read it from the model. It must agree with a bundle's manifest
-            or a tokenizer.json, but overrides the metadata of a saved Spark NLP model or a tokenizer_config.json.
+        casing: the casing that the user specified, or None to read it from the model. It overrides the metadata of a saved
+            Spark NLP model or a tokenizer_config.json. It must agree with a bundle's manifest or a tokenizer.json.
 
     Raises:
         ModelError: the model is damaged, incomplete, in an unsupported format, or contains a link that leads out of it.
         SettingsError: the model does not exist, or `casing` contradicts the model, or is None and no file states the casing.
     """
     if not source.exists():
-        raise SettingsError(f"SOURCE: {source} does not exist.")
+        raise SettingsError(f"SOURCE: {source} does not exist; check the path.")
     check_links(source)
     with loading(str(source)):
         return _detect_and_read(source, str(source), scratch, casing)

@@ -21,9 +21,8 @@ SEGMENTS = "token_type_ids"
 def read_directory(directory: Path, where: str, casing: Casing | None = None) -> Parts:
     """Read a model from a directory that contains one network, a vocabulary and labels.
 
-    The network is one *.onnx file, or one *.xml file with its *.bin file. If there is an *.onnx file, all *.xml files
-    are ignored; otherwise, *.xml files with "tokenizer" in their names are ignored. The vocabulary and the labels are in the
-    same directory or in its folder assets/.
+    The network is one *.onnx file or, if there is none, one *.xml file with its *.bin file. *.xml files with "tokenizer" in
+    their names are ignored. The vocabulary and the labels are in the same directory or in its folder assets/.
 
     Args:
         where: path of the model, for messages.

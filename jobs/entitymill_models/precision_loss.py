@@ -1,6 +1,7 @@
 """Compare the mentions that a model of lower precision and its original find in the same sentences.
 
-The sentences come from a small table (Parquet, Delta or JSON lines), which is read without Spark.
+The sentences come from a small table (Parquet, Delta or JSON lines), which is read without Spark. Span F1 is the F1 of
+mentions, where a mention is correct only if its span and its label are. Gold tags are correct tags, assigned by people.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Scores:
 
     sentences: number of tagged sentences.
     mentions: number of mentions that the original model finds in f32.
-    original, reduced: span F1 of each model against gold tags; empty without gold tags. `original` has only f32.
+    original: span F1 of the original model against gold tags, only for f32; empty without gold tags.
+    reduced: span F1 of the reduced model against gold tags; empty without gold tags.
     agreement: span F1 of the reduced model's mentions against the original model's mentions in f32.
     """
 
@@ -131,7 +133,7 @@ def find_confidences(
 
 
 def compute_span_f1(found: Mentions, expected: Mentions) -> float:
-    """Return the F1 of the found mentions, which count only if span and label are expected; 1 if both sets are empty."""
+    """Return the F1 of the found mentions, which are correct if span and label are expected; 1 if both sets are empty."""
     if not found and not expected:
         return 1.0
     return 2 * len(found & expected) / (len(found) + len(expected))
@@ -156,8 +158,11 @@ def _group_into_mentions(
     """Group consecutive tags into mentions, and return mention -> mean confidence of its tags.
 
     Args:
+        labels: the model's tags, such as O, B-PER and I-PER.
         tags: for each token, sentence after sentence, the index of its tag in `labels`.
         lengths: number of tokens of each sentence.
+        scheme_name: the tagging scheme, which says how tags join to mentions (see `bundle.Scheme`).
+        confidences: for each token, the probability of its tag.
     """
     scheme = TagScheme(labels, splits_kinds=scheme_name == "iob1")
     sentence_of = np.repeat(np.arange(len(lengths)), lengths)
@@ -209,19 +214,19 @@ def read_sample(path: Path, option: str) -> Sample:
             contains no sentence.
     """
     if not path.exists():
-        raise SettingsError(f"{option}: {path} does not exist.")
+        raise SettingsError(f"{option}: {path} does not exist; check the path.")
     try:
         rows = _read_json_rows(path) if path.suffix in (".jsonl", ".json") else _read_table_rows(path)
         found = _collect_sentences(rows, path, option)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise SettingsError(f"{option}: {path} cannot be read as a Parquet, Delta or JSON-lines table.") from error
     if not found.sentences:
-        raise SettingsError(f"{option}: {path} contains no sentence.")
+        raise SettingsError(f"{option}: {path} contains no sentence; use another table.")
     return found
 
 
 def _collect_sentences(rows: Iterator[dict[str, Any]], path: Path, option: str) -> Sample:
-    """Return the sentences of rows, up to about MAX_SENTENCES, with their tags if each row that was read has tags."""
+    """Return the sentences of rows, with their tags if each row that was read has tags; stop after about MAX_SENTENCES."""
     sentences: list[list[str]] = []
     gold: list[list[str]] = []
     tagged = True

@@ -168,6 +168,7 @@ def _reduce_and_check(
     """Write the bundle to `made`, with weights of lower precision if requested; set precision and F1 in `manifest`.
 
     If the weights change, or there is a --sample, also check the accuracy (see `_read_samples` and `_check_accuracy`).
+    For comparison, the original model is written to a directory in `scratch`.
     """
     stored = lower_precision.detect_stored_precision(found.network, str(options.source))
     current = "int8" if stored == "calibrated" else stored
@@ -206,7 +207,8 @@ def _read_samples(
 ) -> tuple[precision_loss.Sample | None, list[dict[str, NDArray[np.int64]]]]:
     """Return the sentences on which to check accuracy (None to skip the check), and the network inputs for calibration.
 
-    No sentence is used for both purposes, unless the table has no other sentences.
+    No sentence is used for both purposes, unless the table has no other sentences. `original` is the bundle whose tokenizer
+    encodes the sentences for calibration.
     """
     table = options.sample or options.calibrate or (DEFAULT_SAMPLE if DEFAULT_SAMPLE.exists() else None)
     if table is None and options.precision != "f32":

@@ -1,10 +1,10 @@
 """Read and write a field saved by Spark NLP: a SequenceFile of records, each a Java-serialized `Array[(String, Int)]`.
 
 The file is a Hadoop SequenceFile, version 6, uncompressed, with NullWritable keys and BytesWritable values, as Spark's
-`RDD.saveAsObjectFile` writes it. It consists of a header (magic, two class names, two compression flags, a metadata count, a
-16-byte sync marker) and records (record length, key length, key, value). A record length of -1 means that the
-sync marker follows instead of a record. Integers are big-endian. A BytesWritable is a length and that many bytes. (Source:
-org.apache.hadoop.io.SequenceFile.)
+`RDD.saveAsObjectFile` writes it. The header consists of a magic number, two class names, two compression flags, a metadata
+count, and a 16-byte sync marker. A record consists of record length, key length, key and value. A record length of -1 means
+that the sync marker follows instead of a record. Integers are big-endian. A BytesWritable is a length and that many bytes.
+(Source: org.apache.hadoop.io.SequenceFile.)
 
 This module reads and writes bytes, and instantiates no Java class. The grammar of a serialized array is in the Java Object
 Serialization Specification, chapter 6. In an `Array[(String, Int)]`, all bytes except the strings and integers are constant:
@@ -36,8 +36,10 @@ _PAIR_CLASS = b"sr\0\x0cscala.Tuple2" + _UIDS[1] + b"\x02\0\x02L\0\x02_1t\0\x12L
 _INTEGER_CLASS = (
     b"sr\0\x11java.lang.Integer" + _UIDS[2] + b"\x02\0\x01I\0\x05valuexr\0\x10java.lang.Number" + _UIDS[3] + b"\x02\0\0xp"
 )
+"""Constant bytes of a serialized array: _ARRAY begins the array; the others describe the classes of pairs and integers."""
 _STRINGS, _NUMBERS = (_PAIR_CLASS + b"t", b"sq\0~\0\x02t"), (_INTEGER_CLASS, b"sq\0~\0\x06")
-"""_STRINGS[0] precedes the string in the first pair, _STRINGS[1] in each later pair; _NUMBERS are the same for integers."""
+"""_STRINGS[0] precedes the string in the first pair, and _STRINGS[1] the string in each later pair. _NUMBERS[0] and
+_NUMBERS[1] precede the integers in the same way."""
 _MAX_UTF_BYTES = 0xFFFF
 
 

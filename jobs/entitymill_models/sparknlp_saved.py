@@ -1,8 +1,8 @@
 """Read a token classifier saved by Spark NLP: a directory, or a zip archive of one from the models hub.
 
 metadata/part-* has one line of JSON. fields/vocabulary and fields/labels are SequenceFiles of serialized pairs (string,
-number). The network is a zip archive named after the model's class and engine. (Sources: ParamsAndFeaturesWritable,
-MapFeature and OpenvinoWrapper of Spark NLP 5.5.)
+number); pieces are the entries of the vocabulary. The network is a zip archive named after the model's class and engine.
+(Sources: ParamsAndFeaturesWritable, MapFeature and OpenvinoWrapper of Spark NLP 5.5.)
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _BLOCK = 2**20
 
 @dataclass
 class Allowance:
-    """The numbers of bytes and files that may still be unpacked from one model; nested archives count, too."""
+    """The numbers of bytes and files that may still be unpacked from one model, including its nested archives."""
 
     bytes: int
     files: int
 
     @classmethod
     def for_archive(cls, archive: Path) -> Allowance:
-        """Return the allowance for an archive: the larger the archive, the more bytes, up to a limit (`guarded_loading`)."""
+        """Return the allowance for an archive: more bytes for a larger archive, up to the limits in `guarded_loading`."""
         size = guarded_loading.UNPACKED_BASE_BYTES + guarded_loading.MAX_UNPACKED_RATIO * archive.stat().st_size
         return cls(min(guarded_loading.MAX_UNPACKED_BYTES, size), guarded_loading.MAX_UNPACKED_FILES)
 

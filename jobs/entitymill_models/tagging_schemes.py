@@ -1,7 +1,8 @@
 """Convert labels of other tagging schemes to those of a bundle: O, and B-X and I-X for each kind X of entity.
 
-Other schemes also have letters for the last or the only token of a mention, which become B- or I-. If several labels become
-the same label, their probabilities are added.
+A tagging scheme says how the prefixes of labels show where mentions begin and end. Other schemes also have letters for the
+last or the only token of a mention, which become B- or I-. If several labels become the same label, their probabilities are
+added.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ def _list_first_labels(labels: Sequence[str]) -> str:
 def _join_outputs(network: ov.Model, groups: list[list[int]]) -> None:
     """Change a network, in place, to return one logit for each group of labels.
 
-    The logit of a group is the log-sum-exp of its labels' logits, which adds the labels' probabilities.
+    The logit of a group is the log-sum-exp of its labels' logits. So the group's probability is the sum of its labels'
+    probabilities.
 
     Args:
         network: a network that returns logits, float32, shape [batch, length, labels].

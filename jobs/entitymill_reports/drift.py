@@ -23,7 +23,7 @@ class Change:
     label: the label for the measure `share`; None for the other measures.
     before, now: the values for the earlier runs and for the run.
     change: `now` minus `before`; for `rate`, this difference divided by `before`.
-    bound: the largest absolute value of `change` that is not flagged.
+    bound: the largest absolute value of `change` that is not flagged as drift.
     """
 
     measure: str
@@ -56,7 +56,8 @@ class Drift:
     """The result of comparing a run with earlier runs.
 
     run: the run that was compared; None if the output has no run to compare.
-    runs, sentences: the number of earlier runs, and of the sentences that they tagged.
+    runs: number of earlier runs that were found for the comparison.
+    sentences: number of sentences that these earlier runs tagged.
     changes: one Change per label for the measure `share`, and one for each other measure; empty if nothing was compared.
     why_not_compared: the reason why nothing was compared; otherwise empty.
     other_model: whether an earlier run's model, precision or settings that affect results differ from those of `run`.
@@ -81,7 +82,7 @@ class Drift:
 
 
 def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings) -> Drift:
-    """Compare a run with the latest completed runs before it; the result has the changes, or why nothing was compared.
+    """Compare a run with the latest completed runs before it; return the changes, or the reason why nothing was compared.
 
     Args:
         run: the run to compare; None if the output has no run to compare.

@@ -46,7 +46,7 @@ class Lineage:
         self._send(summary, "START")
 
     def end(self, state: str, error: str | None = None) -> None:
-        """Send the last event of the run; do nothing if `begin` sent none, because then the receiver does not know the run.
+        """Send the last event of the run; if `begin` was not called, do nothing, because the receiver does not know the run.
 
         Args:
             state: the type of the event: COMPLETE, FAIL or ABORT.
@@ -141,9 +141,11 @@ class Lineage:
 def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | None]:
     """Send the last lineage event when the run inside the `with` block ends; the caller sends the first one.
 
-    The event is COMPLETE if the run succeeded, even if it differs too much from earlier runs; ABORT if it was interrupted or
-    reached limits.max_core_hours; and FAIL otherwise. The value of the `with` statement is the object that sends the events.
-    If lineage.url is not set or `enabled` is false, the value is None, and no events are sent.
+    The event is COMPLETE if the run succeeded, even if it differs too much from earlier runs. It is ABORT if the run was
+    interrupted or reached limits.max_core_hours, and otherwise FAIL.
+
+    The value of the `with` statement is the object that sends the events. If lineage.url is not set or `enabled` is false,
+    the value is None, and no events are sent.
 
     Raises:
         SettingsError: lineage.url is set, but OpenLineage's library is not installed; raised before the run begins.

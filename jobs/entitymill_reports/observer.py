@@ -102,7 +102,7 @@ def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | N
         # A character that UTF-8 cannot encode is replaced, because it must not prevent the page from being written.
         local_paths.write_atomically(Path(to), page.render(content, drift).encode("utf8", "replace"))
     except OSError as error:
-        raise SettingsError(f"report.path: {to} cannot be written: {error.strerror or error}.") from error
+        raise SettingsError(f"report.path: {to} cannot be written: {error.strerror or error}; name another file.") from error
     return drift
 
 
@@ -111,8 +111,8 @@ def write_page_and_compare_runs(
 ) -> Drift | None:
     """Write the report page and print its path if report.path is set; compare the run with earlier runs; return the drift.
 
-    The result is None if the run had nothing to do, or if no page was written and report.fail_on_drift is not set. A page
-    that cannot be written is reported in the log and on the console, but is not an error, because the run has already
+    The result is None if the run had nothing to do, or if no page was written and report.fail_on_drift is not set. If the
+    page cannot be written, this is reported in the log and on the console. It is not an error, because the run has already
     published its results.
     """
     report = settings.report

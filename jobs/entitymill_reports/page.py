@@ -18,7 +18,7 @@ from entitymill_reports.page_content import SENTENCE_BIN, SENTENCE_BINS, STAGES,
 SHOWN_RUNS = 20
 """Number of runs in the table and the plots of runs."""
 MAX_BARS = 200
-"""Maximum number of bars in the plot of mentions by time; above it, bars without a mention are left out."""
+"""Maximum number of bars in the plot of mentions by time; if there would be more, bars without a mention are left out."""
 SAMPLES = {"least": "least confident", "rarest": "rarest", "random": "random"}
 """Name of a sample of mentions -> its description on the page."""
 MODES = {
@@ -113,9 +113,10 @@ def _list_steps(days: Days) -> list[date]:
 
 
 def _draw_runs(content: PageContent) -> dict[str, str]:
-    """Return name of the plot -> SVG for each plot that compares runs, or the units of work of the shown run.
+    """Return name of the plot -> SVG for each plot that compares runs, or the units of the run that the page shows.
 
-    Only the latest SHOWN_RUNS completed runs that tagged sentences are compared.
+    Units are documents that are published together. Only the latest SHOWN_RUNS completed runs that tagged sentences are
+    compared.
     """
     runs = [run for run in content.runs if run.status == "done" and run.sentences][:SHOWN_RUNS][::-1]
     found = {}

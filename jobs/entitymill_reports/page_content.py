@@ -1,4 +1,4 @@
-"""Define the content of a report page as plain values whose size does not grow with the tables. Does not use Spark."""
+"""Define the content of a report page, as plain values whose size does not grow with the tables. Does not use Spark."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ class Run:
     """A row of the `runs` table.
 
     started: when the run started, in UTC.
+    mode: how the run found its documents (see `page.MODES`).
+    fingerprint: digest of everything but the texts that decides the run's results: models, precision, settings.
     by_label: label -> number of mentions that the run found.
-    seconds: stage -> seconds; wall-clock time for STAGES and `total`, summed over all cores for other stages.
+    seconds: stage -> seconds: wall-clock time for STAGES, `recognizing` and `total`; summed over all cores for the parts of
+        recognition (see `run.summary.Summary`).
     current_mentions: number of the run's mentions that are still in the `entities` table.
     confidence: mean confidence of the current mentions; None if there are no current mentions.
     core_hours: hours of the complete run, times its cores.
@@ -106,7 +109,8 @@ class Run:
 class Documents:
     """Sums over the `documents` table.
 
-    documents, blank: number of documents, and of those with the status blank.
+    documents, blank: number of documents, and of those whose text is only white space.
+    split_sentences: number of sentences longer than the model's limit.
     by_tokens: n -> number of documents with 2^n to 2^(n+1) - 1 tokens; -1 -> number of documents without a token.
     """
 

@@ -36,8 +36,8 @@ _TOP_ENTITIES = f"""
     LIMIT {_MAX_TOP}
 """  # noqa: S608
 _IS_SHORT = f"sentence_end - sentence_begin <= {MAX_CHARS}"
-# Hashes of ids choose the mentions, so that each reading of the same tables chooses the same ones. The example of a rare
-# entity is the one of its mentions with the least hash; the prefix makes the random sample independent of it.
+# Mentions are chosen by hashes of their ids, so that the same tables always give the same samples. The example of a rare
+# entity is its mention with the least hash. The prefix `random` makes the random sample independent of these examples.
 _SAMPLED_MENTIONS = f"""
     WITH chosen AS (
         SELECT 'least' AS sample, mention_id FROM (
@@ -76,9 +76,8 @@ def read_samples(reader: TableReader) -> TextSamples:
     """Return the most frequent entities, and samples of sentences with their mentions.
 
     There are three samples of at most SAMPLE_SIZE mentions each: the least confident mentions, one mention of each of the
-    rarest entities, and random mentions. Mentions in sentences longer than MAX_CHARS are left out. So are sentences of
-    documents whose text has changed since they were processed. If the source cannot be read, the result has the reason
-    instead of sentences.
+    rarest entities, and random mentions. Sentences longer than MAX_CHARS are left out. Sentences of documents whose text has
+    changed since the run are also left out. If the source cannot be read, the result has the reason instead of sentences.
     """
     top: dict[str, list[tuple[str, int]]] = {}
     for row in reader.read_rows(_TOP_ENTITIES):

@@ -21,10 +21,10 @@ MAX_RUNS = 40
 STEPS = {"day": 1, "week": 7, "month": 30, "year": 365}
 """Step of the plot of mentions by time -> approximate number of days in a step."""
 MAX_STEPS = 70
-"""Maximum number of bars in a plot of mentions by time, by which its step is chosen. If there are more years than this, only
-the latest are shown."""
+"""Number of bars in a plot of mentions by time, for which its step is chosen. A plot by year may have more bars."""
 SAMPLED_MENTIONS = 1_000_000
-"""Number of mentions, of which twice as many make the page measure only the sentences of a sample of documents."""
+"""Approximate number of mentions whose sentences are measured. If the table has at least twice as many mentions, only a
+sample of the documents is measured."""
 MAX_LABELS, MAX_CODES = 30, 50
 """Maximum number of labels and of reject codes to read; usually there are only a few."""
 MAX_COMMITS = 300
@@ -197,7 +197,9 @@ def _read_documents(reader: TableReader) -> page_content.Documents:
 
 
 def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, Any]]) -> page_content.Days:
-    """Count mentions by day, week, month or year, depending on the time that they span; drop the oldest rows if too many.
+    """Count mentions by day, week, month or year: by the shortest step that needs about MAX_STEPS bars or fewer.
+
+    The oldest counts are dropped if there are more than MAX_STEPS * MAX_LABELS.
 
     Args:
         reader: reader of the output's tables.
@@ -233,7 +235,7 @@ def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, 
 def _read_lengths(reader: TableReader, mentions: int) -> page_content.Lengths:
     """Count the sentences with a mention by length; if there are many mentions, only those of a sample of the documents."""
     one_in = max(1, mentions // SAMPLED_MENTIONS)
-    # The first four hexadecimal digits of a hash: below this bound are one in `one_in` documents.
+    # The hashes of about one in `one_in` documents begin with four hexadecimal digits below this bound.
     bound, last_bin = ("g" if one_in == 1 else f"{max(1, 0x10000 // one_in):04x}"), SENTENCE_BINS - 1
     rows = reader.read_rows(
         f"""

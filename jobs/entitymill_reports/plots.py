@@ -51,6 +51,7 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.8,
     "figure.dpi": _PER_INCH,
 }
+# Ids that matplotlib gives to elements. They are removed, because several plots on one page would have the same ids.
 _IDS = re.compile(
     r' id="(?:figure|axes|patch|line2d|matplotlib\.axis|xtick|ytick|text|legend|Poly\w*|Path\w*|Line\w*)_?\d*"'
 )

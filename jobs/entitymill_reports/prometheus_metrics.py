@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 JOB = "entitymill"
+"""Name of the job for the Pushgateway, and prefix of the names of all metrics."""
 PUSH_SECONDS = 5
 """Time limit, in seconds, for a push, which is the last step of a run."""
 MAX_LABELS = 100
@@ -38,7 +39,7 @@ _OVER_ALL = "over all runs of the output"
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over all runs of an output that have ended, without maintenance.
+    """Sums over all runs of an output that have ended, without those of `entitymill maintain`.
 
     runs: status -> number of runs that ended with it.
     documents, sentences, rejects: numbers of processed documents, tagged sentences and rejected rows.
@@ -110,7 +111,7 @@ def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunO
 def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool) -> None:
     """Write the metrics to the file and the Pushgateway that the settings name; report failures in the log and on stderr.
 
-    Sets `ended` of the outcome and, if `totals` is true, its `totals`.
+    This also sets `ended` of the outcome and, if `totals` is true, its `totals`.
 
     Args:
         totals: whether to read the sums over all runs with Spark; otherwise their metrics are left out.
@@ -137,8 +138,8 @@ def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool)
 def read_totals(tables: Tables) -> Totals | None:
     """Return the sums over all runs in the `runs` table that have ended; None if the table does not exist.
 
-    Maintenance is left out. If there are more than MAX_LABELS labels, only the mentions of MAX_LABELS arbitrary labels are
-    counted. This takes two Spark queries.
+    Rows of `entitymill maintain` are left out. If there are more than MAX_LABELS labels, only the mentions of MAX_LABELS
+    arbitrary labels are counted. This takes two Spark queries.
     """
     from pyspark.sql import functions as F  # noqa: PLC0415  # imports Spark, which --help does not need
 
@@ -274,7 +275,8 @@ def write_textfile(registry: Any, path: str, _: RunOutcome) -> None:
 def push(registry: Any, address: str, run_outcome: RunOutcome) -> None:
     """Send the metrics to a Pushgateway, as the group of this output.
 
-    They replace all metrics of the group; after a failed run, only those that its outcome has.
+    After a run that published its results, the metrics replace all metrics of the group. After any other run, they replace
+    only the metrics with the same names.
 
     Args:
         registry: the result of `build_metrics`.

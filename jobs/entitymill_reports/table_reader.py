@@ -48,9 +48,9 @@ class TableReader(Protocol):
         """Return the rows of a query: column name -> value; times are in UTC, and maps are dictionaries."""
 
     def find_column(self, name: str) -> tuple[str, str] | None:
-        """Return the name and the kind of a column of `entities`, found by its name in any capitalization; None if missing.
+        """Return the name and the type of a column of `entities`, found by its name in any capitalization; None if missing.
 
-        The kind is `date`, `timestamp`, `string` or the name of another type.
+        The type is `date`, `timestamp` (with or without a time zone), `string`, or the text of another type.
         """
 
     def read_history(self, limit: int) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ class SparkReader:
                 tables.read(name).createOrReplaceTempView(PREFIX + name)
 
     def close(self) -> None:
-        """Remove the names."""
+        """Remove the names of the tables from the session."""
         for name in TABLES:
             self._spark.catalog.dropTempView(PREFIX + name)
 
@@ -163,7 +163,7 @@ class LocalReader:
         """See `TableReader`."""
         source = _open_local_source(self._source)
         if source is None:
-            raise SourceError(f"source.path: {self._source.path} cannot be read now.")
+            raise SourceError(f"source.path: {self._source.path} cannot be read now; check that it still exists.")
         columns = [self._source.id_column, self._source.text_column]
         wanted = pa.array(ids, pa.string())
         found: dict[str, str | None] = {}
@@ -178,9 +178,12 @@ class LocalReader:
 def open_local_reader(settings: Settings) -> LocalReader | None:
     """Return a reader that needs no Spark; None if only Spark can read what the page needs.
 
-    Spark is needed for tables that are not on this machine's disk, and for tables that this version did not write, which
-    Spark then refuses with a reason. Days of times in another time zone than UTC need it, and so do excerpts from a source
-    with a condition or of another kind than files of strings.
+    Spark is needed in any of these cases:
+    - The package deltalake is not installed.
+    - The tables are not on this machine's disk.
+    - This version did not write the tables; then Spark refuses them with a reason.
+    - report.date_column is a timestamp, and source.time_zone is not UTC.
+    - The page shows text, and pyarrow might not read the source as Spark does (see `_open_local_source`).
     """
     root = find_directory(settings.output, settings.spark.conf)
     try:
@@ -207,7 +210,10 @@ def open_local_reader(settings: Settings) -> LocalReader | None:
 
 
 def _open_local_source(settings: SourceSettings) -> Any:
-    """Return the source as a pyarrow dataset; None if pyarrow might not read the rows that Spark reads."""
+    """Return the source as a pyarrow dataset; None if pyarrow might not read the same rows and ids as Spark.
+
+    That is so for a catalog table, a source on another machine, a source.where, and ids other than strings and integers.
+    """
     if settings.format == "table" or settings.where is not None or not is_certainly_local(settings.path, {}):
         return None
     path = to_local_path(settings.path)

@@ -49,7 +49,7 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
 
     recognition = settings.recognition
     saved = pipeline_stages.inspect_model(spark, recognition.sparknlp_model or "")
-    # Whether OpenVINO's Java classes are on the class path, and whether they come from this product's own Java binding.
+    # Whether OpenVINO's Java classes are on the class path, and whether they come from this program's own Java binding.
     has_classes, is_own_binding = (session.has_class(spark, f"org.intel.openvino.{name}") for name in ("Core", "OpenvinoC"))
     pipeline_stages.check_runnable(saved, recognition.precision, has_classes=has_classes, is_own_binding=is_own_binding)
     pipeline_stages.configure_openvino(spark, recognition.precision)
@@ -137,8 +137,8 @@ class _MentionBuilder:
 def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
     """Return the sentences and tokens that Spark NLP found in a batch; empty tokens are left out.
 
-    Spark NLP's offsets count UTF-16 code units in the document, with inclusive ends. The returned offsets count UTF-16 code
-    units in the concatenated texts of the batch, with exclusive ends.
+    Spark NLP's offsets count UTF-16 code units in the document, with inclusive ends. The returned positions count UTF-16
+    code units in the concatenated texts of the batch, with exclusive ends.
     """
     begin = _convert_to_batch_offsets(batch, "token_begin", texts)
     end = _convert_to_batch_offsets(batch, "token_end", texts, 1)

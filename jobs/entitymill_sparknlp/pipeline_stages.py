@@ -28,7 +28,7 @@ from entitymill_sparknlp import saved_model_check
 _LIBRARY, _PROPERTIES = "entitymill.openvino.library", "entitymill.openvino.properties"
 """Keys of the Java binding's settings: the directory of OpenVINO's library, and the properties with which models run."""
 _DYNAMIC_GROUP = 128
-"""The group size for dynamic quantization in OpenVINO (see `precision_properties`)."""
+"""Number of activations that share a scale if OpenVINO quantizes them (see `precision_properties`)."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def check_runnable(model: SavedModel, precision: Precision, *, has_classes: bool
 
     Args:
         has_classes: whether the classes org.intel.openvino are on the class path.
-        is_own_binding: whether they come from this product's own Java binding, which can set the precision.
+        is_own_binding: whether these classes come from this program's own Java binding, which can set the precision.
 
     Raises:
         ModelError: the classes are missing, or the engine cannot run the model in this precision.
@@ -121,8 +121,8 @@ def check_runnable(model: SavedModel, precision: Precision, *, has_classes: bool
 def configure_openvino(spark: SparkSession, precision: Precision) -> None:
     """Tell the Java binding of OpenVINO, on the driver and in every task, where its library is and how to run models.
 
-    The binding reads its settings from the local properties of a Spark job, and on the driver from system properties
-    (`jars/sparknlp/src`).
+    The binding (`jars/sparknlp/src`) reads its settings from the local properties of a Spark job and, on the driver, from
+    system properties.
     """
     context = spark.sparkContext
     jvm: Any = context._jvm

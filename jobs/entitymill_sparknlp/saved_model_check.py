@@ -1,10 +1,9 @@
 """Check every file of a saved Spark NLP model before Spark NLP reads it, because these files can run code in the JVM.
 
 Spark instantiates the class that `metadata` names, even a Python class, and deserializes the Java objects in `fields`. A
-deserialization filter (jdk.serialFilter) does not help: it would apply to the whole JVM, in which Spark sends tasks and
-results as Java objects of thousands of classes, and there is no list of these classes that the filter could allow. So this
-module first reads the files without instantiating anything. It does not protect against someone who changes a file after
-the check.
+deserialization filter (jdk.serialFilter) does not help, because it would apply to the whole JVM. Spark sends tasks and
+results as Java objects of thousands of classes, and no list of these classes exists for the filter. So this module first
+reads the files without instantiating anything. It does not protect against someone who changes a file after the check.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _COPY_AGAIN = "copy the model again from a source that you trust"
 def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[str, Any]:
     """Check every file of a saved model and, if the model is a pipeline, the class of each stage.
 
-    The class of the model itself is not checked: the caller must compare it with the classes that it expects.
+    The class of the model itself is not checked: the caller must compare this class with those that it expects.
 
     Returns:
         The model's metadata, parsed from JSON; the value of `class` is the name of the model's class.
@@ -133,13 +132,14 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
-    """Check that a stage has an allowed class, or that a pipeline lists its stages and has none written in Python.
+    """Check one metadata file of a model: that of a stage or, if the model is a pipeline, that of the model itself.
 
-    Any other model is not checked here, only its stages.
+    A stage must have an allowed class. A pipeline must list its stages, none of which may be written in Python. The class of
+    any other model is not checked here, but by the caller of `check_model_files`.
 
     Args:
-        metadata: the content of the metadata.
-        directory: path inside the model: "." for the model itself, otherwise a stage.
+        metadata: the content of the metadata file.
+        directory: path inside the model: "." for the model itself, any other path for a stage.
         where: the setting and the address of the model, for messages.
 
     Raises:

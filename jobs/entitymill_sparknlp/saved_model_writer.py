@@ -38,8 +38,8 @@ def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = F
     Args:
         directory: the directory of a checked bundle.
         into: an empty directory for the saved model.
-        keep_calibration: whether to keep the calibration of activations, if the bundle has one. With it, Spark NLP quantizes
-            activations even in precision f32, and so its entities differ from those that this program finds in f32.
+        keep_calibration: whether to keep the calibration of activations, if the bundle has one. With a calibration, Spark
+            NLP quantizes activations even in precision f32. So its entities differ from those of this program in f32.
 
     Raises:
         ModelError: the bundle's vocabulary is not WordPiece or lacks a special piece, so Spark NLP's class cannot use it.

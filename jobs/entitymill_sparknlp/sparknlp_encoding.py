@@ -1,8 +1,8 @@
 """Encode tokens as Spark NLP 5.5.3's DistilBertForTokenClassification does, for comparison and for migration.
 
-Spark NLP uses only the pieces of a token's first word ("well-known" is tagged as "well"), strips accents even if the model
-is cased, and by default tags nothing after piece 127 of a sentence. With this module, the tags are exactly those of
-DistilBertClassification, BasicTokenizer and WordpieceEncoder of Spark NLP (tests/spark_nlp/test_parity.py).
+Spark NLP uses only the pieces (subwords) of a token's first word: "well-known" is tagged as "well". It strips accents even
+if the model is cased. By default, it tags nothing after piece 127 of a sentence. With this module, the tags are exactly
+those of DistilBertClassification, BasicTokenizer and WordpieceEncoder of Spark NLP (tests/spark_nlp/test_parity.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0xF900, 0xFAFF))
 
 
 class SparkNlpRows(WordCache):
-    """The encoding `sparknlp`, which turns sentences into rows of the model's input, as Spark NLP does."""
+    """The encoding `sparknlp`, which turns sentences into rows for the model (see `model_rows`) as Spark NLP does."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, *, lowercase: bool) -> None:
         """Create the encoding with the vocabulary of a tokenizer.
@@ -89,8 +89,8 @@ def _match_tokens(
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Find, for each piece, the token of the same sentence that begins at the same offset.
 
-    Spark NLP matches pieces to tokens only by offset. Normalization can make a word longer than its token, so an inner
-    piece of one token may begin where another token begins, and then determines the tag of that other token.
+    Spark NLP matches pieces to tokens only by offset. Normalization can make a word longer than its token. So an inner piece
+    of one token may begin where another token begins. The piece then decides the tag of that other token.
 
     Args:
         piece_sentences: index of each piece's sentence, shape [pieces].
@@ -133,8 +133,8 @@ def extract_first_word(token: str, *, lowercase: bool) -> str:
 def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tuple[int, int]]:
     """Split a word into pieces, longest match first; return a list of pieces, each as (id, begin in UTF-16 code units).
 
-    If no piece matches some part of the word, or the word is longer than MAX_WORD, the whole word becomes one piece [UNK],
-    whose id is `unknown`.
+    If no piece matches some part of the word, the whole word becomes one piece [UNK], whose id is `unknown`. So does a word
+    longer than MAX_WORD.
     """
     if utf16_length(word) > MAX_WORD:
         return [(unknown, 0)]

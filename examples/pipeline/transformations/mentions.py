@@ -1,4 +1,7 @@
-"""A table of the mentions in the Parquet files below ARTICLES, for `spark-pipelines run` of Spark 4.1."""
+"""Define a table of the mentions in Parquet files, for `spark-pipelines run` of Spark 4.1.
+
+The environment variable ARTICLES names the directory of the files, and ENTITYMILL_MODEL that of the model bundle.
+"""
 
 import os
 
@@ -9,12 +12,13 @@ from pyspark.sql import functions as F
 import entitymill
 
 spark = SparkSession.active()
-# Outside the function: Spark lets a pipeline's functions define tables, and nothing else. The model is sent once.
+# The UDF is created here, because Spark allows a pipeline's function only to define a table. The model is sent to the
+# executors once.
 find_mentions = entitymill.udf(model=os.environ["ENTITYMILL_MODEL"], spark=spark)
 
 
 @pipelines.materialized_view
 def mentions() -> DataFrame:
-    """One row per mention: the article's id, and the fields of `entitymill.Mention`."""
+    """Return one row per mention, with the article's id and the fields of `entitymill.Mention`."""
     articles = spark.read.parquet(os.environ["ARTICLES"])
     return articles.select("id", F.explode(find_mentions("text")).alias("mention")).select("id", "mention.*")

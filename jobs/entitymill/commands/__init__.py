@@ -1,5 +1,6 @@
-"""The commands of `entitymill`: one module per command. `parser()` returns the command's parser, `main()` its exit code.
+"""The commands of `entitymill`, one module per command.
 
+In each module, `parser()` returns the command's parser, and `main(arguments)` runs the command and returns its exit code.
 `main(None)` parses the command line of this process. Two modules are not commands: `common`, which all commands use, and
 `tagging_child`, whose code runs in child processes.
 """

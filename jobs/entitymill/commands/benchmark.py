@@ -121,13 +121,14 @@ def measure(
 ) -> list[BenchmarkResult]:
     """Measure how fast a model recognizes texts in each precision that its bundle allows; return one result per precision.
 
-    Each precision has its own child process. The children take turns, and their first round is not counted.
+    Each precision has its own child process. In each round, all children recognize the texts, one child after the other. The
+    first round is not counted.
 
     Args:
         model: directory of the bundle.
         manifest: the bundle's manifest.
         texts: the texts that each round recognizes.
-        seconds: total time to measure; each precision is measured in at least two rounds, even if that takes longer.
+        seconds: number of seconds after which no round begins; at least two rounds are counted, even if that takes longer.
         price: price of one core for one hour; None for results without a price.
 
     Raises:
@@ -175,7 +176,7 @@ def measure(
 def _run_round(
     children: Mapping[Precision, Callable[[pa.RecordBatch, float], pa.RecordBatch]], batch: pa.RecordBatch
 ) -> dict[Precision, tuple[int, float]]:
-    """Let each child recognize the batch once, one child after the other.
+    """Let each child recognize the texts of a batch once, one child after the other.
 
     Returns:
         precision -> (number of sentences, CPU seconds).

@@ -1,4 +1,4 @@
-"""What all commands share: the options that select settings, the log, error messages and exit codes."""
+"""Functions that all commands share, for the options that select settings, the log, error messages and exit codes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from entitymill.terminal.console_text import SafeFormatter, open_console
 
 log = logging.getLogger("entitymill")
 _TEMPORARY_PREFIX = "entitymill-log-"
-"""Beginning of the names of temporary directories for logs. They are not in the process's private directory, which the next
-process deletes after a kill: `entitymill runs` names the log of a killed run, so it must stay."""
+"""Beginning of the names of temporary directories for logs. They are outside the process's private directory: if a process
+is killed, the next process deletes its private directory, but the log of a killed run must remain."""
 _PATTERN_OR_VERSION = re.compile(r"[*?\[{@]")
 """Matches wildcards, and the `@` before the version of a Delta table; a path with such a character need not exist."""
 MAX_NUMBER = 1_000_000
@@ -82,7 +82,7 @@ def run_with_settings(
 ) -> int:
     """Load the settings that the options select, start the log, call `work` with the settings, and return the exit code.
 
-    Errors are reported as in `run_and_report`, which also explains `stop_message`.
+    Errors are reported as by `run_and_report`, which also describes the argument `stop_message`.
     """
 
     def load_and_work(start_log: Callable[[str | None], str]) -> None:
@@ -107,13 +107,13 @@ def check_output_exists(settings: settings_module.Settings) -> None:
 
 
 def check_source_exists(settings: settings_module.Settings) -> None:
-    """Check, before Spark starts, that `source.path` exists.
+    """Check, before Spark starts, that `source.path` exists, and that Parquet files have the columns of ids and texts.
 
-    Nothing is checked for a catalog table, for a path that has wildcards or names a version of a Delta table, or for a path
-    that may be on another machine's disk.
+    Some sources are not checked: catalog tables, paths with wildcards, versions of Delta tables, and paths that may be on
+    another machine's disk.
 
     Raises:
-        SourceError: the path does not exist, or it is a Parquet file that lacks a column.
+        SourceError: the path does not exist, or a Parquet file lacks a column.
     """
     source = settings.source
     if source.format == "table" or _PATTERN_OR_VERSION.search(source.path):
@@ -125,9 +125,10 @@ def check_source_exists(settings: settings_module.Settings) -> None:
 
 
 def _check_parquet_columns(source: SourceSettings) -> None:
-    """Check that Parquet files have the columns of ids and texts; nothing is checked if the files cannot be read.
+    """Check that a Parquet file, or the first file of a directory, has the columns of ids and texts.
 
-    Nothing is checked either for a directory that has partitions, whose columns are not in the files.
+    Nothing is checked if the file cannot be read. A partitioned directory is not checked, because its files lack the
+    partition columns.
 
     Raises:
         SourceError: a column is missing.
@@ -242,6 +243,6 @@ def _start_log(path: str | None) -> tuple[logging.Handler, str]:
 
 
 def exit_with(code: int) -> None:
-    """End the program with an exit code; for 0, only return, because Databricks' wheel tasks fail on any SystemExit."""
+    """End the program with an exit code; for 0, only return, because a wheel task of Databricks fails on any SystemExit."""
     if code:
         sys.exit(code)

@@ -113,7 +113,7 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
 
 
 def _describe_old_files(findings: Findings) -> str:
-    """Return the end of a message, which says that no old file contains the ids, or that old files cannot be searched."""
+    """Return a part of a message, which says that no old file contains the ids, or that old files cannot be searched."""
     if findings.in_old_files is None:
         return " (files of older versions cannot be searched here; `entitymill maintain … purge` deletes them all)"
     return ", nor in a file of an older version"

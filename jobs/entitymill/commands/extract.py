@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> AbstractContextManager[Any]:
-    """Return a context manager whose value is the observer that writes the report page, metrics and lineage of a run.
+    """Return a context manager whose value is an observer, which writes the report page, metrics and lineage of a run.
 
     The value is None if no setting asks for a page, metrics, lineage or a check for drift. A dry run writes no metrics and
     sends no lineage events.

@@ -1,4 +1,7 @@
-"""`entitymill fetch-jars`: fetch Delta's jars by their Maven coordinates, and check them against the SHA-256 in JARS."""
+"""`entitymill fetch-jars`: fetch Delta's jars by their Maven coordinates, and check their SHA-256.
+
+A client is a program that fetches jars: Maven, or spark-submit with Ivy.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ DEFAULT = Path("build/jars")
 """The default of the `spark.jars` setting."""
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 CLIENT_TIMEOUT = 900
-"""Seconds after which a client (the program that fetches the jars) is stopped if it has not finished."""
+"""Seconds after which a client is stopped if it has not finished."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +237,7 @@ fetches jars with it)."""
 
 
 def _run_client(command_line: list[str], client: str) -> None:
-    """Run a client (the program that fetches the jars), and write its output to the log, with credentials masked.
+    """Run a client, and write its output to the log, with credentials masked.
 
     Args:
         client: key of _CLIENTS.
@@ -250,11 +253,12 @@ def _run_client(command_line: list[str], client: str) -> None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SessionError(
-            f"{client} could not be started, or did not finish within {CLIENT_TIMEOUT} seconds: {type(error).__name__}."
+            f"{client} could not be started, or did not finish within {CLIENT_TIMEOUT} seconds: {type(error).__name__}. "
+            "Check the network, or choose another --client."
         ) from error
     printed = secret_masking.mask_text(done.stdout + done.stderr)
     log.info("output of %s: %s", client, printed)
     if done.returncode:
         reasons = [line for line in printed.splitlines() if "ERROR" in line or "unresolved" in line or "Exception" in line]
         reason = reasons[0].strip()[:300] if reasons else f"exit code {done.returncode}"
-        raise SessionError(f"{client} could not fetch the jars: {reason}")
+        raise SessionError(f"{client} could not fetch the jars: {reason}. Check the network, or name a --repository.")

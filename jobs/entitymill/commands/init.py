@@ -104,9 +104,9 @@ def _build_file_stem(table: str) -> str:
 def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, jars: str, bad_ids: str) -> str:
     """Return the text of the settings file.
 
-    The file must mean the same in every working directory. Therefore a relative path of the model or the jars is written as
-    an absolute path if it exists in the working directory, but not in this program's repository. The paths in `source` and
-    `output` are written unchanged.
+    The file must mean the same in every working directory. So a relative path of the model or the jars becomes absolute if
+    it exists in the working directory, but not in this program's repository. The paths in `source` and `output` are written
+    unchanged.
 
     Args:
         file: path of the settings file; the first lines of the file show a command with this path.

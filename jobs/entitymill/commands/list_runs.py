@@ -86,7 +86,7 @@ def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
     """Return the latest `last` runs, newest first, as dictionaries with the keys _COLUMNS.
 
     A value is None if the table lacks the column, because an older version of this program created the table. The progress
-    of an active run is read from the run's heartbeat.
+    of an active run is read from the run's heartbeat, a small file that the run rewrites while it is alive.
 
     Raises:
         OutputError: no run has written the tables yet.
@@ -107,10 +107,10 @@ def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
 def _add_progress(
     rows: list[dict[str, Any]], read_heartbeats: Callable[[], dict[str, dict[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """Update the rows of active runs from their heartbeats, in place, and return all rows.
+    """Update the rows of active runs from their heartbeats, and return all rows.
 
     Args:
-        rows: rows of the `runs` table, with the keys _COLUMNS.
+        rows: rows of the `runs` table, with the keys _COLUMNS; changed in place.
         read_heartbeats: function that returns run id -> heartbeat; called only if a run is active.
     """
     if any(row["status"] == "running" for row in rows):
@@ -158,7 +158,7 @@ def build_table(runs: Sequence[dict[str, Any]]) -> Table:
 
 
 def _cell(value: str) -> Text:
-    """Return a value as plain text with control characters escaped: whoever can write to the `runs` table chooses it."""
+    """Return a value as plain text with control characters escaped, because anyone who can write to `runs` may set it."""
     return Text(visible(value, lines=False))
 
 
@@ -187,7 +187,7 @@ def _describe_run(run: dict[str, Any]) -> str:
 
 
 def _format_progress(run: dict[str, Any]) -> str:
-    """Return how many units and documents of a run are published."""
+    """Return how many units (documents that are published together) and how many documents of a run are published."""
     text = f"{run['units_done'] or 0} of {run['units'] or 0} units"
     return f"{text}, {run['documents'] or 0:,} of {run['planned']:,} documents" if run["planned"] else text
 

@@ -145,6 +145,6 @@ def format_sample(sample: MentionSample, kind: str) -> str:
 
 
 def _build_sentence(doc_id: str, begin: int, text: str, drawn: list[str], mentions: list[dict[str, Any]]) -> Sentence:
-    """Build a Sentence from an item of `MentionSample.sentences`; a mention's `entity` is cut from the sentence."""
+    """Build a Sentence from an item of `MentionSample.sentences`; `entity` of each mention is copied from the sentence."""
     complete = (Mention(**row, entity=text[row["begin"] - begin : row["end"] - begin]) for row in mentions)
     return Sentence(doc_id, begin, text, tuple(complete), frozenset(drawn))

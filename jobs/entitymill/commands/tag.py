@@ -18,7 +18,7 @@ from entitymill.terminal.console_text import mark_mentions, open_console, shows_
 
 _BUNDLED = Path("models") / "demo"
 MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _BUNDLED]), _BUNDLED)
-"""Path of the bundled model: in the repository if this is a checkout, otherwise models/demo in the working directory."""
+"""Path of the bundled model: models/demo of the repository or, outside of a repository, of the working directory."""
 STDIN = "-"
 FACTORY = "entitymill.commands.tagging_child:open_tagger"
 """The function that the child process calls to open its tagger."""

@@ -60,13 +60,13 @@ class ViterbiDecoder:
         lengths: NDArray[np.int64],
         tags: NDArray[np.int64],
     ) -> None:
-        """Replace the tags of some sentences in `tags` by their most probable valid sequences.
+        """Replace the tags of sentences whose most probable tags are not a valid sequence, with Viterbi's algorithm.
 
         Args:
             probabilities: as in `decode`.
-            starts: index of the first token of each sentence; sentences are sorted from longest to shortest.
-            lengths: number of tokens of each sentence.
-            tags: tags of the tokens of all sentences; the tags of the given sentences are changed in place.
+            starts: index of the first token of each invalid sentence, from the longest to the shortest sentence.
+            lengths: number of tokens of each invalid sentence, in the same order.
+            tags: the tags of all tokens; those of the invalid sentences are changed in place.
         """
         steps = np.where(self._may_follow, 0.0, -np.inf)
         best = np.where(self._may_begin, _compute_logarithms(probabilities[starts]), -np.inf)
@@ -93,18 +93,15 @@ def _compute_logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float6
 def make_labels_consistent(
     keys: Sequence[tuple[int, str]], kinds: NDArray[np.int64], confidences: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Give one label to all mentions of a document with the same spelling; return the new labels and confidences.
+    """Give one label to all mentions with the same spelling in a document; return the new labels and confidences.
 
-    The label whose confidences have the greatest sum wins or, if two sums are equal, the label with the lower index. A
+    The label whose confidences have the greatest sum wins. If two sums are equal, the label with the lower index wins. A
     mention whose label changes gets the mean confidence of the mentions that already had the winning label.
 
     Args:
         keys: (document, spelling) of each mention.
-        kinds: index of each mention's label, shape [mentions].
+        kinds: index of each mention's label (see `tags_to_mentions.TagScheme`), shape [mentions].
         confidences: confidence of each mention, shape [mentions].
-
-    Returns:
-        New label indices (like `kinds`) and new confidences, both of shape [mentions].
     """
     groups: dict[tuple[int, str], list[int]] = {}
     for number, key in enumerate(keys):

@@ -1,4 +1,4 @@
-"""Scale a model's confidences, so that, for example, nine in ten mentions with confidence 0.9 are correct."""
+"""Scale the confidences of mentions, so that, for example, nine in ten mentions with confidence 0.9 are correct."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Scaling(BaseModel):
 
 
 def compute_logits(confidences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return log(p / (1 - p)) of each confidence p, which is first clipped so that the result is finite (see _EPSILON)."""
+    """Return log(p / (1 - p)) for each confidence p, clipped so that the result is finite (see _EPSILON)."""
     clipped = np.clip(confidences, _EPSILON, 1 - _EPSILON)
     return np.log(clipped) - np.log1p(-clipped)
 

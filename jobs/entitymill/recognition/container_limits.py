@@ -13,9 +13,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def read_memory_limit() -> int | None:
-    """Return the memory limit of this container in bytes; None if there is none.
+    """Return the memory limit of this container in bytes; None if there is no limit.
 
-    Where version 1 of cgroups sets no limit, it still names one, which is larger than any memory.
+    If version 1 of cgroups sets no limit, the result is a number that is larger than any memory.
     """
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # the file is missing, or contains "max"
@@ -24,7 +24,7 @@ def read_memory_limit() -> int | None:
 
 
 def count_cores() -> int:
-    """Return how many cores this container uses: those of the executor or, if unknown, the CPUs that it may use."""
+    """Return the number of cores of this container: the executor's cores or, if unknown, the CPUs that it may use."""
     with contextlib.suppress(KeyError, ValueError):
         return max(1, int(os.environ[_EXECUTOR_CORES]))
     cpus = len(os.sched_getaffinity(0))
@@ -33,7 +33,7 @@ def count_cores() -> int:
 
 
 def _read_cpu_quota() -> float | None:
-    """Return how many CPUs' time this container may use; None if it is not limited."""
+    """Return the CPU limit of this container as a number of CPUs, such as 1.5; None if there is no limit."""
     for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         with contextlib.suppress(OSError, ValueError):  # a file is missing, or contains "max"
             quota, period = (int(word) for name in names for word in (CGROUPS / name).read_text().split())

@@ -38,7 +38,7 @@ class Processor:
         return ", ".join([self.name, *(name for name in RELEVANT_INSTRUCTION_SETS if name in self.instructions)])
 
     def find_drawback(self, precision: Precision) -> str | None:
-        """Return why a precision is slow on this processor; None if it is not, or if the instruction sets are unknown."""
+        """Return why a precision is slow on this processor; None if it is not slow, or if instruction sets are unknown."""
         if not self.instructions or self.computes_in(precision):
             return None
         return _DRAWBACKS.get(precision)

@@ -43,12 +43,13 @@ _LOADING_RATIO = 24
 """Loading a model may take this many times the size of its files in memory, since 8-bit weights become floats and are then
 repacked. The model in models/demo takes 10 times the size of its files."""
 TAGGING_BYTES_PER_CHARACTER = 512
-"""Bytes of memory that a process may use to tag, per character of text. Ten million characters of news need a tenth."""
+"""Bytes of memory that a process may use to tag, per character of text. For ten million characters of news, a tenth is
+enough."""
 _TAGGING_BASE_BYTES = 2**30
 _MIN_TAGGING_BYTES = 256_000_000
 _TAGGING_SHARE = 4
 """In a container with a memory limit, a process may use a quarter of its core's share of that limit to tag, but always
-_MIN_TAGGING_BYTES. The model in models/demo needs 75 MB for a usual window, and DistilBERT-base in f32 120 MB."""
+_MIN_TAGGING_BYTES. For the texts that a worker tags at once, models/demo needs 75 MB, and DistilBERT-base in f32 120 MB."""
 _MEGABYTE = 1_000_000
 _STATUS = Path("/proc/self/status")
 _FAILURES = (

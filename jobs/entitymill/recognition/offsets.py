@@ -15,8 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 SPACE, SKIP, MARK, AFFIX, GRAPHIC = 1, 2, 4, 8, 16
-"""Classes of code units, as bits. SPACE: white space for Spark NLP's Tokenizer. SKIP: skipped by its sentence detector.
-MARK: may end a sentence. AFFIX: split off the ends of words. GRAPHIC: kept by java.lang.String.trim."""
+"""Classes of code units, as bits. SPACE: white space for Spark NLP's Tokenizer. SKIP: skipped by SentenceDetectorDLModel.
+MARK: may end a sentence for SentenceDetectorDLModel. AFFIX: split off the ends of words by the Tokenizer. GRAPHIC: not
+removed by java.lang.String.trim."""
 NUMERIC_SEPARATOR = "\u2187"
 """The Roman numeral \u2187, at which Spark NLP's Tokenizer splits words as at white space, although it is a number."""
 _CHARACTERS = {SPACE: f" \t\n\v\f\r{NUMERIC_SEPARATOR}", SKIP: " \n", MARK: ".:?!;\n", AFFIX: ".,;:!?*-()\"'"}

@@ -33,9 +33,9 @@ class Recognition:
 
     sentences, tokens: int32, number of sentences and of tokens; a sentence has at least one token.
     split_sentences: int32, number of sentences longer than the model's limit; encoding sparknlp truncates such sentences.
-    mentions: list of the text's mentions in order; each is a struct of sentence_id (int32), sentence_begin, sentence_end,
-        begin, end (int32, in code points of the text, ends exclusive), entity, label (strings), confidence (float32), and
-        token_count (int32, number of tokens that the mention overlaps).
+    mentions: list of the text's mentions in order; each is a struct with the fields of `python_api.Mention`. The fields
+        entity and label are strings, confidence is float32, and all others are int32. Offsets are in code points of the
+        text, and ends are exclusive. token_count is the number of tokens that the mention overlaps.
     annotations: column name -> column, for the columns `ner` and `ner_chunk` in Spark NLP's format; empty unless requested.
     """
 
@@ -98,7 +98,7 @@ class Recognizer:
 
 
 def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str], scheme: Scheme = "iob2") -> TaggedTexts:
-    """Join tagged tokens into spans, and return the texts with their tags and spans.
+    """Join tagged tokens into spans (see `tags_to_mentions`), and return the texts with their tags and spans.
 
     A token without a tag ends a span, as it does in Spark NLP's NerConverter.
 

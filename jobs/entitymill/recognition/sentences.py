@@ -19,10 +19,12 @@ from entitymill.recognition.sentences_dl import DeepDetector
 from entitymill.recognition.sentences_rules import RuleDetector
 
 Kind = Literal["dl", "rules", "sentencex"]
+"""Kind of sentence detector. dl: a saved SentenceDetectorDLModel of Spark NLP. rules: Spark NLP's rules. sentencex: the
+package sentencex."""
 LANGUAGE = "en"
 _PASSAGE_CHARACTERS = 2000
-"""Number of characters in a passage, the part of a text that sentencex gets at once. The time that sentencex takes grows
-with the square of the number of quotation marks in a passage."""
+"""Maximum number of characters in a passage, the part of a text that sentencex gets at once. The time that sentencex takes
+grows with the square of the number of quotation marks in a passage."""
 _WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace()) + "]")
 
 
@@ -44,9 +46,9 @@ class Detector(Protocol):
 class SentencexDetector:
     """A detector that uses the package sentencex, which has rules for each language and is written in Rust.
 
-    sentencex gets one passage of 2,000 characters at a time. It panics on some white-space characters of more than one byte,
-    such as a no-break space before an initial, so all such characters are replaced with blanks. If sentencex panics on a
-    text anyway, the sentences of that text are found with Spark NLP's rules.
+    sentencex gets one passage of at most 2,000 characters at a time. It panics on some white-space characters outside ASCII,
+    such as a no-break space before an initial. So all white space outside ASCII is replaced with blanks. If sentencex still
+    panics on a text, the sentences of that text are found with Spark NLP's rules.
     """
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
@@ -58,7 +60,10 @@ class SentencexDetector:
 
 
 def _find_begins(text: str) -> list[int]:
-    """Return the offsets where sentencex begins sentences; if it panics, where Spark NLP's rules begin and end them."""
+    """Return the offsets at which sentences begin, in code points.
+
+    If sentencex panics, return the offsets at which Spark NLP's rules begin and end sentences.
+    """
     try:
         return list(_find_begins_by_passage(text))
     except BaseException as error:
@@ -68,10 +73,11 @@ def _find_begins(text: str) -> list[int]:
 
 
 def _find_begins_by_passage(text: str) -> Iterator[int]:
-    """Yield the offsets where sentences begin; each passage begins with the last sentence of the previous passage.
+    """Yield the offsets at which sentencex begins sentences, in code points; give sentencex one passage at a time.
 
-    If that sentence is longer than half a passage, the next passage begins at the end of the previous one, so that at least
-    half of every passage is new text.
+    The end of a passage may cut its last sentence, so the next passage begins with that sentence. But if that sentence
+    begins in the first half of the passage, the next passage begins where the passage ends. So each passage begins at least
+    half a passage after the one before.
     """
     at, begins_here = 0, True
     while at < len(text):
@@ -89,7 +95,10 @@ def _find_begins_by_passage(text: str) -> Iterator[int]:
 
 
 def _find_passage_end(text: str, at: int) -> int:
-    """Return the end of the passage that begins at `at`: the last blank in its second half, if there is such a blank."""
+    """Return where the passage that begins at `at` ends: at the last blank in its second half or, without one, at its limit.
+
+    The last passage of a text ends where the text ends.
+    """
     end = at + _PASSAGE_CHARACTERS
     if end >= len(text):
         return len(text)

@@ -21,7 +21,7 @@ from entitymill.recognition.sentences_dl_saved import SavedDetector
 _WIDTH = saved.CONTEXT_WIDTH
 _SIDE, _REACH = _WIDTH // 2, 15
 """_SIDE: number of code units that the network sees on either side of a mark; consecutive blanks count as one.
-_REACH: number of code units on either side, counting every blank, in which Spark NLP looks for them."""
+_REACH: number of code units on either side, counting every blank, in which Spark NLP looks for these _SIDE code units."""
 _BATCH_MARKS = 512
 """Number of marks that are computed at once: few enough that their sums fit in the cache of a processor core."""
 _CODE_UNITS = 1 << 16
@@ -33,11 +33,12 @@ _HASH_FACTORS = np.cumprod(np.full(_WIDTH, 0x9E3779B97F4A7C15, np.uint64))
 class _CollapsedTexts:
     """Texts in which consecutive blanks and line feeds are replaced by one blank.
 
-    All arrays have one value per remaining code unit, and padding on both sides.
+    All arrays have one value per code unit of the result, and padding on both sides.
 
-    values: the remaining code units.
-    blank: whether the code unit is a blank that replaces others.
-    first, last: positions, in the original texts, of the first and last code unit that it replaces, or of itself.
+    values: the code units.
+    blank: whether the code unit is a blank, which replaces one or more blanks and line feeds.
+    first, last: positions in the original texts. For a blank, those of the first and the last code unit that it replaces;
+        for any other code unit, both are its own position.
     """
 
     values: NDArray[np.uint16]
@@ -221,7 +222,11 @@ def _find_distinct_contexts(contexts: NDArray[np.uint16]) -> tuple[NDArray[np.in
 
 
 def _collapse_blanks(texts: Texts, marks: NDArray[np.int64]) -> tuple[_CollapsedTexts, NDArray[np.int64]]:
-    """Replace consecutive blanks and line feeds of a text by one blank; return the result, and each mark's index in it."""
+    """Replace consecutive blanks and line feeds of a text by one blank; return the result, and the index of each mark in it.
+
+    Args:
+        marks: positions of the marks in `texts`, shape [marks].
+    """
     skip, size = (texts.classes & SKIP) != 0, len(texts.classes)
     kept = ~skip
     kept[1:] |= ~skip[:-1]

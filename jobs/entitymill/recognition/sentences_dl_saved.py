@@ -30,6 +30,7 @@ METADATA, NETWORK = "metadata", "generic_classifier_tensorflow"
 """Names of the two parts of a saved detector: METADATA is a directory with one file part-*, and NETWORK is a file."""
 EMBEDDING, KERNEL, FILTER_BIAS = "embedding/embeddings", "conv1d/kernel", "conv1d/bias"
 HIDDEN, HIDDEN_BIAS, OUTPUT, OUTPUT_BIAS = "dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"
+"""Names of the network's weight arrays in the checkpoint: of the embedding, the convolution and two dense layers."""
 _WEIGHTS = {EMBEDDING: 2, KERNEL: 3, FILTER_BIAS: 1, HIDDEN: 2, HIDDEN_BIAS: 1, OUTPUT: 2, OUTPUT_BIAS: 1}
 """Name of a weight array -> its number of dimensions."""
 _CLASS = "com.johnsnowlabs.nlp.annotators.sentence_detector_dl.SentenceDetectorDLModel"
@@ -45,14 +46,14 @@ _SUPPORTED_VALUES: dict[str, Any] = {
 }
 """Parameter -> its default value, which is the only value that this program supports."""
 CONTEXT_WIDTH = 11
-"""Number of characters that the network sees: a mark (a character that may end a sentence), and five on either side."""
+"""Number of UTF-16 code units that the network sees: a mark, which may end a sentence, and five on either side."""
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
 _FLOAT32 = 1
 DAMAGE_ERRORS = (
     OSError, EOFError, LookupError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, struct.error,
     zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""Errors that may occur when arbitrary bytes are read as a network, including errors of decompression."""
+"""Errors that may occur if damaged or malicious files are unpacked and read as a network."""
 
 
 @dataclass(frozen=True)

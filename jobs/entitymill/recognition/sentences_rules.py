@@ -1,11 +1,12 @@
 """Find the sentences that Spark NLP 5.5.3's rule-based SentenceDetector finds with its default settings.
 
-The regular expressions of Spark NLP's PragmaticContentFormatter are applied in the same order, and each of them puts markers
-(special characters) into a copy of the text. In the end, a sentence ends at every full stop and semicolon that is still in
-the copy, and at every marker _BREAK, except between the markers _OPEN and _CLOSE. Each marker replaces a known number of
-characters, so offsets are computed from the markers. Spark NLP instead searches the text for each sentence, and returns
-begin -1 if the text contains one of the markers or if a rule removes a backslash. This module treats such texts like any
-other text (docs/migration.md).
+The regular expressions of Spark NLP's PragmaticContentFormatter are applied in the same order. Each of them puts markers
+(special characters) into a copy of the text. In the end, a sentence ends at every marker _BREAK, and at every full stop and
+semicolon that is still in the copy. But no sentence ends between the markers _OPEN and _CLOSE.
+
+Each marker replaces a known number of characters, so offsets are computed from the markers. Spark NLP instead searches the
+text for each sentence. It returns begin -1 if the text contains one of the markers, or if a rule removes a backslash. This
+module treats such texts like any other text (docs/migration.md).
 
 Some of Spark NLP's expressions take quadratic time, because they scan a sequence of characters again from each of its
 characters. Here they are rewritten to scan it once, with the same results.
@@ -28,6 +29,7 @@ _BREAK, _OPEN, _CLOSE = "\uf050", "\uf056", "\uf057"
 _DOT, _SEMICOLON = "\uf051", "\uf053"
 _SIGNS = "\u2566\u255e\u255f\u2554\u2564\u2565"
 _ELLIPSIS, _ABBREVIATION, _NUMBER, _PERIOD, _QUESTION, _EXCLAMATION = tuple(_SIGNS)
+"""Markers that replace punctuation after a rule has handled it, so that later rules do not match it."""
 _LENGTHS = {_BREAK: 0, _OPEN: 0, _CLOSE: 0, _ELLIPSIS: 3}
 """Marker -> number of characters that it replaces; each marker that is not listed replaces one character."""
 _REPLACEMENTS = str.maketrans(
@@ -43,7 +45,10 @@ _COMMON = (
     "feb", "fy", "hr", "i.e", "id", "inc", "jan", "jr", "jul", "jun", "lt", "ltd", "mar", "may", "min", "mr", "mrs", "ms",
     "no", "nov", "oct", "ok", "p", "px", "plz", "prof", "rep", "sec", "sep", "sept", "sr", "st", "u.s", "ver", "vs",
 )  # fmt: skip
+"""Abbreviations without their last full stop, at which no sentence ends. _PREPOSITIVE: before a name. _NUMBERED: before a
+number. _COMMON: these and others, if punctuation or _TAIL follows."""
 _TAIL = r"(?:\s(?:[a-z]|I\s|I'm|I'll|\d))"
+"""Matches white space and the beginning of a word that continues a sentence."""
 
 _Rule = Callable[[str], str]
 """A function that takes a text with markers, and returns it with further markers."""
@@ -58,12 +63,12 @@ def _build_rule(
 
 
 def _enclose(match: re.Match[str]) -> str:
-    """Return the match between _OPEN and _CLOSE: no sentence ends in it."""
+    """Return the match between _OPEN and _CLOSE, so that no sentence ends in the match."""
     return f"{_OPEN}{match[0]}{_CLOSE}"
 
 
 def _enclose_list_item(match: re.Match[str]) -> str:
-    """Return _BREAK, _OPEN, the match and _CLOSE: a sentence ends before a list item, but none ends in it."""
+    """Return _BREAK, _OPEN, the match and _CLOSE, so that a sentence ends before a list item, but not inside it."""
     return _BREAK + _enclose(match)
 
 
@@ -102,7 +107,8 @@ _FIRST_QUOTE = re.compile(r"(?:(?<=\s)|^)'", re.ASCII)
 def _enclose_single_quotes(text: str) -> str:
     r"""Return a text with each match of (?:(?<=\s)|^)'[\w\s?!\.,|'\w]+'(?:\W) between _OPEN and _CLOSE.
 
-    A match extends from the first to the last quote in a sequence of the characters in the brackets.
+    The regular expression is that of Spark NLP. A match extends from the first to the last quote in a sequence of the
+    characters in its brackets.
     """
     if "'" not in text:
         return text
@@ -137,8 +143,8 @@ _DOTTED_LETTERS = re.compile(r"(?<!\w)[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!(?a:\s)[A-Z
 def _enclose_dotted_letters(text: str) -> str:
     r"""Return a text with letters that full stops separate, such as U.S. or e.g, between _OPEN and _CLOSE.
 
-    The pattern is \b[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!\s[A-Z]))*, so a full stop before a blank and a capital is outside.
-    \b is the word boundary of Java 17, for which a combining mark belongs to the letter before it.
+    Spark NLP's pattern is \b[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!\s[A-Z]))*, so a full stop before a blank and a capital is not
+    enclosed. \b is the word boundary of Java 17, for which a combining mark belongs to the letter before it.
     """
     if "." not in text:
         return text
@@ -153,8 +159,8 @@ def _enclose_dotted_letters(text: str) -> str:
 def _replace_combining_marks(marks: re.Match[str]) -> str:
     r"""Return the replacement, of the same length, for consecutive combining marks.
 
-    After a letter or digit of the Basic Multilingual Plane, the replacement is underscores, which \w matches, since for Java
-    the marks are part of the letter. Otherwise it is U+F8FF characters, which \w does not match.
+    After a letter or digit of the Basic Multilingual Plane, the marks become underscores, which \w matches: for Java, the
+    marks are part of the letter. Other marks become U+F8FF, which \w does not match.
     """
     letter = marks.string[marks.start() - 1 : marks.start()]
     return ("_" if letter.isalnum() and letter <= "\uffff" else "\uf8ff") * len(marks[0])
@@ -185,7 +191,8 @@ _RULES: tuple[_Rule, ...] = (
     _build_abbreviation_rule(_NUMBERED, r"\s+\("),
     _build_abbreviation_rule(_COMMON, rf"[.:\-?]|{_TAIL}", ahead_at_start=rf"[.:?]|{_TAIL}"),
     _build_abbreviation_rule(_COMMON, ",", ".,"),
-    # A match begins at the first of consecutive signs, since a match from a later sign would end at the same character.
+    # A match begins at the first sign that is not at the beginning of a text or after white space. A match from a later sign
+    # would end at the same character.
     _build_rule(r"(?:(?<=[^\s!?])|(?<=\s[!?])|(?<=^[!?]))[!?]++(?=\s|\Z|\$)", lambda match: match[0] + _BREAK),
     _build_rule(r"(?<=\w)\.(?=\w)", _PERIOD, "."),
     _build_rule(r"(?<=[a-zA-z]°)\.(?=\s*\d+)", _PERIOD, "°."),
@@ -227,7 +234,7 @@ def find_sentences(text: str) -> list[tuple[int, int]]:
 def _find_effective_breaks(marked: str) -> list[int]:
     """Return the index of each _BREAK in a text with markers, except for those between _OPEN and _CLOSE."""
     effective: list[int] = []
-    undecided: list[int] = []  # breaks since the last _OPEN or _CLOSE; dropped if the next of these markers is _CLOSE
+    undecided: list[int] = []  # breaks since the last _OPEN or _CLOSE, which are dropped if the next such marker is _CLOSE
     for marker in _MARKERS.finditer(marked):
         if marker[0] == _BREAK:
             undecided.append(marker.start())

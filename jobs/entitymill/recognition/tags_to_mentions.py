@@ -1,5 +1,8 @@
 """Join tagged tokens into spans as Spark NLP's NerConverter does, and trim spans to names.
 
+A span is a sequence of tokens that belong to one name. In this module, a model's labels are its tags, such as B-PER. The
+kind of a label is the part after the prefix, such as PER.
+
 Trimming is needed because a token may contain more than a name: "America's" is one token, and in `"Acme Inc."` the full stop
 and the closing quote are one token.
 """
@@ -24,8 +27,9 @@ from entitymill.recognition.tokens import Segments
 class Spans:
     """Spans of a list of tagged tokens, in order; all arrays have the shape [spans].
 
-    begin, end: int64; indices in the list of each span's first token and of the token after its last.
-    kinds: int64, index of the span's label in `TagScheme.kinds`.
+    begin: int64, index of the span's first token in the list.
+    end: int64, index of the token after the span's last token in the list.
+    kinds: int64, index of the span's kind in `TagScheme.kinds`.
     confidences: float64, mean, over the span's tokens, of the probability of the assigned tag.
     """
 
@@ -42,7 +46,7 @@ class TagScheme:
     """
 
     def __init__(self, labels: Sequence[str], *, splits_kinds: bool = False) -> None:
-        """Derive the kinds of entities from a model's labels.
+        """Derive the kinds of entities, and which tags begin a span, from a model's labels.
 
         Args:
             labels: the model's labels, in the model's order: O, B-PER, I-PER, …
@@ -57,12 +61,12 @@ class TagScheme:
     def join_spans(self, tags: NDArray[np.int16], confidences: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> Spans:
         """Join the tags of consecutive tokens into spans, and return the spans.
 
-        A span starts at a B- or at the first I- after an O, takes its label from that token, and ends before the next B-
-        or O. So an I- of a different kind continues the span, unless `splits_kinds` is set. A span never crosses the end
-        of a sentence. (Source: NerTagsEncoding in Spark NLP 5.5.3.)
+        A span begins at a B-, or at the first I- after an O or in a sentence. It gets the kind of its first tag, and ends
+        before the next B- or O. So an I- of a different kind continues the span, unless `splits_kinds` is set. A span never
+        crosses the end of a sentence. (Source: NerTagsEncoding in Spark NLP 5.5.3.)
 
         Args:
-            tags: tag of each token, as an index into the labels, shape [tagged].
+            tags: tag of each token, as an index into the labels, shape [tagged], where `tagged` is the number of tokens.
             confidences: probability of each token's assigned tag, shape [tagged].
             sentence_of: for each token, a number that differs between adjacent sentences, shape [tagged].
         """
@@ -110,7 +114,7 @@ ABBREVIATIONS = _split_words(
     "ala ariz ark calif colo conn del fla ga ill kan ky md mich minn mont neb nev okla ont pa que tenn tex va vt wis wyo",
 )
 INITIALS = re.compile(r"(?:[^\W\d_]{1,2}\.)*[^\W\d_]{1,2}$")
-"""Matches initials whose last full stop is not trimmed; it is removed before matching, as in U.S, J.P, Ph.D."""
+"""Matches initials without their last full stop, such as U.S, J.P and Ph.D. That full stop is not trimmed."""
 _OPENING_MARKUP = re.compile(r"(?:<[^<>]*>|[^<>\s]*>)(?=.*\w)", re.DOTALL)
 _CLOSING_MARKUP = re.compile(r"<[/!a-zA-Z].*$", re.DOTALL)
 _EMOJI = "[\u200d\u20e3\ufe0f\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
@@ -243,7 +247,7 @@ class TaggedTexts:
     """Several texts with their sentences, tokens, tags and spans.
 
     tags: the tags that the tagger returned.
-    tokens: int64, shape [tagged]; indices of the tokens that have a tag, in order and without duplicates.
+    tokens: int64, shape [tagged tokens]; indices of the tokens that have a tag, in order and without duplicates.
     spans: the spans; their `begin` and `end` are indices in `tokens`.
     labels: the labels to which the indices in `tags` refer.
     kinds: the kinds of entities to which the indices in `spans.kinds` refer.

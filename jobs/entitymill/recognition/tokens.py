@@ -44,7 +44,7 @@ def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
     `_drop_invisible_sentences`).
 
     Args:
-        begins: sorted positions at which sentences begin, shape [breaks]; a sentence also begins where a text begins.
+        begins: the result of `sentences.Detector.find_breaks` for the texts. A sentence also begins where a text begins.
     """
     breaks = np.union1d(texts.edges[:-1], begins)
     begin, end = _find_words(texts, breaks)
@@ -117,9 +117,10 @@ def _drop_invisible_sentences(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Drop sentences that consist only of control characters, unless such a sentence is a complete text.
 
-    Return the begin, the end and the sentence of each token that remains. Spark NLP drops a sentence of which String.trim
-    leaves nothing. But if its SentenceDetectorDLModel finds no sentence in a text of two or more code units, it treats the
-    text as one sentence.
+    Return the begin, the end and the sentence of each token that remains.
+
+    Spark NLP drops a sentence if Java's String.trim leaves nothing of the sentence. But if SentenceDetectorDLModel finds no
+    sentence in a text of two or more UTF-16 code units, Spark NLP treats the text as one sentence.
     """
     edges = texts.edges
     graphic = np.concatenate([[0], np.cumsum((texts.classes & GRAPHIC) != 0)])

@@ -12,11 +12,14 @@ MAX_CHARACTERS, MAX_VALUES, MAX_DEPTH = 1_000_000, 20_000, 50
 
 
 class YamlLimitError(Exception):
-    """Raised if a YAML text is too large or contains itself; its message is a predicate: `has more than 20,000 values`."""
+    """Raised if a YAML text is too large, is nested too deeply, or contains itself.
+
+    The message is the end of a sentence that begins with the name of the text, such as `has more than 20,000 values`.
+    """
 
 
 def read_text(path: Path) -> str:
-    """Return at most MAX_CHARACTERS + 1 characters of a file; `check_size` rejects a text of this length.
+    """Return the text of a file, but at most MAX_CHARACTERS + 1 characters; `check_size` rejects a text that long.
 
     Raises:
         OSError: the file cannot be read.
@@ -45,6 +48,7 @@ def check_size(text: str) -> None:
 class _Collection:
     """A list or mapping whose end the parser has not reached yet.
 
+    anchor: name by which aliases refer to the collection; None if it has none.
     values_before: number of values counted before the collection began.
     levels: nesting depth of the collection, as far as it was parsed.
     """

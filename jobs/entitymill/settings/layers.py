@@ -27,8 +27,8 @@ class Layers:
     """Merged layers of settings; later layers override earlier ones.
 
     merged: the settings as plain data, which `Settings` validates.
-    origins: key path -> the file and line, or the environment variable, that set the key last, as text for messages. It is
-        empty if an option set the key, since the user has just typed the option.
+    origins: key path (such as `source.path`) -> the file and line, or the environment variable, that set the key last, as
+        text for messages. The text is empty if an option set the key, since the user has just typed the option.
     """
 
     merged: dict[str, Any] = field(default_factory=dict)

@@ -65,6 +65,7 @@ _ADDRESS = re.compile(
     r"(?P<before>(?:jdbc:[a-z0-9]+:|k8s://https?:|[A-Za-z][A-Za-z0-9+.-]*:)(?P<slashes>//)?|(?P<no_scheme>//)?)(?P<rest>.*)",
     re.DOTALL,
 )
+"""Matches any path or URI: `before` is the scheme with its slashes, and `rest` is the remaining text."""
 _TAIL = re.compile(r"[?#;]|&[\w.-]+=|\s[\w.-]+=")
 """Matches the beginning of a query string, a fragment or options."""
 _HOSTS = re.compile(r"(?:[^:@,]*|\[[0-9a-fA-F:]+\])(?::\d+)?(?:,[^:@,]+(?::\d+)?)*")
@@ -74,9 +75,11 @@ _CONTAINER = re.compile(r"[\w$.-]+@[^:@]*(?::\d+)?")
 _STORAGES_OF_CONTAINERS = {"abfs", "abfss", "wasb", "wasbs"}
 """Schemes whose URIs contain CONTAINER@ACCOUNT."""
 _STORAGES_WITH_PORTS = {"hdfs", "viewfs", "webhdfs", "swebhdfs", "o3fs", "ofs", "alluxio"}
+"""Schemes whose URIs contain HOST:PORT, so that a number after a colon is a port, not a password."""
 _STORAGES = (
     _STORAGES_OF_CONTAINERS | _STORAGES_WITH_PORTS | {"file", "dbfs", "s3", "s3a", "s3n", "gs", "adl", "oss", "obs", "cosn"}
 )
+"""Schemes of Hadoop storages, for which `?`, `#` and `;` are parts of a path."""
 _PRETRAINED = "pretrained:"
 _ADDRESS_IN_TEXT = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 _SECRET_KEY = re.compile(
@@ -84,6 +87,7 @@ _SECRET_KEY = re.compile(
     r"\bsas\.",
     re.IGNORECASE,
 )
+"""Matches key paths whose values are secrets, unless _SECRET_REFERENCE matches, too."""
 _SECRET_REFERENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
     re.IGNORECASE,
@@ -151,8 +155,8 @@ def mask_address(address: str) -> str:
     """Return a path or URI with MASK in place of user and password, and of the query, fragment or `;` options (JDBC).
 
     Masked URIs of different tables must differ, since a run compares them to decide whether an output belongs to its job.
-    Hadoop treats `?`, `#` and `;` as parts of a path, so without them two tables could look the same. Therefore, in local
-    paths and in URIs of Hadoop storages, a digest replaces the text from the first of these characters on.
+    For Hadoop, `?`, `#` and `;` are parts of a path, so two paths may differ only after such a character. Therefore, in
+    local paths and in URIs of Hadoop storages, a digest of the masked text follows MASK.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None or address.startswith(_PRETRAINED):

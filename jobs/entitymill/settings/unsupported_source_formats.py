@@ -10,7 +10,7 @@ _PACKED = re.compile(r"\.(gz|bz2|zst|xz|zip)$")
 
 
 def detect_text_format(name: str) -> str | None:
-    """Return `CSV` or `JSON` if this is the name of such a format or of such a file, compressed or not; otherwise None."""
+    """Return `CSV` or `JSON` if `name` is that of such a format or of such a file, which may be compressed; else None."""
     plain = _PACKED.sub("", name.rstrip("/").lower())
     return _KINDS.get(plain.rpartition(".")[2])
 

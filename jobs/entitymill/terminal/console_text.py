@@ -106,8 +106,8 @@ def describe_exception(error: BaseException | None) -> str:
     """Return a traceback as one text: the types, stack frames, error classes and SQL states of an exception and its causes.
 
     The root cause comes first; at most _MAX_CAUSES exceptions are described. Messages of this program are included, because
-    they never quote a document. Spark's messages are left out, because the values that they quote may be texts of documents,
-    for example in `cast('…' as int)` or `raise_error`.
+    they never quote a document. Spark's messages are left out, because they may quote texts of documents, for example in
+    `cast('…' as int)` or `raise_error`.
     """
     parts: list[str] = []
     while error is not None and len(parts) < _MAX_CAUSES:
@@ -137,7 +137,7 @@ def _extract_safe_message(error: BaseException) -> str:
 def _find_inner_frames(error: BaseException) -> list[str]:
     """Return the stack frames and exception classes, of Java and Python, that are in the message of a Spark error.
 
-    The list has at most _MAX_FRAMES items; it is empty for other errors.
+    The list has at most _MAX_FRAMES items. It is empty if the message contains none.
     """
     return [match[0].strip() for match in _FRAME.finditer(str(error))][:_MAX_FRAMES]
 

@@ -1,4 +1,4 @@
-"""Show the progress of a run: a bar on a terminal, elsewhere one line per minute, or JSON on request."""
+"""Show the progress of a run: as a bar on a terminal, as lines of text elsewhere, or as lines of JSON on request."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Progress:
         done = summary.documents
         if summary.stage == _RECOGNITION:
             unit_documents = (summary.planned - done) / max(1, summary.units - summary.units_done)
-            # Tasks of the next unit may run, too, which lowers the share; the number that is shown must not fall.
+            # Tasks of the next unit may run at the same time, which lowers the share. The shown number must not fall.
             done = self._done = max(self._done, done + int(unit_documents * _compute_finished_share()))
         rate, left = self._estimate_speed(summary, done)
         return {
@@ -105,7 +105,8 @@ class Progress:
         stage = ""
         while not self._stopped.wait(self._seconds if stage else 0):
             state = self.measure(summary)
-            # A run that waits for another run is reported immediately; otherwise the first line comes after one interval.
+            # The first line of JSON is printed immediately. The first line of text is printed after one interval, but
+            # immediately if the run waits for another run.
             if self._kind == "json":
                 self._console.print(json.dumps(state), markup=False)
             elif stage or state["waiting"]:

@@ -19,7 +19,7 @@ ANSWERS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0
 _NEEDED = ("label", "confidence", CORRECT)
 """Columns that a CSV file must have."""
 Span = tuple[int, int, str]
-"""Begin and end in code points of the shown text, and label."""
+"""(begin, end, label): begin and end are offsets in the shown text, in code points, and the end is exclusive."""
 
 
 @dataclass(frozen=True)

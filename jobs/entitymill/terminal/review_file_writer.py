@@ -1,8 +1,8 @@
 """Write a sample of mentions for review, as CSV, Label Studio JSON or CoNLL.
 
-All offsets in these files are code points, as in the tables. That includes Label Studio's JSON: its editor converts the
-UTF-16 code units of JavaScript to code points, and back (`charsToCodePoints` in its selection-tools.js). Old versions of
-Label Studio did not: see `review_file_reader`.
+All offsets in these files count code points, as in the tables. That includes Label Studio's JSON. Label Studio's editor
+counts UTF-16 code units, and converts them to code points (`charsToCodePoints` in selection-tools.js). Old versions do not
+convert them: see `review_file_reader`.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Sentence:
     """A sentence that reviewers see; of a long sentence, only the part around a mention.
 
     begin: offset of the sentence in the document's text, in code points.
-    mentions: all mentions that the table has in the sentence, sorted by `begin`, including those that are not in the
-        sample: otherwise reviewers would add these, and the computed recall would be too low.
+    mentions: all mentions that the table has in the sentence, sorted by `begin`. Mentions that are not in the sample are
+        included: otherwise reviewers would add them, and the computed recall would be too low.
     drawn: ids of the mentions that are in the sample.
     """
 

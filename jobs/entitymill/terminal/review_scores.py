@@ -36,7 +36,7 @@ class ReviewScore:
 
     reviewed, correct: number of reviewed mentions, and how many of them are correct.
     precision: correct / reviewed; None if no mention was reviewed.
-    low, high: ends of the Wilson interval of the precision.
+    low, high: ends of the confidence interval of the precision (see `compute_wilson_interval`).
     threshold: the smallest threshold that reaches the wanted precision; None if no threshold does.
     annotated: number of mentions that reviewers marked in the sentences shown to them; None for a CSV file, in which
         reviewers cannot mark mentions.
@@ -56,7 +56,7 @@ class ReviewScore:
 def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -> tuple[float, float]:
     """Return the ends of the score interval of a proportion, after E. B. Wilson (1927), JASA 22(158), pages 209-212.
 
-    The interval stays within 0 and 1, and is valid for small samples, for which the usual interval (p plus or minus 1.96
+    The interval stays within 0 and 1, and is valid for small samples. For these, the usual interval (p plus or minus 1.96
     standard errors) is too narrow. If nothing was reviewed, the interval is (0, 1).
     """
     if not reviewed:

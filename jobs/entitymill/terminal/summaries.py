@@ -1,4 +1,4 @@
-"""Print the summary of a run, the result of a dry run, or the entities that were found, at the end of the run."""
+"""Print, at the end of a run, its summary, the result of a dry run, or the entities that were found."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from entitymill.terminal.console_text import mark_mentions, select_style, shorte
 from entitymill.terminal.progress import format_duration
 
 TOP_ENTITIES = 8
+"""Number of entities that are printed per label."""
 SHOWN_SENTENCES = 6
+"""Maximum number of sentences that are printed."""
 MAX_SHOWN_CHARS = 400
+"""Maximum length, in characters, of a sentence that is printed."""
 MILLION = 1_000_000
 FEW_CORE_HOURS = 0.1
-"""Smaller numbers of core-hours are printed with two significant digits, not with two decimal places."""
+"""Numbers of core-hours below this are printed with two significant digits, all others with two decimal places."""
 
 
 def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:

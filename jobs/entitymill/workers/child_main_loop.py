@@ -1,4 +1,4 @@
-"""The main loop of a child process, which processes the batches that a worker sends (see `child_process`)."""
+"""Run the main loop of a child process, which processes the batches that a worker sends (see `child_process`)."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def serve(descriptor: int, parent: int) -> None:
     """Load the work that the worker sends, and process the worker's batches until the worker closes the connection.
 
     Args:
+        descriptor: file descriptor of the connection to the worker.
         parent: process id of the worker.
     """
     _prepare_process(parent)
@@ -65,10 +66,13 @@ def _tag_serialized(tag: Batch, content: bytes) -> bytes:
 
 
 def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides_message: bool = False) -> Any:
-    """Return the result of `make`; if it fails, send the error to the worker, and end this process.
+    """Return the result of `make`; if `make` fails, send the error to the worker, and end this process.
 
-    If memory runs out or Rust code panics, no error is sent, and the worker sees only the exit code. With `hides_message`,
-    the message of an error that another package raised is not sent: it may quote a document, and Spark would log it.
+    If memory runs out or Rust code panics, no error is sent, and the worker sees only the exit code.
+
+    Args:
+        hides_message: whether to hide the messages of errors that other packages raised. Such a message may quote a
+            document, and Spark would log it.
     """
     try:
         return make()
@@ -99,8 +103,8 @@ def _prepare_process(parent: int) -> None:
         os._exit(0)
     # A core file would contain text of documents.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # If memory runs out, the kernel should kill this process, which can be restarted, rather than others of the executor.
-    # A higher score stays, because lowering a score needs a privilege.
+    # If memory runs out, the kernel should kill this process, which can be restarted, not the executor's other processes.
+    # A score that is already higher is kept, because lowering a score needs a privilege.
     score = Path("/proc/self/oom_score_adj")
     with suppress(OSError):
         score.write_text(str(max(_OOM_SCORE, int(score.read_text(encoding="ascii")))), encoding="ascii")

@@ -1,4 +1,6 @@
-"""Run code that may crash or hang in a child process, so that the Python worker survives and knows which batch is the cause.
+"""Run code that may crash or hang in a child process, so that the parent survives and knows which batch is the cause.
+
+The parent is a Python worker of Spark or a command, such as `entitymill tag`; this module calls both a worker.
 
 The child is a new program, not a fork, because OpenVINO's threads do not survive a fork. Batches are sent in both directions
 as Arrow IPC messages. If the worker ends, the kernel kills the child, and the connection between the two is closed.
@@ -51,8 +53,9 @@ Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
 class Work:
     """The work of a child process.
 
-    factory: `module:function`. The child calls this function once with `arguments`. It returns a function that turns a batch
-        into a result, and should test that function on harmless input: if it crashes, no document is blamed.
+    factory: `module:function`. The child calls this function once with `arguments`. The function returns a second function,
+        which turns a batch into a result. Before that, it should test the second function on harmless input, so that no
+        document is blamed if every input crashes the child.
     arguments: arguments of the factory, which must support pickling and comparison.
     quiet: whether to discard the child's stderr, to which C++ and Rust libraries write before they abort.
     prints: whether the child's stdout is this process's stdout; otherwise it is this process's stderr.
@@ -174,7 +177,7 @@ class Child:
         return answer
 
     def _receive(self) -> Any:
-        """Return the next answer, and keep the file of the last `Loading` message that the child sends before it."""
+        """Return the child's next answer; of the `Loading` messages that come before the answer, keep the last file."""
         while isinstance(answer := self._connection.recv(), Loading):
             self._file = answer.file
         return answer

@@ -32,10 +32,10 @@ class Engine:
 
     name: name of the model.
     fingerprint: digest of everything that decides a document's result, except the text.
-    load: function that checks and loads the model and the detector, and sends them to the executors. It returns a second
-        function, which takes a DataFrame of documents (doc_id, text, text_hash, chars, and optionally passthrough) and
-        returns a DataFrame with schemas.RECOGNIZED, and with schemas.ANNOTATIONS if `output.annotations` is set. `load`
-        raises ModelError if the model or the detector is missing, altered, or does not fit the settings.
+    load: function that checks and loads the model and the detector, sends them to the executors, and returns a second
+        function. The second function takes a DataFrame of documents (doc_id, text, text_hash, chars, and optionally
+        passthrough). It returns a DataFrame with schemas.RECOGNIZED, and with schemas.ANNOTATIONS if `output.annotations` is
+        set. `load` raises ModelError if the model or the detector is missing, altered, or does not fit the settings.
     """
 
     name: str
@@ -143,7 +143,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
-    """Return engine `sparknlp`. Its extension opens the pipeline at once, so `Engine.load` has nothing left to do.
+    """Return engine `sparknlp`, after opening its pipeline; so `Engine.load` has nothing left to load.
 
     Raises:
         ModelError: the pipeline or one of its models is missing, or does not fit the settings.

@@ -37,8 +37,8 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
         The bundle's manifest, and the names under which executors find its files.
 
     Raises:
-        ModelError: the bundle is missing, is incomplete, differs from its manifest, or has a label that cannot be the name
-            of a partition.
+        ModelError: the bundle is missing or incomplete, differs from its manifest, or has a label that cannot name a
+            partition of the `entities` table.
     """
     scratch = create_scratch_directory("entitymill-model-")
     manifest = read_manifest(spark, path)
@@ -58,7 +58,10 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
 
 
 def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
-    """Check that a bundle's model has all labels that the settings `entities` name; without labels, read no file.
+    """Check that a bundle's model has all labels that the settings `entities` name.
+
+    Args:
+        labels: the labels in the settings, such as PER; if empty, no file is read.
 
     Raises:
         SettingsError: the model does not have one of the labels.
@@ -97,7 +100,7 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
     try:
         exists = storage.exists(spark, directory)
     except OSError as error:
-        raise ModelError(f"model.path: {path} cannot be reached: {error}.") from error
+        raise ModelError(f"model.path: {path} cannot be reached: {error}. Check the path and the credentials.") from error
     if not exists:
         raise ModelError(f"model.path: {bundle.describe_missing(path)}")
     try:
@@ -105,15 +108,17 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
     except OSError as error:
         names = storage.list_names(spark, f"{directory}/*")
         if bundle.MANIFEST in names:
-            raise ModelError(f"model.path: {bundle.MANIFEST} of {path} cannot be read: {error}.") from error
+            raise ModelError(
+                f"model.path: {bundle.MANIFEST} of {path} cannot be read: {error}. Copy the bundle again."
+            ) from error
         raise ModelError(f"model.path: {bundle.describe_other_format(path, names)}") from error
     return bundle.read_manifest(copy.read_text(encoding="utf8", errors="replace"), path)
 
 
 def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
-    """Return a string that identifies a sentence detector in the fingerprint.
+    """Return a string that identifies a sentence detector in the fingerprint (see `engine_choice.Engine`).
 
-    It is `dl` with a digest of the detector's files, `rules`, or `sentencex` with the version of the package sentencex.
+    The string is `dl` with a digest of the detector's files, `rules`, or `sentencex` with the version of that package.
 
     Args:
         model: path or URI of the saved detector, for kind dl.
@@ -198,15 +203,15 @@ def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetecto
 def recognize(
     documents: DataFrame, model: ShippedModel, detector: ShippedDetector, options: RecognitionOptions, seconds: float
 ) -> DataFrame:
-    """Return a DataFrame that recognizes documents on the executors, with one row per document.
+    """Return a lazy DataFrame that recognizes documents on the executors, with one row per document.
 
     Args:
         documents: DataFrame with the columns doc_id, text, text_hash, chars, and optionally passthrough.
         seconds: time limit, in seconds, for a window (a batch of documents sent to the child process at once).
 
     Returns:
-        Lazy DataFrame with schemas.RECOGNIZED, the column passthrough if the documents have it, and schemas.ANNOTATIONS if
-        the options ask for them.
+        DataFrame with schemas.RECOGNIZED, the column passthrough if the documents have it, and schemas.ANNOTATIONS if the
+        options ask for them.
     """
     passthrough = [field for field in documents.schema.fields if field.name == "passthrough"]
     columns = ["doc_id", "text_hash", "chars", "text", *(field.name for field in passthrough)]

@@ -1,4 +1,8 @@
-"""Build the rows that every engine returns: schemas.RECOGNIZED, then `passthrough` and annotations if requested."""
+"""Build the rows that every engine returns for documents.
+
+The columns are schemas.RECOGNIZED, then `passthrough` if the documents have this column, then schemas.ANNOTATIONS if
+requested.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +106,8 @@ def _build_batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, ann
     """Return a batch of the computed `columns`, and of the columns that are copied from the documents.
 
     Args:
-        documents: the documents, from which doc_id, text_hash, chars and, if they have them, passthrough and ner are copied.
+        documents: the documents. The columns doc_id, text_hash and chars are copied from them, and so are passthrough and
+            ner if they are present.
         columns: name -> column for all other columns of schemas.RECOGNIZED, and for schemas.ANNOTATIONS if they are added.
         annotations: as in `build_rows`.
     """

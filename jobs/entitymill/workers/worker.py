@@ -1,8 +1,9 @@
 """Recognize the documents of a Spark task with engine openvino; this module runs in Spark's Python workers.
 
 A worker splits the documents into windows: batches of documents sent to a child process at once. If the child dies or
-exceeds the time limit of a window, the worker retries the documents of the window one by one. Every new child first tags a
-test text. A document that fails again gets a row with a `failure`. The worker itself does not load OpenVINO.
+exceeds the time limit of a window, the worker retries the window's documents one by one, with a new child. A document that
+fails again gets a row with a `failure`. Every new child first tags a test text, so that no document is blamed if the child
+fails on every text. The worker itself does not load OpenVINO.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 WINDOW_CHARS = 128 * 1024
 """Size of a window in code points: about 1,024 sentences, enough to fill the rows into which the tagger packs sentences."""
 WINDOW_BYTES = 64 * 2**20
-"""Size of a window in bytes, which limits windows of short texts with long passthrough columns."""
+"""Size of a window in bytes. It limits windows in which the texts are short, but the passthrough columns are long."""
 MAX_WAIT_SECONDS = 14 * 86_400.0
 """Upper bound for time limits, in seconds: the operating system's counter of milliseconds overflows after 24 days."""
 MAX_FAILED_DOCUMENTS = 20
@@ -64,7 +65,7 @@ class ShippedDetector(Shipped):
     """A sentence detector whose files, if it has any, Spark distributes.
 
     digests: file name -> SHA-256 of the file.
-    identity: string that identifies the detector in the fingerprint.
+    identity: string that identifies the detector in the fingerprint (see `engine_choice.Engine`).
     """
 
     digests: dict[str, str]
@@ -99,8 +100,8 @@ class Worker:
     """The function that recognizes the documents of a Spark task, in a stream of Arrow batches.
 
     seconds: time limit for a window of up to WINDOW_CHARS; the time limit of a longer window is proportionally longer.
-    factory: see `child_process.Work`. It is `recognition_child.open_recognition` or, in tests, a function with the same
-        arguments that fails on some texts.
+    factory: the function that the child calls, as `module:function` (see `child_process.Work`). It is
+        `recognition_child.open_recognition` or, in tests, a function with the same arguments that fails on some texts.
     signature: the driver's `errors.SIGNATURE`, which marks errors of this worker.
     """
 
@@ -168,7 +169,7 @@ class Worker:
             return recognized_rows.build_failure_row(document, lost.code, lost.detail, annotations=self.options.annotations)
 
     def _compute_time_limit(self, window: pa.RecordBatch) -> float:
-        """Return a window's time limit in seconds: longer if it has more than WINDOW_CHARS, at most MAX_WAIT_SECONDS."""
+        """Return a window's time limit in seconds: longer for more than WINDOW_CHARS code points, up to MAX_WAIT_SECONDS."""
         return min(MAX_WAIT_SECONDS, self.seconds * max(1.0, sum(window.column("chars").to_pylist()) / WINDOW_CHARS))
 
 

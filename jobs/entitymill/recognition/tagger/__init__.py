@@ -1,9 +1,9 @@
 """Predict the tags of tokens with a token classifier on OpenVINO, without Spark.
 
 This module defines the tagger's options and its result. `bundle` reads and checks the model's files. `encoding` splits
-tokens into pieces (subwords in the model's vocabulary). `model_rows` arranges the pieces of sentences in rows. `packing`
-puts several sentences into one row and changes the network to accept such rows. `network` reads, checks and compiles the
-network, and `inference` runs it.
+tokens into pieces (subwords in the model's vocabulary). `model_rows` arranges the pieces of sentences in rows, each of which
+is one line of the network's input. `packing` puts several sentences into one row, and changes the network to accept such
+packed rows. `network` reads, checks and compiles the network, and `inference` runs it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Read and check a model bundle: a directory with a network, vocabulary and labels, and a manifest with their SHA-256."""
+"""Read and check a model bundle: a directory with a network, a vocabulary, labels, and a manifest that describes them.
+
+The manifest says where the model comes from and how to run it, and has the SHA-256 of every file.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,12 @@ MANIFEST = "manifest.json"
 FILES = ("openvino_model.xml", "openvino_model.bin", "vocab.txt", "tokenizer.json", "labels.json")
 NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS = FILES
 REQUIRED = (NETWORK, WEIGHTS, LABELS)
+"""Names of the files that every manifest lists. It also lists VOCABULARY or TOKENIZER, or both."""
 Scheme = Literal["iob2", "iob1"]
 """Tagging scheme: what an I- tag means after a tag of another kind of entity. In IOB2, as in Spark NLP's NerConverter, it
 continues the mention; in IOB1 it begins a new mention."""
 MAX_ROW_PIECES = 2**20
-"""Maximum number of pieces in an input row of a network; a manifest with a larger number is damaged."""
+"""Maximum number of pieces (subwords) in an input row of a network; a manifest with a larger number is damaged."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _HELP_PAGE = "docs/models.md"  # error messages refer to it
@@ -59,22 +63,25 @@ class Manifest(BaseModel):
     files: dict[str, str] = Field(description="file name -> SHA-256, hex")
 
     def digest(self) -> str:
-        """Return one SHA-256 for the bundle's files, scheme and scaling of confidences; other fields do not change it."""
+        """Return one SHA-256, in hex, of the digests of the files, the tagging scheme, and the scaling of confidences.
+
+        Other fields do not change the result.
+        """
         scheme = {} if self.scheme == "iob2" else {"scheme": self.scheme}
         scaling = {"confidence": self.model_dump(include={"confidence"})["confidence"]} if self.confidence else {}
         decisive: dict[str, object] = {**self.files, **scheme, **scaling}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def shipped_names(self) -> dict[str, str]:
-        """Return file name -> name of the copy that Spark distributes, made unique by the file's digest."""
+        """Return file name -> name under which Spark distributes the file; the file's digest makes that name unique."""
         return {name: f"{digest[:16]}-{name}" for name, digest in self.files.items()}
 
 
 def is_plain_name(name: str) -> bool:
     """Return whether a name from an untrusted file is a plain file name, not a path to another directory.
 
-    A plain name has 1 to 100 letters, digits and ._- and does not begin with . or -, so that Python, Hadoop and Spark find
-    no separator, scheme or pattern in it.
+    A plain name consists of 1 to 100 ASCII letters, digits and the characters ._- and does not begin with . or -. So Python,
+    Hadoop and Spark find no separator, URI scheme or wildcard in the name.
     """
     return _PLAIN_NAME.fullmatch(name) is not None
 
@@ -131,7 +138,10 @@ def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
     try:
         text = (directory / MANIFEST).read_text(encoding="utf8", errors="replace")
     except OSError as error:
-        raise ModelError(f"{directory} is not a model bundle: its {MANIFEST} cannot be read ({error.strerror}).") from error
+        raise ModelError(
+            f"{directory} is not a model bundle: its {MANIFEST} cannot be read ({error.strerror}). Specify the directory of "
+            "a bundle."
+        ) from error
     manifest = read_manifest(text, str(directory))
     return manifest, {name: directory / name for name in manifest.files}
 
@@ -246,7 +256,7 @@ def update_manifest(directory: Path, **fields: object) -> Manifest:
 
 
 def describe_missing(path: str) -> str:
-    """Return a message which says that no bundle exists at a path, and what the user can do."""
+    """Return the end of a message, which says that there is no bundle at a path, and what the user can do."""
     advice = requirements.explain_missing_model(path)
     if advice:
         return f"there is nothing at {path}; {advice} ({_HELP_PAGE})."
@@ -265,7 +275,7 @@ def describe_missing(path: str) -> str:
 
 
 def describe_other_format(path: str, names: Collection[str]) -> str:
-    """Return a message which says what a directory contains instead of a bundle, and what the user can do.
+    """Return the end of a message, which says what a directory contains instead of a bundle, and what the user can do.
 
     Args:
         names: names of the files and directories in the directory.

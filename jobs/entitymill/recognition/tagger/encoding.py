@@ -1,7 +1,7 @@
 """Split tokens into pieces (subwords in the model's vocabulary), and encode each distinct word only once.
 
 WordPiece encodes each word independently. So encoding the distinct words and looking up their pieces gives the same result
-as encoding complete sentences, and takes time in proportion to the number of distinct words, not to the length of the text.
+as encoding complete sentences. It is faster, because a text has far fewer distinct words than words.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class WordCache(ABC):
         self._starts = np.zeros(1, np.int64)
 
     def _encode_tokens(self, tokens: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return the values of all tokens' pieces, and where those of each token start; encode words that are not cached.
+        """Return the values of all tokens' pieces, and the index at which each token's values start.
 
-        The shapes are [pieces, *shape] and [tokens + 1].
+        The shapes are [pieces, *shape] and [tokens + 1]. Words that are not in the cache are encoded and added to it.
         """
         new = [word for word in dict.fromkeys(tokens) if word not in self._word_numbers]
         added = sum(map(len, new))

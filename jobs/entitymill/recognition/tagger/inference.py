@@ -1,4 +1,9 @@
-"""Run a compiled model: `Tagger` takes the tokens of sentences, and returns a tag and its probability for each token."""
+"""Run a compiled model: `Tagger` takes the tokens of sentences, and returns a tag and its probability for each token.
+
+Three modules prepare the input of the network. `encoding` splits tokens into pieces (subwords in the model's vocabulary).
+`model_rows` puts the pieces of each sentence into one row, or into several overlapping rows if the sentence is too long.
+`packing` removes duplicate rows, and packs several of these rows into one row of the network's input.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +30,7 @@ from entitymill.recognition.tagger.packing import Batch
 
 _TEST_SENTENCE = ("The", "quick", "brown", "fox", "jumps", "over", "13", "lazy", "dogs", ".")
 SENTENCES_AT_ONCE = 1024
-"""Number of sentences that are packed into rows together: enough to fill the rows, few enough for the CPU's cache."""
+"""Number of sentences that are packed together: enough to fill the rows, and few enough for the processor's cache."""
 
 
 @dataclass
@@ -57,9 +62,10 @@ class Tagger:
         """Create a tagger for a compiled model; every timer in the attribute `seconds` starts at 0.
 
         Args:
+            maker: the encoding, which turns sentences into rows.
             labels: the model's labels, in the order of its outputs.
             positions: result of `packing.convert_to_packed`; None if the model takes only one sentence per row.
-            scheme: the tagging scheme of the labels, which says how tags combine into mentions.
+            scheme: the tagging scheme of the labels, which says how tags join to mentions (see `bundle.Scheme`).
             decoding: how tags are chosen from their probabilities (see `Execution`).
             scalings: label -> scaling of the confidences of its mentions; None or empty for no scaling.
         """
@@ -162,7 +168,8 @@ class Tagger:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
         """Return the tagged tokens, the probability of each label, and the sentences longer than the model's limit.
 
-        Tokens and sentences are returned as indices; the shapes are [tagged], [tagged, labels] and [long sentences].
+        Tokens and sentences are returned as indices; the shapes are [tagged], [tagged, labels] and [long sentences]. The
+        arguments are those of `tag`, but each sentence has a token. The time spent is added to `seconds`.
         """
         began = perf_counter()
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
@@ -186,12 +193,13 @@ class Tagger:
     def _run_batch(
         self, batch: Batch, rows: Rows, chosen: NDArray[np.int64], offsets: NDArray[np.int64], logits: NDArray[np.float32]
     ) -> None:
-        """Run the network on a batch, and write the logits of its pieces into `logits`.
+        """Run the network on a batch, and write the logits of the batch's pieces into `logits`.
 
         Args:
-            chosen: indices of the rows in the batch, shape [items].
-            offsets: where the logits of each row in the batch start in `logits`, shape [items].
-            logits: the logits of all pieces of all distinct rows, shape [pieces, labels].
+            batch: the batch, whose items are rows of `rows`.
+            chosen: index in `rows` of each item of the batch, shape [items].
+            offsets: where the logits of each item start in `logits`, shape [items].
+            logits: the logits of all pieces of all distinct rows of `rows`, shape [pieces, labels]; changed in place.
         """
         counts = (rows.end - rows.begin)[chosen] + SPECIAL_PIECES
         starts = np.cumsum(counts) - counts
@@ -202,7 +210,7 @@ class Tagger:
         cells = np.repeat(batch.row * batch.length + batch.column, counts) + within
         ids = np.full(batch.rows * batch.length, self._maker.pad_id, np.int64)
         ids[cells] = values
-        # Segments are numbered across the batch. Padding has segment -1, so it attends only to padding.
+        # Each item of the batch is one segment (see `packing`). Padding has segment -1, so it attends only to padding.
         segments = np.full_like(ids, -1)
         segments[cells] = np.repeat(np.arange(len(chosen)), counts)
         feed = {packing.IDS: ids}
@@ -229,7 +237,7 @@ def _empty_result(labels: int) -> tuple[NDArray[np.int64], NDArray[np.int16], ND
 
 
 def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: Encoding) -> RowMaker:
-    """Build the row maker for a model and an encoding.
+    """Return the object that turns sentences into rows for a model, with the given encoding.
 
     Raises:
         ModelError: the vocabulary lacks a special piece, such as [CLS].

@@ -1,7 +1,8 @@
-"""Lay out sentences as rows of the model's input batches, and determine which piece decides the tag of each token.
+"""Put the pieces of sentences into rows for the model, and determine which piece decides the tag of each token.
 
-A sentence longer than the model's limit becomes several overlapping windows, each of which is one row. Exactly one window
-decides the tag of each token.
+Pieces are subwords in the model's vocabulary (see `encoding`). A sentence becomes one row. A sentence longer than the
+model's limit becomes several overlapping windows, each of which is one row. Exactly one window decides the tag of each
+token. Afterwards, `packing` puts several of these rows into one row of the network's input.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from entitymill.recognition.tagger.encoding import Encoder
 SPECIAL_PIECES = 2
 """Number of special pieces in a row: [CLS] before the other pieces, and [SEP] after them."""
 CONTEXT_SHARE = 8
-"""A window decides only the tags of tokens that have 1/CONTEXT_SHARE of its pieces as context on either side. Less context
-suffices on a side where the sentence begins or ends."""
+"""A window decides only the tags of tokens that have about 1/CONTEXT_SHARE of the window's pieces as context on either side.
+No context is needed on a side where the sentence begins or ends."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows for the model.
+    """Rows for the model. [CLS] and [SEP] are not stored; they are added when the rows are put into a batch.
 
     ids: int32, shape [pieces]; the piece ids of all sentences, concatenated.
     begin, end: int64, shape [rows]; row r contains the pieces ids[begin[r]:end[r]].
@@ -97,7 +98,7 @@ class CompleteRows:
 
 
 def find_truncated_sentences(tagged: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the indices of the sentences whose last token has no tag.
+    """Return the indices of the sentences that Spark NLP truncated: those whose last token has no tag.
 
     Args:
         tagged: indices of the tokens that have a tag.
@@ -112,8 +113,9 @@ def find_truncated_sentences(tagged: NDArray[np.int64], starts: NDArray[np.int64
 class Windows:
     """Rows for the model, each of which has consecutive tokens of one sentence; arrays are int64 of shape [rows].
 
-    begin, end: indices, across all sentences, of the row's first token and of the token after its last.
-    own_begin, own_end: likewise for the tokens whose tags the row decides. One row decides the tag of each token.
+    begin: index, across all sentences, of the row's first token.
+    end: index, across all sentences, of the token after the row's last token.
+    own_begin, own_end: the same for the tokens whose tags the row decides. Exactly one row decides the tag of each token.
     split_sentences: indices of the sentences that have more than one row.
     """
 
@@ -147,9 +149,10 @@ def plan_windows(piece_starts: NDArray[np.int64], sentence_starts: NDArray[np.in
 def _plan_sentence_windows(
     piece_starts: NDArray[np.int64], sentence_begin: int, sentence_end: int, capacity: int
 ) -> NDArray[np.int64]:
-    """Return full windows for one long sentence, each of which overlaps the previous window by about a quarter.
+    """Return windows for one long sentence, each of which has as many tokens as fit into a row.
 
-    The result has the columns begin, end, own_begin and own_end of `Windows`; shape [windows, 4].
+    Each window overlaps the previous one by about a quarter; the last window may overlap more. The result has the columns
+    begin, end, own_begin and own_end of `Windows`; shape [windows, 4].
     """
     context = capacity // CONTEXT_SHARE
     spans: list[tuple[int, int]] = []
@@ -164,7 +167,8 @@ def _plan_sentence_windows(
         spans.append((start, end))
         overlap = int(np.searchsorted(piece_starts, piece_starts[end] - 2 * context, side="left"))
         start = min(max(overlap, start + 1), end)
-    # An overlap of two windows is divided in the middle, so that tokens in both halves have the same amount of context.
+    # The first half of an overlap belongs to the first window, and the second half to the second window. So tokens in the
+    # middle have the same amount of context in either window.
     middles = [(second_begin + first_end) // 2 for (_, first_end), (second_begin, _) in pairwise(spans)]
     edges = [sentence_begin, *middles, sentence_end]
     return np.array([(a, b, edges[i], edges[i + 1]) for i, (a, b) in enumerate(spans)], np.int64)

@@ -34,8 +34,8 @@ def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
 def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int, where: str) -> None:
     """Check that a network has the inputs of a token classifier and fits its vocabulary and labels.
 
-    OpenVINO accepts piece ids beyond the embedding table, and then returns wrong results without an error, so they are
-    checked here. The number of outputs is not checked if the network leaves it open.
+    OpenVINO accepts ids of pieces (subwords) beyond the embedding table, and then returns wrong results without an error. So
+    the ids in the vocabulary are checked here. The number of outputs is checked unless the network leaves it open.
 
     Raises:
         ModelError: the inputs, the outputs or the vocabulary do not fit the network.
@@ -100,9 +100,9 @@ def check_max_length(model: ov.Model, max_length: int, where: str) -> None:
 def count_positions(model: ov.Model) -> int | None:
     """Return the number of rows of a network's position embedding, or None if it has no such table.
 
-    Callers check positions against it, because OpenVINO accepts positions beyond the table without an error. The position
-    embedding is the smallest table that is as wide as the word embedding and has at least MIN_POSITIONS rows. The embedding
-    of token types is never mistaken for it: it has fewer rows, or was folded into a constant.
+    Callers compare a model's maximum length with this number, because OpenVINO accepts positions beyond the table without an
+    error. The position embedding is the smallest table that is as wide as the word embedding and has at least MIN_POSITIONS
+    rows. The embedding of token types has fewer rows, or was folded into a constant.
 
     Raises:
         ModelError: the network has no word embedding.
@@ -122,8 +122,8 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
 
     Args:
         model: a checked network, for which `check_precision` allows the precision. It may be changed in place.
-        precision: number format of the computation. In int8 without calibration, activations are quantized per piece, so
-            that the results of a sentence do not depend on the other sentences in its batch.
+        precision: number format of the computation. In int8 without calibration, activations are quantized per piece
+            (subword). So the results of a sentence do not depend on the other sentences in its batch.
         threads: number of threads for inference, at most the number of cores of the task.
     """
     options = {

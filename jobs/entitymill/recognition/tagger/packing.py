@@ -1,12 +1,16 @@
-"""Pack sentences into rows of a few lengths, which avoids padding, and compiling the network for many shapes.
+"""Pack several sentences into one row of the network's input, and change the network to accept such packed rows.
 
-A row contains several sentences, and the attention mask is changed so that no sentence sees another. Two inputs replace
-attention_mask: `positions`, which count from the start of each sentence, and `segments`, the number of each piece's
-sentence. A piece attends to the pieces in its segment. This works for different architectures, because masks and positions
-are identified by the inputs on which they depend, and by their values for a test input. (Source of the idea: Krell et al.
-2021, "Efficient Sequence Packing without Cross-contamination".)
-Sentences are assigned to rows from the longest to the shortest, each to the row with the least room that is sufficient. This
-fills the rows to about 99 %. Sentences that occur several times are run only once.
+The rows have only a few lengths, so there is little padding, and the network is compiled only for a few shapes. In this
+module, a sentence is a row of `model_rows`: a complete sentence, or a window of a long sentence. Pieces are subwords in the
+model's vocabulary.
+
+No sentence in a row sees another. Two inputs replace attention_mask: `positions`, which count from the start of each
+sentence, and `segments`, the number of each piece's sentence. A piece attends only to the pieces in its segment. Different
+architectures can be changed in this way. Masks and positions are identified by the inputs on which they depend, and by their
+values for a test input. (Source of the idea: Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination".)
+
+Sentences are assigned to rows from the longest to the shortest. Each goes to the row with the least room that is sufficient,
+which fills the rows to about 99 %. Sentences that occur several times are run only once.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ BATCH_PIECES = 768
 """Size of a batch in pieces. The activations of more than about 1,000 pieces do not fit in the cache of a processor core."""
 IDS, MASK = "input_ids", "attention_mask"
 POSITIONS, SEGMENTS = "positions", "segments"
+"""Names of the network's inputs. `convert_to_packed` replaces MASK by POSITIONS and SEGMENTS."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Batch:
     """A batch: the rows that the network processes together.
 
     items: int64, shape [items]; indices of the sentences in the batch.
-    row, column: int64, shape [items]; the row of each sentence, and the position of its first piece in that row.
+    row: int64, shape [items]; the row of each sentence, as an index in the batch.
+    column: int64, shape [items]; the position of each sentence's first piece in the row.
     rows, length: number of rows in the batch, and number of pieces in a row.
     """
 
@@ -75,7 +81,7 @@ def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]
     rows: list[list[int]] = []
     sizes: list[int] = []
     with_room: dict[int, list[int]] = {}
-    rooms = 0  # bit n is set if some row has room for exactly n pieces
+    rooms = 0  # bit n is set if some row has room for exactly n more pieces
     for item in np.argsort(-lengths, kind="stable").tolist():
         needed = int(lengths[item])
         fitting = rooms >> needed
@@ -184,7 +190,7 @@ def convert_to_packed(model: ov.Model, max_length: int, piece_id: int) -> NDArra
         port.replace_source_output(joined.output(0))
     table.replace_source_output(ops.convert(positions, table.get_element_type().to_string()).output(0))
     parameter = model.input(MASK).get_node()
-    for target in parameter.output(0).get_target_inputs():  # these nodes use only the shape of the mask
+    for target in parameter.output(0).get_target_inputs():  # these nodes use only the shape, which the ids have, too
         target.replace_source_output(model.input(IDS).get_node().output(0))
     model.remove_parameter(parameter)
     model.add_parameters([positions, segments])
@@ -193,7 +199,10 @@ def convert_to_packed(model: ov.Model, max_length: int, piece_id: int) -> NDArra
 
 
 def _find_mask_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -> list[ov.Input]:
-    """Return the ports where a value that depends only on the mask meets a value that depends on the piece ids."""
+    """Return the ports that receive a mask, in nodes that combine a mask with values that depend on the piece ids.
+
+    A value is a mask if it depends only on the input attention_mask.
+    """
     return [
         port
         for node in model.get_ordered_ops()
@@ -222,7 +231,7 @@ def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, f
 
 
 def _find_table_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -> list[ov.Input]:
-    """Return the ports that select the rows of embedding tables, such as words, positions and token types."""
+    """Return the ports that receive the row numbers for embedding tables, such as those of words and of positions."""
     ports = []
     for node in model.get_ordered_ops():
         if (
@@ -240,7 +249,7 @@ def _find_table_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) 
 def _find_positions(
     ports: list[ov.Input], values: list[NDArray[np.generic]], length: int
 ) -> tuple[ov.Input, NDArray[np.int64]]:
-    """Return the port that selects rows of the position embedding, and the positions of the pieces of the test input.
+    """Return the port that receives the row numbers for the position embedding, and these numbers for the test input.
 
     Args:
         ports: result of `_find_table_ports`.
