@@ -114,7 +114,7 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
         yield copy
     finally:
         with suppress(Exception):  # Spark may have been stopped in the meantime
-            create_frame(spark, [], "none int")
+            spark.createDataFrame([], "none int")
 
 
 @contextmanager
