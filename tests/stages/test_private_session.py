@@ -97,18 +97,19 @@ def test_changes_of_a_copy_do_not_reach_the_other(spark: SparkSession) -> None:
 def test_pyspark_does_not_give_a_runs_session_to_other_threads(spark: SparkSession) -> None:
     """PySpark keeps one session for `RDD.toDF`, and one active session, for all threads of a process."""
 
-    def write_elsewhere() -> list[SparkSession | None]:
+    def use_own_sessions() -> bool:
         spark.createDataFrame([], "none int")  # a session is active in this thread, too
         numbers = spark.sparkContext.parallelize([(1,)])
-        return [numbers.toDF("a int").sparkSession, SparkSession.getActiveSession()]
+        found = [numbers.toDF("a int").sparkSession, SparkSession.getActiveSession()]
+        return all(session._jsparkSession.equals(spark._jsparkSession) for session in found if session is not None)
 
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(write_elsewhere).result()
+        assert thread.submit(use_own_sessions).result()
         with open_private_session(spark, "UTC", {}) as own:
             create_frame(own, [(1,)], "a int")
             clone_session(own)
-            assert thread.submit(write_elsewhere).result() == [spark, spark]
-        assert thread.submit(write_elsewhere).result() == [spark, spark]
+            assert thread.submit(use_own_sessions).result()
+        assert thread.submit(use_own_sessions).result()
 
 
 def test_a_function_of_the_user_may_select_other_rows_later(spark: SparkSession) -> None:

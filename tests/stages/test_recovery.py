@@ -248,7 +248,7 @@ def test_a_commit_that_must_not_follow_another_writers_is_tried_once(
 
     def conflict() -> None:
         tries.append(len(tries))
-        raise ConcurrentAppendException("another writer was faster")
+        raise ConcurrentAppendException("another writer was faster", "")
 
     with pytest.raises(ConcurrentAppendException):
         numbered_commits.retry("runs", conflict, 2, after_conflict=after_conflict)
