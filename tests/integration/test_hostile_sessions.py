@@ -207,6 +207,7 @@ def test_a_damaged_file_removes_no_document(
 def test_another_threads_appends_to_its_own_table_are_not_skipped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Delta must not skip appends of another thread in the caller's session while a run sets a transaction number."""
     mine = str(world.directory / "mine")
+    SparkSession(world.spark.sparkContext, world.spark._jsparkSession)  # RDD.toDF belongs to the session made last
     world.spark.range(0).write.format("delta").save(mine)
     world.create(make_texts(3)).run()
     merged = []
