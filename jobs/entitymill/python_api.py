@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from entitymill.errors import ModelError
-from entitymill.recognition import sentences
+from entitymill.recognition import container_limits, sentences
 from entitymill.recognition.recognizer import Recognizer
 from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, bundle, check_choice
 from entitymill.recognition.tagger.inference import Tagger
@@ -165,7 +165,7 @@ def load(
         consistent_labels: whether all mentions with the same spelling in a text get the same label: the label whose
             confidences have the greatest sum.
         markup: `html` to ignore HTML tags in the texts, `none` to treat them as text. Offsets always count the tags, too.
-        threads: number of threads for inference; None for one thread per core.
+        threads: number of threads for inference; None for one per core that this container uses.
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in `precision`.
@@ -185,7 +185,7 @@ def load(
     saved = Path(detector_model) if detector_model is not None else next(filter(Path.is_dir, defaults), defaults[0])
     detector_files = sentences.find_detector_files(saved) if detector == "dl" else {}
     opened = sentences.open_detector(detector, detector_files, str(saved))
-    execution = Execution(precision, threads=threads or len(os.sched_getaffinity(0)), decoding=decoding)
+    execution = Execution(precision, threads=threads or container_limits.count_cores(), decoding=decoding)
     tagger = Tagger.load(files, manifest, execution, str(directory))
     return TextTagger(Recognizer(opened, tagger, trim=trim, consistent_labels=consistent_labels, markup=markup))
 

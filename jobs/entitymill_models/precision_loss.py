@@ -7,7 +7,6 @@ mentions, where a mention is correct only if its span and its label are. Gold ta
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from entitymill.errors import SettingsError
+from entitymill.recognition import container_limits
 from entitymill.recognition.tagger import Decoding, Execution, Precision, bundle, list_precisions
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tags_to_mentions import TagScheme
@@ -117,7 +117,7 @@ def find_confidences(
     """Return mention -> confidence, without scaling, for each mention that a bundle finds in sentences.
 
     Args:
-        precision: the precision in which the bundle runs, on all cores of this process.
+        precision: the precision in which the bundle runs, on all cores that this container uses.
         sentences: a list of tokens for each sentence.
         decoding: how tags are chosen from probabilities: the most probable tag of each token, or the best valid sequence.
 
@@ -125,7 +125,7 @@ def find_confidences(
         ModelError: the bundle cannot be run.
     """
     manifest, files = bundle.read_directory(directory)
-    execution = Execution(precision, threads=len(os.sched_getaffinity(0)), decoding=decoding)
+    execution = Execution(precision, threads=container_limits.count_cores(), decoding=decoding)
     tagger = Tagger.load(files, manifest, execution)
     lengths = np.array([len(sentence) for sentence in sentences], np.int64)
     tags = tagger.tag([token for sentence in sentences for token in sentence], lengths)

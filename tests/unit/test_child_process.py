@@ -152,7 +152,7 @@ def test_failed_rows_have_the_columns_of_the_others(here: Here) -> None:
 def test_a_larger_window_may_take_longer(here: Here) -> None:
     made = Worker(here, NO_DETECTOR, RUN, 10, FACTORY)
     assert made._compute_time_limit(documents(["a b"])) == 10
-    assert made._compute_time_limit(documents(["a b\n" * worker.WINDOW_CHARS])) == 40
+    assert made._compute_time_limit(documents(["a b\n" * child_process.WINDOW_CHARS])) == 40
 
 
 def test_batches_are_joined_and_cut_to_windows(monkeypatch: pytest.MonkeyPatch) -> None:

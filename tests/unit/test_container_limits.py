@@ -1,4 +1,4 @@
-"""Test the default limit on a tagger's memory in a container with a memory limit, with fake cgroup files."""
+"""Test the memory and the cores that a tagger may use by default in a container, with fake cgroup files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+import entitymill
 from entitymill.recognition import container_limits, guarded_loading
+from entitymill.recognition.tagger import Execution
+from entitymill.recognition.tagger.inference import Tagger
+from entitymill_models import precision_loss
 
+MODEL = Path(__file__).parents[2] / "models" / "demo"
 GB = 10**9
 NO_LIMIT = {"memory.max": "max\n", "cpu.max": "max 100000\n"}
 POD = {"memory.max": f"{6 * GB}\n", "cpu.max": "max 100000\n"}
@@ -69,3 +74,27 @@ def test_a_limit_in_the_settings_is_not_changed_by_the_container(tmp_path: Path,
     use_cgroups(tmp_path, SMALL, monkeypatch)
     assert guarded_loading.tagging_memory_limit(1000, 5000) == 5 * GB
     assert guarded_loading.tagging_memory_limit(1000, 10) == 10_000_000
+
+
+def test_the_share_is_that_of_the_processes_that_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_cgroups(tmp_path, POD, monkeypatch)
+    limits = [guarded_loading.tagging_memory_limit(1000, processes=processes) for processes in (1, 3)]
+    assert limits == [2**30 + 512_000, 500_000_000]  # the pod has 6 GB
+
+
+def test_no_more_threads_are_started_than_the_container_has_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tagger: Tagger
+) -> None:
+    use_cgroups(tmp_path, VERSION_1, monkeypatch)
+    started: list[int] = []
+
+    def load(files: object, manifest: object, execution: Execution, where: str = "") -> Tagger:
+        del files, manifest, where
+        started.append(execution.threads)
+        return tagger
+
+    monkeypatch.setattr(Tagger, "load", load)
+    entitymill.load(MODEL)
+    entitymill.load(MODEL, threads=5)
+    precision_loss.tag_sentences(MODEL, "f32", [["Paris"]])
+    assert started == [2, 5, 2]

@@ -59,6 +59,17 @@ def test_no_character_moves(text: str) -> None:
     assert all(new == old or new in " \n" for new, old in zip(blanked, text, strict=True))
 
 
+@pytest.mark.parametrize("rest", ["a", "-", "a-", "/", "!", "?", " ", "a "])
+@pytest.mark.parametrize("beginning", ["<", "</", "<a", "<a-", "<!", "<?", "</script", "<script>"])
+def test_the_time_is_linear_in_a_tag_without_an_end(beginning: str, rest: str) -> None:
+    """A quadratic search would take minutes."""
+    text = beginning + rest * (100_000 // len(rest))
+    began = time.process_time()
+    blanked = blank_markup(text)
+    assert time.process_time() - began < 2
+    assert blanked[9:] == text[9:]  # no tag ends here, except <script>
+
+
 @pytest.mark.parametrize("piece", ["<", "<a", "<!--", "<script>", "<style>", "<!", "&nbsp", "</script", "<p a="])
 def test_the_time_is_linear(piece: str) -> None:
     """A million characters must take linear time; a quadratic search would take minutes."""

@@ -7,7 +7,9 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -15,8 +17,10 @@ import pytest
 
 import entitymill
 from entitymill import cli
-from entitymill.commands import tag
+from entitymill.commands import tag, tagging_child
 from entitymill.errors import ModelError, SettingsError
+from entitymill.recognition import container_limits, guarded_loading
+from entitymill.workers import child_process
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo"
@@ -147,6 +151,71 @@ def test_a_file_that_cannot_be_read_is_named(
         path.write_bytes(content)
     assert cli.main(["tag", str(path)]) == 3
     assert str(path) in capsys.readouterr().err.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["letter.txt", "my letter.txt", "my letters/a b.HTML", "letters/paris", "Dear Angela Merkel.md"],
+)
+def test_a_missing_file_is_not_tagged_as_a_text(capsys: pytest.CaptureFixture[str], argument: str) -> None:
+    assert cli.main(["tag", argument]) == 3
+    assert f"{argument} looks like a path, but there is no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Paris", "She sent letter.txt.", "letter.txt came", "They met.\nIn a.txt", "Paris " * 60 + "a.txt", "a/b c"]
+)
+def test_a_text_is_not_taken_for_a_missing_file(text: str) -> None:
+    assert list(tag._read_texts([text])) == [("text 1", text)]
+
+
+def test_texts_are_tagged_in_windows_with_the_same_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [str(tmp_path / f"{number}.txt") for number in range(5)]
+    for number, file in enumerate(files):
+        Path(file).write_text(f"{TEXT} " * number, encoding="utf8")
+    assert tag.main(["--json", *files]) == 0
+    whole = capsys.readouterr().out
+    assert whole.count("\n") == 10 * len(EXPECTED)
+
+    monkeypatch.setattr(tag, "FACTORY", f"{__name__}:open_small_tagger")
+    monkeypatch.setattr(child_process, "WINDOW_CHARS", 2 * len(TEXT))
+    assert tag.main(["--json", *files]) == 0
+    assert capsys.readouterr().out == whole
+    assert list(tag.cut_windows(["aa", "", "b", "cccc", "d"], 3)) == [["aa", "", "b"], ["cccc"], ["d"]]
+
+
+def open_small_tagger(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """Return a tagger that refuses more than the largest window of the test above."""
+    assert arguments[-1] == 4 * len(f"{TEXT} ")  # for the limit of its memory
+    recognize = tagging_child.open_tagger(*arguments)
+
+    def tag_window(batch: pa.RecordBatch) -> pa.RecordBatch:
+        assert sum(map(len, batch.column("text").to_pylist())) <= arguments[-1]
+        return recognize(batch)
+
+    return tag_window
+
+
+def test_a_text_that_needs_more_memory_than_the_container_has_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tag, "FACTORY", f"{__name__}:open_tagger_in_small_container")
+    (tmp_path / "short.txt").write_text(TEXT, encoding="utf8")
+    (tmp_path / "long.txt").write_text("They met in Paris . " * 200_000, encoding="utf8")
+    assert tag.main([str(tmp_path / "short.txt")]) == 0
+    assert tag.main([str(tmp_path / "long.txt")]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"There is not enough memory to tag these texts with the model {tag.MODEL} (out of memory): " in said
+    assert "tag shorter texts, or give this container more memory." in said
+
+
+def open_tagger_in_small_container(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """Return a tagger that may use 150 MB in addition to its model."""
+    container_limits.read_memory_limit = lambda: 4 * 150_000_000
+    guarded_loading._MIN_TAGGING_BYTES = 1
+    return tagging_child.open_tagger(*arguments)
 
 
 def test_one_command_for_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -209,6 +209,50 @@ def test_html_is_no_part_of_mentions_and_offsets_count_it(tagger: Tagger) -> Non
     assert [mention["entity"] for mention in mentions(found)[1]] == ["Angela Merkel", "Paris", "Emmanuel <i>Macron"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_block_tag_ends_a_sentence(tagger: Tagger, kind: sentences.Kind) -> None:
+    text = "<ul><li>the <i>talks</i> in Paris<li>a walk\nwith Angela Merkel<br>in Rome</ul><!-- é --><p>😀 Nobody came</p>"
+    recognizer = Recognizer(sentences.open_detector(kind, FILES), tagger, trim=True, markup="html")
+    for texts in ([text], ["", text, "Paris"], [text.replace("😀", "Yes")]):
+        found = recognizer(pa.array(texts))
+        check_mentions(texts, found)
+        (named_,) = (rows for rows in named(found) if len(rows) > 1)
+        assert [(entity, sentence) for entity, _, sentence in named_] == [("Paris", 0), ("Angela Merkel", 1), ("Rome", 2)]
+        assert max(found.sentences.to_pylist()) == 4
+
+
+WIDE = "Came to\u00a0Paris and met\u2003Angela\u00a0Merkel\u202f(with\u00a0Emmanuel\u3000Macron\u00a0) at\u2028Apple\u00a0."
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("trim", [True, False])
+def test_blanks_of_any_width_separate_words(make: Make, kind: sentences.Kind, trim: bool) -> None:
+    for texts in ([WIDE], ["", f"😀 {WIDE}", "\u00a0"]):
+        found = make(kind, trim=trim)(pa.array(texts), annotations=True)
+        check_mentions(texts, found)
+        row = len(texts) // 2
+        entities = [entity for entity, _, _ in named(found)[row]]
+        assert entities == ["Paris", "Angela\u00a0Merkel", "Emmanuel\u3000Macron", "Apple"]
+        assert [chunk["result"] for chunk in found.annotations["ner_chunk"].to_pylist()[row]] == entities
+    assert (found.sentences[2].as_py(), found.tokens[2].as_py()) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoding_sparknlp_splits_words_only_at_ascii_blanks(
+    make: Make, load_tagger: Callable[..., Tagger], kind: sentences.Kind
+) -> None:
+    detector = sentences.open_detector(kind, FILES)
+    texts = offsets.read_texts(pa.array([WIDE]))
+    expected = tokens.tokenize(texts, detector.find_breaks(texts))
+    words = texts.extract_substrings(expected.token_begin, expected.token_end)
+    assert "met\u2003Angela\u00a0Merkel\u202f(with\u00a0Emmanuel\u3000Macron\u00a0" in words
+
+    found = make(kind, by=load_tagger(encoding="sparknlp"))(pa.array([WIDE]), annotations=True)
+
+    assert [dict(tag["metadata"])["word"] for tag in found.annotations["ner"].to_pylist()[0]] == words
+    assert (found.tokens.to_pylist(), found.sentences.to_pylist()) == ([len(words)], [len(expected.sentence_begin)])
+
+
 @pytest.mark.parametrize(
     ("text", "masked"),
     [

@@ -6,7 +6,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from entitymill import python_api
 from entitymill.commands import common
-from entitymill.errors import ModelError, SettingsError, SourceError
+from entitymill.errors import SettingsError, SourceError
 from entitymill.recognition.cpu_features import read_processor
 from entitymill.recognition.tagger import Precision, bundle, list_precisions
 from entitymill.terminal.console_text import open_console
@@ -133,6 +133,8 @@ def measure(
 
     Raises:
         ModelError: the model cannot be loaded, crashes on the texts, or takes longer than TIMEOUT_SECONDS for one round.
+        WorkerError: there is not enough memory to tag the texts.
+        SourceError: the texts contain no sentence.
     """
     import pyarrow as pa
 
@@ -143,16 +145,19 @@ def measure(
     precisions = list_precisions(manifest.precision)
     children = {}
     for precision in precisions:
-        children[precision] = child_process.Child(child_process.Work(FACTORY, (model, precision, characters), quiet=True))
+        work = child_process.Work(FACTORY, (model, precision, characters, len(precisions)), quiet=True)
+        children[precision] = child_process.Child(work)
     rates: dict[Precision, list[float]] = {precision: [] for precision in precisions}
     began = time.monotonic()
     try:
-        _run_round(children, batch)  # the first round is slower, and is not counted
+        first = _run_round(children, batch)  # the first round is slower, and is not counted
+        if not all(sentences for sentences, _ in first.values()):
+            raise SourceError("--texts: no sentence was found in the texts: name a file with other texts.")
         while len(rates[precisions[0]]) < 2 or time.monotonic() - began < seconds:
             for precision, (sentences, cpu) in _run_round(children, batch).items():
                 rates[precision].append(sentences / cpu)
     except child_process.ChildLostError as lost:
-        raise ModelError(f"The model {model} crashes on these texts ({lost.detail}): copy the model again.") from lost
+        raise common.describe_lost_child(lost, model) from lost
     finally:
         for child in children.values():
             child.close()
@@ -191,37 +196,62 @@ def _run_round(
 def _read_texts(path: Path) -> list[str]:
     """Return the first texts of a file, with at most CHARACTERS characters in total; the last text may be cut.
 
-    The texts are the values of the `text` column of a Parquet file, or the lines of any other file; empty texts are skipped.
+    The file is not read any further. Its texts are the values of the column `text` of a Parquet file or of a directory of
+    Parquet files, or the lines of any other file. Blank texts, and values that are not strings, are skipped.
 
     Raises:
         SourceError: the file cannot be read, or has no text.
         SettingsError: the file with the default texts is not part of this installation.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if path == TEXTS and not path.is_file():
         raise SettingsError(
             "--texts is missing, and its default, a file of speeches, is only in a clone of the repository: name a file."
         )
+    sample: list[str] = []
+    size = 0
     try:
-        if path.suffix == ".parquet":
-            texts = pq.read_table(path, columns=["text"]).column("text").drop_null().to_pylist()
-        else:
-            texts = path.read_text(encoding="utf8").splitlines()
+        for text in _read_parquet(path) if path.suffix == ".parquet" else _read_lines(path):
+            if isinstance(text, str) and text.strip():
+                sample.append(text[: CHARACTERS - size])
+                size += len(sample[-1])
+            if size >= CHARACTERS:
+                break
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise SourceError(
             f"--texts: {path} cannot be read: name a Parquet file with a column text, or a UTF-8 file."
         ) from error
-    sample, size = [], 0
-    for text in filter(None, texts):
-        sample.append(text[: CHARACTERS - size])
-        size += len(sample[-1])
-        if size >= CHARACTERS:
-            break
     if not sample:
-        raise SourceError(f"--texts: {path} contains no text: name a file with texts.")
+        raise SourceError(
+            f"--texts: {path} contains no text: name a Parquet file whose column text has texts, or a text file."
+        )
     return sample
+
+
+def _read_parquet(path: Path) -> Iterator[object]:
+    """Yield the values of the column `text` of a Parquet file or directory, which are read in batches of 64 rows.
+
+    Raises:
+        pyarrow.ArrowException: a file is no Parquet file, or has no such column.
+    """
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
+
+    for name in ds.dataset(path, format="parquet").files:
+        file = pq.ParquetFile(name)
+        if "text" not in file.schema_arrow.names:
+            raise pa.ArrowKeyError("text")
+        for batch in file.iter_batches(batch_size=64, columns=["text"]):
+            yield from batch.column("text").to_pylist()
+
+
+def _read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file, and a line of more than CHARACTERS characters in parts."""
+    with path.open(encoding="utf8") as file:
+        while line := file.readline(CHARACTERS):
+            yield line.rstrip("\n")
 
 
 def _build_table(results: Sequence[BenchmarkResult]) -> Table:

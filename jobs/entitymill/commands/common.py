@@ -11,15 +11,18 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from entitymill import settings as settings_module
-from entitymill.errors import OutputError, SettingsError, SourceError
+from entitymill.errors import EntityMillError, ModelError, OutputError, SettingsError, SourceError, WorkerError
 from entitymill.run import outcome
 from entitymill.settings.sections import SourceSettings
 from entitymill.spark.local_paths import is_certainly_local
 from entitymill.terminal import activity
 from entitymill.terminal.console_text import SafeFormatter, open_console
+
+if TYPE_CHECKING:
+    from entitymill.workers.child_process import ChildLostError
 
 log = logging.getLogger("entitymill")
 _TEMPORARY_PREFIX = "entitymill-log-"
@@ -53,6 +56,19 @@ def build_parser(command: str, description: str, epilog: str, script: str | None
     started = Path(sys.argv[0]).name
     prog = started if started == script else f"entitymill {command}"
     return argparse.ArgumentParser(prog=prog, description=description, epilog=epilog, formatter_class=_HelpFormatter)
+
+
+def describe_lost_child(lost: ChildLostError, model: Path) -> EntityMillError:
+    """Return the error for a child process of `tag` or `benchmark` that was lost while it tagged texts."""
+    if lost.suggests_lack_of_memory:
+        return WorkerError(
+            f"There is not enough memory to tag these texts with the model {model} ({lost.detail}): tag shorter texts, or "
+            "give this container more memory."
+        )
+    return ModelError(
+        f"The model {model} crashes on these texts, or needs far more memory than texts of this size should need "
+        f"({lost.detail}): copy the model again from a source that you trust."
+    )
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:

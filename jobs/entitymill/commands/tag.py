@@ -6,14 +6,14 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
 from entitymill.commands import common
-from entitymill.errors import ModelError, SourceError
+from entitymill.errors import SourceError
 from entitymill.terminal.console_text import mark_mentions, open_console, shows_colors, visible
 
 _BUNDLED = Path("models") / "demo"
@@ -23,7 +23,10 @@ STDIN = "-"
 FACTORY = "entitymill.commands.tagging_child:open_tagger"
 """The function that the child process calls to open its tagger."""
 TIMEOUT_SECONDS = 86_400.0
-"""Time limit for the child process to tag all texts."""
+"""Time limit for the child process to tag one window of texts."""
+_TEXT_SUFFIXES = (".txt", ".md", ".html", ".json")
+_MAX_NAME = 255
+"""Maximum length of a file's name on Linux."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -91,28 +94,42 @@ def _tag_texts(texts: list[str], options: argparse.Namespace) -> list[list[dict[
 
     Raises:
         ModelError: the model cannot be loaded, or the child dies before it has tagged the texts.
+        WorkerError: there is not enough memory to tag the texts.
     """
     from entitymill.workers import child_process
 
-    characters = sum(map(len, texts))
-    arguments = (options.model, options.precision, options.detector, options.detector_model, options.markup, characters)
+    windows = list(cut_windows(texts, child_process.WINDOW_CHARS))
+    largest = max(sum(map(len, window)) for window in windows)
+    arguments = (options.model, options.precision, options.detector, options.detector_model, options.markup, largest)
     child = child_process.Child(child_process.Work(FACTORY, arguments, quiet=True))
     import pyarrow as pa  # takes a while, and --help does not need it
 
-    # A lone surrogate cannot be encoded as UTF-8. Its replacement is also one code point, so offsets stay correct.
-    column = pa.array([_SURROGATE.sub("\ufffd", text) for text in texts], pa.large_string())
+    found: list[list[dict[str, Any]]] = []
     try:
-        found = child(pa.RecordBatch.from_arrays([column], ["text"]), TIMEOUT_SECONDS).column("mentions")
+        for window in windows:
+            # A lone surrogate cannot be encoded as UTF-8. Its replacement is also one code point, so offsets stay correct.
+            column = pa.array([_SURROGATE.sub("\ufffd", text) for text in window], pa.large_string())
+            found += child(pa.RecordBatch.from_arrays([column], ["text"]), TIMEOUT_SECONDS).column("mentions").to_pylist()
     except child_process.ChildLostError as lost:
-        raise ModelError(
-            f"The model {options.model} crashes on these texts, or needs far more memory than texts of this size "
-            f"should need ({lost.detail}): copy the model again from a source that you trust."
-        ) from lost
+        raise common.describe_lost_child(lost, options.model) from lost
     child.close()
     return [
-        [{**row, "entity": text[row["begin"] : row["end"]]} for row in rows]
-        for text, rows in zip(texts, found.to_pylist(), strict=True)
+        [{**row, "entity": text[row["begin"] : row["end"]]} for row in rows] for text, rows in zip(texts, found, strict=True)
     ]
+
+
+def cut_windows(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
+    """Yield consecutive texts in lists; each list, except perhaps the last, ends with the text that reaches `characters`."""
+    window: list[str] = []
+    size = 0
+    for text in texts:
+        window.append(text)
+        size += len(text)
+        if size >= characters:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
 
 
 def _read_texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -130,10 +147,26 @@ def _read_texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
                 raise SourceError(f"{argument} cannot be read: {error.strerror}.") from error
             except UnicodeDecodeError as error:
                 raise SourceError(f"{argument} is not UTF-8 text: convert it first, with iconv for example.") from error
-        elif len(argument.split()) == 1 and ("/" in argument or path.suffix in (".txt", ".md", ".html", ".json")):
-            raise SourceError(f"{argument} looks like a path, but there is no such file: check the path.")
+        elif _looks_like_path(argument):
+            raise SourceError(
+                f"{argument} looks like a path, but there is no such file: check the path. If it is a text, pipe it into "
+                "this command."
+            )
         else:
             yield f"text {number + 1}", argument
+
+
+def _looks_like_path(text: str) -> bool:
+    """Return whether a text is probably meant as the path of a file.
+
+    A text with a single word is, if it has a slash or ends in one of _TEXT_SUFFIXES. A text with several words is, if it
+    ends in such a suffix, has one line, and is no longer than a file's name can be. So a sentence that ends in the name of a
+    file is taken for a path only if no full stop follows.
+    """
+    has_suffix = text.lower().endswith(_TEXT_SUFFIXES)
+    if len(text.split()) == 1:
+        return has_suffix or "/" in text
+    return has_suffix and len(text.splitlines()) == 1 and len(text) <= _MAX_NAME
 
 
 def _is_file(path: Path) -> bool:

@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 from entitymill import python_api
 from entitymill.recognition import sentences
 from entitymill.recognition.guarded_loading import (
-    TAGGING_BYTES_PER_CHARACTER,
     limit_memory,
     list_model_files,
     loading_memory_limit,
+    memory_limit,
+    read_used_memory,
+    tagging_memory_limit,
 )
 from entitymill.recognition.tagger import Markup, Precision
 
@@ -30,33 +32,36 @@ def open_tagger(
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """Load a model, and return a function that maps a batch with the `text` column to a batch with the `mentions` column.
 
-    The memory of this process is limited to what the model's files and the texts need.
+    The memory of this process is limited to what the model's files and then the texts need (see `tagging_memory_limit`).
 
     Args:
         model, precision, detector, detector_model, markup: as for `python_api.load`.
-        characters: the total number of characters in the texts, for the memory limit.
+        characters: the largest number of characters in a batch, for the memory limit.
     """
     files = [file for directory in (model, detector_model) if directory for file in list_model_files(directory)]
-    limit_memory(loading_memory_limit(files) + TAGGING_BYTES_PER_CHARACTER * characters)
-    tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model, markup=markup)
+    with memory_limit(loading_memory_limit(files)):
+        tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model, markup=markup)
+    limit_memory(read_used_memory() + tagging_memory_limit(characters, processes=1))
     return lambda batch: pa.RecordBatch.from_arrays([tagger(batch.column("text"))], ["mentions"])
 
 
-def open_measured_tagger(model: Path, precision: Precision, characters: int) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+def open_measured_tagger(
+    model: Path, precision: Precision, characters: int, processes: int
+) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """Load a model, and return a function that measures how long the model takes for the `text` column of a batch.
 
     The function returns a batch with one row: `sentences` (int64, number of sentences) and `cpu_seconds` (float64, CPU time
-    of this process, in which the model runs on one thread). The memory of this process is limited to what the model's files
-    and the texts need.
+    of this process, in which the model runs on one thread). The memory of this process is limited as in `open_tagger`.
 
     Args:
         model: directory of a bundle.
         precision: number format of the computation.
         characters: the total number of characters in the texts, for the memory limit.
+        processes: how many processes with such a tagger run at once, for the memory limit.
     """
-    files = list_model_files(model)
-    limit_memory(loading_memory_limit(files) + TAGGING_BYTES_PER_CHARACTER * characters)
-    recognizer = python_api.load(model, precision=precision, threads=1).recognizer
+    with memory_limit(loading_memory_limit(list_model_files(model))):
+        recognizer = python_api.load(model, precision=precision, threads=1).recognizer
+    limit_memory(read_used_memory() + tagging_memory_limit(characters, processes=processes))
 
     def measure(batch: pa.RecordBatch) -> pa.RecordBatch:
         began = process_time()

@@ -42,13 +42,12 @@ _LOADING_BYTES_PER_CORE = 32 * 2**20
 _LOADING_RATIO = 24
 """Loading a model may take this many times the size of its files in memory, since 8-bit weights become floats and are then
 repacked. The model in models/demo takes 10 times the size of its files."""
-TAGGING_BYTES_PER_CHARACTER = 512
-"""Bytes of memory that a process may use to tag, per character of text. For ten million characters of news, a tenth is
-enough."""
+_TAGGING_BYTES_PER_CHARACTER = 512
+"""Bytes of memory that a process may use to tag, per character of text. Ten million characters of news need a tenth."""
 _TAGGING_BASE_BYTES = 2**30
 _MIN_TAGGING_BYTES = 256_000_000
 _TAGGING_SHARE = 4
-"""In a container with a memory limit, a process may use a quarter of its core's share of that limit to tag, but always
+"""In a container with a memory limit, a process may use a quarter of its own share of that limit to tag, but always
 _MIN_TAGGING_BYTES. For the texts that a worker tags at once, models/demo needs 75 MB, and DistilBERT-base in f32 120 MB."""
 _MEGABYTE = 1_000_000
 _STATUS = Path("/proc/self/status")
@@ -151,21 +150,22 @@ def loading_memory_limit(files: Iterable[Path]) -> int:
     return _LOADING_BASE_BYTES + _LOADING_BYTES_PER_CORE * (os.cpu_count() or 1) + _LOADING_RATIO * size
 
 
-def tagging_memory_limit(characters: int, megabytes: int | None) -> int:
+def tagging_memory_limit(characters: int, megabytes: int | None = None, processes: int | None = None) -> int:
     """Return how many bytes of memory a process may use to tag texts, in addition to its loaded model.
 
     Args:
         characters: total number of characters in the texts.
         megabytes: the limit in MB from the `limits.tagger_mb` setting; None to compute it from the number of characters and,
-            in a container with a memory limit, from that limit and the number of cores.
+            in a container with a memory limit, from that limit and the number of processes.
+        processes: how many such processes the container runs at once; None for one per core, as on a Spark executor.
     """
     if megabytes is not None:
         return megabytes * _MEGABYTE
-    enough = _TAGGING_BASE_BYTES + TAGGING_BYTES_PER_CHARACTER * characters
+    enough = _TAGGING_BASE_BYTES + _TAGGING_BYTES_PER_CHARACTER * characters
     container = container_limits.read_memory_limit()
     if container is None:
         return enough
-    share = container // container_limits.count_cores() // _TAGGING_SHARE
+    share = container // (processes or container_limits.count_cores()) // _TAGGING_SHARE
     return min(enough, max(_MIN_TAGGING_BYTES, share))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_OPENING = re.compile(r"<!--|</?([a-zA-Z][a-zA-Z0-9-]*)[^<>]*>|<[!?][^<>]*>|&(?:nbsp|#160|quot|#34);")
+_OPENING = re.compile(r"<!--|</?([a-zA-Z][a-zA-Z0-9-]*+)[^<>]*+>|<[!?][^<>]*+>|&(?:nbsp|#160|quot|#34);")
+"""Matches the beginning of markup. Without possessive quantifiers, the time for a long name without > is quadratic."""
 _CLOSING = {"script": re.compile(r"</script\s*>", re.IGNORECASE), "style": re.compile(r"</style\s*>", re.IGNORECASE)}
 _INLINE = frozenset({
     "a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "del", "dfn", "em", "font", "i", "img", "ins", "kbd", "mark", "q",

@@ -7,6 +7,7 @@ converted to offsets in the individual texts only at the end.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +23,8 @@ NUMERIC_SEPARATOR = "\u2187"
 """The Roman numeral \u2187, at which Spark NLP's Tokenizer splits words as at white space, although it is a number."""
 _CHARACTERS = {SPACE: f" \t\n\v\f\r{NUMERIC_SEPARATOR}", SKIP: " \n", MARK: ".:?!;\n", AFFIX: ".,;:!?*-()\"'"}
 _CODE_UNITS = 1 << 16
+_WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace()) + "]")
+"""Matches white space outside ASCII, such as a no-break space. Each of these characters is one code unit."""
 
 
 def _build_class_table() -> NDArray[np.uint8]:
@@ -41,7 +44,7 @@ class Texts:
     """Several texts and their concatenation.
 
     text: the concatenation.
-    code_units: the UTF-16 code units of the concatenation, shape [code units]; uint8 if the concatenation is ASCII.
+    code_units: the UTF-16 code units of the concatenation, shape [code units]; may be uint8 if the concatenation is ASCII.
     edges: int64, shape [texts + 1]; text t has code_units[edges[t]:edges[t + 1]].
     """
 
@@ -85,6 +88,11 @@ class Texts:
         edges = zip(self.to_code_points(begins).tolist(), self.to_code_points(ends).tolist(), strict=True)
         return [self.text[begin:end] for begin, end in edges]
 
+    def replace_wide_blanks(self) -> Texts:
+        """Return the texts with a blank instead of each white-space character outside ASCII; no position changes."""
+        text = self.text if self.text.isascii() else _WIDE_BLANKS.sub(" ", self.text)
+        return self if text == self.text else Texts(text, _encode_utf16(text), self.edges)
+
     def find_texts(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the index of the text at each position; at the end of all texts, the number of texts."""
         return np.searchsorted(self.edges, positions, side="right") - 1
@@ -107,7 +115,12 @@ def read_texts(column: pa.Array) -> Texts:
     sizes = ((octets & 0xC0) != 0x80).astype(np.int8)
     sizes += octets >= 0xF0
     edges = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])[edges]
-    return Texts(text, np.frombuffer(text.encode("utf-16-le"), "<u2"), edges)
+    return Texts(text, _encode_utf16(text), edges)
+
+
+def _encode_utf16(text: str) -> NDArray[np.uint16]:
+    """Return the UTF-16 code units of a text."""
+    return np.frombuffer(text.encode("utf-16-le"), "<u2")
 
 
 def utf16_length(text: str) -> int:

@@ -22,6 +22,7 @@ from entitymill.recognition.tagger.inference import Seconds, Tagger
 from entitymill.recognition.tags_to_mentions import Spans, TaggedTexts, TagScheme, measure_trim
 from entitymill.recognition.tokens import Segments
 
+_LINE_FEED = ord("\n")
 _METADATA = pa.map_(pa.string(), pa.string())
 _MIN_WITHOUT_EXPONENT = 1e-3
 """The smallest number that java.lang.Float.toString writes without an exponent."""
@@ -47,7 +48,11 @@ class Recognition:
 
 
 class Recognizer:
-    """A sentence detector and a tagger that together find the mentions in texts. Not thread-safe."""
+    """A sentence detector and a tagger that together find the mentions in texts. Not thread-safe.
+
+    White space outside ASCII, such as a no-break space, separates words. Only with encoding sparknlp it does not, as in
+    Spark NLP.
+    """
 
     def __init__(
         self, detector: Detector, tagger: Tagger, *, trim: bool, consistent_labels: bool = False, markup: Markup = "none"
@@ -78,10 +83,8 @@ class Recognizer:
         """
         began = perf_counter()
         original = offsets.read_texts(texts)
-        visible = original
-        if self._markup == "html":
-            visible = offsets.read_texts(pa.array([blank_markup(text) for text in texts.to_pylist()], pa.large_string()))
-        segments = tokens.tokenize(visible, self._detector.find_breaks(visible))
+        visible = self._blank_invisible(texts, original)
+        segments = tokens.tokenize(visible, self._find_breaks(visible, original))
         begins = segments.token_begin - visible.edges[visible.find_texts(segments.token_begin)]
         words = visible.extract_substrings(segments.token_begin, segments.token_end)
         segmented = perf_counter()
@@ -95,6 +98,23 @@ class Recognizer:
         self.seconds.segmentation += segmented - began
         self.seconds.mentions += perf_counter() - segmented - model_seconds
         return recognition
+
+    def _blank_invisible(self, texts: pa.Array, original: Texts) -> Texts:
+        """Return `original`, which is read from `texts`, with blanks or line feeds for markup and for wide blanks."""
+        visible = original
+        if self._markup == "html":
+            visible = offsets.read_texts(pa.array([blank_markup(text) for text in texts.to_pylist()], pa.large_string()))
+        return visible if self._tagger.encoding == "sparknlp" else visible.replace_wide_blanks()
+
+    def _find_breaks(self, visible: Texts, original: Texts) -> NDArray[np.int64]:
+        """Return the positions of sentence breaks (see `Detector.find_breaks`), with one at each line feed from markup.
+
+        Without these, only the detector sentencex would end a sentence at a tag such as <p>.
+        """
+        breaks = self._detector.find_breaks(visible)
+        if self._markup == "none":
+            return breaks
+        return np.union1d(breaks, np.flatnonzero((visible.code_units == _LINE_FEED) & (original.code_units != _LINE_FEED)))
 
 
 def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str], scheme: Scheme = "iob2") -> TaggedTexts:
@@ -129,18 +149,17 @@ def build_recognition(
         consistent_labels: as in `Recognizer`.
         annotations: whether to also build annotations.
         scalings: label -> scaling of the confidences of its mentions; confidences in annotations are not scaled.
-        original: the texts before markup was blanked, from which `entity` is copied; None if no markup was blanked.
+        original: the texts before characters were blanked, from which `entity` is copied; None if none were blanked.
     """
+    original = original or tagged.texts
     segments = tagged.segments
     starts = segments.sentence_starts
     return Recognition(
         sentences=pa.array(np.diff(starts), pa.int32()),
         tokens=pa.array(_sum_per_text(segments.sentence_tokens, starts), pa.int32()),
         split_sentences=pa.array(_sum_per_text(tagged.tags.split.astype(np.int64), starts), pa.int32()),
-        mentions=_build_mentions(
-            tagged, original or tagged.texts, scalings or {}, trim=trim, consistent_labels=consistent_labels
-        ),
-        annotations=build_annotations(tagged) if annotations else {},
+        mentions=_build_mentions(tagged, original, scalings or {}, trim=trim, consistent_labels=consistent_labels),
+        annotations=build_annotations(tagged, original) if annotations else {},
     )
 
 
@@ -198,13 +217,13 @@ def _sum_per_text(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArr
     return sums[starts[1:]] - sums[starts[:-1]]
 
 
-def build_annotations(tagged: TaggedTexts) -> dict[str, pa.ListArray]:
+def build_annotations(tagged: TaggedTexts, original: Texts) -> dict[str, pa.ListArray]:
     """Return the columns `ner_chunk` and, if the tags have scores, `ner` in Spark NLP's format, with one list per text.
 
     Fields, metadata and offsets are the same as in the results of DistilBertForTokenClassification and NerConverter in
     Spark NLP 5.5.3. Offsets count UTF-16 code units of the document, and both ends are inclusive. Chunks are never trimmed.
     """
-    columns = {"ner_chunk": _build_chunk_column(tagged)}
+    columns = {"ner_chunk": _build_chunk_column(tagged, original)}
     if tagged.tags.scores is not None:
         columns["ner"] = _build_tag_column(tagged, tagged.tags.scores)
     return columns
@@ -224,14 +243,14 @@ def _build_tag_column(tagged: TaggedTexts, scores: NDArray[np.float32]) -> pa.Li
     return _build_annotation_column("named_entity", tagged, (tokens, tokens), results, metadata)
 
 
-def _build_chunk_column(tagged: TaggedTexts) -> pa.ListArray:
-    """Return the `ner_chunk` column: one annotation for each span."""
+def _build_chunk_column(tagged: TaggedTexts, original: Texts) -> pa.ListArray:
+    """Return the `ner_chunk` column: one annotation for each span, with its text from `original`."""
     spans, segments = tagged.spans, tagged.segments
     edges = tagged.tokens[spans.begin], tagged.tokens[spans.end - 1]
     document = tagged.texts.find_texts(segments.token_begin[edges[0]])
     sentence = segments.sentence_of[edges[0]] - segments.sentence_starts[document]
     number = np.arange(len(document)) - np.searchsorted(document, document)
-    written = tagged.texts.extract_substrings(segments.token_begin[edges[0]], segments.token_end[edges[1]])
+    written = original.extract_substrings(segments.token_begin[edges[0]], segments.token_end[edges[1]])
     confidences = spans.confidences.astype(np.float32)
     described = zip(sentence.tolist(), number.tolist(), spans.kinds.tolist(), confidences, strict=True)
     metadata = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Protocol
@@ -25,7 +24,6 @@ LANGUAGE = "en"
 _PASSAGE_CHARACTERS = 2000
 """Maximum number of characters in a passage, the part of a text that sentencex gets at once. The time that sentencex takes
 grows with the square of the number of quotation marks in a passage."""
-_WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace()) + "]")
 
 
 def choose_kind(kind: Kind | None, model: object) -> Kind:
@@ -54,7 +52,7 @@ class SentencexDetector:
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
         """Return the positions where sentences begin (see `Detector.find_breaks`)."""
         edges = texts.to_code_points(texts.edges).tolist()
-        text = texts.text if texts.text.isascii() else _WIDE_BLANKS.sub(" ", texts.text)
+        text = texts.replace_wide_blanks().text
         begins = [first + begin for first, last in itertools.pairwise(edges) for begin in _find_begins(text[first:last])]
         return texts.to_positions(np.array(begins, np.int64))
 

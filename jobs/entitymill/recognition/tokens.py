@@ -1,7 +1,8 @@
 """Split sentences into tokens as Spark NLP 5.5.3's Tokenizer does with its default rules.
 
-A word ends at white space. All punctuation at the beginning of a word is one token, and so is all punctuation at its end. A
-word that consists only of punctuation is one token.
+A word ends at ASCII white space. (Before, the recognizer replaces all other white space with blanks, except with encoding
+sparknlp.) All punctuation at the beginning of a word is one token, and so is all punctuation at its end. A word that
+consists only of punctuation is one token.
 """
 
 from __future__ import annotations

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 CRASHED, TIMED_OUT = "tagger_crashed", "tagger_timed_out"
 """Reject codes of documents whose child process died or exceeded the time limit."""
+WINDOW_CHARS = 128 * 1024
+"""Size of a window (a batch of documents sent to a child at once) in code points: about 1,024 sentences, enough to fill the
+rows into which the tagger packs sentences."""
 START_SECONDS = 600.0
 """Time limit, in seconds, for a child to load its model and to test it."""
 _EXIT_SECONDS = 30.0
@@ -84,6 +87,11 @@ class ChildLostError(Exception):
         super().__init__(code, detail)
         self.code = code
         self.detail = detail
+
+    @property
+    def suggests_lack_of_memory(self) -> bool:
+        """Return whether the child ran out of memory, or was killed as the kernel kills a process to free memory."""
+        return self.code == CRASHED and self.detail in (_EXIT_REASONS[OUT_OF_MEMORY], "killed by SIGKILL")
 
 
 class Child:

@@ -22,13 +22,12 @@ from pyspark import SparkFiles
 from entitymill.errors import EntityMillError, WorkerError, sign_error
 from entitymill.recognition.tagger import Execution, Markup, bundle
 from entitymill.workers import child_process, recognized_rows
+from entitymill.workers.child_process import WINDOW_CHARS
 
 if TYPE_CHECKING:
     from entitymill.recognition.sentences import Kind
 
 log = logging.getLogger(__name__)
-WINDOW_CHARS = 128 * 1024
-"""Size of a window in code points: about 1,024 sentences, enough to fill the rows into which the tagger packs sentences."""
 WINDOW_BYTES = 64 * 2**20
 """Size of a window in bytes. It limits windows in which the texts are short, but the passthrough columns are long."""
 MAX_WAIT_SECONDS = 14 * 86_400.0

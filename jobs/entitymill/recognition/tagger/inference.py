@@ -58,6 +58,7 @@ class Tagger:
         scheme: bundle.Scheme = "iob2",
         decoding: Decoding = "argmax",
         scalings: Mapping[str, Scaling] | None = None,
+        encoding: Encoding = "complete",
     ) -> None:
         """Create a tagger for a compiled model; every timer in the attribute `seconds` starts at 0.
 
@@ -68,7 +69,9 @@ class Tagger:
             scheme: the tagging scheme of the labels, which says how tags join to mentions (see `bundle.Scheme`).
             decoding: how tags are chosen from their probabilities (see `Execution`).
             scalings: label -> scaling of the confidences of its mentions; None or empty for no scaling.
+            encoding: how `maker` turns tokens into pieces (see `Execution`).
         """
+        self.encoding = encoding
         self.scalings = dict(scalings or {})
         self.labels = labels
         self.scheme = scheme
@@ -118,6 +121,7 @@ class Tagger:
                 scheme,
                 execution.decoding,
                 scalings,
+                execution.encoding,
             )
             tagger.tag(_TEST_SENTENCE, np.array([len(_TEST_SENTENCE)]))
         tagger.seconds = Seconds()
