@@ -65,7 +65,8 @@ def test_figures_are_those_of_the_tables(output: Job) -> None:
     entities, documents = output.read("entities").collect(), output.read("documents").collect()
     runs = sorted(output.read("runs").collect(), key=lambda row: row.started_at)
 
-    assert [run.run_id for run in found.runs] == [row.run_id for row in runs][::-1]
+    assert [run.run_id for run in found.runs] == [runs[1].run_id, runs[0].run_id]
+    assert found.last_idle == runs[2].started_at.astimezone(dt.timezone.utc)
     assert found.run is not None
     assert (found.run.run_id, found.run.mode) == (runs[1].run_id, "compare")
     assert [run.run_id for run in found.before] == [runs[0].run_id]
