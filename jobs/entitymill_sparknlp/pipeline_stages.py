@@ -217,6 +217,10 @@ class Pipeline:
         chosen = ml.PipelineModel([*stages[: classifiers[0] + 1]])
         return cls(chosen, stages[0].getInputCol(), sentence, token, last.getOutputCol())
 
+    def list_entity_labels(self) -> list[str]:
+        """Return the labels of the token classifier without the prefixes B- and I-, sorted."""
+        return sorted({tag.partition("-")[2] for tag in self.stages.stages[-1].getClasses()} - {""})
+
 
 def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
     """Build the stages that add the columns `_document`, `_sentence` and `_token` to a table with the `text` column.
