@@ -17,7 +17,7 @@ from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import json_schema, sections
 from entitymill.settings.sections import SourceSettings
-from entitymill.spark.local_paths import pin_path
+from entitymill.spark.local_paths import exists_here, pin_path
 from entitymill.terminal import activity
 from entitymill.terminal.console_text import visible
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         An existing file is refused before Spark starts.
         """
         file = options.to or Path(f"{_build_file_stem(options.table)}.yaml")
-        if file.exists():
+        if exists_here(file):
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")
         start_log(None)
         loaded = settings_module.load(None, [f"source.path={options.table}", "output.path=x", *options.overrides])
