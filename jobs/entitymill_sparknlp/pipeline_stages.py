@@ -219,7 +219,8 @@ class Pipeline:
 
     def list_entity_labels(self) -> list[str]:
         """Return the labels of the token classifier without the prefixes B- and I-, sorted."""
-        return sorted({tag.partition("-")[2] for tag in self.stages.stages[-1].getClasses()} - {""})
+        classifier: Any = self.stages.stages[-1]
+        return sorted({tag.partition("-")[2] for tag in classifier.getClasses()} - {""})
 
 
 def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:

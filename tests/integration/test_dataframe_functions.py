@@ -29,7 +29,7 @@ def filled(module_job: Job) -> Job:
     """Ten thousand texts, some of them difficult, and the job's tables of them, without a detector's model."""
     texts = [*generate_texts(200, 1), *(f"{TEXTS[number % 3]} It was {number}." for number in range(DOCUMENTS - 200))]
     module_job.texts(pa.table({"id": [f"d{number}" for number in range(DOCUMENTS)], "text": pa.array(texts, pa.string())}))
-    module_job.run("segmentation.detector=sentencex", "limits.max_reject_ratio=1")
+    module_job.run("segmentation.detector=sentencex", "segmentation.model=null", "limits.max_reject_ratio=1")
     return module_job
 
 
