@@ -285,7 +285,7 @@ def test_totals_are_sums_over_the_runs(output: Job) -> None:
     runs = output.read("runs").where("status <> 'running'").collect()
     tables.delete("runs", "status IN ('running', 'stopped')")
     assert found is not None
-    assert found.runs == {"done": 3, "stopped": 1}
+    assert found.runs == {"done": 2, "stopped": 1}  # without the run that had nothing to do
     assert found.documents == sum(row.documents for row in runs)
     assert found.sentences == sum(row.sentences for row in runs)
     labels = {label for row in runs for label in row.entities_by_label}
