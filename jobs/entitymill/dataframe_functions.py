@@ -24,6 +24,7 @@ from entitymill.recognition.sentences import Kind, choose_kind
 from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, check_choice, check_precision
 from entitymill.settings.sections import DETECTOR_MODEL
 from entitymill.spark import session
+from entitymill.spark.sql_text import quote_part
 from entitymill.workers import engine_openvino
 from entitymill.workers.worker import RecognitionOptions, Worker
 
@@ -60,14 +61,15 @@ def mentions(
         if column not in names:
             raise SettingsError(f"the DataFrame has no column {column}; it has {', '.join(names)}.")
     worker = _ship_worker(df.sparkSession, model, _Options(**_check_options(options)))
+    id_, texts = (df[quote_part(column)] for column in (id_column, text_column))  # a dot would mean a field of a struct
     # Bytes that are not valid UTF-8 are replaced with U+FFFD.
-    text = F.coalesce(F.decode(F.encode(df[text_column], "UTF-8"), "UTF-8"), F.lit(""))
+    text = F.coalesce(F.decode(F.encode(texts, "UTF-8"), "UTF-8"), F.lit(""))
     rows = df.select(
-        F.coalesce(df[id_column].cast("string"), F.lit("null")).alias("doc_id"),
+        F.coalesce(id_.cast("string"), F.lit("null")).alias("doc_id"),
         F.lit("").alias("text_hash"),
         F.length(text).alias("chars"),
         text.alias("text"),
-        F.struct(df[id_column].alias("id")).alias("passthrough"),
+        F.struct(id_.alias("id")).alias("passthrough"),
     )
     returned = T.StructType([*schemas.RECOGNIZED, rows.schema["passthrough"]])
     found = rows.mapInArrow(worker, returned)
@@ -75,7 +77,7 @@ def mentions(
     failure = F.concat(F.lit("recognition failed on a text: "), reason, F.lit(_ADVICE))
     listed = F.when(F.col("failure").isNotNull(), F.raise_error(failure)).otherwise(F.col("mentions"))
     exploded = found.select(F.col("passthrough.id").alias(id_column), F.explode(listed).alias("mention"))
-    return exploded.select(F.col(id_column), *(F.col(f"mention.{name}") for name in _FIELDS))
+    return exploded.select(F.col(quote_part(id_column)), *(F.col(f"mention.{name}") for name in _FIELDS))
 
 
 def _read_column_names(df: DataFrame) -> list[str]:

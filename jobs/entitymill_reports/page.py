@@ -27,7 +27,6 @@ MODES = {
     "compare": "changed documents, by comparing hashes",
     "feed": "changed documents, by the change feed",
     "arrivals": "appended files",
-    "none": "nothing to do",
     "": "unknown",
 }
 """Mode of a run -> its description on the page."""
@@ -151,9 +150,15 @@ def _compute_recognition_speed(run: Run) -> float | None:
 
 
 def _find_newer_failed_run(content: PageContent) -> Run | None:
-    """Return the newest run if it failed or died and the page shows an older run; otherwise None."""
+    """Return the newest run if it failed or died and the page shows an older run; otherwise None.
+
+    An idle run (a run that had nothing to do) may be newer than all `content.runs`; it succeeded.
+    """
     newest = content.runs[0] if content.runs else None
-    return newest if newest is not None and newest != content.run and newest.status in ("failed", "died") else None
+    if newest is None or newest == content.run or newest.status not in ("failed", "died"):
+        return None
+    is_latest = content.last_idle is None or content.last_idle < newest.started
+    return newest if is_latest else None
 
 
 def _read_resource(name: str) -> str:

@@ -247,10 +247,11 @@ class PageContent:
 
     output: path or schema of the tables.
     run: the run that the page shows; None if no run that processed or removed documents has completed.
-    runs: the latest runs, newest first.
+    runs: the latest runs that had something to do, newest first.
     days: the mentions by time; None if report.date_column is not set.
     settings: the settings of the run as YAML, without secrets.
     shown: samples of text from the documents; None if report.show_text does not allow text.
+    last_idle: when the latest idle run (a run that had nothing to do) started, in UTC; None if there is no such run.
     """
 
     output: str
@@ -264,6 +265,7 @@ class PageContent:
     units: tuple[UnitSpeed, ...]
     settings: str
     shown: TextSamples | None = None
+    last_idle: datetime | None = None
 
     @property
     def mentions(self) -> int:

@@ -17,7 +17,7 @@ from entitymill_reports.page_content import CONFIDENCE_BINS, SENTENCE_BIN, SENTE
 from entitymill_reports.table_reader import TableReader
 
 MAX_RUNS = 40
-"""Maximum number of runs to read."""
+"""Maximum number of runs to read, without idle runs (runs that had nothing to do) and maintenance."""
 STEPS = {"day": 1, "week": 7, "month": 30, "year": 365}
 """Step of the plot of mentions by time -> approximate number of days in a step."""
 MAX_STEPS = 70
@@ -25,13 +25,17 @@ MAX_STEPS = 70
 SAMPLED_MENTIONS = 1_000_000
 """Approximate number of mentions whose sentences are measured. If the table has at least twice as many mentions, only a
 sample of the documents is measured."""
-MAX_LABELS, MAX_CODES = 30, 50
+MAX_LABELS, MAX_CODES = 200, 50
 """Maximum number of labels and of reject codes to read; usually there are only a few."""
 MAX_COMMITS = 300
 """Maximum number of commits to read; older commits are ignored."""
 _LATEST_RUNS = f"""
-    SELECT * FROM report_runs WHERE mode IS DISTINCT FROM 'maintenance' ORDER BY started_at DESC LIMIT {MAX_RUNS}
+    SELECT * FROM report_runs
+    WHERE coalesce(mode, '') NOT IN ('none', 'maintenance')
+    ORDER BY started_at DESC
+    LIMIT {MAX_RUNS}
 """  # noqa: S608
+_LATEST_IDLE_RUN = "SELECT max(started_at) AS started FROM report_runs WHERE mode = 'none'"
 _DOCUMENTS = """
     SELECT CAST(CASE WHEN tokens > 0 THEN floor(log2(CAST(tokens AS DOUBLE))) ELSE -1 END AS INT) AS size,
         count(*) AS documents,
@@ -76,13 +80,15 @@ def read_page_content(reader: TableReader, settings: Settings, run_id: str | Non
     run = select_run(runs, run_id)
     if run is None and run_id is not None:
         raise SettingsError(
-            f"--run: {run_id} is not among the latest {MAX_RUNS} runs of {reader.output}; `entitymill runs` lists them."
+            f"--run: {run_id} is not among the latest {MAX_RUNS} runs of {reader.output} that had anything to do; "
+            "`entitymill runs` lists runs."
         )
     labels = _build_labels(counts)
     return PageContent(
         output=reader.output,
         run=run,
         runs=runs,
+        last_idle=reader.read_rows(_LATEST_IDLE_RUN)[0]["started"],
         documents=_read_documents(reader),
         labels=labels,
         days=_read_days(reader, day, settings.report.date_column or "", counts) if day is not None else None,
@@ -109,14 +115,13 @@ def read_runs(reader: TableReader, run_id: str | None = None) -> tuple[Run | Non
 
 
 def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
-    """Return the run with an id or, if the id is None, the newest completed run that had something to do.
+    """Return the run with an id or, if the id is None, the newest completed run; None if there is no such run.
 
-    Return None if `runs`, which are sorted with the newest first, contain no such run.
+    Args:
+        runs: runs that had something to do, newest first.
+        run_id: the id of the run, or None for the newest completed run.
     """
-    candidates = (
-        run for run in runs if run.run_id == run_id or (not run_id and run.status == "done" and run.mode != "none")
-    )
-    return next(candidates, None)
+    return next((run for run in runs if (run.run_id == run_id if run_id else run.status == "done")), None)
 
 
 def _build_runs(rows: list[dict[str, Any]], counts: list[dict[str, Any]]) -> tuple[Run, ...]:
@@ -156,7 +161,8 @@ def _count_mentions(reader: TableReader, day: str | None) -> list[dict[str, Any]
     """Count mentions by label, bin of confidence and run, in one pass over the table; return one row per group.
 
     Each row also has the sum of the confidences, the first and last day, and the number of mentions that have a day. The
-    column run_id is null for the mentions of all other runs than the latest MAX_RUNS.
+    column run_id is null for the mentions of all other runs than the latest MAX_RUNS. If there are more than MAX_LABELS
+    labels, the smallest groups may be missing.
     """
     day = day or "CAST(NULL AS DATE)"
     most, last_bin = MAX_LABELS * CONFIDENCE_BINS * (MAX_RUNS + 1), CONFIDENCE_BINS - 1
@@ -172,6 +178,7 @@ def _count_mentions(reader: TableReader, day: str | None) -> list[dict[str, Any]
         ) AS mentions
         LEFT JOIN (SELECT run_id AS shown FROM ({_LATEST_RUNS}) AS latest) AS runs ON mentions.run_id = runs.shown
         GROUP BY label, bin, shown
+        ORDER BY mentions DESC
         LIMIT {most}
         """  # noqa: S608
     )

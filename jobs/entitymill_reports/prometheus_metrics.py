@@ -41,7 +41,7 @@ _OVER_ALL = "over all runs of the output"
 class Totals:
     """Sums over all runs of an output that have ended, without those of `entitymill maintain`.
 
-    runs: status -> number of runs that ended with it.
+    runs: status -> number of runs that ended with it, without idle runs (runs that had nothing to do).
     documents, sentences, rejects: numbers of processed documents, tagged sentences and rejected rows.
     mentions: label -> number of mentions that the runs found; at most MAX_LABELS labels.
     last_success: end of the latest run with the status done, in seconds since 1970; None if there is no such run.
@@ -138,22 +138,20 @@ def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool)
 def read_totals(tables: Tables) -> Totals | None:
     """Return the sums over all runs in the `runs` table that have ended; None if the table does not exist.
 
-    Rows of `entitymill maintain` are left out. If there are more than MAX_LABELS labels, only the mentions of MAX_LABELS
-    arbitrary labels are counted. This takes two Spark queries.
+    Maintenance is left out. Idle runs count only for `last_success`, because `optimize` deletes their rows after some time,
+    and a counter must never decrease. If there are more than MAX_LABELS labels, only the mentions of MAX_LABELS arbitrary
+    labels are counted. This takes two Spark queries.
     """
     from pyspark.sql import functions as F  # noqa: PLC0415  # imports Spark, which --help does not need
 
-    from entitymill.tables.runs import exclude_maintenance  # noqa: PLC0415
+    from entitymill.tables.runs import IDLE, exclude_maintenance  # noqa: PLC0415
 
     if not tables.exists("runs"):
         return None
     runs = exclude_maintenance(tables.read("runs")).where("status <> 'running'")
     sums = [F.sum(name).alias(name) for name in ("documents", "sentences", "rejects")]
-    each = (
-        runs.groupBy("status")
-        .agg(F.count("*").alias("runs"), F.max(F.unix_micros("ended_at")).alias("ended"), *sums)
-        .collect()
-    )
+    count = F.count_if(~F.col("mode").eqNullSafe(IDLE)).alias("runs")
+    each = runs.groupBy("status").agg(count, F.max(F.unix_micros("ended_at")).alias("ended"), *sums).collect()
     labels = runs.select(F.explode("entities_by_label").alias("label", "mentions"))
     by_label = labels.groupBy("label").agg(F.sum("mentions").alias("mentions")).limit(MAX_LABELS).collect()
     ended = next((row["ended"] for row in each if row["status"] == "done"), None)
@@ -218,7 +216,7 @@ def _add_totals(metrics: _Metrics, totals: Totals) -> None:
     counted = {"documents": ("Documents processed", totals.documents), "sentences": ("Sentences tagged", totals.sentences)}
     for name, (help_, value) in {**counted, "rejects": ("Rows rejected", totals.rejects)}.items():
         metrics.add("Counter", name, f"{help_}, {_OVER_ALL}", {"": value})
-    metrics.add("Counter", "runs", f"Runs that ended, {_OVER_ALL}", totals.runs, "status")
+    metrics.add("Counter", "runs", f"Runs that ended and had something to do, {_OVER_ALL}", totals.runs, "status")
     metrics.add("Counter", "mentions", f"Mentions found, {_OVER_ALL}", totals.mentions, "label")
     if totals.last_success is not None:
         metrics.gauge("last_success_timestamp_seconds", "End of the latest run that published", totals.last_success)

@@ -26,6 +26,7 @@ from entitymill.recognition.tagger.model_rows import find_truncated_sentences
 from entitymill.recognition.tokens import Segments
 from entitymill.settings import Settings
 from entitymill.spark import session, storage
+from entitymill.workers import engine_openvino
 from entitymill.workers import recognized_rows as rows_module
 
 if TYPE_CHECKING:  # executors import this module, and may lack Spark NLP's package
@@ -44,6 +45,7 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
 
     Raises:
         ModelError: a model is missing, damaged or of the wrong kind, or cannot run in this session.
+        SettingsError: the settings `entities` name a label that the model does not have.
     """
     from entitymill_sparknlp import pipeline_stages  # noqa: PLC0415  # needs Spark NLP's package, which executors may lack
 
@@ -56,6 +58,9 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
     is_classifier = saved.kind != "PipelineModel"
     detector = settings.detector, settings.detector_model
     pipeline = pipeline_stages.load_pipeline(saved, pipeline_stages.build_stages(spark, *detector) if is_classifier else [])
+    mentioned = settings.entities.mentioned_labels
+    if mentioned:
+        engine_openvino.refuse_unknown_labels(saved.address, mentioned, pipeline.list_entity_labels())
     digest = (
         None
         if saved.pretrained

@@ -217,6 +217,11 @@ class Pipeline:
         chosen = ml.PipelineModel([*stages[: classifiers[0] + 1]])
         return cls(chosen, stages[0].getInputCol(), sentence, token, last.getOutputCol())
 
+    def list_entity_labels(self) -> list[str]:
+        """Return the labels of the token classifier without the prefixes B- and I-, sorted."""
+        classifier: Any = self.stages.stages[-1]
+        return sorted({tag.partition("-")[2] for tag in classifier.getClasses()} - {""})
+
 
 def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
     """Build the stages that add the columns `_document`, `_sentence` and `_token` to a table with the `text` column.

@@ -29,7 +29,7 @@ def filled(module_job: Job) -> Job:
     """Run the job on ten thousand texts, some of them difficult, with a sentence detector that needs no model."""
     texts = [*generate_texts(200, 1), *(f"{TEXTS[number % 3]} It was {number}." for number in range(DOCUMENTS - 200))]
     module_job.texts(pa.table({"id": [f"d{number}" for number in range(DOCUMENTS)], "text": pa.array(texts, pa.string())}))
-    module_job.run("segmentation.detector=sentencex", "limits.max_reject_ratio=1")
+    module_job.run("segmentation.detector=sentencex", "segmentation.model=null", "limits.max_reject_ratio=1")
     return module_job
 
 
@@ -59,14 +59,15 @@ def test_the_function_finds_those_of_the_job_in_sql(filled: Job, expected: list[
     assert rows(found.select("id", "mention.*"), "id") == expected
 
 
-def test_ids_keep_their_type_and_null_texts_have_no_mentions(spark: SparkSession) -> None:
-    frame = spark.createDataFrame([(1, TEXTS[0]), (None, TEXTS[0]), (3, None)], "key long, body string")
-    found = entitymill.mentions(frame, "key", "body", model=DEMO)
-    assert found.schema["key"].dataType.simpleString() == "bigint"
-    assert sorted((str(row.key), row.entity) for row in found.collect()) == [
+@pytest.mark.parametrize(("key", "body"), [("key", "body"), ("the.key", "the.`body`")])
+def test_ids_keep_their_type_and_null_texts_have_no_mentions(spark: SparkSession, key: str, body: str) -> None:
+    frame = spark.createDataFrame([(1, TEXTS[0]), (None, TEXTS[0]), (3, None)], "key long, body string").toDF(key, body)
+    found = entitymill.mentions(frame, key, body, model=DEMO)
+    assert found.schema[key].dataType.simpleString() == "bigint"
+    assert sorted((str(row[key]), row.entity) for row in found.collect()) == [
         ("1", "Angela Merkel"), ("1", "Paris"), ("None", "Angela Merkel"), ("None", "Paris"),
     ]  # fmt: skip
-    listed = frame.select("key", entitymill.udf(model=DEMO, spark=spark)("body").alias("found")).collect()
+    listed = frame.toDF("key", "body").select(entitymill.udf(model=DEMO, spark=spark)("body").alias("found")).collect()
     assert [row.found is None for row in listed] == [False, False, True]
 
 

@@ -14,7 +14,7 @@ from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import settings
-from entitymill.errors import ModelError
+from entitymill.errors import ModelError, SettingsError
 from entitymill.spark.private_session import override_conf
 from entitymill.spark.session import has_class
 from entitymill.workers.engine_choice import open_engine
@@ -140,6 +140,16 @@ def test_a_missing_model_is_named(main: Callable[..., tuple[int, str]], job: Job
     job.texts(list(TEXTS.items()))
     code, printed = main(*engine("/nowhere/model"))
     assert (code, "recognition.sparknlp_model: /nowhere/model does not exist" in printed) == (5, True)
+
+
+@pytest.mark.parametrize("chosen", ["entities.labels=[PER, PERSON]", "entities.min_confidence={PERSON: 0.5}"])
+def test_a_label_that_the_model_does_not_have_is_named(spark: SparkSession, saved_demo: Path, chosen: str) -> None:
+    options = ["source.path=x", "output.path=y", *MODELS, *engine(saved_demo)]
+    with pytest.raises(
+        SettingsError, match=r"^entities: the model \S+ has no label PERSON; its labels are LOC, MISC, ORG, PER\.$"
+    ):
+        open_engine(spark, settings.load(None, [*options, chosen], {}))
+    open_engine(spark, settings.load(None, [*options, "entities.labels=[PER, LOC]"], {}))
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_one_slice_is_not_recomputed_where_all_have_to_be(
     ids=["nothing", "maintenance", "a deletion", "an update", "a restore"],
 )
 def test_others_that_changed_rows_are_noticed(
-    sliced: Tables, tmp_path: Path, statements: tuple[str, ...], *, only_we: bool
+    sliced: Tables, tmp_path: Path, caplog: pytest.LogCaptureFixture, statements: tuple[str, ...], *, only_we: bool
 ) -> None:
     """The output has two units, so that OPTIMIZE has files to compact."""
     tables = copied(sliced, tmp_path)
@@ -130,14 +130,19 @@ def test_others_that_changed_rows_are_noticed(
     for statement in statements:
         tables.spark.sql(statement.format(**{name: tables.sql_name(name) for name in DOCUMENT_TABLES}))
     assert unchanged_since(tables, latest) == only_we
+    assert ("(operations: " in caplog.text) != only_we
 
 
-def test_a_table_that_was_put_back_created_or_removed_is_noticed(sliced: Tables, tmp_path: Path) -> None:
+def test_a_table_that_was_put_back_created_or_removed_is_noticed(
+    sliced: Tables, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A table from a backup that is older than the last run has a smaller version than the last run recorded."""
     tables = copied(sliced, tmp_path)
     present = table_versions.read_versions(tables, WRITTEN)
     assert unchanged_since(tables, Row(output_versions=present))
-    assert not unchanged_since(tables, Row(output_versions={**present, "entities": present["entities"] + 1}))
+    before = present["entities"] + 1
+    assert not unchanged_since(tables, Row(output_versions={**present, "entities": before}))
+    assert f"(its version {before - 1} is older than version {before}, which a run recorded), so all" in caplog.text
     assert not unchanged_since(tables, None)
     assert not unchanged_since(tables, Row(output_versions=None))
     without = {name: version for name, version in present.items() if name != "rejects"}

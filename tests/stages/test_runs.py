@@ -95,6 +95,18 @@ def test_the_figures_of_jobs_are_without_maintenance(tables: Tables) -> None:
     add(tables, 1, status="done", documents=3)
     add(tables, 2, status="failed", documents=0)
     add(tables, 3, status="done", mode="maintenance")
+    add(tables, 4, status="done", mode=None)  # of an older version
     totals = read_totals(tables)
     assert totals is not None
-    assert (totals.runs, totals.documents) == ({"done": 1, "failed": 1}, 3)
+    assert (totals.runs, totals.documents) == ({"done": 2, "failed": 1}, 3)
+
+
+def test_a_run_with_nothing_to_do_is_a_success_and_raises_no_counter(tables: Tables) -> None:
+    """`optimize` deletes its row, and Prometheus would take a smaller counter for a reset."""
+    Runs(tables).create()
+    add(tables, 1, status="done", documents=3, ended_at=DAY)
+    add(tables, 2, status="done", mode="none", ended_at=DAY + timedelta(hours=1))
+    totals = read_totals(tables)
+    assert totals is not None
+    assert totals.runs == {"done": 1}
+    assert totals.last_success == (DAY + timedelta(hours=1)).timestamp()

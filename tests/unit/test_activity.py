@@ -10,8 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from entitymill.commands import common, erase, evaluate, extract, init, maintain, redact, sample
+from entitymill.settings.sections import OutputSettings
+from entitymill.spark import storage
+from entitymill.tables import runs_without_spark
 from entitymill.terminal import activity
 from entitymill_reports import report_command
+
+TOO_LONG = "{0}/" + 256 * "n"
+"""No file system has such a name; to look it up raises an error, as a directory does that may not be searched."""
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +66,25 @@ def test_a_step_ends_with_its_command(capsys: pytest.CaptureFixture[str]) -> Non
         (redact, ["--set", "output.path={0}/out", "--to", "{0}/redacted"], "no entity tables at {0}/out", 1),
         (sample, ["--set", "output.path={0}/out", "--to", "{0}/sample.csv"], "no entity tables at {0}/out", 1),
         (evaluate, ["--entities", "{0}/e", "--gold", "{0}/g"], "--entities: there is nothing at {0}/e; check the path.", 3),
+        (
+            extract,
+            ["--set", f"source.path={TOO_LONG}", "--set", "output.path={0}/out"],
+            f"source.path: {TOO_LONG} cannot be looked up (File name too long); check the path.",
+            3,
+        ),
+        (init, [TOO_LONG], f"source.path: {TOO_LONG} cannot be looked up (File name too long); check the path.", 3),
+        (
+            evaluate,
+            ["--entities", TOO_LONG, "--gold", "{0}/g"],
+            f"--entities: {TOO_LONG} cannot be looked up (File name too long); check the path.",
+            3,
+        ),
+        (
+            report_command,
+            ["--set", f"output.path={TOO_LONG}", "--to", "{0}/page.html"],
+            f"output: {TOO_LONG} cannot be looked up (File name too long); check output.path or output.schema.",
+            1,
+        ),
     ],
 )
 def test_a_wrong_path_is_found_before_spark_starts(
@@ -79,10 +104,19 @@ def test_a_wrong_path_is_found_before_spark_starts(
 
 
 def test_a_path_that_may_be_elsewhere_is_left_to_spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert common.is_missing(f"{tmp_path}/no", {})
-    assert not common.is_missing(str(tmp_path), {})
+    assert common.describe_missing(f"{tmp_path}/no", {}) == f"there is nothing at {tmp_path}/no"
+    assert common.describe_missing(str(tmp_path), {}) is None
     for path in ("s3a://lake/no", "table:main.texts", "dbfs:/no"):
-        assert not common.is_missing(path, {})
-    assert not common.is_missing("/no", {"spark.hadoop.fs.defaultFS": "hdfs://name:8020"})
+        assert common.describe_missing(path, {}) is None
+    for path in ("/no", TOO_LONG):
+        assert common.describe_missing(path, {"spark.hadoop.fs.defaultFS": "hdfs://name:8020"}) is None
     monkeypatch.setenv("HADOOP_CONF_DIR", "/etc/hadoop")
-    assert not common.is_missing("/no", {})
+    for path in ("/no", TOO_LONG):
+        assert common.describe_missing(path, {}) is None
+
+
+def test_a_path_that_cannot_be_looked_up_is_left_to_spark(tmp_path: Path) -> None:
+    path = TOO_LONG.format(tmp_path)
+    assert storage.prefer_local_file(path) == path
+    for chosen in (path, f"file:{path}"):
+        assert runs_without_spark.find_directory(OutputSettings(path=chosen), {}) is None

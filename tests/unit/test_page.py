@@ -93,7 +93,15 @@ def test_a_change_beyond_its_bound_is_marked() -> None:
 def test_a_run_that_failed_since_is_said() -> None:
     said = "The latest run, run9 of 2026-11-29 03:00 UTC, failed."
     assert "The latest run" not in usual()
-    assert said in Elements(rendered(runs=(run(9, status="failed"), run(2), run(1)))).text
+    text = rendered(runs=(run(9, status="failed"), run(2), run(1)), last_idle=run(8).started)
+    assert said in Elements(text).text
+
+
+def test_a_run_that_failed_is_not_said_after_a_run_with_nothing_to_do() -> None:
+    text = Elements(rendered(runs=(run(9, status="failed"), run(2), run(1)), last_idle=run(10).started)).text
+    assert "The latest run" not in text
+    assert "Runs that had nothing to do are not listed. The latest of them started at 2026-11-30 03:00 UTC." in text
+    assert "nothing to do" not in usual()
 
 
 def test_an_output_without_anything() -> None:

@@ -217,12 +217,46 @@ def test_a_key_is_there_once(tmp_path: Path, content: str, message: str) -> None
         ("ENTITYMILL_SOURCE_ID_COLUMN", "ENTITYMILL__SOURCE__ID_COLUMN"),
         ("ENTITY_MILL__LOG", "ENTITYMILL__LOG"),
         ("entitymill__source__path", "ENTITYMILL__SOURCE__PATH"),
-        ("ENTITYMILLS__SPARK__CONF__SPARK__UI__ENABLED", "ENTITYMILL__SPARK__CONF__SPARK__UI__ENABLED"),
+        ("ENTITYMILLS__SPARK__CONF__SPARK__UI__showPages", "ENTITYMILL__SPARK__CONF__SPARK__UI__showPages"),
     ],
 )
 def test_a_variable_that_is_almost_ours_is_refused(name: str, meant: str) -> None:
     with pytest.raises(SettingsError, match=rf"^Environment variable {name} is not a setting; did you mean {meant}\?$"):
         load(None, MINIMAL, {name: "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("ENTITYMILL__SPARK__CONF__SPARK__EXECUTOR__memoryOverhead", "spark.executor.memoryOverhead"),
+        ("ENTITYMILL__spark__conf__spark__sql__ansi__ENABLED", "spark.sql.ansi.enabled"),
+        ("ENTITYMILL__SPARK__CONF__SPARK__HADOOP__FS__S3A__ACCESS__KEY", "spark.hadoop.fs.s3a.access.key"),
+    ],
+)
+def test_a_variable_may_name_a_property_with_capitals(name: str, key: str) -> None:
+    assert load(None, MINIMAL, {name: "x"}).spark.conf == {key: "x"}
+
+
+def test_capitals_do_not_matter_in_other_variables() -> None:
+    assert load(None, MINIMAL, {"ENTITYMILL__Source__id_Column": "x"}).source.id_column == "x"
+
+
+def test_a_value_of_the_wrong_type_is_one_fault_of_its_key() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(None, [*MINIMAL, "output.deletion_vectors=maybe", "source.passthrough=[a, [b]]", "spark.conf.a.b=[c]"], {})
+    assert str(refused.value).splitlines() == [
+        "3 settings are wrong:",
+        "- source.passthrough.1: input should be a valid string.",
+        "- output.deletion_vectors: input should be 'auto', or input should be a valid boolean, unable to interpret input.",
+        "- spark.conf.a.b: input should be a valid string.",
+    ]
+
+
+@pytest.mark.parametrize("detector", ["rules", "sentencex"])
+def test_a_model_that_the_detector_does_not_read_is_refused(detector: str) -> None:
+    said = rf"^`segmentation\.detector: {detector}` does not read segmentation\.model: set the detector to dl, or the model"
+    with pytest.raises(SettingsError, match=said):
+        load(None, [*MINIMAL, f"segmentation.detector={detector}", "segmentation.model=mine"], {})
 
 
 def test_variables_of_others_are_none_of_our_business() -> None:
@@ -291,7 +325,8 @@ def test_settings_do_not_change_after_they_are_checked() -> None:
         (["recognition.encoding=sparknlp"], "dl"),
         (["recognition.engine=sparknlp", "recognition.sparknlp_model=saved"], "dl"),
         (["segmentation.detector=dl"], "dl"),
-        (["segmentation.detector=rules", "segmentation.model=mine"], "rules"),
+        (["segmentation.detector=rules", "segmentation.model=models/sentence_detector"], "rules"),
+        (["segmentation.model=mine", "segmentation.detector=rules", "segmentation.model=null"], "rules"),
     ],
 )
 def test_the_detector_is_sentencex_unless_a_setting_speaks_for_another(chosen: list[str], detector: str) -> None:

@@ -115,11 +115,12 @@ def check_output_exists(settings: settings_module.Settings) -> None:
     Nothing is checked if the output is a catalog schema, or if the path may be on another machine's disk.
 
     Raises:
-        OutputError: the directory does not exist.
+        OutputError: the directory does not exist, or may not be looked up.
     """
     path = settings.output.path
-    if path is not None and is_missing(path, settings.spark.conf):
-        raise OutputError(f"output: no entity tables at {path}; check output.path or output.schema.")
+    fault = describe_missing(path, settings.spark.conf, "no entity tables") if path is not None else None
+    if fault is not None:
+        raise OutputError(f"output: {fault}; check output.path or output.schema.")
 
 
 def check_source_exists(settings: settings_module.Settings) -> None:
@@ -129,13 +130,14 @@ def check_source_exists(settings: settings_module.Settings) -> None:
     another machine's disk.
 
     Raises:
-        SourceError: the path does not exist, or a Parquet file lacks a column.
+        SourceError: the path does not exist or may not be looked up, or it is a Parquet file that lacks a column.
     """
     source = settings.source
     if source.format == "table" or _PATTERN_OR_VERSION.search(source.path):
         return
-    if is_missing(source.path, settings.spark.conf):
-        raise SourceError(f"source.path: there is nothing at {source.path}; check the path.")
+    fault = describe_missing(source.path, settings.spark.conf)
+    if fault is not None:
+        raise SourceError(f"source.path: {fault}; check the path.")
     if source.format == "parquet" and is_certainly_local(source.path, settings.spark.conf):
         _check_parquet_columns(source)
 
@@ -154,10 +156,10 @@ def _check_parquet_columns(source: SourceSettings) -> None:
     from entitymill.source.source_columns import suggest_columns  # imports Spark
 
     path = Path(source.path)
-    file = path if path.is_file() else next((one for one in sorted(path.glob("*.parquet")) if one.is_file()), None)
-    if file is None or any(path.glob("*=*")):
-        return
     try:
+        file = path if path.is_file() else next((one for one in sorted(path.glob("*.parquet")) if one.is_file()), None)
+        if file is None or any(path.glob("*=*")):
+            return
         names = pq.read_schema(file).names
     except (OSError, ValueError):
         return  # Spark says what is wrong with the file
@@ -168,14 +170,19 @@ def _check_parquet_columns(source: SourceSettings) -> None:
             )
 
 
-def is_missing(path: str, conf: Mapping[str, str]) -> bool:
-    """Return whether a path certainly does not exist; False if it may be on another machine's disk.
+def describe_missing(path: str, conf: Mapping[str, str], nothing: str = "there is nothing") -> str | None:
+    """Return why a path certainly leads to nothing, as part of a message; None if it may be on another machine's disk.
 
     Args:
         path: path, URI or name.
         conf: the `spark.conf` setting, which may select another file system.
+        nothing: beginning of the result if the path does not exist.
     """
-    return not Path(path).exists() and is_certainly_local(path, conf)
+    try:
+        fault = None if Path(path).exists() else f"{nothing} at {path}"
+    except OSError as error:  # a parent directory may not be searched, or a name is too long
+        fault = f"{path} cannot be looked up ({error.strerror})"
+    return fault if fault is not None and is_certainly_local(path, conf) else None
 
 
 def run_and_report(

@@ -136,8 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print_review(options.reviewed, options.wanted_precision, labels or [], as_json=options.json)
             return
         for option, path in (("--entities", options.entities), ("--gold", options.gold)):
-            if common.is_missing(path, {}):
-                raise SourceError(f"{option}: there is nothing at {path}; check the path.")
+            fault = common.describe_missing(path, {})
+            if fault is not None:
+                raise SourceError(f"{option}: {fault}; check the path.")
         activity.begin("starting Spark")
         from entitymill.source.reader import read_mentions
         from entitymill.spark.session import open_session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import json_schema, sections
 from entitymill.settings.sections import SourceSettings
-from entitymill.spark.local_paths import pin_path
+from entitymill.spark.local_paths import exists_here, pin_path
 from entitymill.terminal import activity
 from entitymill.terminal.console_text import visible
 
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         An existing file is refused before Spark starts.
         """
         file = options.to or Path(f"{_build_file_stem(options.table)}.yaml")
-        if file.exists():
+        if exists_here(file):
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")
         start_log(None)
         loaded = settings_module.load(None, [f"source.path={options.table}", "output.path=x", *options.overrides])
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write(file, render(file, source, proposal, output or default_output, loaded.spark.jars, bad_ids))
         columns = f"id {proposal.key.name}, text {proposal.text.name}, {len(proposal.passthrough)} passthrough columns"
         note = f"\nnote: {proposal.key.name}: {bad_ids}" if bad_ids else ""
-        print(visible(f"wrote {file}: {columns}{note}\nnext: entitymill extract --config {file} --dry-run"))
+        print(visible(f"wrote {file}: {columns}{note}\nnext: {_format_dry_run(file)}"))
 
     return common.run_and_report(work, "interrupted; nothing was written.")
 
@@ -125,7 +126,7 @@ def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, 
     lines = [
         json_schema.SCHEMA_COMMENT,
         f"# Written by entitymill {__version__} init, from the first {proposal.rows:,} rows. Check this file, then run:",
-        f"#   entitymill extract --config {_to_yaml(str(file))} --dry-run",
+        f"#   {_format_dry_run(file)}",
         "source:",
         f"  format: {source.format}",
         f"  path: {_to_yaml(source.path)}",
@@ -143,6 +144,12 @@ def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, 
         *(["spark:", f"  jars: {_to_yaml(pinned)}"] if pinned != sections.SparkSettings().jars else []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _format_dry_run(file: Path) -> str:
+    """Return the command for a dry run with a settings file, on one line; a path with blanks is quoted for the shell."""
+    quoted = shlex.quote(str(file))
+    return f"entitymill extract --config {quoted if quoted.isprintable() else json.dumps(str(file))} --dry-run"
 
 
 def write(file: Path, text: str) -> None:

@@ -29,7 +29,6 @@ RECORD = "erasures"
 """Table in which each erasure is recorded."""
 MAX_IDS = 100_000
 """Maximum number of ids per erasure; the driver and every task hold all ids in memory."""
-_SHOWN_IDS = 1000
 
 
 @dataclass(frozen=True)
@@ -190,9 +189,9 @@ def _check_source(spark: SparkSession, settings: Settings, id_frame: DataFrame) 
 
 
 def _find_ids_in_source(spark: SparkSession, source: SourceSettings, id_frame: DataFrame) -> set[str]:
-    """Return the ids of `id_frame` that occur in the rows that `source.where` selects; at most _SHOWN_IDS of them."""
+    """Return the ids of `id_frame` that occur in the rows that `source.where` selects."""
     rows = open_source(spark, source).rows.select("doc_id")
-    left = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").distinct().limit(_SHOWN_IDS)
+    left = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").distinct()
     return {row["doc_id"] for row in left.collect()}
 
 

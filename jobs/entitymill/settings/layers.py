@@ -48,13 +48,14 @@ class Layers:
     def add_environment(self, environment: Mapping[str, str], all_keys: Collection[str]) -> None:
         """Add the environment variables that begin with ENVIRONMENT_PREFIX as the next layer.
 
+        Case does not matter, except in names of Spark properties (see `_split_variable`).
+
         Raises:
             SettingsError: a variable without this prefix looks like a misspelled setting, or a value is not valid YAML.
         """
         for name, text in sorted(environment.items()):
             if name.startswith(ENVIRONMENT_PREFIX):
-                path = name[len(ENVIRONMENT_PREFIX) :].lower().split("__")
-                self._assign(path, text, f"environment variable {name}")
+                self._assign(_split_variable(name), text, f"environment variable {name}")
             elif meant := _find_intended_variable(name, all_keys):
                 raise SettingsError(f"Environment variable {name} is not a setting; did you mean {meant}?")
 
@@ -114,6 +115,19 @@ class Layers:
         self.origins[key_path] = origin
 
 
+def _split_variable(name: str) -> list[str]:
+    """Return the key path that an environment variable with ENVIRONMENT_PREFIX names, in lower case.
+
+    After spark.conf, a part that is not entirely in upper case stays as it is, since Spark's names contain both cases:
+    ENTITYMILL__SPARK__CONF__SPARK__EXECUTOR__memoryOverhead sets spark.executor.memoryOverhead.
+    """
+    parts = name[len(ENVIRONMENT_PREFIX) :].split("__")
+    lower = [part.lower() for part in parts]
+    if lower[:2] != ["spark", "conf"]:
+        return lower
+    return [*lower[:2], *(part.lower() if part.isupper() else part for part in parts[2:])]
+
+
 def suggest_keys(wrong: str, all_keys: Iterable[str]) -> str:
     """Return the part of a message that suggests keys: similar keys or, if there are none, all keys of the same section."""
     everything = list(all_keys)
@@ -150,7 +164,7 @@ def _find_intended_variable(name: str, all_keys: Collection[str]) -> str:
     if separator and get_close_matches(_normalize_name(head), [_PROGRAM], 1, _SIMILAR_PREFIX):
         path = rest.lower().split("__")
         if path[0] in all_keys:
-            return ENVIRONMENT_PREFIX + rest.upper()
+            return ENVIRONMENT_PREFIX + (rest if path[:2] == ["spark", "conf"] else rest.upper())
     # Sections are not suggested: a short name such as ENTITYMILL_PORT may well belong to another program.
     variables = {_PROGRAM + _normalize_name(key.replace(".", "")): key for key in all_keys if "." in key}
     found = get_close_matches(_normalize_name(name), variables, 1, _SIMILAR_VARIABLE)

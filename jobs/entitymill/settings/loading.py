@@ -6,6 +6,7 @@ then the settings file, then environment variables `ENTITYMILL__KEY__PATH`, then
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,9 @@ from entitymill.settings.layers import Layers, suggest_keys
 _NUMBERS = {"int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number"}
 """Type of a pydantic error -> the kind of number that the setting must be."""
 
-if TYPE_CHECKING:  # the module imports sentencex, which settings do not need
+if TYPE_CHECKING:  # recognition.sentences imports sentencex, which settings do not need
+    from pydantic_core import ErrorDetails
+
     from entitymill.recognition.sentences import Kind
 
 
@@ -61,10 +64,16 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_detector(self) -> Settings:
-        """Check that the selected engine has the selected sentence detector."""
+        """Check that the selected engine has the selected sentence detector, and that this reads `segmentation.model`."""
         if self.segmentation.detector == "sentencex" and self.recognition.engine == "sparknlp":
             raise ValueError(
                 "`segmentation.detector: sentencex` needs `recognition.engine: openvino`: Spark NLP has no such detector"
+            )
+        model = self.segmentation.model
+        if self.detector != "dl" and model not in (None, sections.DETECTOR_MODEL):
+            raise ValueError(
+                f"`segmentation.detector: {self.detector}` does not read segmentation.model: set the detector to dl, or "
+                "the model to null"
             )
         return self
 
@@ -166,29 +175,41 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
 
 
 def _describe_errors(error: ValidationError, layers: Layers, all_keys: Sequence[str]) -> str:
-    """Return a message with one sentence for each validation error; several sentences become a list of lines."""
-    sentences = []
-    for fault in error.errors():
-        key = ".".join(str(part) for part in fault["loc"])
-        origin = layers.describe_origin(key)
-        if fault["type"] == "extra_forbidden":
-            sentences.append(f"{key} is not a setting{origin}; {suggest_keys(key, all_keys)}")
-        elif fault["type"] == "missing":
-            sentences.append(
-                f"{key} is not set, and has no default: set it in a settings file (--config FILE) or with --set."
-            )
-        elif fault["type"] == "model_type":
-            inside = ", ".join(name.removeprefix(f"{key}.") for name in all_keys if name.startswith(f"{key}."))
-            sentences.append(f"{key} is a section, not a setting{origin}: below it, set {inside}.")
-        elif fault["type"] in _NUMBERS:
-            sentences.append(f"{key}: must be {_NUMBERS[fault['type']]}{origin}.")
-        else:
-            message = fault["msg"].removeprefix("Value error, ")
-            within = message if message[:2].isupper() else f"{message[0].lower()}{message[1:]}"
-            # An error that involves several sections has no key; its message names the settings.
-            named = f"{key}: {within}" if key else message
-            sentences.append(f"{named}{origin}.")
+    """Return a message with one sentence for each wrong setting; several sentences become a list of lines."""
+    faults = itertools.groupby(error.errors(), lambda fault: _find_key(fault, all_keys))
+    sentences = [_describe_faults(key, list(found), layers, all_keys) for key, found in faults]
     return sentences[0] if len(sentences) == 1 else "\n- ".join([f"{len(sentences)} settings are wrong:", *sentences])
+
+
+def _find_key(fault: ErrorDetails, all_keys: Sequence[str]) -> str:
+    """Return the key path of a validation error, without the part that names the rejected member of a union of types."""
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] in ("extra_forbidden", "missing") or fault["loc"][:2] == ("spark", "conf"):
+        return key
+    if fault["loc"] and isinstance(fault["loc"][-1], int):  # index in a list
+        return key
+    while key and key not in all_keys:
+        key = key.rpartition(".")[0]
+    return key
+
+
+def _describe_faults(key: str, faults: Sequence[ErrorDetails], layers: Layers, all_keys: Sequence[str]) -> str:
+    """Return a sentence for the validation errors of one key: one error or, for a union of types, one for each type."""
+    kind, origin = faults[0]["type"], layers.describe_origin(key)
+    if kind == "extra_forbidden":
+        return f"{key} is not a setting{origin}; {suggest_keys(key, all_keys)}"
+    if kind == "missing":
+        return f"{key} is not set, and has no default: set it in a settings file (--config FILE) or with --set."
+    if kind == "model_type":
+        inside = ", ".join(name.removeprefix(f"{key}.") for name in all_keys if name.startswith(f"{key}."))
+        return f"{key} is a section, not a setting{origin}: below it, set {inside}."
+    if kind in _NUMBERS:
+        return f"{key}: must be {_NUMBERS[kind]}{origin}."
+    messages = [fault["msg"].removeprefix("Value error, ") for fault in faults]
+    if not key:  # an error that involves several sections; its message names the settings
+        return f"{messages[0]}{origin}."
+    within = (message if message[:2].isupper() else f"{message[0].lower()}{message[1:]}" for message in messages)
+    return f"{key}: {', or '.join(within)}{origin}."
 
 
 def list_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:

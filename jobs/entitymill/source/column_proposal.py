@@ -15,6 +15,7 @@ from entitymill.errors import SourceError
 from entitymill.settings.sections import LimitSettings, SourceSettings
 from entitymill.source import reader, source_columns
 from entitymill.spark import storage
+from entitymill.spark.local_paths import exists_here
 from entitymill.spark.sql_text import quote_name, quote_part
 
 SAMPLE = 1000
@@ -99,7 +100,7 @@ def propose_columns(
     Raises:
         SourceError: the table does not exist, has no rows, or has no suitable id or text column.
     """
-    local = make_absolute(spark, table) if Path(table).exists() else table
+    local = make_absolute(spark, table) if exists_here(table) else table
     kind = _detect_format(spark, local)
     opened = reader.open_table(spark, SourceSettings.model_validate({"path": local, "format": kind}))
     path = local if kind == "table" else make_absolute(spark, local)

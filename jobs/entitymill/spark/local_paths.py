@@ -38,6 +38,14 @@ def to_local_path(address: str) -> Path:
     return Path("/" + address.removeprefix(FILE).lstrip("/")) if address.startswith(FILE) else Path(address)
 
 
+def exists_here(path: str | Path) -> bool:
+    """Return whether a path exists on this machine's disk; False if it may not be looked up, or if a name is too long."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
+
+
 def find_installed(path: str) -> str:
     """Return the path in the repository of a relative path that exists in the repository but not in the working directory.
 
@@ -45,10 +53,10 @@ def find_installed(path: str) -> str:
     directory or nowhere.
     """
     relative = Path(path)
-    if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts or relative.exists():
+    if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts or exists_here(relative):
         return path
     installed = REPOSITORY / relative
-    return str(installed) if installed.exists() else path
+    return str(installed) if exists_here(installed) else path
 
 
 def pin_path(path: str) -> str:
@@ -56,8 +64,8 @@ def pin_path(path: str) -> str:
 
     A path that exists in the working directory, but not in the repository, becomes absolute. Others stay unchanged.
     """
-    is_installed = REPOSITORY is not None and (REPOSITORY / path).exists()
-    return str(Path(path).absolute()) if Path(path).exists() and not is_installed else path
+    is_installed = REPOSITORY is not None and exists_here(REPOSITORY / path)
+    return str(Path(path).absolute()) if exists_here(path) and not is_installed else path
 
 
 def write_atomically(file: Path, content: bytes) -> None:

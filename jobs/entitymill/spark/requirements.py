@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 
 from entitymill.errors import SessionError, SettingsError
 from entitymill.settings import Settings
-from entitymill.spark.local_paths import find_installed
+from entitymill.spark.local_paths import exists_here, find_installed
 
 
 class DeltaRelease(NamedTuple):
@@ -260,7 +260,7 @@ def check_installation(settings: Settings) -> None:
     missing.append(explain_missing_java())
     missing += [describe_missing_jars(one) for one in directories if not any(Path(find_installed(one)).glob("*.jar"))]
     model = settings.model.path
-    if settings.recognition.engine == "openvino" and not Path(find_installed(model)).exists():
+    if settings.recognition.engine == "openvino" and not exists_here(find_installed(model)):
         advice = explain_missing_model(model)
         missing.append(f"model.path: there is nothing at {model}: {advice}." if advice else None)
     found = [one for one in missing if one]

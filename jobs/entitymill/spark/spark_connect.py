@@ -26,7 +26,7 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import SettingsError
 from entitymill.settings.sections import OutputSettings
-from entitymill.spark.local_paths import FILE, to_local_path
+from entitymill.spark.local_paths import FILE, exists_here, to_local_path
 
 log = logging.getLogger(__name__)
 _MANY_ROWS = 1_000_000
@@ -121,7 +121,7 @@ def exists(spark: SparkSession, path: str) -> bool:
     Raises:
         OSError: Spark cannot access the path.
     """
-    if to_local_path(path).exists():
+    if exists_here(to_local_path(path)):
         return True
     try:
         return bool(_list_remote_files(spark, path).take(1))
@@ -138,7 +138,7 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
         OSError: the directory cannot be listed.
     """
     here = to_local_path(path)
-    if here.exists():
+    if exists_here(here):
         yield from sorted(list_local_files(here))
         return
     try:
@@ -158,7 +158,7 @@ def list_names(spark: SparkSession, pattern: str) -> list[str]:
         OSError: Spark cannot access the path.
     """
     directory, _, name = pattern.rpartition("/")
-    if to_local_path(directory).exists():
+    if exists_here(to_local_path(directory)):
         return sorted(path.name for path in to_local_path(directory).glob(name))
     return sorted(fnmatch.filter((address.rpartition("/")[2] for address, *_ in list_files(spark, directory)), name))
 
@@ -201,7 +201,7 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
         OSError: the file is missing or cannot be read.
     """
     here = to_local_path(path)
-    if here.exists():
+    if exists_here(here):
         shutil.copyfile(here, into)
         return
     try:
@@ -212,7 +212,7 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 def qualify(path: str) -> str:
     """Return the `file:` URI of a path on this program's own disk; any other path, which the server resolves, unchanged."""
-    return f"{FILE}{Path(path).resolve()}" if Path(path).exists() else path
+    return f"{FILE}{Path(path).resolve()}" if exists_here(path) else path
 
 
 def _list_remote_files(spark: SparkSession, path: str) -> DataFrame:

@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import StorageError, strip_quoted_values
 from entitymill.spark import py4j_classes, spark_connect
-from entitymill.spark.local_paths import find_installed
+from entitymill.spark.local_paths import exists_here, find_installed
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
 """Session -> its Hadoop configuration, cached because Spark copies a thousand properties to create one."""
@@ -87,7 +87,7 @@ def prefer_local_file(path: str) -> str:
     """
     # as_uri() would write %20 for a space, which Hadoop's client does not decode.
     local = Path(find_installed(path))
-    return f"file://{local.resolve()}" if local.exists() else path
+    return f"file://{local.resolve()}" if exists_here(local) else path
 
 
 def exists(spark: SparkSession, path: str) -> bool:

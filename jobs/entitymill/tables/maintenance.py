@@ -83,7 +83,8 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 
     old = f"mode = '{IDLE}' AND started_at < current_timestamp() - INTERVAL {IDLE_DAYS} DAYS"
     with override_conf(tables.spark, {MAX_FILE: str(tables.settings.target_file_mb * 1024 * 1024)}):
-        retry("runs", lambda: tables.delete("runs", old))
+        if tables.exists("runs"):
+            retry("runs", lambda: tables.delete("runs", old))
         return _apply_to_tables(tables, optimize_table)
 
 

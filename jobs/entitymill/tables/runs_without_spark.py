@@ -65,11 +65,14 @@ def read_heartbeats(settings: OutputSettings, conf: Mapping[str, str]) -> dict[s
 
 
 def find_directory(settings: OutputSettings, conf: Mapping[str, str]) -> Path | None:
-    """Return the output's directory on this machine's disk; None if it is elsewhere, or in a catalog."""
+    """Return the output's directory on this machine's disk; None if it is elsewhere, in a catalog, or not accessible."""
     path = settings.path or ""
     local = to_local_path(path)
     is_local = path.startswith(FILE) or is_certainly_local(path, conf)
-    return local if path and is_local and local.is_dir() else None
+    try:
+        return local if path and is_local and local.is_dir() else None
+    except OSError:  # a parent directory may not be searched, or a name is too long
+        return None
 
 
 def _convert(value: Any) -> Any:

@@ -78,12 +78,18 @@ def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, ru
         for row in rows
         if row["operation"] not in NON_DATA_OPERATIONS and (run_id is None or _read_run_id(row["userMetadata"]) != run_id)
     ]
-    if present >= before and len(rows) == present - before and not others:
+    if present < before:
+        reason = f"its version {present} is older than version {before}, which a run recorded"
+    elif others:
+        reason = f"operations: {', '.join(others)}"
+    elif len(rows) != present - before:
+        reason = f"its history lacks commits since version {before}"
+    else:
         return True
     log.warning(
-        "another program has changed rows of %s (operations: %s), so all documents have to be checked and compared",
+        "another program may have changed rows of %s (%s), so all documents have to be checked and compared",
         tables.address(name),
-        ", ".join(others),
+        reason,
     )
     return False
 

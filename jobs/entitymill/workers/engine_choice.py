@@ -147,7 +147,7 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
 
     Raises:
         ModelError: the pipeline or one of its models is missing, or does not fit the settings.
-        SettingsError: the extension is not installed.
+        SettingsError: the extension is not installed, or the settings `entities` name a label that the model does not have.
     """
     extension = extensions.load(f"{extensions.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
     name, parts, recognize = extension.open_pipeline(spark, settings)

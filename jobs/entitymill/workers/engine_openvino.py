@@ -67,9 +67,19 @@ def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
         SettingsError: the model does not have one of the labels.
         ModelError: the model's labels cannot be read.
     """
-    if not labels:
-        return
-    available = list_entity_labels(spark, path)
+    if labels:
+        refuse_unknown_labels(path, labels, list_entity_labels(spark, path))
+
+
+def refuse_unknown_labels(path: str, labels: Sequence[str], available: Sequence[str]) -> None:
+    """Check that the model at `path` has all labels that the settings `entities` name.
+
+    Args:
+        available: the model's labels, without the prefixes B- and I-.
+
+    Raises:
+        SettingsError: the model does not have one of the labels.
+    """
     unknown = [label for label in labels if label not in available]
     if unknown:
         raise SettingsError(f"entities: the model {path} has no label {unknown[0]}; its labels are {', '.join(available)}.")
