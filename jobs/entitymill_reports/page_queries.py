@@ -117,9 +117,7 @@ def read_runs(reader: TableReader, run_id: str | None = None) -> tuple[Run | Non
 def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
     """Return the run with an id or, if the id is None, the newest completed run; None if there is no such run.
 
-    Args:
-        runs: runs that had something to do, newest first.
-        run_id: the id of the run, or None for the newest completed run.
+    `runs` are those that had something to do, newest first.
     """
     return next((run for run in runs if (run.run_id == run_id if run_id else run.status == "done")), None)
 
