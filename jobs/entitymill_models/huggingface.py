@@ -128,8 +128,11 @@ def _check_architecture(config: dict[str, object], where: str) -> str:
 def _read_shape(config: dict[str, object], kind: str, where: str) -> encoders.Shape:
     """Read the encoder's shape from config.json, whose keys depend on the architecture `kind`.
 
+    The numbers of layers and attention heads are required. Optional are layer_norm_eps (default 1e-12; DistilBERT does not
+    use it) and, for OFFSET_POSITIONS, pad_token_id (default 1).
+
     Raises:
-        ModelError: a number is missing or impossible.
+        ModelError: a required number is missing, or a number has a wrong type or an impossible value.
     """
     names = ("n_layers", "n_heads") if kind == "distilbert" else ("num_hidden_layers", "num_attention_heads")
     layers, heads = (config.get(name) for name in names)

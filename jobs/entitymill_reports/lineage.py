@@ -56,7 +56,7 @@ class Lineage:
             self._send(self._summary, state, error)
 
     def _send(self, summary: Summary, state: str, error: str | None = None) -> None:
-        """Send an event; if this fails, report the failure in the log and on stderr, but do not fail the run."""
+        """Send an event, without retries; report a failure in the log and on stderr, but do not fail the run."""
         from openlineage.client import OpenLineageClient  # noqa: PLC0415  # installed only with the extra
         from openlineage.client.transport.http import HttpConfig, HttpTransport  # noqa: PLC0415
 
@@ -100,7 +100,10 @@ class Lineage:
         )
 
     def _build_outputs(self, summary: Summary) -> list[Any]:
-        """Return the list of output datasets of the event, with the schema and the number of rows of each table."""
+        """Return the output datasets `entities` and `documents`, with the number of rows that the run wrote and the schema.
+
+        The schema of `entities` lacks the passthrough columns.
+        """
         from openlineage.client import event_v2 as events  # noqa: PLC0415  # installed only with the extra
         from openlineage.client.facet_v2 import output_statistics_output_dataset, schema_dataset  # noqa: PLC0415
 

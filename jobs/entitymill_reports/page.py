@@ -33,7 +33,7 @@ MODES = {
 
 
 def render(content: PageContent, drift: Drift) -> str:
-    """Return the HTML of the report page."""
+    """Return the HTML of the report page; it lists and compares at most SHOWN_RUNS runs."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=_format_number, seconds=_format_seconds, time=_format_time)
     script, style = _read_resource("page.js"), _read_resource("page.css")
@@ -139,7 +139,7 @@ def _draw_runs(content: PageContent) -> dict[str, str]:
 
 
 def _compute_rates(runs: list[Run], label: str) -> list[float]:
-    """Return, for each run, the number of mentions of a label per 1,000 sentences."""
+    """Return, for each run, the number of mentions of a label per 1,000 sentences; each run must have sentences."""
     return [1000 * run.by_label.get(label, 0) / run.sentences for run in runs]
 
 
@@ -172,7 +172,7 @@ def _format_number(value: float, decimals: int = 0) -> str:
 
 
 def _format_seconds(value: float) -> str:
-    """Return a duration as text, such as `4.2 s`, `3 min 5 s` or `2 h 10 min`."""
+    """Return a duration in seconds as text, rounded: `4.2 s`, `3 min 5 s` or, without the seconds, `2 h 10 min`."""
     if value < 60:
         return f"{value:.1f} s"
     minutes, seconds = divmod(round(value), 60)

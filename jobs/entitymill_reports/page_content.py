@@ -70,12 +70,12 @@ class Run:
 
     @property
     def total(self) -> float:
-        """The wall-clock seconds of the complete run."""
+        """The wall-clock seconds of the complete run; 0 if they were not recorded."""
         return self.seconds.get("total", 0.0)
 
     @property
     def speed(self) -> float:
-        """The sentences per second of the complete run."""
+        """The sentences per second of the complete run; 0 if the time was not recorded."""
         return self.sentences / self.total if self.total else 0.0
 
     @classmethod

@@ -70,7 +70,8 @@ def draw_bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
     """Return a plot of horizontal bars as SVG.
 
     Args:
-        rows: (name, value, number of the color) of each bar.
+        rows: (name, value, number of the color) of each bar. The value is printed as a whole number, and the name is cut to
+            14 characters.
         title: description for screen readers.
     """
 
@@ -99,7 +100,8 @@ def draw_stacked_bars(
 
     Args:
         names: labels below the bars; labels for which there is no room are left out.
-        series: name of the series -> its value for each bar; the first series has the first color.
+        series: name of the series -> its value for each bar; the first series has the first color. The legend,
+            drawn if there are several series, cuts names to 14 characters.
         title: description for screen readers.
         about: label of the horizontal axis.
         seconds: whether the values are seconds; otherwise they are counts.

@@ -57,7 +57,7 @@ class TableReader(Protocol):
         """Return the newest commits of `documents`, each with version, at (UTC), userMetadata and operationMetrics."""
 
     def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """Return doc_id -> text for a few documents, from the source.
+        """Return doc_id -> text for a few documents, from the source; ids that the source does not have are left out.
 
         Raises:
             EntityMillError, PySparkException: the source cannot be read.
@@ -89,11 +89,11 @@ class SparkReader:
             self._spark.catalog.dropTempView(PREFIX + name)
 
     def has(self, table: str) -> bool:
-        """See `TableReader`."""
+        """Return whether the output has a table."""
         return bool(self._tables.exists(table))
 
     def read_rows(self, query: str) -> list[dict[str, Any]]:
-        """See `TableReader`."""
+        """Run a query with Spark, and return its rows: column name -> value, with times in UTC."""
         frame = self._spark.sql(query)
         # Spark would return times without a time zone, in this machine's local time.
         times = [name for name, kind in frame.dtypes if kind == "timestamp"]
@@ -101,19 +101,19 @@ class SparkReader:
         return [row | {name: _from_micros(row[name]) for name in times} for row in rows]
 
     def find_column(self, name: str) -> tuple[str, str] | None:
-        """See `TableReader`."""
+        """Return name and type (see `TableReader`) of a column of `entities`, in any capitalization; None if missing."""
         found = self._tables.read("entities").dtypes
         kinds = {"timestamp_ntz": "timestamp"}
         return next(((one, kinds.get(kind, kind)) for one, kind in found if one.lower() == name.lower()), None)
 
     def read_history(self, limit: int) -> list[dict[str, Any]]:
-        """See `TableReader`."""
+        """Return the newest `limit` commits of `documents`, with the keys that `TableReader` lists."""
         history = self._tables.history("documents", limit)
         columns = ("version", F.unix_micros("timestamp").alias("at"), "userMetadata", "operationMetrics")
         return [row.asDict() | {"at": _from_micros(row["at"])} for row in history.select(*columns).collect()]
 
     def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """See `TableReader`."""
+        """Return doc_id -> text for a few documents; ids without a row that meets `source.where` are left out."""
         return reader.read_texts(self._spark, self._settings.source, list(ids))
 
 
@@ -136,16 +136,16 @@ class LocalReader:
             self._builder.register(PREFIX + name, table)
 
     def has(self, table: str) -> bool:
-        """See `TableReader`."""
+        """Return whether a table existed when the reader was opened."""
         return table in self._tables
 
     def read_rows(self, query: str) -> list[dict[str, Any]]:
-        """See `TableReader`."""
+        """Run a query with DataFusion, and return its rows: column name -> value, with times in UTC."""
         rows = pa.table(self._builder.execute(query).read_all()).to_pylist()
         return [{name: _convert(value) for name, value in row.items()} for row in rows]
 
     def find_column(self, name: str) -> tuple[str, str] | None:
-        """See `TableReader`."""
+        """Return name and type (see `TableReader`) of a column of `entities`, in any capitalization; None if missing."""
         for one in self._tables["entities"].schema().fields:
             if one.name.lower() == name.lower():
                 kind = str(getattr(one.type, "type", one.type))
@@ -153,14 +153,18 @@ class LocalReader:
         return None
 
     def read_history(self, limit: int) -> list[dict[str, Any]]:
-        """See `TableReader`."""
+        """Return the newest `limit` commits of `documents`; a value that a commit does not have is None."""
         return [
             {"userMetadata": None, "operationMetrics": None, **commit, "at": _from_micros(1000 * commit["timestamp"])}
             for commit in self._tables["documents"].history(limit)
         ]
 
     def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """See `TableReader`."""
+        """Return doc_id -> text for a few documents, by reading the complete source; null texts are left out.
+
+        Raises:
+            SourceError: the source can no longer be read without Spark.
+        """
         source = _open_local_source(self._source)
         if source is None:
             raise SourceError(f"source.path: {self._source.path} cannot be read now; check that it still exists.")

@@ -127,9 +127,9 @@ def test_columns_that_spark_cannot_read_are_named(here: Path, spark: SparkSessio
     ("content", "arguments", "message"),
     [
         ({"n": [1, 2]}, {}, "has no string column"),
-        ({"n": [1, 1], "text": ["a", "b"]}, {}, r"no column of single values that are unique and never null in its first 2"),
-        ({"n": [1, None], "text": ["a", "b"]}, {}, "no column of single values that are unique and never null"),
-        ({"n": [1, 2], "text": ["a", "b"]}, {"key": "m"}, r"--id m of .* is not a column of single values; choose"),
+        ({"n": [1, 1], "text": ["a", "b"]}, {}, r"no column of a simple type whose values are .* never null in its first 2"),
+        ({"n": [1, None], "text": ["a", "b"]}, {}, "no column of a simple type whose values are all different"),
+        ({"n": [1, 2], "text": ["a", "b"]}, {"key": "m"}, r"--id m of .* is not a column of a simple type; choose"),
         ({"n": [1, 2], "text": ["a", "b"]}, {"text": "n"}, r"--text n of .* is not a column of strings; choose one of"),
         ({"n": pa.array([], pa.int64())}, {}, "has no rows"),
     ],
@@ -180,7 +180,7 @@ def test_the_index_of_pandas_is_not_copied(here: Path, spark: SparkSession) -> N
     assert (found.key.name, found.passthrough, found.other_keys) == ("n", [], [])
     assert found.left_out == [("__index_level_0__", "bigint, an internal column such as the index of pandas")]
     pq.write_table(pa.table({"text": ["a", "b"], "__index_level_0__": [3, 4]}), "t.parquet")
-    with pytest.raises(SourceError, match="no column of single values"):
+    with pytest.raises(SourceError, match="no column of a simple type"):
         column_proposal.propose_columns(spark, f"{here}/t.parquet")
 
 

@@ -222,10 +222,14 @@ def _find_distinct_contexts(contexts: NDArray[np.uint16]) -> tuple[NDArray[np.in
 
 
 def _collapse_blanks(texts: Texts, marks: NDArray[np.int64]) -> tuple[_CollapsedTexts, NDArray[np.int64]]:
-    """Replace consecutive blanks and line feeds of a text by one blank; return the result, and the index of each mark in it.
+    """Replace each sequence of blanks and line feeds within a text by one blank.
 
     Args:
+        texts: texts that are not all empty.
         marks: positions of the marks in `texts`, shape [marks].
+
+    Returns:
+        The texts, concatenated and with _SIDE + 1 values of padding at both ends, and the index of each mark in them.
     """
     skip, size = (texts.classes & SKIP) != 0, len(texts.classes)
     kept = ~skip

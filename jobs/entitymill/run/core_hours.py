@@ -33,7 +33,7 @@ class CostMeter:
         self._stopped = False
 
     def update(self) -> None:
-        """Count the cores, and write the core-hours and CPU seconds so far to the summary."""
+        """Count the cores, and write the total time, core-hours and, if known, CPU seconds so far to the summary."""
         summary = self._summary
         summary.cores = spark_connect.count_cores(self._spark)
         self._clock.record_total()
@@ -50,7 +50,10 @@ class CostMeter:
         return self._cpu.read_seconds()
 
     def limit_units(self, units: Iterator[PlannedUnit]) -> Iterator[PlannedUnit]:
-        """Yield units until the run has used `max_core_hours`, but at least one, so that each run makes progress."""
+        """Yield units until the run has used `max_core_hours`, but at least one, so that each run makes progress.
+
+        Before each unit, update the summary. If units are left over, `check_complete` raises an error later.
+        """
         for number, unit in enumerate(units):
             self.update()
             if number and self._max_core_hours is not None and self._summary.core_hours >= self._max_core_hours:

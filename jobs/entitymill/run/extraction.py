@@ -146,7 +146,10 @@ def _run_or_record_idle(
 
 
 def _find_reason(error: BaseException, lease: Lease) -> BaseException:
-    """Return why a run failed: a StorageError, the lease's OutputError if another run took over, or otherwise `error`."""
+    """Return why a run failed: a StorageError, the lease's OutputError if another run took over, or otherwise `error`.
+
+    An EntityMillError or KeyboardInterrupt is returned without a check. A failure of the check itself is only logged.
+    """
     if not isinstance(error, Exception) or isinstance(error, EntityMillError):
         return error
     known = outcome.convert_error(error)

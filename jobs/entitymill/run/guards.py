@@ -105,7 +105,7 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
 
 
 def exceeds_reject_ratio(settings: Settings, found: Changes) -> bool:
-    """Return whether a larger share of the source's rows is rejected than limits.max_reject_ratio allows."""
+    """Return whether a larger share of rows is rejected than limits.max_reject_ratio allows; False for an empty source."""
     return bool(found.rows) and sum(found.reject_counts.values()) / found.rows > settings.limits.max_reject_ratio
 
 

@@ -168,7 +168,10 @@ def stop_on_signals() -> Iterator[None]:
 
 
 def _cancel_jobs() -> None:
-    """Cancel Spark's jobs in a new thread, because the main thread may be inside a call to Spark."""
+    """Cancel Spark's jobs in a new thread, because the main thread may be inside a call to Spark; do not wait for it.
+
+    This also turns off Spark's log. An error is only logged. Without an active SparkContext, nothing happens.
+    """
     from pyspark import SparkContext  # noqa: PLC0415  # not all commands need PySpark
 
     context = SparkContext._active_spark_context

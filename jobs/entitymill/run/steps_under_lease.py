@@ -116,11 +116,18 @@ class Run:
     def _prepare_tables(self) -> bool:
         """Create missing tables, and repair the tables unless their content is certainly complete.
 
+        First, remove temporary tables of earlier runs, check the existing tables, and move back a Parquet export that a dead
+        run moved away. After the creation, note the tables' versions in `versions_before`.
+
         The content is complete if earlier runs completed all their changes, no table was missing, and no other program has
         changed rows. It is also complete in the first run, if no table existed. A full run always repairs existing tables.
 
         Returns:
             True if no repair was necessary; False if the tables were repaired.
+
+        Raises:
+            OutputError: the run replaces only a slice, but `entities` or `documents` is missing; a passthrough column has
+                another type than in `entities`; or a later run has written a table.
         """
         tables, earlier = self.tables, self.earlier_runs
         temporary_tables.remove_leftovers(tables, self.lease.epoch)
@@ -153,7 +160,11 @@ class Run:
         return {**chosen, "annotations": schemas.ANNOTATION_TABLE} if self.settings.output.annotations else chosen
 
     def _find_changes(self, *, trusted: bool) -> Changes:
-        """Return what the run must change; `trusted` as in `changes_since.find_changes`."""
+        """Return what the run must change: all documents if `documents` is empty; otherwise, the result of `find_changes`.
+
+        Args:
+            trusted: as in `changes_since.find_changes`.
+        """
         tables, full = self.tables, self.options.full
         if tables.is_empty("documents"):
             return changes.select_all_documents(self.source, Mode.FULL if full else Mode.FIRST)
@@ -171,7 +182,10 @@ class Run:
         )
 
     def _write_rejects(self, found: Changes) -> FailureRecorder:
-        """Write rejected rows of the source to `rejects`; return a recorder for documents that crash or hang the tagger."""
+        """Write rejected rows of the source to `rejects`; return a recorder for documents that crash or hang the tagger.
+
+        They replace all earlier rows of `rejects` or, if the run compared only some ids, the earlier rows of these ids.
+        """
         before = crashing_documents.read_known_failures(self.tables)
         rejects = RejectsWriter(self.tables, self.commits, self.provenance)
         if found.compared_ids is None:
@@ -233,7 +247,14 @@ class Run:
         self.summary.units = self.summary.units_done  # with few, large documents, some planned units are empty
 
     def _publish_unit(self, unit: RecognizedUnit, publisher: Publisher, failures: FailureRecorder) -> None:
-        """Wait until a unit is recognized, reject documents that crashed or hung the tagger, and publish all others."""
+        """Wait until a unit is recognized, reject documents that crashed or hung the tagger, and publish all others.
+
+        Rejected documents are also removed from the output. The unit is counted in the summary.
+
+        Raises:
+            RejectedError: too many documents of the unit crashed or hung the tagger.
+            OutputError: another run took over.
+        """
         self.summary.stage = "recognition"
         doc_ids = self.summary.add_counts(unit.wait(), ids_collected=unit.lists_ids)
         self.clock.lap("recognition")
@@ -251,7 +272,7 @@ class Run:
         self.summary.units_done += 1
 
     def _finish(self) -> None:
-        """Compact small files, update the Parquet export, and record the tables' versions."""
+        """Compact small files, update an outdated Parquet export, and record the tables' versions, the time and costs."""
         retry("files", lambda: maintenance.compact_small_files(self.tables))
         if self.tables.exported and not parquet_export.is_current(self.tables):
             parquet_export.export(self.tables, self.lease.epoch, self.lease.check_now)

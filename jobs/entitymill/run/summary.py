@@ -144,7 +144,7 @@ class Summary:
         )
 
     def build_row(self, settings: Settings, provenance: Provenance) -> dict[str, Any]:
-        """Return a dict column -> value for the run's row in `runs`, without the columns that the lease sets."""
+        """Return a dict column -> value for the run's row in `runs`, with secrets masked; the lease sets the others."""
         masked = settings.dump_masked()
         counted = {name: getattr(self, name) for name in schemas.RUNS.names if hasattr(self, name)}
         return counted | {

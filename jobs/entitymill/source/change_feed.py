@@ -172,13 +172,15 @@ def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> lis
 
 
 def aggregate_events(feed: Feed) -> DataFrame:
-    """Return one row per id in the events, with the id's state after the latest commit that changed it.
+    """Return one row per id in the events, with the id's state after the latest commit that has an event of the id.
+
+    All events of appended files count as one commit.
 
     Returns:
-        Frame with the column doc_id, and these columns, in which only rows with this id count:
+        Frame with the column doc_id and these columns, which are computed from the events of this id only:
 
-        - row: a row that the latest commit inserted or updated, as a struct of text and, if present, `passthrough`; null if
-          there is none.
+        - row: one of the rows that the latest commit inserted or updated, as a struct of text and, if present,
+          `passthrough`; null if there is none.
         - rows_written: number of rows that the latest commit inserted or updated.
         - net_rows: rows added minus rows removed, over all commits; an update adds and removes a row.
     """

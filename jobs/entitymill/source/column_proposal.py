@@ -112,7 +112,7 @@ def propose_columns(
         raise SourceError(f"{table} has no string column, so it contains no text to process.")
     candidates = [column for column in columns if column.atomic and not column.internal and column is not chosen_text]
     if key:
-        chosen_key = _count_bad_ids(opened.rows, _find_column(key, columns, f"--id {key} of {table}", "of single values"))
+        chosen_key = _count_bad_ids(opened.rows, _find_column(key, columns, f"--id {key} of {table}", "of a simple type"))
     else:
         chosen_key = _choose_id(opened.rows, candidates, rows, table)
     keys = sorted((column for column in candidates if column.unique), key=_rank_as_id)
@@ -132,7 +132,7 @@ def propose_columns(
 
 
 def _detect_format(spark: SparkSession, table: str) -> str:
-    """Return the value of `source.format` for a path or a table name."""
+    """Return the value of `source.format` for a path or a table name; parquet if there is no such path or table."""
     try:
         if storage.exists(spark, table):
             return "delta" if storage.exists(spark, f"{table}/_delta_log") else "parquet"
@@ -225,13 +225,17 @@ def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: 
     if closest is not None:
         found = f" ({closest.name} comes closest: {describe_bad_ids(_count_bad_ids(table, closest), rows)})"
     raise SourceError(
-        f"{path} has no column of single values that are unique and never null in its first {rows:,} rows{found}. Name the "
-        "id column with --id, or create a view that has one."
+        f"{path} has no column of a simple type whose values are all different and never null in its first {rows:,} "
+        f"rows{found}. Name the id column with --id, or create a view that has one."
     )
 
 
 def _count_bad_ids(table: DataFrame, column: Column) -> Column:
-    """Return a copy of `column` with `null_ids` and `repeated_ids` counted; this runs a Spark job unless it is unique."""
+    """Return a copy of `column` with `null_ids` and `repeated_ids`, counted in the first SAMPLE rows with a Spark job.
+
+    `repeated_ids` counts every row whose id occurs more than once. A column already known to be unique is returned
+    unchanged, without a Spark job.
+    """
     if column.unique:
         return column
     copies = table.select(F.col(quote_part(column.name)).alias("id")).limit(SAMPLE).groupBy("id").count()

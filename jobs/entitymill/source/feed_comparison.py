@@ -148,11 +148,16 @@ def _select_related(published: DataFrame, ids: DataFrame, policy: Policy) -> Dat
 
 
 def _explain_undecided() -> Column:
-    """Return an expression for the reason why an id is undecided, over the aliases of `row_comparison.compare_rows`.
+    """Return an expression for the reason why an id is undecided (must be looked up in the source); null for other ids.
 
-    The expression is null if the events tell which rows the id has now: the latest commit wrote at most one row of the id,
-    and the id now has exactly the rows that this commit wrote. For this check, the present number of rows is computed: 1 if
-    the document is published (otherwise 0), plus the rows that all events added, minus the rows that they removed.
+    Its columns have the aliases of `row_comparison.compare_rows`: s for the id's events, o for its published document.
+
+    An id is undecided in any of these cases:
+
+    - The id is null, an earlier run rejected it, it must be retried, or its document has the status PENDING.
+    - The latest commit wrote several rows of the id.
+    - The id does not have as many rows now as the latest commit wrote. The number of rows now is the number before the
+      events (1 if the document is published, otherwise 0) plus `net_rows` (rows added minus rows removed).
     """
     output_rows = F.col("o.doc_id").isNotNull().cast("int")
     return (

@@ -273,7 +273,14 @@ def _check_not_cached(rows: DataFrame, settings: SourceSettings) -> None:
 
 
 def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
-    """Do the work of `open_table` for Parquet files; columns that Spark cannot read are left out of `rows`."""
+    """Do the work of `open_table` for Parquet files; columns that Spark cannot read are left out of `rows`.
+
+    Only the first data file is searched for such columns, and on Spark Connect none. The version is a digest of the names,
+    sizes and modification times of all files.
+
+    Raises:
+        SettingsError: the path is a Delta table or inside of one.
+    """
     # List the files before Spark does. If a file is added in between, the digest does not cover it, and the next run sees a
     # new version.
     listing = list(storage.list_files(spark, settings.path))

@@ -31,12 +31,18 @@ def is_nondeterministic(spark: SparkSession, where: str | None) -> bool:
 
 
 def has_nondeterministic_part(where: str) -> bool:
-    """Return whether a condition contains something that depends on more than the row."""
+    """Return whether a condition contains a word, such as `now`, that usually makes it depend on more than the row.
+
+    Words in string literals and in names of columns count, too.
+    """
     return _NONDETERMINISTIC.search(where) is not None
 
 
 def _calls_user_function(spark: SparkSession, where: str) -> bool:
-    """Return whether a condition calls a function that a user has defined: it may depend on time or on other tables."""
+    """Return whether a condition calls a function that a user has defined: it may depend on time or on other tables.
+
+    A function whose schema is named always counts as defined by a user.
+    """
     calls = list(_FUNCTION.finditer(where))
     if any(call[1] for call in calls):
         return True

@@ -246,7 +246,7 @@ def _translate_errors(address: str) -> Iterator[None]:
 
 
 def java_message(error: Py4JJavaError) -> str:
-    """Return the first line of the innermost Java exception's message."""
+    """Return the first line of the innermost Java exception's message ('' if blank); if none, its class's simple name."""
     cause = error.java_exception
     while cause.getCause() is not None:
         cause = cause.getCause()

@@ -177,7 +177,11 @@ class Lease:
         )
 
     def _try_to_take(self) -> str | None:
-        """Try to take the lease; return None on success, or else a description of the run that holds it, perhaps empty."""
+        """Try to take the lease; return None on success, or else a description of the run that holds it.
+
+        The description is empty if another run has just committed to `runs`, or if the run that holds the lease is unknown.
+        A run that writes heartbeat files writes one first, and deletes it if it does not get the lease.
+        """
         taken = False
         try:
             if self._heartbeat is not None:
@@ -227,7 +231,11 @@ class Lease:
         raise AssertionError
 
     def _begin(self, earlier_runs: Record, epoch: int) -> bool:
-        """Commit the run's row to `runs` with this epoch; return whether Delta accepted the commit."""
+        """Commit the run's row to `runs` with this epoch; return whether Delta accepted the commit.
+
+        The commit also gives the rows of dead runs the status died. `epoch`, `commits` and `started` are set in any case,
+        and `earlier_runs` only on success.
+        """
         self.epoch = epoch
         self.commits = Commits(self._tables, self._run_id, epoch)
         self.started = choose_start(earlier_runs.last)
@@ -247,7 +255,11 @@ class Lease:
         return True
 
     def _build_row(self, status: str) -> dict[str, Any]:
-        """Return the run's row of `runs` (see schemas.RUNS): the values of `build_row`, and those that the lease sets."""
+        """Return the run's row of `runs` (see schemas.RUNS).
+
+        The columns about the lease, such as epoch and status, are set here. The others come from the function `build_row`
+        that was passed to the constructor.
+        """
         now = datetime.now(timezone.utc)
         running = status == "running"
         return {

@@ -234,7 +234,11 @@ def _apply_to_tables(tables: Tables, change: Callable[[str], object], names: Seq
 
 
 def _list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
-    """Return (path, size in bytes, modification time in ms) of a table's files; None if they cannot be listed completely."""
+    """Return (path, size in bytes, modification time in ms) of a table's files.
+
+    Return None on Spark Connect, and if a catalog does not let the program list the files. If the output is a directory that
+    cannot be listed, raise the error.
+    """
     if spark_connect.is_remote(tables.spark):
         return None
     try:

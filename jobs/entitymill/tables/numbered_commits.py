@@ -164,7 +164,10 @@ class Commits:
             self.counts[name] += 1
 
     def _number_commit(self, name: str) -> dict[str, str]:
-        """Return options for Delta's writer: the next transaction number, and a note for the table's history."""
+        """Return options for Delta's writer: the next transaction number, and a note for the table's history.
+
+        Each call uses up a number. `has_committed` looks for the number of the latest call for the table.
+        """
         number = self._last_numbers[name] = next(self._numbers)
         about: dict[str, object] = {"entitymill": self.run_id, "epoch": self.epoch, "number": number}
         if self._unit is not None:
@@ -225,7 +228,10 @@ def is_retryable(error: Exception) -> bool:
 
 
 def _join_java_classes(error: Exception) -> str:
-    """Return one string with the Java classes and messages of an error and its causes."""
+    """Return one string with the Java classes and messages of an error and its causes, each cut to 300 characters.
+
+    For an error of PySpark, return its first 2,000 characters; for any other error, return its class name.
+    """
     if isinstance(error, Py4JJavaError):
         named, cause = [], error.java_exception
         while cause is not None:

@@ -87,7 +87,7 @@ class Tables:
         return self.catalog_name(name)
 
     def location(self, name: str) -> str:
-        """Return the URI of a table's directory, even if the table is in a catalog."""
+        """Return the URI of a table's directory, even in a catalog; there, the table's name if `detail` returns None."""
         detail = None if self.root is not None else self.detail(name)
         return self.address(name) if detail is None else str(detail["location"])
 
@@ -118,7 +118,7 @@ class Tables:
         return int(self.history(name, 1).collect()[0]["version"])
 
     def detail(self, name: str) -> Row | None:
-        """Return the result of DESCRIBE DETAIL, which is cached; None if there is no such Delta table.
+        """Return the result of DESCRIBE DETAIL, which is cached; None if there is no such Delta table or the query fails.
 
         Raises:
             StorageError: the storage cannot be reached.
@@ -135,7 +135,10 @@ class Tables:
         return self._details[name]
 
     def exists(self, name: str) -> bool:
-        """Return whether a table exists; a directory at its path counts, except a half-made one (see `half_made_tables`)."""
+        """Return whether a table exists; a directory at its path counts, except a half-made one (see `half_made_tables`).
+
+        A table whose `detail` is cached counts as existing.
+        """
         if name in self._details:
             return True
         if self.root is not None:
@@ -145,11 +148,14 @@ class Tables:
         return self.spark.catalog.tableExists(self.catalog_name(name))
 
     def is_current(self, name: str) -> bool:
-        """Return whether a table exists and has the schema version of this program."""
+        """Return whether a Delta table exists and has this program's schema version, according to the cached `detail`."""
         return self.cached_properties(name).get(PROPERTY) == schemas.VERSION
 
     def is_empty(self, name: str) -> bool:
-        """Return whether a Delta table does not exist, or had no data file when `detail` was cached."""
+        """Return whether a Delta table does not exist, or had no data file when `detail` was cached.
+
+        If `detail` returns None, check whether the table exists and, if it does, read one row.
+        """
         found = self.detail(name)
         if found is None:  # perhaps because of a temporary error: a run must not mistake a full table for an empty one
             return not self.exists(name) or not self.read(name).take(1)
@@ -171,12 +177,12 @@ class Tables:
         return self.address("entities").startswith(_OBJECT_STORES)
 
     def cached_properties(self, name: str) -> dict[str, str]:
-        """Return the properties of a Delta table from the cached result of `detail`; empty if there is no such table."""
+        """Return the properties of a Delta table from the cached result of `detail`; empty if `detail` returns None."""
         found = self.detail(name)
         return {} if found is None else dict(found["properties"])
 
     def properties(self, name: str) -> dict[str, str]:
-        """Return the current properties of a Delta table; empty if there is no such table."""
+        """Clear the cached `detail` of a Delta table, and return its current properties; empty if there is no such table."""
         self.forget(name)
         return self.cached_properties(name)
 

@@ -59,7 +59,10 @@ def check_export(tables: Tables) -> None:
 
 
 def restore_previous(tables: Tables) -> None:
-    """Move the previous export back if a run died after moving it away and before the new export had its name."""
+    """Move the previous export back if a run died after moving it away and before the new export had its name.
+
+    If several exports were moved away, the newest one that has a marker file is chosen. An existing export stays.
+    """
     if storage.exists(tables.spark, _address(tables)):
         return
     found = {name: _read_marker(tables, tables.address(name)) for name in tables.list_temporary(_REPLACED)}

@@ -127,7 +127,7 @@ class Publisher:
         self._commits.execute("documents", upsert)
 
     def clear_slices(self) -> None:
-        """Set the slice of all documents to null, because this run replaces the whole output, not only a slice."""
+        """Set the slice of all documents to null, because this run replaces the whole output; no commit if all are null."""
         if self.tables.read_latest("documents").where("slice IS NOT NULL").take(1):
             table_setup.allow_deletion_vectors(self.tables, "documents")
             update = f"UPDATE {self.tables.sql_name('documents')} SET slice = NULL WHERE slice IS NOT NULL"  # noqa: S608
@@ -138,7 +138,11 @@ class Publisher:
         self._commits.append(self._fit_file_size(name, frame), name)
 
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
-        """Return a function of (table name, new rows) that replaces all rows of a unit's published and removed documents."""
+        """Return a function of (table name, new rows) that replaces all rows of a unit's published and removed documents.
+
+        The function uses a condition that lists the ids if all are known and there are at most MAX_LISTED_IDS; otherwise, a
+        MERGE. If the unit removes documents, this method runs Spark jobs to read their ids.
+        """
         old_ids = unit.recognized.select("doc_id")
         ids = None if unit.doc_ids.ids is None else set(unit.doc_ids.ids)
         if unit.removed is not None:
@@ -170,7 +174,7 @@ class RejectsWriter:
     """Writes a run's rejected rows to `rejects`."""
 
     def __init__(self, tables: Tables, commits: Commits, provenance: Provenance) -> None:
-        """Prepare to write the `rejects` table; it must exist."""
+        """Prepare to write the `rejects` table, which must exist, and find out whether it is empty."""
         self._tables = tables
         self._commits = commits
         self._provenance = provenance

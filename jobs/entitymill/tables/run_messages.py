@@ -40,7 +40,7 @@ class IdFinder:
         return found
 
     def find(self, text: str | None) -> set[str]:
-        """Return the document ids that occur in a text; an empty set for None."""
+        """Return the document ids that occur in a text, but not as part of a longer word; an empty set for None."""
         if not text:
             return set()
         return {id_ for id_, form in self._forms if form in text and _compile_word(form).search(text)}
@@ -54,7 +54,7 @@ def _compile_word(form: str) -> re.Pattern[str]:
 
 
 def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
-    """Return a dict doc_id -> number of rows of `runs` that contain the id, for ids that occur in any row."""
+    """Return doc_id -> number of rows of `runs` with the id in `error` or `source.where`, for ids that occur there."""
     return dict(Counter(id_ for _, found in _find_rows(tables.read_latest("runs"), ids) for id_ in found))
 
 

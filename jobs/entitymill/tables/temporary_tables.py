@@ -35,8 +35,9 @@ class TemporaryTable:
 
         Args:
             tables: tables of the output.
-            epoch: epoch of the run.
-            results_of: number of the unit whose results the table gets; None if it gets the texts of all units.
+            epoch: the number that the run got from its lease (see `lease`).
+            results_of: number of the unit (documents that are published together) whose results the table gets; None if it
+                gets the texts of all units.
         """
         self._tables = tables
         self._name = f"{_PREFIX}{epoch}" if results_of is None else f"{_PREFIX}{epoch}{_RESULTS}{results_of}"
@@ -48,11 +49,11 @@ class TemporaryTable:
         return self.fill(documents)
 
     def create(self, documents: DataFrame) -> None:
-        """Create the empty table, with the columns of `documents`; outside a catalog, leave the creation to `fill`.
+        """Drop any table of the same name and, in a catalog, create an empty one with the columns of `documents`.
 
-        In a catalog, the table must exist before rows are written, because a failed write would otherwise leave files that
-        belong to no table. Call this in the thread that makes the run's commits: Delta reads transaction numbers from the
-        session.
+        Outside a catalog, `fill` creates the table. In a catalog, the table must exist before rows are written, because a
+        failed write would otherwise leave files that belong to no table. Call this in the thread that makes the run's
+        commits: Delta reads transaction numbers from the session.
         """
         self._tables.drop(self._name)
         self._created = True

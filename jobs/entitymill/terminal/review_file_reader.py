@@ -163,8 +163,9 @@ def _read_label_studio(file: Path, text: str) -> Review:
 def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
     """Add the answers in one Label Studio task to `review`.
 
-    A mention of the sample is correct if the first finished annotation has the same span with the same label. If no
-    annotation is finished, the task's mentions count as unreviewed.
+    A mention of the sample is correct if the first annotation that the reviewer did not skip has the same span with the same
+    label. All spans of this annotation are added to `review.annotated`, and to `review.found` if the entity table has them.
+    If the task has no such annotation, its mentions of the sample are added to `review.unreviewed`.
 
     Args:
         task: one task of the export. A malformed task raises one of Python's lookup, type or value errors.

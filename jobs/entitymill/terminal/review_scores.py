@@ -37,7 +37,8 @@ class ReviewScore:
     reviewed, correct: number of reviewed mentions, and how many of them are correct.
     precision: correct / reviewed; None if no mention was reviewed.
     low, high: ends of the confidence interval of the precision (see `compute_wilson_interval`).
-    threshold: the smallest threshold that reaches the wanted precision; None if no threshold does.
+    threshold: the smallest threshold at or above which the mentions have at least the wanted precision; None if there is
+        none.
     annotated: number of mentions that reviewers marked in the sentences shown to them; None for a CSV file, in which
         reviewers cannot mark mentions.
     recall: share of the annotated mentions that the entity table contains; None if `annotated` is None or 0.
@@ -72,10 +73,10 @@ def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -
 
 
 def find_threshold(judgments: Iterable[Judgment], wanted_precision: float) -> Threshold | None:
-    """Return the smallest threshold at which the reviewed mentions reach the wanted precision; None if none does.
+    """Return the smallest threshold at or above which the precision is at least `wanted_precision`; None if there is none.
 
-    The threshold is 0 if all mentions together reach the precision. A higher threshold may have a lower precision, so every
-    confidence in the sample is tried.
+    The threshold is 0 if all mentions together have this precision. At or above a higher threshold, the precision may be
+    lower, so every confidence in the sample is tried.
     """
     ordered = sorted(judgments, key=lambda judgment: judgment.confidence, reverse=True)
     best, correct = None, 0
@@ -95,11 +96,11 @@ def list_labels(review: Review) -> set[str]:
 
 
 def score_review(review: Review, wanted_precision: float, labels: Sequence[str] = ()) -> dict[str, ReviewScore]:
-    """Return a dictionary label -> score, sorted by label; after the labels, the key ALL has the score of all of them.
+    """Return a dictionary label -> score, sorted by label; the last key, ALL, has the score of these labels together.
 
     Args:
         review: the reviewers' answers.
-        wanted_precision: the precision, from 0 to 1, that the threshold of each score must reach.
+        wanted_precision: minimum precision, from 0 to 1, of the mentions at or above the threshold of each score.
         labels: the labels to score; empty for all labels. Labels that do not occur in the review are ignored.
     """
     occurring = list_labels(review)

@@ -168,7 +168,10 @@ class Worker:
             return recognized_rows.build_failure_row(document, lost.code, lost.detail, annotations=self.options.annotations)
 
     def _compute_time_limit(self, window: pa.RecordBatch) -> float:
-        """Return a window's time limit in seconds: longer for more than WINDOW_CHARS code points, up to MAX_WAIT_SECONDS."""
+        """Return the time limit, in seconds, of a window (a batch of documents sent to the child process at once).
+
+        The limit is `seconds` or, for more than WINDOW_CHARS code points, proportionally longer, up to MAX_WAIT_SECONDS.
+        """
         return min(MAX_WAIT_SECONDS, self.seconds * max(1.0, sum(window.column("chars").to_pylist()) / WINDOW_CHARS))
 
 
