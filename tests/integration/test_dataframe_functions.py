@@ -29,7 +29,7 @@ def filled(module_job: Job) -> Job:
     """Run the job on ten thousand texts, some of them difficult, with a sentence detector that needs no model."""
     texts = [*generate_texts(200, 1), *(f"{TEXTS[number % 3]} It was {number}." for number in range(DOCUMENTS - 200))]
     module_job.texts(pa.table({"id": [f"d{number}" for number in range(DOCUMENTS)], "text": pa.array(texts, pa.string())}))
-    module_job.run("segmentation.detector=sentencex", "segmentation.model=null", "limits.max_reject_ratio=1")
+    module_job.run("segmentation.detector=sentencex", "limits.max_reject_ratio=1")
     return module_job
 
 

@@ -48,7 +48,7 @@ def test_healthy_texts_beside_nasty_ones_are_as_without_them(job: Job) -> None:
 
 
 def test_so_they_are_with_the_other_detector(spark: SparkSession) -> None:
-    rows = recognized(spark, TEXTS, "segmentation.detector=rules", "segmentation.model=null")
+    rows = recognized(spark, TEXTS, "segmentation.detector=rules")
 
     healthy = [
         (f"{key}:{found.begin}-{found.end}", *brief(found)) for key in sorted(HEALTHY) for found in rows[key].mentions

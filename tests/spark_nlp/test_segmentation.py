@@ -47,7 +47,7 @@ def test_sentences_and_tokens_are_spark_nlps(spark: SparkSession, kind: sentence
 def test_a_long_document_has_the_sentences_of_its_paragraphs(spark: SparkSession, detector: sentences.Kind) -> None:
     text = PARAGRAPH * 150
     texts = {"long": text, "one": PARAGRAPH, "disputed": DISPUTED}
-    rows = recognized(spark, texts, f"segmentation.detector={detector}", "segmentation.model=null")
+    rows = recognized(spark, texts, f"segmentation.detector={detector}")
 
     long = rows["long"].mentions
     assert len(long) == 150 * len(rows["one"].mentions) >= 450

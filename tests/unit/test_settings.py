@@ -252,13 +252,6 @@ def test_a_value_of_the_wrong_type_is_one_fault_of_its_key() -> None:
     ]
 
 
-@pytest.mark.parametrize("detector", ["rules", "sentencex"])
-def test_a_model_that_the_detector_does_not_read_is_refused(detector: str) -> None:
-    said = rf"^`segmentation\.detector: {detector}` does not read segmentation\.model: set the detector to dl, or the model"
-    with pytest.raises(SettingsError, match=said):
-        load(None, [*MINIMAL, f"segmentation.detector={detector}", "segmentation.model=mine"], {})
-
-
 def test_variables_of_others_are_none_of_our_business() -> None:
     # Variables of the DAGs, the package's interpreter and the tests; those that Kubernetes sets for a service entitymill.
     own = ("HOME", "TABLES", "PYTHON", "KILLS", "SEED", "SWAP", "CRASH_POINTS", "FUZZ")
@@ -325,8 +318,7 @@ def test_settings_do_not_change_after_they_are_checked() -> None:
         (["recognition.encoding=sparknlp"], "dl"),
         (["recognition.engine=sparknlp", "recognition.sparknlp_model=saved"], "dl"),
         (["segmentation.detector=dl"], "dl"),
-        (["segmentation.detector=rules", "segmentation.model=models/sentence_detector"], "rules"),
-        (["segmentation.model=mine", "segmentation.detector=rules", "segmentation.model=null"], "rules"),
+        (["segmentation.detector=rules", "segmentation.model=mine"], "rules"),
     ],
 )
 def test_the_detector_is_sentencex_unless_a_setting_speaks_for_another(chosen: list[str], detector: str) -> None:

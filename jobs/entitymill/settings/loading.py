@@ -64,16 +64,10 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_detector(self) -> Settings:
-        """Check that the selected engine has the selected sentence detector, and that this reads `segmentation.model`."""
+        """Check that the selected engine has the selected sentence detector."""
         if self.segmentation.detector == "sentencex" and self.recognition.engine == "sparknlp":
             raise ValueError(
                 "`segmentation.detector: sentencex` needs `recognition.engine: openvino`: Spark NLP has no such detector"
-            )
-        model = self.segmentation.model
-        if self.detector != "dl" and model not in (None, sections.DETECTOR_MODEL):
-            raise ValueError(
-                f"`segmentation.detector: {self.detector}` does not read segmentation.model: set the detector to dl, or "
-                "the model to null"
             )
         return self
 
