@@ -240,7 +240,7 @@ def test_a_change_that_did_not_end_leaves_the_run_unsettled(writing: Writing) ->
 
 @pytest.mark.parametrize(("after_conflict", "expected"), [(True, 2), (False, 1)])
 def test_a_commit_that_must_not_follow_another_writers_is_tried_once(
-    monkeypatch: pytest.MonkeyPatch, *, after_conflict: bool, expected: int
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, *, after_conflict: bool, expected: int
 ) -> None:
     """The first row of a run: the rows that it keeps were read before the other writer committed."""
     monkeypatch.setattr(numbered_commits, "PAUSE_SECONDS", 0)

@@ -28,6 +28,7 @@ def find_changes(
     published: DataFrame,
     *,
     full: bool,
+    continues_full: bool,
     trusted: bool,
 ) -> Changes:
     """Return the changes between the source and the `documents` table.
@@ -41,15 +42,12 @@ def find_changes(
         summary: summary of the run.
         published: frame of the rows of `documents`, with which the source is compared.
         full: whether to recompute every document.
+        continues_full: whether documents count as recomputed if an unfinished run with --full has recomputed them.
         trusted: whether all changes of earlier runs are known to be complete, and no other program has changed the tables;
             only then is the change feed used.
     """
     how = "reprocess" if full else settings.incremental.on_fingerprint_change
-    # A run that was stopped has recorded the tables' versions. If another program has changed the tables since then, what an
-    # unfinished --full run has recomputed does not count.
-    changed_by_others = record.latest is not None and bool(record.latest["output_versions"]) and not trusted
-    continues = full and not changed_by_others
-    interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if continues else frozenset()
+    interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if continues_full else frozenset()
     policy = changes.Policy(provenance.fingerprint, how, provenance.slice, full=full, interrupted_runs=interrupted)
     if not full:
         reason = guards.explain_other_job(record, summary, provenance, source)

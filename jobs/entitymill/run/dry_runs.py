@@ -86,7 +86,18 @@ def plan_run(
     if has_documents:
         trusted = record.settled and table_versions.tables_unchanged_since(tables, record.latest)
         published = tables.read_latest("documents") if trusted else recovery.read_settled_documents(tables)
-        found = find_changes(settings, tables, source, provenance, record, summary, published, full=full, trusted=trusted)
+        found = find_changes(
+            settings,
+            tables,
+            source,
+            provenance,
+            record,
+            summary,
+            published,
+            full=full,
+            continues_full=full,
+            trusted=trusted,
+        )
     else:
         found = changes.select_all_documents(source, Mode.FULL if full else Mode.FIRST)
     with contextlib.closing(found):

@@ -81,6 +81,7 @@ class Run:
         self.earlier_runs = self.lease.earlier_runs
         self.units = TemporaryTable(self.tables, self.lease.epoch)
         self.versions_before: dict[str, int] = {}
+        self.continues_full = self.options.full
         self.meter = CostMeter(self.spark, self.summary, self.clock, self.settings.limits.max_core_hours)
 
     def execute(self) -> None:
@@ -141,8 +142,11 @@ class Run:
         # Older runs can still write tables that are created after this line, so this run must not record their versions.
         existing = [name for name in output_tables.DOCUMENT_TABLES if tables.exists(name)]
         self.versions_before = table_versions.read_versions(tables, existing)
-        settled = earlier.settled and not created and not self.options.full
-        settled = settled and table_versions.tables_unchanged_since(tables, earlier.latest)
+        unchanged = table_versions.tables_unchanged_since(tables, earlier.latest) if earlier.settled else False
+        if self.options.full and earlier.settled and not unchanged:
+            # Another program may have changed what an unfinished run with --full has recomputed.
+            self.continues_full = False
+        settled = earlier.settled and not created and not self.options.full and unchanged
         if first_run and not tables_existed and earlier.certain:
             settled = True
         if not settled:
@@ -178,6 +182,7 @@ class Run:
             self.summary,
             published,
             full=full,
+            continues_full=self.continues_full,
             trusted=trusted,
         )
 

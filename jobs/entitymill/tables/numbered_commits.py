@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from delta.exceptions import DeltaConcurrentModificationException
+from delta import exceptions as delta_exceptions
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
@@ -39,6 +39,14 @@ RECENT_COMMITS = 10
 """Number of recent commits in which a run looks for its own commit: OPTIMIZE or an idle run may have committed later."""
 _SESSION = "spark.databricks.delta."
 _TEMPORARY_ERRORS = ("java.io.IOException", "java.net.", "java.nio.file", "DeltaIOException", "UncheckedIOException")
+_CONFLICTS = (
+    delta_exceptions.ConcurrentAppendException,
+    delta_exceptions.ConcurrentDeleteDeleteException,
+    delta_exceptions.ConcurrentDeleteReadException,
+    delta_exceptions.ConcurrentTransactionException,
+    delta_exceptions.ConcurrentWriteException,
+    delta_exceptions.DeltaConcurrentModificationException,
+)
 _PERMANENT_ERRORS = (
     "FileNotFoundException",
     "AccessControlException",
@@ -216,7 +224,7 @@ def retry(what: str, change: Callable[[], object], tries: int = TRIES, *, after_
 
 def is_concurrent_write(error: Exception) -> bool:
     """Return whether a commit failed because another writer committed first."""
-    return isinstance(error, DeltaConcurrentModificationException) or "Concurrent" in _join_java_classes(error)
+    return isinstance(error, _CONFLICTS) or "Concurrent" in _join_java_classes(error)
 
 
 def is_retryable(error: Exception) -> bool:
