@@ -96,6 +96,11 @@ class Step:
     model: str
     in_catalog: bool = False
 
+    def prepare(self, spark: SparkSession, output: Path) -> None:
+        """Create the catalog schema of the output, if it is in a catalog: not a change by the run, so no run dies there."""
+        if self.in_catalog:
+            open_schema(spark, output)
+
     def run(self, spark: SparkSession, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         engine = Engine("stub", self.model, lambda: stub_engine.stub_tagger)
         monkeypatch.setattr(extraction, "open_engine", lambda *_: engine)
@@ -180,6 +185,7 @@ class Trial:
     def undisturbed(self, step: Step, state: Path, place: Path, rows: dict[str, tuple[str, str]]) -> int:
         """Run a step without a disturbance, check the tables, and return the number of changes of files."""
         copy(state, place)
+        step.prepare(self.spark, place)
         self.mortality.arm(str(place), 0, False)
         step.run(self.spark, place, self.monkeypatch)
         self.mortality.disarm()
@@ -192,6 +198,7 @@ class Trial:
         """Let one run die at each of the points, and record whether the run of `again` repairs the tables."""
         # Each call needs its own path, because Delta caches tables by path.
         place, where = copy(state, state.parent / f"out-{self.done}"), []
+        step.prepare(self.spark, place)
         for point, late in points:
             self.done += 1
             self.mortality.arm(str(place), point, late)
