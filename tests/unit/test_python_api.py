@@ -163,7 +163,17 @@ def test_a_missing_file_is_not_tagged_as_a_text(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Paris", "She sent letter.txt.", "letter.txt came", "They met.\nIn a.txt", "Paris " * 60 + "a.txt", "a/b c"]
+    "text",
+    [
+        "",
+        "Paris",
+        "She sent letter.txt.",
+        "letter.txt came",
+        "They met.\nIn a.txt",
+        "Paris " * 60 + "a.txt",
+        "a/b c",
+        "She wrote the page index.html",
+    ],
 )
 def test_a_text_is_not_taken_for_a_missing_file(text: str) -> None:
     assert list(tag._read_texts([text])) == [("text 1", text)]

@@ -27,6 +27,8 @@ TIMEOUT_SECONDS = 86_400.0
 _TEXT_SUFFIXES = (".txt", ".md", ".html", ".json")
 _MAX_NAME = 255
 """Maximum length of a file's name on Linux."""
+_MAX_WORDS = 3
+"""Maximum number of words in the name of a file: a text with more words is a sentence."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -159,14 +161,14 @@ def _read_texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _looks_like_path(text: str) -> bool:
     """Return whether a text is probably meant as the path of a file.
 
-    A text with a single word is, if it has a slash or ends in one of _TEXT_SUFFIXES. A text with several words is, if it
-    ends in such a suffix, has one line, and is no longer than a file's name can be. So a sentence that ends in the name of a
-    file is taken for a path only if no full stop follows.
+    A text with a single word is, if it has a slash or ends in one of _TEXT_SUFFIXES. A text with two or three words is, if
+    it ends in such a suffix, has one line, and is no longer than a file's name can be.
     """
     has_suffix = text.lower().endswith(_TEXT_SUFFIXES)
-    if len(text.split()) == 1:
+    words = len(text.split())
+    if words == 1:
         return has_suffix or "/" in text
-    return has_suffix and len(text.splitlines()) == 1 and len(text) <= _MAX_NAME
+    return has_suffix and words <= _MAX_WORDS and len(text.splitlines()) == 1 and len(text) <= _MAX_NAME
 
 
 def _is_file(path: Path) -> bool:

@@ -220,7 +220,7 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
             return True
         for name in DOCUMENT_TABLES:
             if tables.exists(name):
-                if tables.cached_properties(name).get("delta.columnMapping.mode", "none") != "none":
+                if tables.has_mapped_columns(name):
                     return True  # the files have other names for the columns
                 files = data_files.read_all_files(tables, name, "doc_id string")
                 if files.join(F.broadcast(id_frame), "doc_id", "left_semi").take(1):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession, functions
 
 from entitymill.errors import SourceError
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import unreadable_source
+from entitymill.spark.sql_text import blank_literals
 
 _NONDETERMINISTIC = re.compile(
     r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b"
@@ -18,8 +19,10 @@ _NONDETERMINISTIC = re.compile(
 )
 """Matches parts of a condition that may select other rows each time: functions that return times, random values or the user,
 special dates such as DATE 'yesterday', subqueries, and the column _metadata."""
-_FUNCTION = re.compile(r"(\.\s*)?`?\b([a-z_]\w*)`?\s*\(", re.IGNORECASE)
+_FUNCTION = re.compile(r"([a-z_]\w*`?\s*\.\s*)?`?\b([a-z_]\w*)`?\s*\(", re.IGNORECASE)
 """Matches the name of a function and its opening parenthesis; the first group matches if a schema is named."""
+_KEYWORDS = frozenset({"all", "and", "any", "between", "case", "else", "in", "like", "not", "or", "some", "then", "when"})
+"""Keywords that may precede a parenthesis, in addition to functions."""
 
 
 def is_nondeterministic(spark: SparkSession, where: str | None) -> bool:
@@ -43,12 +46,17 @@ def _calls_user_function(spark: SparkSession, where: str) -> bool:
 
     A function whose schema is named always counts as defined by a user.
     """
-    calls = list(_FUNCTION.finditer(where))
+    calls = list(_FUNCTION.finditer(blank_literals(where)))
     if any(call[1] for call in calls):
         return True
-    defined = spark.sql("SHOW USER FUNCTIONS").collect() if calls else []
-    names = {row["function"].rpartition(".")[2].casefold() for row in defined}
-    return any(call[2].casefold() in names for call in calls)
+    called = {call[2].casefold() for call in calls} - _KEYWORDS
+    # What `pyspark.sql.functions` has is Spark's own, and needs no look into the catalog.
+    called = {name for name in called if not hasattr(functions, name)}
+    try:
+        defined = spark.sql("SHOW USER FUNCTIONS").collect() if called else []
+    except PySparkException:  # a catalog without functions, or whose functions this user may not list
+        return True
+    return not called.isdisjoint(row["function"].rpartition(".")[2].casefold() for row in defined)
 
 
 def apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:

@@ -75,6 +75,8 @@ UNSET = (
 )
 """Spark properties that a run must not inherit from the caller's session."""
 NO_CONFS: Mapping[str, str] = MappingProxyType({})
+_PROCESS_STATE = threading.RLock()
+"""Lock of `keep_process_state`: a run's heartbeat thread copies sessions, too."""
 _SESSION_LOCKS: dict[str, threading.RLock] = {}
 """Id of a Spark Connect session -> lock that a run in this session holds."""
 
@@ -159,13 +161,14 @@ def keep_process_state() -> Iterator[None]:
     `SparkSession.getActiveSession` returns. Without this function, another thread could write with a run's session.
     """
     distributed = getattr(pyspark, "RDD", None)  # clients of Spark Connect alone have no RDDs
-    to_frame, active = getattr(distributed, "toDF", None), getattr(SparkSession, "_activeSession", None)
-    try:
-        yield
-    finally:
-        if distributed is not None and to_frame is not None:
-            distributed.toDF = to_frame
-        SparkSession._activeSession = active
+    with _PROCESS_STATE:
+        to_frame, active = getattr(distributed, "toDF", None), getattr(SparkSession, "_activeSession", None)
+        try:
+            yield
+        finally:
+            if distributed is not None and to_frame is not None:
+                distributed.toDF = to_frame
+            SparkSession._activeSession = active
 
 
 def run_statement(spark: SparkSession, statement: str, *, confs: Mapping[str, str] = NO_CONFS) -> None:

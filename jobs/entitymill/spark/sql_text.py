@@ -79,6 +79,11 @@ def quote_part(part: str) -> str:
     return "`" + part.replace("`", "``") + "`"
 
 
+def blank_literals(text: str) -> str:
+    """Return SQL with an empty string in place of each string literal."""
+    return _LITERAL.sub("''", text)
+
+
 def quote_literal(text: str) -> str:
     """Return a text as a SQL string literal."""
     # Spark substitutes ${property} everywhere in SQL, even in literals, before it parses the SQL.

@@ -208,17 +208,24 @@ def purge_tables(tables: Tables, check_now: Callable[[], None], hours: float) ->
     Raises:
         OutputError: with `hours` 0, VACUUM has kept files with removed rows.
     """
+    kept: dict[str, str] = {}
 
     def purge_table(name: str) -> None:
         tables.spark.sql(f"REORG TABLE {tables.sql_name(name)} APPLY (PURGE)")
         files = _list_files(tables, name)
         check_now()
         _vacuum(tables, name, hours, files)
-        if files is not None and hours == 0:
-            _check_deleted(tables, name, files)
+        if files is not None and hours == 0 and (left := _count_old_files(tables, name, files)):
+            kept[name] = f"{left} old files of {tables.address(name)}"
 
     # `runs` is not purged: it contains no documents, and idle runs may write it at the same time.
-    return _apply_to_tables(tables, purge_table, DOCUMENT_TABLES)
+    changes = _apply_to_tables(tables, purge_table, DOCUMENT_TABLES)
+    if kept:
+        raise OutputError(
+            f"output: {', '.join(kept.values())} could not be deleted yet, because clocks of machines differ, or another program "
+            "is changing the table: run this command again later."
+        )
+    return changes
 
 
 def _apply_to_tables(tables: Tables, change: Callable[[str], object], names: Sequence[str] = NAMES) -> list[TableChange]:
@@ -249,25 +256,19 @@ def _list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
         return None  # Unity Catalog does not let programs list the directories of tables
 
 
-def _check_deleted(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> None:
-    """Check that no data files remain, among the listed ones, but those of the current version.
+def _count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> int:
+    """Return how many of the listed data files remain in addition to those of the current version.
 
-    VACUUM keeps a file that seems to come from the future, because a run on another machine, whose clock is ahead of this
-    one's, wrote or removed it.
-
-    Raises:
-        OutputError: there are more data files than the current version has.
+    VACUUM keeps a file that a machine whose clock is ahead wrote or removed. Files in hidden directories do not count.
     """
-    listed = {path for path, *_ in files if path.endswith(".parquet") and "/_delta_log/" not in path}
+    root = tables.location(name).rstrip("/")
+    listed = {path for path, *_ in files if path.endswith(".parquet")}
     remaining = {path for path, *_ in _list_files(tables, name) or () if path in listed}
+    parts = (path.rpartition(root)[2].strip("/").removeprefix("_change_data/").split("/") for path in remaining)
+    visible = sum(not any(part.startswith(("_", ".")) for part in found) for found in parts)
     tables.forget(name)
     current = tables.detail(name)
-    if current is not None and len(remaining) > current["numFiles"]:
-        raise OutputError(
-            f"output: {len(remaining) - current['numFiles']} old files of {tables.address(name)} could not be deleted yet, "
-            "because the clocks of the machines differ, or another program is changing the table: run this command again "
-            "later."
-        )
+    return 0 if current is None else max(0, visible - int(current["numFiles"]))
 
 
 def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, int, int]] | None = None) -> None:

@@ -181,6 +181,10 @@ class Tables:
         found = self.detail(name)
         return {} if found is None else dict(found["properties"])
 
+    def has_mapped_columns(self, name: str) -> bool:
+        """Return whether the columns of a Delta table have other names in its data files."""
+        return self.cached_properties(name).get("delta.columnMapping.mode", "none") != "none"
+
     def properties(self, name: str) -> dict[str, str]:
         """Clear the cached `detail` of a Delta table, and return its current properties; empty if there is no such table."""
         self.forget(name)
