@@ -222,8 +222,8 @@ def purge_tables(tables: Tables, check_now: Callable[[], None], hours: float) ->
     changes = _apply_to_tables(tables, purge_table, DOCUMENT_TABLES)
     if kept:
         raise OutputError(
-            f"output: {', '.join(kept.values())} could not be deleted yet, because clocks of machines differ, or another program "
-            "is changing the table: run this command again later."
+            f"output: {', '.join(kept.values())} could not be deleted yet, because clocks of machines differ, or another "
+            "program is changing the table: run this command again later."
         )
     return changes
 
