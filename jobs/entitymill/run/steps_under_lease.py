@@ -142,11 +142,11 @@ class Run:
         # Older runs can still write tables that are created after this line, so this run must not record their versions.
         existing = [name for name in output_tables.DOCUMENT_TABLES if tables.exists(name)]
         self.versions_before = table_versions.read_versions(tables, existing)
-        unchanged = table_versions.tables_unchanged_since(tables, earlier.latest) if earlier.settled else False
+        unchanged = earlier.settled and table_versions.tables_unchanged_since(tables, earlier.latest)
         if self.options.full and earlier.settled and not unchanged and earlier.latest and earlier.latest["output_versions"]:
             # Another program has changed the tables, perhaps also what an unfinished run with --full has recomputed.
             self.continues_full = False
-        settled = earlier.settled and not created and not self.options.full and unchanged
+        settled = unchanged and not created and not self.options.full
         if first_run and not tables_existed and earlier.certain:
             settled = True
         if not settled:

@@ -116,6 +116,7 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
         yield copy
     finally:
         with suppress(Exception):  # Spark may have been stopped in the meantime
+            # Not `create_frame`: the caller's session becomes the active one again, for the whole process.
             spark.createDataFrame([], "none int")
 
 
@@ -160,7 +161,7 @@ def keep_process_state() -> Iterator[None]:
     A new SparkSession object makes `RDD.toDF` use its session. `createDataFrame` makes its session the one that
     `SparkSession.getActiveSession` returns. Without this function, another thread could write with a run's session.
     """
-    distributed = getattr(pyspark, "RDD", None)  # clients of Spark Connect alone have no RDDs
+    distributed = getattr(pyspark, "RDD", None)  # a package with only the client of Spark Connect has no RDDs
     with _PROCESS_STATE:
         to_frame, active = getattr(distributed, "toDF", None), getattr(SparkSession, "_activeSession", None)
         try:

@@ -242,8 +242,7 @@ class Lease:
         try:
             dead = self._heartbeat.dead if self._heartbeat is not None else {}
             row = self._build_row("running")
-            marks = earlier_runs.running
-            self._runs.write_row(row, self.commits, mark_dead=marks, heartbeats=dead, after_conflict=not marks)
+            self._runs.write_row(row, self.commits, mark_dead=earlier_runs.running, heartbeats=dead)
         except Exception as error:
             if is_concurrent_write(error):
                 return False

@@ -63,11 +63,13 @@ def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
 
     Files of failed commits are included; files of the current version are not.
     """
-    current = data_files.list_current_files(tables, "runs")
     if tables.has_mapped_columns("runs"):  # the files have other names for the columns, so any of them may contain an id
-        return {name for name in list_files(tables) if name.endswith(".parquet")} - current
-    rows = _find_rows(data_files.read_all_files(tables, "runs", _COLUMNS), ids)
-    return {row[data_files.FILE] for row, _ in rows} - current
+        found = {name for name in list_files(tables) if name.endswith(".parquet")}
+    else:
+        rows = _find_rows(data_files.read_all_files(tables, "runs", _COLUMNS), ids)
+        found = {row[data_files.FILE] for row, _ in rows}
+    # The current files are listed last, so that a file that another run has just committed does not count as stale.
+    return found - data_files.list_current_files(tables, "runs")
 
 
 def list_files(tables: Tables) -> set[str]:

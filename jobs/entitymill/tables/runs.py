@@ -149,7 +149,6 @@ class Runs:
         *,
         mark_dead: bool = False,
         heartbeats: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-        after_conflict: bool = True,
     ) -> None:
         """Write a run's row in place of all rows with the status running, in one commit.
 
@@ -160,7 +159,6 @@ class Runs:
             commits: object that makes the run's commits.
             mark_dead: whether to keep the replaced rows of other runs, with the status died; if False, delete them.
             heartbeats: run id -> last heartbeat of each dead run, from which the kept rows get their PROGRESS.
-            after_conflict: whether to try again if another run has committed first. The rows that are kept were read before.
         """
         frame = self._build_frame(row)
         if mark_dead:
@@ -168,7 +166,8 @@ class Runs:
             progress = {name: _update_progress(name, heartbeats) for name in PROGRESS if name in dead.columns}
             dead = dead.withColumns({**progress, "status": F.lit("died")})
             frame = dead.unionByName(frame, allowMissingColumns=True)
-        commits.replace(frame.coalesce(1), "runs", RUNNING, after_conflict=after_conflict)
+        # Rows that are kept were read before this commit: if another run commits first, they may be outdated.
+        commits.replace(frame.coalesce(1), "runs", RUNNING, after_conflict=not mark_dead)
 
     def append_idle(self, row: dict[str, Any]) -> None:
         """Append the row of an idle run (a run that had nothing to do), and create the `runs` table if it does not exist."""
