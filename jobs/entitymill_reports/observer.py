@@ -17,7 +17,7 @@ from entitymill.errors import SettingsError
 from entitymill.run.outcome import convert_error
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
-from entitymill.spark import local_paths, requirements
+from entitymill.spark import local_disk, requirements
 from entitymill.tables import Tables
 from entitymill.tables.runs import IDLE
 from entitymill_reports import drift as drift_module
@@ -100,7 +100,7 @@ def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | N
     drift = drift_module.compare_runs(content.run, content.before, settings.report)
     try:
         # A character that UTF-8 cannot encode is replaced, because it must not prevent the page from being written.
-        local_paths.write_atomically(Path(to), page.render(content, drift).encode("utf8", "replace"))
+        local_disk.write_atomically(Path(to), page.render(content, drift).encode("utf8", "replace"))
     except OSError as error:
         raise SettingsError(f"report.path: {to} cannot be written: {error.strerror or error}; name another file.") from error
     return drift

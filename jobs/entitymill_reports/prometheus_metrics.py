@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from entitymill import __version__, schemas
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
-from entitymill.spark import local_paths, requirements
+from entitymill.spark import local_disk, requirements
 from entitymill.terminal.console_text import open_console
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def write_textfile(registry: Any, path: str, _: RunOutcome) -> None:
     """
     from prometheus_client import generate_latest  # noqa: PLC0415  # installed only with the extra
 
-    local_paths.write_atomically(Path(path), generate_latest(registry))
+    local_disk.write_atomically(Path(path), generate_latest(registry))
 
 
 def push(registry: Any, address: str, run_outcome: RunOutcome) -> None:

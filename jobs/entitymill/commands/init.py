@@ -18,7 +18,7 @@ from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import json_schema, sections
 from entitymill.settings.sections import SourceSettings
-from entitymill.spark.local_paths import exists_here, pin_path
+from entitymill.spark.local_disk import exists_here, pin_path
 from entitymill.terminal import activity
 from entitymill.terminal.console_text import visible
 

@@ -15,7 +15,7 @@ from entitymill.errors import SourceError
 from entitymill.settings.sections import LimitSettings, SourceSettings
 from entitymill.source import reader, source_columns
 from entitymill.spark import storage
-from entitymill.spark.local_paths import exists_here
+from entitymill.spark.local_disk import exists_here
 from entitymill.spark.sql_text import quote_name, quote_part
 
 SAMPLE = 1000

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 
 from entitymill.errors import SessionError, SettingsError
 from entitymill.settings import Settings
-from entitymill.spark.local_paths import exists_here, find_installed
+from entitymill.spark.local_disk import exists_here, find_installed
 
 
 class DeltaRelease(NamedTuple):

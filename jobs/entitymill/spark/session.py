@@ -22,8 +22,7 @@ from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
 from entitymill.spark import py4j_classes, requirements, spark_connect
 from entitymill.spark.jvm_launch import choose_class_archive_options, launch_jvm, parse_properties, read_file_properties
-from entitymill.spark.local_paths import find_installed
-from entitymill.spark.private_directories import choose_local_directory, create_scratch_directory
+from entitymill.spark.local_disk import choose_local_directory, create_scratch_directory, find_installed
 
 DEFAULTS = "conf/spark-defaults.conf"
 ADAPTIVE = "spark.sql.adaptive.enabled"

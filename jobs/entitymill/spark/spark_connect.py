@@ -26,7 +26,7 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import SettingsError
 from entitymill.settings.sections import OutputSettings
-from entitymill.spark.local_paths import FILE, exists_here, to_local_path
+from entitymill.spark.local_disk import FILE, exists_here, to_local_path
 
 log = logging.getLogger(__name__)
 _MANY_ROWS = 1_000_000

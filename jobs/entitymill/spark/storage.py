@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import StorageError, strip_quoted_values
 from entitymill.spark import py4j_classes, spark_connect
-from entitymill.spark.local_paths import exists_here, find_installed
+from entitymill.spark.local_disk import exists_here, find_installed
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
 """Session -> its Hadoop configuration, cached because Spark copies a thousand properties to create one."""

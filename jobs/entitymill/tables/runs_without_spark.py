@@ -10,7 +10,7 @@ from typing import Any
 
 from entitymill.errors import OutputError
 from entitymill.settings.sections import OutputSettings
-from entitymill.spark.local_paths import FILE, is_certainly_local, to_local_path
+from entitymill.spark.local_disk import FILE, is_certainly_local, to_local_path
 from entitymill.tables.heartbeats import DIRECTORY
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from entitymill.errors import OutputError
-from entitymill.spark import local_paths
+from entitymill.spark import local_disk
 
 CSV, LABEL_STUDIO, CONLL = "csv", "label-studio", "conll"
 FORMATS = (LABEL_STUDIO, CSV, CONLL)
@@ -76,7 +76,7 @@ def write_file(file: Path, content: str) -> None:
         OutputError: the file cannot be written.
     """
     try:
-        local_paths.write_atomically(file, content.encode("utf8"))
+        local_disk.write_atomically(file, content.encode("utf8"))
     except OSError as error:
         raise OutputError(f"--to: {file} cannot be written: {error.strerror}.") from error
 

@@ -20,7 +20,7 @@ from entitymill.recognition.sentences import Kind
 from entitymill.recognition.tagger import bundle
 from entitymill.settings.sections import PRETRAINED
 from entitymill.spark import requirements, session, storage
-from entitymill.spark.private_directories import create_scratch_directory
+from entitymill.spark.local_disk import create_scratch_directory
 from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
 FACTORY = "entitymill.workers.recognition_child:open_recognition"
