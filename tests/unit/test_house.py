@@ -47,7 +47,7 @@ PRIVATE_ALLOWED = {
     "entitymill.spark.cpu_time",
     "entitymill.spark.spark_connect",
     "entitymill.spark.jvm_launch",
-    "entitymill.spark.py4j_classes",
+    "entitymill.spark.session",
     "entitymill.spark.storage",
     "entitymill.tables.half_made_tables",
 }

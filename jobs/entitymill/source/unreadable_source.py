@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 
 from entitymill.settings import unsupported_source_formats
 from entitymill.settings.sections import SourceSettings
-from entitymill.spark import py4j_classes, spark_connect, storage
+from entitymill.spark import session, spark_connect, storage
 
 _FEATURES = re.compile(r"unsupported by (?:this version of )?Delta Lake \W*([\d.]*\d)\W*: ([^\n]+?)\.?$", re.MULTILINE)
 _WILDCARD = re.compile(r"[*?\[\]{}]")
@@ -147,23 +147,23 @@ def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any],
     """Return the columns of a Parquet file, and Spark's converter for Parquet schemas, as py4j proxies."""
     session: Any = spark._jsparkSession
     _, path = storage.hadoop_path(spark, address)
-    input_file = py4j_classes.get_class(spark, "org.apache.parquet.hadoop.util.HadoopInputFile")
+    input_file = session.get_class(spark, "org.apache.parquet.hadoop.util.HadoopInputFile")
     file = input_file.fromPath(path, session.sessionState().newHadoopConf())
-    reader = py4j_classes.get_class(spark, "org.apache.parquet.hadoop.ParquetFileReader").open(file)
+    reader = session.get_class(spark, "org.apache.parquet.hadoop.ParquetFileReader").open(file)
     try:
         columns = list(reader.getFooter().getFileMetaData().getSchema().getFields())
     finally:
         reader.close()
     name = "org.apache.spark.sql.execution.datasources.parquet.ParquetToSparkSchemaConverter"
-    return columns, py4j_classes.get_class(spark, name)(session.sessionState().conf())
+    return columns, session.get_class(spark, name)(session.sessionState().conf())
 
 
 def _build_parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
     """Return a Parquet schema with these columns, as a py4j proxy."""
-    fields = py4j_classes.get_class(spark, "java.util.ArrayList")()
+    fields = session.get_class(spark, "java.util.ArrayList")()
     for column in columns:
         fields.add(column)
-    return py4j_classes.get_class(spark, "org.apache.parquet.schema.MessageType")("columns", fields)
+    return session.get_class(spark, "org.apache.parquet.schema.MessageType")("columns", fields)
 
 
 def _find_unreadable_type(spark: SparkSession, converter: Any, columns: Iterable[Any]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from entitymill.spark import py4j_classes, spark_connect
+from entitymill.spark import session, spark_connect
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _NANOSECONDS = 1e9
@@ -38,7 +38,7 @@ class CpuMeter:
             return None
         context: Any = self._spark.sparkContext
         with suppress(Exception):  # each Spark version may keep its counters elsewhere
-            java = _read_process_seconds(int(py4j_classes.get_class(self._spark, "java.lang.ProcessHandle").current().pid()))
+            java = _read_process_seconds(int(session.get_class(self._spark, "java.lang.ProcessHandle").current().pid()))
             if not context._jsc.isLocal():
                 self._tasks |= _read_task_seconds(context)
             return time.process_time() + java + sum(self._tasks.values()) - self._before

@@ -1,4 +1,4 @@
-"""Open the SparkSession (an existing one, or a new one if plain `python` runs this program), and send files to executors."""
+"""Open the Spark session with what the job needs, check it, and send this package to the executors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from py4j.java_gateway import JavaClass, JavaMember
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from entitymill import extensions
 from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
-from entitymill.spark import py4j_classes, requirements, spark_connect
+from entitymill.spark import requirements, spark_connect
 from entitymill.spark.jvm_launch import choose_class_archive_options, launch_jvm, parse_properties, read_file_properties
 from entitymill.spark.local_disk import choose_local_directory, create_scratch_directory, find_installed
 
@@ -68,7 +70,7 @@ def open_session(
             spark = SparkSession.builder.getOrCreate() if exists else _start_session(settings, name, brief=brief())
     check_session(spark, sparknlp=sparknlp)
     if not spark_connect.is_remote(spark):
-        py4j_classes.remember_classes(spark)
+        remember_classes(spark)
     ship_package(spark)
     return spark
 
@@ -178,7 +180,7 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
                 "`recognition.engine: sparknlp` does not work through Spark Connect: set `recognition.engine: openvino`."
             )
         return
-    scala = str(py4j_classes.get_class(spark, "scala.util.Properties").versionNumberString())
+    scala = str(get_class(spark, "scala.util.Properties").versionNumberString())
     if not on_databricks():  # Databricks has its own Delta, in other jars
         requirements.check_delta(_find_class(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
     if sparknlp:
@@ -201,7 +203,7 @@ def has_class(spark: SparkSession, name: str) -> bool:
 
 def _find_class(spark: SparkSession, name: str) -> str | None:
     """Return the URL of a class on the driver's class path, which names its jar; None if there is no such class."""
-    loader = py4j_classes.get_class(spark, "org.apache.spark.util.Utils").getContextOrSparkClassLoader()
+    loader = get_class(spark, "org.apache.spark.util.Utils").getContextOrSparkClassLoader()
     found = loader.getResource(name.replace(".", "/") + ".class")
     return None if found is None else str(found.toString())
 
@@ -243,3 +245,41 @@ def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
     else:
         (spark.sparkContext.addPyFile if code else spark.sparkContext.addFile)(str(file))
     _sent[key] = file
+
+
+HADOOP_PATH = "org.apache.hadoop.fs.Path"
+_USED_BY_PYSPARK = ("functions", "SparkSession", "SparkSession$", "PythonUtils")
+"""Names that PySpark looks up in `SparkContext._jvm` at each call of a function, cast or conversion."""
+
+
+class RememberedClass(JavaClass):  # type: ignore[misc]  # py4j has no types
+    """A Java class that looks up each of its static methods only once."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a static member; store a method in this object, so that its next use does not ask Java."""
+        member = super().__getattr__(name)
+        if isinstance(member, JavaMember):
+            setattr(self, name, member)
+        return member
+
+
+def get_class(spark: SparkSession, name: str) -> Any:
+    """Return the py4j proxy of a Java class by its full name; an unknown class raises an error only when it is used."""
+    return JavaClass(name, _get_client(spark))
+
+
+def remember_classes(spark: SparkSession) -> None:
+    """Store Java classes that PySpark uses often, so that PySpark no longer searches for them in this Spark application."""
+    view: Any = spark.sparkContext._jvm
+    for name in _USED_BY_PYSPARK:
+        if name in vars(view):
+            continue
+        found: Any = getattr(view, name, None)
+        if type(found) is JavaClass:
+            setattr(view, name, RememberedClass(found._fqn, _get_client(spark)))
+
+
+def _get_client(spark: SparkSession) -> Any:
+    """Return py4j's client for the JVM of a session."""
+    gateway: Any = spark.sparkContext._gateway
+    return gateway._gateway_client

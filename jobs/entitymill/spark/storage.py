@@ -21,7 +21,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from entitymill.errors import StorageError, strip_quoted_values
-from entitymill.spark import py4j_classes, spark_connect
+from entitymill.spark import session, spark_connect
 from entitymill.spark.local_disk import exists_here, find_installed
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
@@ -63,7 +63,7 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
     if root := _ROOT.match(path):
         _roots.add(root[0])
     with _translate_errors(path):
-        java_path = py4j_classes.get_class(spark, py4j_classes.HADOOP_PATH)(path)
+        java_path = session.get_class(spark, session.HADOOP_PATH)(path)
         if spark not in _confs:
             _confs[spark] = spark._jsparkSession.sessionState().newHadoopConf()
         system = java_path.getFileSystem(_confs[spark])
@@ -228,7 +228,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
     """
     system, java_path = hadoop_path(spark, directory)
     # The name is unique, so that runs that start at the same time do not delete each other's file.
-    probe = py4j_classes.get_class(spark, py4j_classes.HADOOP_PATH)(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
+    probe = session.get_class(spark, session.HADOOP_PATH)(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
     with _translate_errors(directory):
         if not system.mkdirs(java_path):
             raise OSError("the directory cannot be created")

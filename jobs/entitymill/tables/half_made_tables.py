@@ -15,7 +15,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from entitymill.errors import OutputError
-from entitymill.spark import py4j_classes, spark_connect, storage
+from entitymill.spark import session, spark_connect, storage
 from entitymill.spark.sql_text import MAX_LEVELS, quote_part, split_name
 
 _SESSION_CATALOG = "spark_catalog"
@@ -106,6 +106,6 @@ def _find_default_directory(spark: SparkSession, name: str) -> str | None:
     try:
         identifier = state.sqlParser().parseTableIdentifier(".".join(map(quote_part, levels[-2:])))
         directory = state.catalog().defaultTablePath(identifier)
-        return str(py4j_classes.get_class(spark, py4j_classes.HADOOP_PATH)(directory).toString())
+        return str(session.get_class(spark, session.HADOOP_PATH)(directory).toString())
     except (PySparkException, Py4JJavaError):
         return None
