@@ -16,7 +16,7 @@ from rich.console import Console
 from entitymill.errors import SettingsError
 from entitymill.recognition.confidence_scaling import Scaling, compute_logits, scale_confidences
 from entitymill.recognition.tagger import bundle
-from entitymill.spark import requirements
+from entitymill.spark import installation
 from entitymill_models import precision_loss
 
 MIN_MENTIONS = 50
@@ -94,7 +94,7 @@ def _fit_scaling(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -
     try:
         from scipy import optimize  # noqa: PLC0415  # part of the extra prepare
     except ImportError as error:
-        raise SettingsError(f"{OPTION} needs {requirements.PREPARE}.") from error
+        raise SettingsError(f"{OPTION} needs {installation.PREPARE}.") from error
     logits = compute_logits(confidences)
 
     def loss(parameters: NDArray[np.float64]) -> float:

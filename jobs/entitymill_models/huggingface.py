@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.tagger import bundle
-from entitymill.spark import requirements
+from entitymill.spark import installation
 from entitymill_models import encoders, labels_and_tokenizer_files
 from entitymill_models.imported_classifier import Casing, Parts, read_json
 
@@ -200,7 +200,7 @@ def _read_safetensors(file: Path, where: str) -> encoders.Weights:
     try:
         import safetensors  # noqa: PLC0415  - needed only for models from Hugging Face
     except ImportError as error:
-        raise SettingsError(f"Reading safetensors needs {requirements.PREPARE}.") from error
+        raise SettingsError(f"Reading safetensors needs {installation.PREPARE}.") from error
     try:
         tensors = safetensors.deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
     except (OSError, safetensors.SafetensorError, ValueError) as error:

@@ -24,7 +24,7 @@ from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
 from entitymill.recognition.tagger.network import INPUTS
-from entitymill.spark import requirements
+from entitymill.spark import installation
 
 Stored = Literal["f32", "bf16", "int8", "calibrated"]
 MIN_WEIGHT_ELEMENTS = 1024
@@ -177,7 +177,7 @@ def _import_nncf() -> Any:
     try:
         import nncf  # noqa: PLC0415  - slow to import, and needed only for int8
     except ImportError as error:
-        raise SettingsError(f"--precision int8 needs {requirements.PREPARE}.") from error
+        raise SettingsError(f"--precision int8 needs {installation.PREPARE}.") from error
     nncf.set_log_level(logging.ERROR)
     return nncf
 

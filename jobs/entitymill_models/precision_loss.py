@@ -24,7 +24,7 @@ from entitymill.recognition import container_limits
 from entitymill.recognition.tagger import Decoding, Execution, Precision, bundle, list_precisions
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tags_to_mentions import TagScheme
-from entitymill.spark import requirements
+from entitymill.spark import installation
 
 Mention = tuple[int, int, int, str]
 """(index of the sentence, index of the first token in it, index after the last token, label)."""
@@ -303,7 +303,7 @@ def _open_delta_table(path: Path) -> Any:
     try:
         import deltalake  # noqa: PLC0415  - needed only if the sample is a Delta table
     except ImportError as error:
-        raise SettingsError(f"A sample that is a Delta table needs {requirements.PREPARE}.") from error
+        raise SettingsError(f"A sample that is a Delta table needs {installation.PREPARE}.") from error
     try:
         return deltalake.DeltaTable(str(path)).to_pyarrow_dataset()
     except deltalake.exceptions.DeltaError as error:

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from entitymill import extensions
 from entitymill.commands import common
 from entitymill.errors import ModelError, SettingsError, WorkerError
 from entitymill.recognition.guarded_loading import blame_file, list_model_files, loading, loading_memory_limit, memory_limit
 from entitymill.recognition.tagger import Execution, bundle, list_precisions, network
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
+from entitymill.spark import installation
 from entitymill.terminal.console_text import open_console
 from entitymill.workers import child_process
 from entitymill_models import (
@@ -155,7 +155,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
         if options.calibrate_confidence is not None:
             confidence_fit.calibrate_bundle(made, options.calibrate_confidence, open_console())
         if options.to == "sparknlp":
-            export = extensions.load(f"{extensions.SPARKNLP}.saved_model_writer", "--to sparknlp")
+            export = installation.load(f"{installation.SPARKNLP}.saved_model_writer", "--to sparknlp")
 
             written = scratch / _DIRECTORIES["sparknlp"]
             written.mkdir()

@@ -17,7 +17,7 @@ from entitymill import __version__
 from entitymill.errors import DriftError, LimitError
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
-from entitymill.spark import overlapping_paths, requirements
+from entitymill.spark import installation, overlapping_paths
 from entitymill.terminal.console_text import open_console
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | Non
     if settings.lineage.url is None or not enabled:
         yield None
         return
-    requirements.require_extra("lineage.url", "lineage")
+    installation.require_extra("lineage.url", "lineage")
     lineage = Lineage(settings)
     try:
         yield lineage

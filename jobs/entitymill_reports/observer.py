@@ -17,7 +17,7 @@ from entitymill.errors import SettingsError
 from entitymill.run.outcome import convert_error
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
-from entitymill.spark import local_disk, requirements
+from entitymill.spark import installation, local_disk
 from entitymill.tables import Tables
 from entitymill.tables.runs import IDLE
 from entitymill_reports import drift as drift_module
@@ -73,7 +73,7 @@ def observe(settings: Settings, *, dry_run: bool) -> Iterator[Observer]:
         SettingsError: a library that the settings require is not installed; raised before the run begins.
     """
     if settings.report.path is not None:
-        requirements.require_extra("report.path", "report")
+        installation.require_extra("report.path", "report")
     enabled = not dry_run
     with (
         prometheus_metrics.record_metrics(settings, enabled=enabled) as outcome,

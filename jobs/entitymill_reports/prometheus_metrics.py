@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from entitymill import __version__, schemas
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
-from entitymill.spark import local_disk, requirements
+from entitymill.spark import installation, local_disk
 from entitymill.terminal.console_text import open_console
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunO
     run_outcome = RunOutcome(output, datetime.now(timezone.utc))
     enabled = enabled and bool(settings.metrics.textfile or settings.metrics.pushgateway)
     if enabled:
-        requirements.require_extra("metrics", "metrics")
+        installation.require_extra("metrics", "metrics")
     try:
         yield run_outcome
     except BaseException as error:

@@ -10,7 +10,7 @@ from entitymill import settings as settings_module
 from entitymill.commands import common
 from entitymill.errors import SettingsError
 from entitymill.settings import Settings
-from entitymill.spark import requirements
+from entitymill.spark import installation
 from entitymill.terminal import activity
 from entitymill.terminal.console_text import open_console
 
@@ -64,7 +64,7 @@ def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
     from entitymill_reports import drift, observer
     from entitymill_reports.table_reader import open_local_reader
 
-    requirements.require_extra("entitymill report", "report")
+    installation.require_extra("entitymill report", "report")
     common.check_output_exists(settings)
     activity.begin("reading the tables")
     reader = open_local_reader(settings)

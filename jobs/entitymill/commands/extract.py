@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from entitymill import __version__, extensions
+from entitymill import __version__
 from entitymill import settings as settings_module
 from entitymill.commands import common
 from entitymill.run import outcome
-from entitymill.spark import requirements
+from entitymill.spark import installation
 from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console, visible
 
@@ -116,7 +116,7 @@ def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> Abst
     report, metrics = settings.report, settings.metrics
     if not (report.path or report.fail_on_drift or metrics.textfile or metrics.pushgateway or settings.lineage.url):
         return contextlib.nullcontext()
-    module = extensions.load(f"{extensions.REPORTS}.observer", "report, metrics, lineage")
+    module = installation.load(f"{installation.REPORTS}.observer", "report, metrics, lineage")
     observer: AbstractContextManager[Any] = module.observe(settings, dry_run=dry_run)
     return observer
 
@@ -142,7 +142,7 @@ def _run_job(
         observer: the observer of the run (see `_open_observer`), or None.
         results: dictionary that has the log's path under `log`; this function adds the run's summary under `summary`.
     """
-    requirements.check_installation(settings)
+    installation.check_installation(settings)
     common.check_source_exists(settings)
     # Imported only here: --help and errors in the settings must not wait a second for Spark and Spark NLP.
     from entitymill.run.extraction import SMALL_BYTES, extract

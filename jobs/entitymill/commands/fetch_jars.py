@@ -23,7 +23,7 @@ from xml.sax.saxutils import escape
 from entitymill.commands import common
 from entitymill.errors import OutputError, SessionError, SettingsError
 from entitymill.settings import secret_masking
-from entitymill.spark import local_disk, requirements
+from entitymill.spark import installation, local_disk
 from entitymill.terminal.console_text import visible
 
 log = logging.getLogger("entitymill")
@@ -56,7 +56,7 @@ JARS = {
         Jar(f"io.delta:{delta.artifact}_{delta.scala}:{delta.version}", delta.sha256),
         Jar(f"io.delta:delta-storage:{delta.version}", delta.storage_sha256),
     )
-    for release, delta in requirements.DELTA.items()
+    for release, delta in installation.DELTA.items()
 }
 """Release of Spark -> the jars that a run needs in addition to Spark."""
 
@@ -121,7 +121,7 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
     if chosen not in installed:
         raise SettingsError(
             f"{f'--client: {client} is not' if client else 'Neither Maven nor PySpark with Java is'} installed: "
-            f"install Maven (mvn), or PySpark (`{requirements.install_command('spark')}`) and a JDK 17; or copy "
+            f"install Maven (mvn), or PySpark (`{installation.install_command('spark')}`) and a JDK 17; or copy "
             f"{' and '.join(jar.name for jar in jars)} to {to} from another machine."
         )
     with tempfile.TemporaryDirectory(prefix="entitymill-jars-") as scratch:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from entitymill import errors
 from entitymill.errors import DriftError, EntityMillError, LimitError, SessionError, SourceError
-from entitymill.spark import local_disk, requirements
+from entitymill.spark import installation, local_disk
 
 if TYPE_CHECKING:
     from entitymill.run.summary import Summary
@@ -60,7 +60,7 @@ def convert_error(error: BaseException) -> EntityMillError:
     if known is not None:
         return known
     if isinstance(error, ModuleNotFoundError):
-        said = requirements.explain_missing_package(error)
+        said = installation.explain_missing_package(error)
         return SessionError(said) if said else EntityMillError(f"{error}; reinstall this program.")
     text = str(error)
     raised = _FROM_WORKER.search(text)

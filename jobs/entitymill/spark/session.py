@@ -19,10 +19,9 @@ from py4j.java_gateway import JavaClass, JavaMember
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from entitymill import extensions
 from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
-from entitymill.spark import requirements, spark_connect
+from entitymill.spark import installation, spark_connect
 from entitymill.spark.jvm_launch import choose_class_archive_options, launch_jvm, parse_properties, read_file_properties
 from entitymill.spark.local_disk import choose_local_directory, create_scratch_directory, find_installed
 
@@ -97,7 +96,7 @@ def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkS
     Raises:
         SessionError: there is no Java, no jar in a directory of `spark.jars`, or Spark cannot start.
     """
-    no_java = requirements.explain_missing_java()
+    no_java = installation.explain_missing_java()
     if no_java:
         raise SessionError(no_java)
     jars = _find_jars(settings)
@@ -131,7 +130,7 @@ def _find_jars(settings: SparkSettings) -> list[str]:
     for directory in settings.jars.split(","):
         found = sorted(str(jar.resolve()) for jar in Path(find_installed(directory.strip())).glob("*.jar"))
         if not found:
-            raise SessionError(requirements.describe_missing_jars(directory))
+            raise SessionError(installation.describe_missing_jars(directory))
         jars += found
     return jars
 
@@ -173,7 +172,7 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
     Raises:
         SessionError: Spark, Delta or a required Spark NLP is missing or has an unsuitable version.
     """
-    requirements.check_spark(spark.version)
+    installation.check_spark(spark.version)
     if spark_connect.is_remote(spark):
         if sparknlp:
             raise SessionError(
@@ -182,9 +181,9 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
         return
     scala = str(get_class(spark, "scala.util.Properties").versionNumberString())
     if not on_databricks():  # Databricks has its own Delta, in other jars
-        requirements.check_delta(_find_class(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
+        installation.check_delta(_find_class(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
     if sparknlp:
-        requirements.check_sparknlp(
+        installation.check_sparknlp(
             scala,
             classes=has_class(spark, "com.johnsnowlabs.nlp.DocumentAssembler"),
             package=importlib.util.find_spec("sparknlp") is not None,
@@ -215,7 +214,7 @@ def ship_package(spark: SparkSession) -> None:
     """
     if not _PACKAGE.is_dir():  # already inside a zip or a wheel that Spark distributes
         return
-    packages = [_PACKAGE, *(_PACKAGE.with_name(name) for name in extensions.PACKAGES)]
+    packages = [_PACKAGE, *(_PACKAGE.with_name(name) for name in installation.PACKAGES)]
     sources = sorted(source for package in packages for source in package.rglob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     archive = create_scratch_directory("entitymill-code-") / f"entitymill-{digest}.zip"

@@ -12,12 +12,13 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import extensions, schemas
+from entitymill import schemas
 from entitymill.errors import EntityMillError
 from entitymill.recognition import cpu_features
 from entitymill.recognition.tagger import Execution, check_precision
 from entitymill.settings import Settings
 from entitymill.settings.sections import EntitySettings
+from entitymill.spark import installation
 from entitymill.workers import engine_openvino
 from entitymill.workers.worker import RecognitionOptions
 
@@ -149,7 +150,7 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
         ModelError: the pipeline or one of its models is missing, or does not fit the settings.
         SettingsError: the extension is not installed, or the settings `entities` name a label that the model does not have.
     """
-    extension = extensions.load(f"{extensions.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
+    extension = installation.load(f"{installation.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
     name, parts, recognize = extension.open_pipeline(spark, settings)
     return Engine(name, _compute_fingerprint({**parts, **_list_result_settings(settings)}), lambda: recognize)
 

@@ -19,7 +19,7 @@ from entitymill.recognition import sentences, sentences_dl_saved
 from entitymill.recognition.sentences import Kind
 from entitymill.recognition.tagger import bundle
 from entitymill.settings.sections import PRETRAINED
-from entitymill.spark import requirements, session, storage
+from entitymill.spark import installation, session, storage
 from entitymill.spark.local_disk import create_scratch_directory
 from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
@@ -164,7 +164,7 @@ def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
     try:
         directory = storage.prefer_local_file(model).rstrip("/")
         if not storage.exists(spark, directory):
-            advice = requirements.explain_missing_model(model)
+            advice = installation.explain_missing_model(model)
             advice = advice or "specify a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
             raise ModelError(f"segmentation.model: there is nothing at {model}; {advice}.")
         parts = [

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from entitymill.errors import ModelError
 from entitymill.recognition.confidence_scaling import Scaling
 from entitymill.recognition.guarded_loading import MAX_LABEL_BYTES, MAX_LABEL_CHARACTERS
-from entitymill.spark import requirements
+from entitymill.spark import installation
 
 MANIFEST = "manifest.json"
 FILES = ("openvino_model.xml", "openvino_model.bin", "vocab.txt", "tokenizer.json", "labels.json")
@@ -257,7 +257,7 @@ def update_manifest(directory: Path, **fields: object) -> Manifest:
 
 def describe_missing(path: str) -> str:
     """Return the end of a message, which says that there is no bundle at a path, and what the user can do."""
-    advice = requirements.explain_missing_model(path)
+    advice = installation.explain_missing_model(path)
     if advice:
         return f"there is nothing at {path}; {advice} ({_HELP_PAGE})."
     if path.startswith("pretrained:"):

@@ -17,7 +17,6 @@ import openvino as ov
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from entitymill import extensions
 from entitymill.errors import ModelError, is_rust_panic
 from entitymill.recognition.best_tag_sequence import ViterbiDecoder
 from entitymill.recognition.confidence_scaling import Scaling
@@ -27,6 +26,7 @@ from entitymill.recognition.tagger import Decoding, Encoding, Execution, Tags, b
 from entitymill.recognition.tagger.encoding import Encoder, build_wordpiece_tokenizer
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, CompleteRows, RowMaker, Rows
 from entitymill.recognition.tagger.packing import Batch
+from entitymill.spark import installation
 
 _TEST_SENTENCE = ("The", "quick", "brown", "fox", "jumps", "over", "13", "lazy", "dogs", ".")
 SENTENCES_AT_ONCE = 1024
@@ -249,7 +249,7 @@ def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: E
     """
     if encoding == "complete":
         return CompleteRows(Encoder(tokenizer, manifest.max_length - SPECIAL_PIECES), manifest.max_length)
-    extension = extensions.load(f"{extensions.SPARKNLP}.sparknlp_encoding", "recognition.encoding: sparknlp")
+    extension = installation.load(f"{installation.SPARKNLP}.sparknlp_encoding", "recognition.encoding: sparknlp")
     maker: RowMaker = extension.SparkNlpRows(tokenizer, manifest.sparknlp_max_length, lowercase=manifest.casing == "uncased")
     return maker
 

@@ -1,7 +1,12 @@
-"""Check the versions of Spark, Delta, Java and packages, and tell how to install what is missing."""
+"""Check the versions of Spark, Delta, Java and packages, load the extensions, and tell how to install what is missing.
+
+The package entitymill imports extensions, such as entitymill_reports, only by name, when a setting or a command needs one. So
+it runs without any extension; a test enforces that.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -10,6 +15,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 from urllib.parse import unquote, urlparse
 
@@ -271,3 +277,31 @@ def check_installation(settings: Settings) -> None:
 def _comes_from_elsewhere(master: str) -> bool:
     """Return whether Spark comes from elsewhere: from spark-submit, from Databricks, or from a cluster."""
     return not master.startswith("local") or bool({"PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION"} & set(os.environ))
+
+
+MODELS, REPORTS, SPARKNLP = "entitymill_models", "entitymill_reports", "entitymill_sparknlp"
+PACKAGES = (MODELS, REPORTS, SPARKNLP)
+"""Names of the packages that extend the core."""
+
+
+def load(module: str, needed_by: str) -> ModuleType:
+    """Import a module of an extension, and return it.
+
+    Args:
+        module: full name of the module, such as entitymill_reports.observer.
+        needed_by: the setting or command that needs the module, for the message.
+
+    Raises:
+        SettingsError: the extension is not installed.
+        ModuleNotFoundError: the extension is installed, but a library that it needs is not.
+    """
+    package = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise SettingsError(
+            f"{needed_by} needs the package {package}, which is not installed: copy it from the repository or the "
+            "wheel to the directory in which the package entitymill is installed."
+        ) from error
