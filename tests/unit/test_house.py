@@ -44,7 +44,7 @@ PRIVATE_ALLOWED = {
     "entitymill_sparknlp.pipeline_stages",
     "entitymill.source.unreadable_source",
     "entitymill.spark.private_session",
-    "entitymill.spark.cpu_time",
+    "entitymill.run.core_hours",
     "entitymill.spark.spark_connect",
     "entitymill.spark.jvm_launch",
     "entitymill.spark.session",
