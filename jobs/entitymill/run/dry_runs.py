@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from entitymill.run import estimates, guards, units
 from entitymill.run.changes_since import find_changes
 from entitymill.run.summary import Summary
-from entitymill.run.unit_sizes import choose_sizes, read_speed
+from entitymill.run.units import choose_sizes, read_speed
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode

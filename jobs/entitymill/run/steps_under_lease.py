@@ -15,13 +15,13 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.run import crashing_documents, guards, unit_sizes, units
+from entitymill.run import crashing_documents, guards, units
 from entitymill.run.changes_since import find_changes
 from entitymill.run.core_hours import CostMeter
 from entitymill.run.crashing_documents import FailureRecorder
 from entitymill.run.recognition_ahead import BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.run.summary import RECOGNIZING, Clock, Summary
-from entitymill.run.unit_sizes import UnitSizes
+from entitymill.run.units import UnitSizes
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
@@ -99,8 +99,8 @@ class Run:
         found = self._find_changes(trusted=trusted)
         self.summary.mode = found.mode
         self.summary.rejects = dict(found.reject_counts)
-        cores, speed = spark_connect.count_cores(self.spark), unit_sizes.read_speed(self.earlier_runs.last)
-        sizes = unit_sizes.choose_sizes(self.settings.limits, cores, speed)
+        cores, speed = spark_connect.count_cores(self.spark), units.read_speed(self.earlier_runs.last)
+        sizes = units.choose_sizes(self.settings.limits, cores, speed)
         self.summary.units = units.count_units(found, sizes)
         self.summary.planned = found.to_recognize
         with contextlib.closing(self.units), contextlib.closing(found):
