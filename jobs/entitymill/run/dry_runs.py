@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.run import guards, units
-from entitymill.run.changes_since import find_changes
+from entitymill.run.guards import find_changes
 from entitymill.run.summary import RECOGNIZING, Summary
 from entitymill.run.units import choose_sizes, read_speed
 from entitymill.settings import Settings

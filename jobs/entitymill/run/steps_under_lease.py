@@ -16,9 +16,9 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.run import crashing_documents, guards, units
-from entitymill.run.changes_since import find_changes
 from entitymill.run.core_hours import CostMeter
 from entitymill.run.crashing_documents import FailureRecorder
+from entitymill.run.guards import find_changes
 from entitymill.run.recognition_ahead import BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.run.summary import RECOGNIZING, Clock, Summary
 from entitymill.run.units import UnitSizes
