@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from entitymill.errors import ModelError
-from entitymill.recognition import container_limits, sentences
+from entitymill.recognition import hardware, sentences
 from entitymill.recognition.recognizer import Recognizer
 from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, bundle, check_choice
 from entitymill.recognition.tagger.inference import Tagger
@@ -185,7 +185,7 @@ def load(
     saved = Path(detector_model) if detector_model is not None else next(filter(Path.is_dir, defaults), defaults[0])
     detector_files = sentences.find_detector_files(saved) if detector == "dl" else {}
     opened = sentences.open_detector(detector, detector_files, str(saved))
-    execution = Execution(precision, threads=threads or container_limits.count_cores(), decoding=decoding)
+    execution = Execution(precision, threads=threads or hardware.count_cores(), decoding=decoding)
     tagger = Tagger.load(files, manifest, execution, str(directory))
     return TextTagger(Recognizer(opened, tagger, trim=trim, consistent_labels=consistent_labels, markup=markup))
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from entitymill.errors import SettingsError
-from entitymill.recognition import container_limits
+from entitymill.recognition import hardware
 from entitymill.recognition.tagger import Decoding, Execution, Precision, bundle, list_precisions
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tags_to_mentions import TagScheme
@@ -125,7 +125,7 @@ def find_confidences(
         ModelError: the bundle cannot be run.
     """
     manifest, files = bundle.read_directory(directory)
-    execution = Execution(precision, threads=container_limits.count_cores(), decoding=decoding)
+    execution = Execution(precision, threads=hardware.count_cores(), decoding=decoding)
     tagger = Tagger.load(files, manifest, execution)
     lengths = np.array([len(sentence) for sentence in sentences], np.int64)
     tags = tagger.tag([token for sentence in sentences for token in sentence], lengths)

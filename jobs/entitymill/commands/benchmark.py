@@ -16,7 +16,7 @@ from rich.table import Table
 from entitymill import python_api
 from entitymill.commands import common
 from entitymill.errors import SettingsError, SourceError
-from entitymill.recognition.cpu_features import read_processor
+from entitymill.recognition.hardware import read_processor
 from entitymill.recognition.tagger import Precision, bundle, list_precisions
 from entitymill.terminal.console_text import open_console
 

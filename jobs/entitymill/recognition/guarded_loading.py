@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from entitymill.errors import ModelError, is_rust_panic
-from entitymill.recognition import container_limits
+from entitymill.recognition import hardware
 
 MAX_UNPACKED_FILES = 10_000
 MAX_UNPACKED_BYTES = 16 * 2**30
@@ -162,10 +162,10 @@ def tagging_memory_limit(characters: int, megabytes: int | None = None, processe
     if megabytes is not None:
         return megabytes * _MEGABYTE
     enough = _TAGGING_BASE_BYTES + _TAGGING_BYTES_PER_CHARACTER * characters
-    container = container_limits.read_memory_limit()
+    container = hardware.read_memory_limit()
     if container is None:
         return enough
-    share = container // (processes or container_limits.count_cores()) // _TAGGING_SHARE
+    share = container // (processes or hardware.count_cores()) // _TAGGING_SHARE
     return min(enough, max(_MIN_TAGGING_BYTES, share))
 
 

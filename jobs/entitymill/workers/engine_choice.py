@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.errors import EntityMillError
-from entitymill.recognition import cpu_features
+from entitymill.recognition import hardware
 from entitymill.recognition.tagger import Execution, check_precision
 from entitymill.settings import Settings
 from entitymill.settings.sections import EntitySettings
@@ -102,7 +102,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     manifest = engine_openvino.read_manifest(spark, settings.model.path)
     engine_openvino.check_labels(spark, settings.model.path, settings.entities.mentioned_labels)
     check_precision(recognition.precision, manifest.precision)
-    drawback = cpu_features.read_processor().find_drawback(recognition.precision)
+    drawback = hardware.read_processor().find_drawback(recognition.precision)
     if drawback is not None and (spark.conf.get("spark.master", "") or "").startswith("local"):
         log.warning("recognition.precision: %s, such as this one; compare precisions with `entitymill benchmark`", drawback)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
