@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from entitymill.errors import SettingsError
-from entitymill.recognition.confidence_scaling import Scaling, compute_logits, scale_confidences
+from entitymill.recognition.decoding import Scaling, compute_logits, scale_confidences
 from entitymill.recognition.tagger import bundle
 from entitymill.spark import installation
 from entitymill_models import precision_loss

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, is_rust_panic
-from entitymill.recognition.best_tag_sequence import ViterbiDecoder
-from entitymill.recognition.confidence_scaling import Scaling
+from entitymill.recognition.decoding import Scaling, ViterbiDecoder
 from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger import Decoding, Encoding, Execution, Tags, bundle, check_precision, network, packing
