@@ -12,8 +12,8 @@ from pyspark.sql import functions as F
 
 from entitymill.source import appended_rows, reader
 from entitymill.source.appended_rows import FeedUnavailableError
-from entitymill.source.change_policy import Mode
 from entitymill.source.reader import Source
+from entitymill.source.row_comparison import Mode
 
 log = logging.getLogger(__name__)
 MAX_COMMITS = 50_000

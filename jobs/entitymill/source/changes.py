@@ -13,10 +13,9 @@ from pyspark.sql import functions as F
 
 from entitymill.source import change_feed, feed_comparison, row_checks, row_comparison
 from entitymill.source.change_feed import Feed
-from entitymill.source.change_policy import COMPARED_COLUMNS, Mode, Policy
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
-from entitymill.source.row_comparison import Kind, Totals, check_fingerprints
+from entitymill.source.row_comparison import COMPARED_COLUMNS, Kind, Mode, Policy, Totals, check_fingerprints
 from entitymill.spark.spark_connect import cache_on_disk
 
 __all__ = [

@@ -14,10 +14,9 @@ from pyspark.sql import functions as F
 
 from entitymill.source import change_feed, row_checks, row_comparison
 from entitymill.source.change_feed import Feed
-from entitymill.source.change_policy import COMPARED_COLUMNS, PENDING, Policy
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
-from entitymill.source.row_comparison import Kind, Totals
+from entitymill.source.row_comparison import COMPARED_COLUMNS, PENDING, Kind, Policy, Totals
 from entitymill.spark.spark_connect import cache_on_disk
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Compare rows of the source with the output, and decide whether each document is new, changed, removed or the same.
 
-`change_policy.Policy` explains fingerprints and slices.
+`Mode` is the way in which a run finds its documents; `Policy` holds the rules by which it decides what to recompute.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError
 from entitymill.source import row_checks
-from entitymill.source.change_policy import COMPARED_COLUMNS, PENDING, Policy
 from entitymill.source.row_checks import CODE
 
 
@@ -237,3 +236,57 @@ def sum_outcomes(outcomes: DataFrame) -> list[Row]:
         F.max("other_fingerprint").alias("other_fingerprint"),
     )
     return sums.collect()
+
+
+COMPARED_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice", "run_id")
+"""Columns of the `documents` table that are needed to compare the table with the source."""
+PENDING = "pending"
+"""Status of a document whose mentions may be incomplete, because a run died; the next run recomputes the document."""
+
+
+class Mode(StrEnum):
+    """How a run finds the documents that it must recognize.
+
+    FIRST: all documents, because the output had none. FULL: all documents, because the user asked for it (--full).
+    COMPARE: all rows were compared with the output. FEED: rows from the change feed were compared. ARRIVALS: rows from
+    appended data files were compared. NONE: the run had nothing to do.
+    """
+
+    FIRST = "first"
+    FULL = "full"
+    COMPARE = "compare"
+    FEED = "feed"
+    ARRIVALS = "arrivals"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Rules that decide which documents a run recomputes.
+
+    fingerprint: fingerprint of this run: a digest of models, precision and other settings that affect results.
+    on_fingerprint_change: value of `incremental.on_fingerprint_change`: `reprocess` documents in the output whose
+        fingerprint differs from this run's, `ignore` them (leave them as they are), or `refuse` the run. A full run always
+        reprocesses them.
+    slice: digest of source.where if the run replaces a slice (the rows that source.where selects); otherwise None.
+    full: whether to recompute every document, even if it has not changed. Documents that `interrupted_runs` wrote are not
+        recomputed once more.
+    interrupted_runs: ids of full runs with this fingerprint that did not complete; the documents that they wrote are up to
+        date.
+    """
+
+    fingerprint: str
+    on_fingerprint_change: str
+    slice: str | None
+    full: bool = False
+    interrupted_runs: frozenset[str] = frozenset()
+
+    @property
+    def refuses_other_fingerprints(self) -> bool:
+        """Whether the run fails if the output has documents whose fingerprint differs from this run's."""
+        return self.on_fingerprint_change == "refuse" and not self.full
+
+    @property
+    def reprocesses_other_fingerprints(self) -> bool:
+        """Whether documents whose fingerprint differs from this run's count as changed; also true if they are refused."""
+        return self.on_fingerprint_change != "ignore" or self.full

@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill.source.change_policy import PENDING
+from entitymill.source.row_comparison import PENDING
 from entitymill.spark.spark_connect import cache_on_disk
 from entitymill.tables import sql_changes, table_setup
 from entitymill.tables.numbered_commits import Commits
