@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill.source.source_condition import is_nondeterministic
+from entitymill.source.source_columns import is_nondeterministic
 from entitymill.spark.private_session import (
     PINNED,
     UNSET,

@@ -17,7 +17,7 @@ from pyspark.sql import types as T
 
 from entitymill.errors import SettingsError, SourceError
 from entitymill.settings.sections import SourceSettings
-from entitymill.source import row_checks, source_columns, source_condition, unreadable_source
+from entitymill.source import row_checks, source_columns, unreadable_source
 from entitymill.spark import overlapping_paths, storage
 from entitymill.spark.private_session import reads_cached_rows
 from entitymill.spark.sql_text import quote_name, quote_part
@@ -110,7 +110,7 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         version=table.version,
         identity="" if detail is None else str(detail["id"]),
         location=_find_location(spark, settings) if detail is None else str(detail["location"]),
-        nondeterministic=source_condition.is_nondeterministic(spark, settings.where),
+        nondeterministic=source_columns.is_nondeterministic(spark, settings.where),
         size=table.size,
         detail=detail,
         settings=settings,
@@ -126,7 +126,7 @@ def select_rows(table: DataFrame, settings: SourceSettings, *extra_columns: str)
     Raises:
         SourceError: `source.where` is not a valid condition for this table.
     """
-    selected = source_condition.apply_condition(table, settings)
+    selected = source_columns.apply_condition(table, settings)
     columns = [F.col(quote_part(column)) for column in settings.passthrough]
     struct = [F.struct(*columns).alias("passthrough")] if columns else []
     doc_id = F.col(quote_part(settings.id_column)).cast("string").alias("doc_id")
