@@ -22,7 +22,7 @@ from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
 from entitymill.source.row_comparison import Cause
 from entitymill.spark import spark_connect, storage
-from entitymill.tables import Tables, recovery, table_setup, table_versions
+from entitymill.tables import Tables, recovery, table_setup
 from entitymill.tables.runs import Runs
 from entitymill.workers.engine_choice import Engine
 
@@ -88,7 +88,7 @@ def plan_run(
         summary.plan = Plan(0, 0, 0, tables.read("documents").count(), {}, 0, 0.0, 0.0)
         return
     if has_documents:
-        trusted = record.settled and table_versions.tables_unchanged_since(tables, record.latest)
+        trusted = record.settled and recovery.tables_unchanged_since(tables, record.latest)
         published = tables.read_latest("documents") if trusted else recovery.read_settled_documents(tables)
         found = find_changes(
             settings,

@@ -20,7 +20,7 @@ from entitymill.settings import Settings
 from entitymill.source import change_feed, changes
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source, open_source
-from entitymill.tables import Provenance, Tables, parquet_export, table_setup, table_versions
+from entitymill.tables import Provenance, Tables, parquet_export, recovery, table_setup
 from entitymill.tables.runs import Record, Runs
 from entitymill.workers.engine_choice import Engine
 
@@ -220,7 +220,7 @@ def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenan
         return False
     if crashing_documents.find_first_failures(tables, last) is not None:
         return False
-    if not table_versions.tables_unchanged_since(tables, record.latest):
+    if not recovery.tables_unchanged_since(tables, record.latest):
         return False
     return tables.is_complete() and (not tables.exported or parquet_export.is_current(tables))
 

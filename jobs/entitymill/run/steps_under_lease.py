@@ -36,7 +36,6 @@ from entitymill.tables import (
     parquet_export,
     recovery,
     table_setup,
-    table_versions,
     temporary_tables,
 )
 from entitymill.tables.lease import Lease
@@ -141,8 +140,8 @@ class Run:
         created = recovery.create_missing(tables, self._build_schemas())
         # Older runs can still write tables that are created after this line, so this run must not record their versions.
         existing = [name for name in output_tables.DOCUMENT_TABLES if tables.exists(name)]
-        self.versions_before = table_versions.read_versions(tables, existing)
-        unchanged = earlier.settled and table_versions.tables_unchanged_since(tables, earlier.latest)
+        self.versions_before = recovery.read_versions(tables, existing)
+        unchanged = earlier.settled and recovery.tables_unchanged_since(tables, earlier.latest)
         if self.options.full and earlier.settled and not unchanged and earlier.latest and earlier.latest["output_versions"]:
             # Another program has changed the tables, perhaps also what an unfinished run with --full has recomputed.
             self.continues_full = False
@@ -291,5 +290,5 @@ class Run:
         Errors are ignored. Without versions, the next run checks and compares all documents.
         """
         with contextlib.suppress(Exception):
-            found = table_versions.read_own_versions(self.tables, self.versions_before, self.commits)
+            found = recovery.read_own_versions(self.tables, self.versions_before, self.commits)
             self.summary.output_versions = found

@@ -17,16 +17,7 @@ from entitymill.errors import OutputError, SettingsError, StorageError
 from entitymill.settings import Settings
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.private_session import create_frame, override_conf
-from entitymill.tables import (
-    NAMES,
-    Tables,
-    heartbeats,
-    parquet_export,
-    recovery,
-    sql_changes,
-    table_versions,
-    temporary_tables,
-)
+from entitymill.tables import NAMES, Tables, heartbeats, parquet_export, recovery, sql_changes, temporary_tables
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import DOCUMENT_TABLES, PUBLISHED_TABLES
@@ -167,9 +158,9 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str) -> Iterato
     row: dict[str, Any] = {"mode": MAINTENANCE}
     with Lease(tables, settings.limits, run_id, lambda: row) as lease:
         temporary_tables.remove_leftovers(tables, lease.epoch)
-        before = table_versions.read_versions(tables, [name for name in DOCUMENT_TABLES if tables.exists(name)])
+        before = recovery.read_versions(tables, [name for name in DOCUMENT_TABLES if tables.exists(name)])
         earlier = lease.earlier_runs
-        trusted = earlier.settled and table_versions.tables_unchanged_since(tables, earlier.latest)
+        trusted = earlier.settled and recovery.tables_unchanged_since(tables, earlier.latest)
         if tables.is_complete():
             trusted = recovery.settle(tables, lease.commits) == 0 and trusted
         try:
@@ -179,7 +170,7 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str) -> Iterato
         finally:
             if trusted:
                 with suppress(Exception):
-                    row["output_versions"] = table_versions.read_own_versions(tables, before, lease.commits)
+                    row["output_versions"] = recovery.read_own_versions(tables, before, lease.commits)
         lease.end("done")
 
 

@@ -1,24 +1,31 @@
-"""Repair the tables after a run that may have left changes incomplete (`settled` is not true in its row of `runs`).
+"""Repair the tables after a run that may have left changes incomplete, and find changes by other programs.
 
-A document is unsound if its mentions in `entities` are not those that `documents` records. Unsound documents get the status
-PENDING, and the run recomputes them. docs/decisions.md explains why this repair is sufficient.
+A run is incomplete if `settled` is not true in its row of `runs`. A document is unsound if its mentions in `entities` are not
+those that `documents` records. Unsound documents get the status PENDING, and the run recomputes them. docs/decisions.md
+explains why this repair is sufficient.
+
+Each run records the tables' versions at its end. If another program has changed a table since, for example an operator by
+RESTORE or DELETE, the next run checks and compares all documents.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from entitymill.source.change_feed import NON_DATA_OPERATIONS
 from entitymill.source.row_comparison import PENDING
 from entitymill.spark.spark_connect import cache_on_disk
 from entitymill.tables import sql_changes, table_setup
 from entitymill.tables.numbered_commits import Commits
-from entitymill.tables.output_tables import Tables
+from entitymill.tables.output_tables import DOCUMENT_TABLES, Tables
 
 log = logging.getLogger(__name__)
 FENCED = ("documents", "entities", "annotations", "rejects", "erasures")
@@ -134,3 +141,86 @@ def _is_of_named_run(prefix: str) -> Column:
     """
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs
+
+
+_LATER_COMMITS = 10
+"""Number of commits, for example by OPTIMIZE, that may be added while a table's history is read."""
+
+
+def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
+    """Return a dict table -> number of its current version."""
+    return {name: tables.version(name) for name in names}
+
+
+def read_own_versions(tables: Tables, before: dict[str, int], commits: Commits) -> dict[str, int]:
+    """Return a dict table -> number of its current version, or an empty dict if another program may have changed rows.
+
+    Args:
+        tables: tables of the output.
+        before: versions of the tables before this run's first commit to them.
+        commits: object that made this run's commits.
+    """
+    present = read_versions(tables, list(before))
+    for name, version in present.items():
+        # In most runs the numbers are equal, and the history need not be read, which takes a Spark job.
+        made = commits.counts[name]
+        if version != before[name] + made and not _is_only_changed_by(tables, name, before[name], version, commits.run_id):
+            return {}
+    return present
+
+
+def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
+    """Return whether the tables have the same rows as after run `latest`; OPTIMIZE and VACUUM do not change rows.
+
+    False if `latest` is None or recorded no versions, or if a table has been removed or created since.
+    """
+    recorded = None if latest is None else latest["output_versions"]
+    if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):
+        return False
+    for name, before in recorded.items():
+        if not tables.exists(name):
+            return False
+        present = tables.version(name)
+        if present != before and not _is_only_changed_by(tables, name, before, present, None):
+            return False
+    return True
+
+
+def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, run_id: str | None) -> bool:
+    """Return whether each commit after version `before` was made by a certain run, or changed no rows (such as OPTIMIZE).
+
+    Args:
+        tables: tables of the output.
+        name: name of the table.
+        before, present: numbers of an earlier version and of the current one.
+        run_id: id of the run; None to accept no commit that changed rows.
+    """
+    since = tables.history(name, max(present - before, 0) + _LATER_COMMITS)
+    since = since.where((F.col("version") > before) & (F.col("version") <= present))
+    rows = since.select("operation", "userMetadata").collect()
+    others = [
+        row["operation"]
+        for row in rows
+        if row["operation"] not in NON_DATA_OPERATIONS and (run_id is None or _read_run_id(row["userMetadata"]) != run_id)
+    ]
+    if present < before:
+        reason = f"its version {present} is older than version {before}, which a run recorded"
+    elif others:
+        reason = f"operations: {', '.join(others)}"
+    elif len(rows) != present - before:
+        reason = f"its history lacks commits since version {before}"
+    else:
+        return True
+    log.warning(
+        "another program may have changed rows of %s (%s), so all documents have to be checked and compared",
+        tables.address(name),
+        reason,
+    )
+    return False
+
+
+def _read_run_id(metadata: str | None) -> object:
+    """Return the run id in a commit's userMetadata; None if another program made the commit."""
+    with suppress(ValueError, AttributeError):
+        return json.loads(metadata or "").get("entitymill")
+    return None
