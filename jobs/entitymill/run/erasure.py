@@ -20,7 +20,7 @@ from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import open_source
 from entitymill.spark.private_session import create_frame, open_private_session
-from entitymill.tables import Tables, data_files, maintenance, run_messages, sql_changes, table_setup, temporary_tables
+from entitymill.tables import Tables, document_traces, maintenance, sql_changes, table_setup, temporary_tables
 from entitymill.tables.output_tables import DOCUMENT_TABLES, build_write_confs
 from entitymill.tables.runs import Runs
 
@@ -128,7 +128,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
     digests = {doc_id: hashlib.sha256(doc_id.encode()).hexdigest() for doc_id in ids}
     id_frame = _create_id_frame(spark, ids)
     name = f"erasure-{uuid.uuid4().hex[:6]}"
-    files_of_runs = run_messages.list_files(tables)
+    files_of_runs = document_traces.list_files(tables)
     with maintenance.exclusive_access(tables, settings, name) as lease:
         commits = lease.commits
         _check_source(spark, settings, id_frame)  # a run may have published a document that is back in the source
@@ -142,7 +142,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
                     commits.execute(table, partial(sql_changes.replace_documents, tables, table, id_frame, nothing))
                     commits.check_committed(table)
         maintenance.purge_tables(tables, lease.check_now, 0)
-        run_messages.erase_ids(tables, ids, files_of_runs)
+        document_traces.erase_ids(tables, ids, files_of_runs)
         table_setup.create_table(tables, RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)
         record = [
@@ -199,7 +199,7 @@ def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict
     """Return the dict `Findings.rows`: table -> doc_id -> number of rows, for the tables that exist."""
     rows = {name: _count_table(tables, name, id_frame) for name in DOCUMENT_TABLES if tables.exists(name)}
     if tables.exists("runs"):
-        rows["runs"] = run_messages.count_rows_by_id(tables, ids)
+        rows["runs"] = document_traces.count_rows_by_id(tables, ids)
     return rows
 
 
@@ -222,11 +222,11 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
             if tables.exists(name):
                 if tables.has_mapped_columns(name):
                     return True  # the files have other names for the columns
-                files = data_files.read_all_files(tables, name, "doc_id string")
+                files = document_traces.read_all_files(tables, name, "doc_id string")
                 if files.join(F.broadcast(id_frame), "doc_id", "left_semi").take(1):
                     return True
-        return tables.exists("runs") and bool(run_messages.find_stale_files(tables, ids))
-    except data_files.READ_ERRORS as error:
+        return tables.exists("runs") and bool(document_traces.find_stale_files(tables, ids))
+    except document_traces.READ_ERRORS as error:
         log.warning(
             "the data files of %s cannot be read (%s); old files may contain the documents",
             tables.output,

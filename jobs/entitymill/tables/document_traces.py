@@ -1,4 +1,8 @@
-"""Find and erase document ids in the `runs` table: in the `error` column, and in `source.where` of the `settings` column."""
+"""Find what is left of erased documents: their ids in the `runs` table, and their rows in data files of older versions.
+
+In `runs`, ids may be in the `error` column, and in `source.where` of the `settings` column. Data files are read directly from
+the storage, including those of failed commits.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from entitymill.errors import StorageError
+from entitymill.spark import spark_connect, storage
 from entitymill.spark.private_session import create_frame
-from entitymill.tables import data_files, sql_changes
+from entitymill.tables import sql_changes
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import Tables
 
@@ -66,17 +74,17 @@ def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
     if tables.has_mapped_columns("runs"):  # the files have other names for the columns, so any of them may contain an id
         found = {name for name in list_files(tables) if name.endswith(".parquet")}
     else:
-        rows = _find_rows(data_files.read_all_files(tables, "runs", _COLUMNS), ids)
-        found = {row[data_files.FILE] for row, _ in rows}
+        rows = _find_rows(read_all_files(tables, "runs", _COLUMNS), ids)
+        found = {row[FILE] for row, _ in rows}
     # The current files are listed last, so that a file that another run has just committed does not count as stale.
-    return found - data_files.list_current_files(tables, "runs")
+    return found - list_current_files(tables, "runs")
 
 
 def list_files(tables: Tables) -> set[str]:
     """Return the names of all files of `runs`; an empty set, with a warning in the log, if they cannot be listed."""
     try:
-        return data_files.list_files(tables, "runs")
-    except data_files.READ_ERRORS as error:
+        return list_files(tables, "runs")
+    except READ_ERRORS as error:
         _warn_about_old_files(tables, error)
         return set()
 
@@ -93,7 +101,7 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
         older_files: result of `list_files` before this erasure took its lease. A newer file is deleted only if this function
             has replaced it: another run may be about to commit it.
     """
-    current = data_files.list_current_files(tables, "runs")
+    current = list_current_files(tables, "runs")
     changed = {}
     for row, found in _find_rows(tables.read_latest("runs"), ids):
         finder = IdFinder(found)
@@ -110,8 +118,8 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
 
         retry("runs", lambda: sql_changes.run_with_view(tables, frame, build_statement))
     try:
-        data_files.delete_files(tables, "runs", find_stale_files(tables, ids) & (older_files | current))
-    except data_files.READ_ERRORS as error:
+        delete_files(tables, "runs", find_stale_files(tables, ids) & (older_files | current))
+    except READ_ERRORS as error:
         _warn_about_old_files(tables, error)
 
 
@@ -127,7 +135,7 @@ def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str]
     """Return (row, ids in it) for each distinct row whose `error` or `source.where` contains any of the ids."""
     rows = runs.withColumn("where", F.get_json_object("settings", "$.source.where"))
     rows = rows.where(F.col("error").isNotNull() | F.col("where").isNotNull())
-    chosen = [name for name in ("run_id", "error", "settings", "where", data_files.FILE) if name in rows.columns]
+    chosen = [name for name in ("run_id", "error", "settings", "where", FILE) if name in rows.columns]
     held = [row.asDict() for row in rows.select(*chosen).distinct().collect()]
     finder = IdFinder(ids).narrow_to(text for row in held for text in (row["error"], row["where"]))
     named = [(row, finder.find(row["error"]) | finder.find(row["where"])) for row in held]
@@ -143,3 +151,61 @@ def _erase_condition(settings: str | None, finder: IdFinder) -> str | None:
         return settings
     loaded["source"]["where"] = ERASED_CONDITION
     return json.dumps(loaded)
+
+
+FILE = "file"
+_READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}
+"""Spark options for reading all subdirectories, and for skipping files that are deleted during the read or incomplete."""
+
+
+def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
+    """Return the rows of all data files in a table's directory, including deleted rows; the column FILE names their file.
+
+    Columns that a file lacks are null. With `output.format: parquet`, the Parquet export of `entities` is also read.
+
+    Args:
+        tables: tables of the output.
+        name: name of the table.
+        schema: columns to read, as a DDL string.
+    """
+    directories = [tables.location(name)]
+    if name == "entities" and tables.exported and storage.exists(tables.spark, f"{tables.root}/{name}"):
+        directories.append(f"{tables.root}/{name}")
+    reader = tables.spark.read.options(**_READER_OPTIONS).schema(schema)
+    return reader.parquet(*directories).withColumn(FILE, F.substring_index("_metadata.file_path", "/", -1))
+
+
+def list_files(tables: Tables, name: str) -> set[str]:
+    """Return the names of all files in a table's directory; an empty set on Spark Connect, which gives no access to files.
+
+    Raises:
+        OSError: the directory cannot be listed.
+    """
+    if spark_connect.is_remote(tables.spark):
+        return set()
+    return {address.rpartition("/")[2] for address, _, _ in storage.list_files(tables.spark, tables.location(name))}
+
+
+def list_current_files(tables: Tables, name: str) -> set[str]:
+    """Return the names of the data files of a table's current version."""
+    rows = tables.read(name).select(F.substring_index("_metadata.file_path", "/", -1).alias(FILE)).distinct().collect()
+    return {row[FILE] for row in rows}
+
+
+def delete_files(tables: Tables, name: str, files: set[str]) -> None:
+    """Delete data files of a table by file name; table versions that refer to them become unreadable.
+
+    On Spark Connect, which gives no access to files, do nothing.
+
+    Raises:
+        OSError: a file cannot be deleted.
+    """
+    if not files or spark_connect.is_remote(tables.spark):
+        return
+    for address, _, _ in list(storage.list_files(tables.spark, tables.location(name))):
+        if address.rpartition("/")[2] in files:
+            storage.remove(tables.spark, address)
+
+
+READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
+"""Errors that `read_all_files`, or an action on its result, may raise: some catalogs give no access to files of tables."""
