@@ -11,7 +11,7 @@ from entitymill.commands import common
 from entitymill.errors import SettingsError
 from entitymill.settings import Settings
 from entitymill.spark import installation
-from entitymill.terminal import activity
+from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
 
     installation.require_extra("entitymill report", "report")
     common.check_output_exists(settings)
-    activity.begin("reading the tables")
+    progress.begin("reading the tables")
     reader = open_local_reader(settings)
     if reader is not None:
         page_drift = observer.write_page(reader, settings, to, run_id)
@@ -83,8 +83,8 @@ def _write_page_with_spark(settings: Settings, to: str, run_id: str | None) -> D
     from entitymill_reports import observer
     from entitymill_reports.table_reader import open_spark_reader
 
-    activity.begin("starting Spark")
+    progress.begin("starting Spark")
     spark = open_session(settings.spark, "entitymill report")
-    activity.begin("reading the tables")
+    progress.begin("reading the tables")
     with open_spark_reader(spark, settings, Tables(spark, settings.output)) as reader:
         return observer.write_page(reader, settings, to, run_id)

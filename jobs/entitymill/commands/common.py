@@ -18,7 +18,7 @@ from entitymill.errors import EntityMillError, ModelError, OutputError, Settings
 from entitymill.run import outcome
 from entitymill.settings.sections import SourceSettings
 from entitymill.spark.local_disk import is_certainly_local
-from entitymill.terminal import activity
+from entitymill.terminal import progress
 from entitymill.terminal.console_text import SafeFormatter, open_console
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def run_and_report(
                 shutil.rmtree(Path(path).parent, ignore_errors=True)
         return 0
     finally:
-        activity.end()
+        progress.end()
         # Restore the logger, because the calling program may use it for its own log
         for handler in handlers:
             log.removeHandler(handler)

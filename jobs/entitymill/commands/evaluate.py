@@ -15,7 +15,7 @@ from rich.text import Text
 from entitymill.commands import common
 from entitymill.errors import SettingsError, SourceError
 from entitymill.settings.sections import SparkSettings
-from entitymill.terminal import activity, review_file_reader, review_scores
+from entitymill.terminal import progress, review_file_reader, review_scores
 from entitymill.terminal.console_text import open_console, visible
 
 if TYPE_CHECKING:  # a reviewed sample needs no Spark
@@ -139,12 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fault = common.describe_missing(path, {})
             if fault is not None:
                 raise SourceError(f"{option}: {fault}; check the path.")
-        activity.begin("starting Spark")
+        progress.begin("starting Spark")
         from entitymill.source.reader import read_mentions
         from entitymill.spark.session import open_session
 
         spark = open_session(SparkSettings(jars=options.jars), "entitymill evaluation")
-        activity.begin("comparing the mentions")
+        progress.begin("comparing the mentions")
         entities = read_mentions(spark, options.entities, "--entities", KEY)
         gold = read_mentions(spark, options.gold, "--gold", KEY)
         scores = evaluate(entities, gold, labels)

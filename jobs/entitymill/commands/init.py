@@ -19,7 +19,7 @@ from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import json_schema, sections
 from entitymill.settings.sections import SourceSettings
 from entitymill.spark.local_disk import exists_here, pin_path
-from entitymill.terminal import activity
+from entitymill.terminal import progress
 from entitymill.terminal.console_text import visible
 
 if TYPE_CHECKING:  # imports Spark, which --help does not need
@@ -73,12 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loaded = settings_module.load(None, [f"source.path={options.table}", "output.path=x", *options.overrides])
         if "/" in options.table and "`" not in options.table:  # not the name of a catalog table
             common.check_source_exists(loaded)
-        activity.begin("starting Spark")
+        progress.begin("starting Spark")
         from entitymill.source import column_proposal  # imports Spark
         from entitymill.spark import session  # imports Spark
 
         spark = session.open_session(loaded.spark, "entitymill init")
-        activity.begin("inspecting the table")
+        progress.begin("inspecting the table")
         source, proposal = column_proposal.propose_columns(spark, options.table, options.id, options.text)
         output = options.output and column_proposal.make_absolute(spark, options.output)
         default_output = source.path.rstrip("/").removesuffix(".parquet") + "_entities"

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from entitymill.commands import common
 from entitymill.errors import OutputError
-from entitymill.terminal import activity
+from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console, visible
 from entitymill.terminal.progress import format_duration
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         """Read the latest runs, without Spark if possible, and print them."""
         runs = _read_local_runs(settings.output, settings.spark.conf, options.last)
         if runs is None:
-            activity.begin("starting Spark")
+            progress.begin("starting Spark")
             from entitymill.spark.session import open_session  # imports Spark
             from entitymill.tables import Tables
 

@@ -16,7 +16,7 @@ from entitymill.spark.session import open_session
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.maintenance import WEEK_HOURS, TableChange, optimize, purge, shared_access, vacuum
 from entitymill.tables.output_tables import build_write_confs
-from entitymill.terminal import activity
+from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console
 
 
@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work(settings: Settings) -> None:
         common.check_output_exists(settings)
-        activity.begin("starting Spark")
+        progress.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill maintenance")
-        activity.begin(f"running {options.task}, after waiting for active runs if necessary")
+        progress.begin(f"running {options.task}, after waiting for active runs if necessary")
         _run_task(spark, settings, options)
 
     return common.run_with_settings(options, work, "interrupted; finished steps are kept, and it is safe to run this again.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from entitymill.commands import common
 from entitymill.errors import SettingsError
 from entitymill.settings import Settings
-from entitymill.terminal import activity, review_file_writer
+from entitymill.terminal import progress, review_file_writer
 from entitymill.terminal.console_text import open_console
 from entitymill.terminal.review_file_writer import Mention, Sentence
 
@@ -76,13 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kind = _choose_format(options.to, options.format, show_text=options.show_text)
         _check_target(options.to, options.count)
         common.check_output_exists(settings)
-        activity.begin("starting Spark")
+        progress.begin("starting Spark")
         from entitymill.spark.session import open_session  # imports Spark
         from entitymill.tables.mention_sample import SampleRequest, draw_sample
 
         # `brief` selects the JVM's fast compiler: with it, sampling 10 million mentions took 21 seconds instead of 39.
         spark = open_session(settings.spark, "entitymill sample", brief=lambda: True)
-        activity.begin("drawing mentions")
+        progress.begin("drawing mentions")
         request = SampleRequest(int(options.count), options.strategy, options.by, options.seed)
         sample = draw_sample(spark, settings, request, show_text=options.show_text)
         review_file_writer.write_file(options.to, format_sample(sample, kind))
