@@ -23,7 +23,7 @@ TOO_LONG = "{0}/" + 256 * "n"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "FIRST_SECONDS", 0.2)
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.2)
+    monkeypatch.setattr(progress, "NOTE_SECONDS", 0.2)
 
 
 def test_a_long_step_is_mentioned_again_and_again_and_a_short_one_never(capsys: pytest.CaptureFixture[str]) -> None:

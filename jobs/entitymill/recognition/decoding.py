@@ -1,4 +1,4 @@
-"""Turn the tagger's probabilities into tags and confidences: the most probable allowed sequence of tags, and scaled confidences.
+"""Turn the tagger's probabilities into the most probable sequence of allowed tags, and scale the confidences of mentions.
 
 Confidences are scaled so that, for example, nine in ten mentions with confidence 0.9 are correct.
 """

@@ -1,7 +1,8 @@
 """Split a run's work into units: documents whose mentions are found together, and published in the same commits.
 
 Each unit is a range of doc_id, so that the commits of the unit change few files. The sizes of units and of Spark tasks are
-chosen so that cores do not wait for commits or for long tasks. Sizes do not affect results, so they may depend on the machines.
+chosen so that cores do not wait for commits or for long tasks. They may depend on the machines: results do not depend on
+them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Check the versions of Spark, Delta, Java and packages, load the extensions, and tell how to install what is missing.
 
-The package entitymill imports extensions, such as entitymill_reports, only by name, when a setting or a command needs one. So
-it runs without any extension; a test enforces that.
+The package entitymill imports extensions, such as entitymill_reports, only by name, when a setting or a command needs one.
+So it runs without any extension; a test enforces that.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ _PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "s
 """Module -> name of the module's package in messages."""
 EXTRAS = {"report": ("deltalake", "jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
 """Extra of this package -> the modules that it installs."""
-MODELS = "models"
+_MODELS_DIRECTORY = "models"
 """Directory of the bundled models, as in the setting model.path=models/demo."""
 
 
@@ -236,10 +236,11 @@ def explain_missing_java() -> str | None:
 
 def explain_missing_model(path: str) -> str | None:
     """Return the part of a message that says how to get a missing bundled model; None for other models."""
-    if Path(path).parts[:1] != (MODELS,):
+    if Path(path).parts[:1] != (_MODELS_DIRECTORY,):
         return None
     return (
-        f"copy the directory {MODELS} of the repository, or of build/package, to the working directory, or set another model"
+        f"copy the directory {_MODELS_DIRECTORY} of the repository, or of build/package, to the working directory, or set "
+        "another model"
     )
 
 

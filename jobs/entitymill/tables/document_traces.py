@@ -1,7 +1,7 @@
 """Find what is left of erased documents: their ids in the `runs` table, and their rows in data files of older versions.
 
-In `runs`, ids may be in the `error` column, and in `source.where` of the `settings` column. Data files are read directly from
-the storage, including those of failed commits.
+In `runs`, ids may be in the `error` column, and in `source.where` of the `settings` column. Data files are read directly
+from the storage, including those of failed commits.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
+FILE = "file"
+_READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}
+"""Spark options for reading all subdirectories, and for skipping files that are deleted during the read or incomplete."""
+READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
+"""Errors that `read_all_files`, or an action on its result, may raise: some catalogs give no access to files of tables."""
 ERASED = "erased: the message named an erased document."
 ERASED_CONDITION = "erased: the condition named an erased document."
 _COLUMNS = "run_id string, error string, settings string"
@@ -83,7 +88,7 @@ def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
 def list_files(tables: Tables) -> set[str]:
     """Return the names of all files of `runs`; an empty set, with a warning in the log, if they cannot be listed."""
     try:
-        return list_files(tables, "runs")
+        return _list_table_files(tables, "runs")
     except READ_ERRORS as error:
         _warn_about_old_files(tables, error)
         return set()
@@ -153,11 +158,6 @@ def _erase_condition(settings: str | None, finder: IdFinder) -> str | None:
     return json.dumps(loaded)
 
 
-FILE = "file"
-_READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}
-"""Spark options for reading all subdirectories, and for skipping files that are deleted during the read or incomplete."""
-
-
 def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
     """Return the rows of all data files in a table's directory, including deleted rows; the column FILE names their file.
 
@@ -175,7 +175,7 @@ def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
     return reader.parquet(*directories).withColumn(FILE, F.substring_index("_metadata.file_path", "/", -1))
 
 
-def list_files(tables: Tables, name: str) -> set[str]:
+def _list_table_files(tables: Tables, name: str) -> set[str]:
     """Return the names of all files in a table's directory; an empty set on Spark Connect, which gives no access to files.
 
     Raises:
@@ -205,7 +205,3 @@ def delete_files(tables: Tables, name: str, files: set[str]) -> None:
     for address, _, _ in list(storage.list_files(tables.spark, tables.location(name))):
         if address.rpartition("/")[2] in files:
             storage.remove(tables.spark, address)
-
-
-READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
-"""Errors that `read_all_files`, or an action on its result, may raise: some catalogs give no access to files of tables."""

@@ -1,8 +1,8 @@
 """Repair the tables after a run that may have left changes incomplete, and find changes by other programs.
 
-A run is incomplete if `settled` is not true in its row of `runs`. A document is unsound if its mentions in `entities` are not
-those that `documents` records. Unsound documents get the status PENDING, and the run recomputes them. docs/decisions.md
-explains why this repair is sufficient.
+A run may have left changes incomplete if `settled` is not true in its row of `runs`. A document is unsound if its mentions
+in `entities` are not those that `documents` records. Unsound documents get the status PENDING, and the run recomputes them.
+docs/decisions.md explains why this repair is sufficient.
 
 Each run records the tables' versions at its end. If another program has changed a table since, for example an operator by
 RESTORE or DELETE, the next run checks and compares all documents.

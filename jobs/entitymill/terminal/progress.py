@@ -165,7 +165,7 @@ def _compute_finished_share() -> float:
     return largest.numCompletedTasks / max(1, largest.numTasks) if largest is not None else 0.0
 
 
-FIRST_SECONDS, LINE_SECONDS = 3.0, 30.0
+FIRST_NOTE_SECONDS, NOTE_SECONDS = 3.0, 30.0
 """Seconds from the start of a step to the first line about it, and seconds between two further lines."""
 _steps: list[tuple[threading.Event, threading.Thread]] = []
 """The current step: the event that ends it, and the thread that prints it; empty if there is none."""
@@ -174,7 +174,7 @@ _steps: list[tuple[threading.Event, threading.Thread]] = []
 def begin(step: str) -> None:
     """Begin a step, such as "starting Spark", and end the step before it.
 
-    A thread prints the step, but only if it takes longer than FIRST_SECONDS.
+    A thread prints the step, but only if it takes longer than FIRST_NOTE_SECONDS.
     """
     end()
     ended = threading.Event()
@@ -192,11 +192,11 @@ def end() -> None:
 
 
 def _print_step(step: str, ended: threading.Event) -> None:
-    """Print lines about a step until `ended` is set; print nothing if that happens within FIRST_SECONDS."""
+    """Print lines about a step until `ended` is set; print nothing if that happens within FIRST_NOTE_SECONDS."""
     console = open_console(stderr=True, highlight=False, soft_wrap=True)
     began = time.monotonic()
-    if ended.wait(FIRST_SECONDS):
+    if ended.wait(FIRST_NOTE_SECONDS):
         return
     console.print(f"{step} …", style="dim", markup=False)
-    while not ended.wait(LINE_SECONDS):
+    while not ended.wait(NOTE_SECONDS):
         console.print(f"{step}, {time.monotonic() - began:.0f} s so far …", style="dim", markup=False)
