@@ -13,6 +13,6 @@
 """
 
 from entitymill.tables.output_tables import NAMES, Tables
-from entitymill.tables.table_rows import Provenance
+from entitymill.tables.publisher import Provenance
 
 __all__ = ["NAMES", "Provenance", "Tables"]
