@@ -20,9 +20,8 @@ from openvino import opset13 as ops
 
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.tagger import Precision, bundle
-from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
+from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Encoder
 from entitymill.recognition.tagger.network import INPUTS
 from entitymill.spark import installation
 

@@ -16,8 +16,14 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from entitymill.recognition.offsets import utf16_length
-from entitymill.recognition.tagger.encoding import BERT_PIECES, WordCache, find_special_id
-from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Rows, find_truncated_sentences
+from entitymill.recognition.tagger.model_rows import (
+    BERT_PIECES,
+    SPECIAL_PIECES,
+    Rows,
+    WordCache,
+    find_special_id,
+    find_truncated_sentences,
+)
 
 MAX_WORD = 200
 """Maximum length of a word in UTF-16 code units; a longer word becomes [UNK]."""

@@ -22,8 +22,14 @@ from entitymill.recognition.decoding import Scaling, ViterbiDecoder
 from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger import Decoding, Encoding, Execution, Tags, bundle, check_precision, network, packing
-from entitymill.recognition.tagger.encoding import Encoder, build_wordpiece_tokenizer
-from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, CompleteRows, RowMaker, Rows
+from entitymill.recognition.tagger.model_rows import (
+    SPECIAL_PIECES,
+    CompleteRows,
+    Encoder,
+    RowMaker,
+    Rows,
+    build_wordpiece_tokenizer,
+)
 from entitymill.recognition.tagger.packing import Batch
 from entitymill.spark import installation
 
