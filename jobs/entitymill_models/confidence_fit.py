@@ -1,6 +1,6 @@
 """Fit the scaling of a model's confidences to gold mentions, and measure how well calibrated the confidences are.
 
-`confidence_scaling` defines the scaling. Gold mentions are correct mentions, marked by people.
+`decoding` defines the scaling. Gold mentions are correct mentions, marked by people.
 """
 
 from __future__ import annotations

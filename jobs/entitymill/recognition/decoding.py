@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 _MIN_PROBABILITY = np.finfo(np.float32).tiny
 """Replaces a probability of 0, whose logarithm is not finite."""
+_EPSILON = 1e-6
+"""Confidences are clipped to _EPSILON..1 - _EPSILON, because the logit of 0 and of 1 is not finite."""
 
 
 class ViterbiDecoder:
@@ -120,10 +122,6 @@ def make_labels_consistent(
             kinds[changed] = winner
             confidences[changed] = sums[winner] / np.count_nonzero(before == winner)
     return kinds, confidences
-
-
-_EPSILON = 1e-6
-"""Confidences are clipped to _EPSILON..1 - _EPSILON, because the logit of 0 and of 1 is not finite."""
 
 
 class Scaling(BaseModel):

@@ -29,6 +29,10 @@ _DRAWBACKS = {
 }
 RELEVANT_INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 """The instruction sets that decide how fast a precision is, as Linux names them."""
+_EXECUTOR_CORES = "SPARK_EXECUTOR_CORES"
+"""Environment variable with the number of an executor's cores; Spark sets it in its pods on Kubernetes."""
+CGROUPS = Path("/sys/fs/cgroup")
+"""Where the cgroups, in version 1 or 2, are mounted."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,6 @@ def read_processor(file: Path = _CPU_INFO) -> Processor:
     return Processor(
         fields.get("model name") or platform.processor() or platform.machine(), frozenset(fields.get("flags", "").split())
     )
-
-
-_EXECUTOR_CORES = "SPARK_EXECUTOR_CORES"
-"""Environment variable with the number of an executor's cores; Spark sets it in its pods on Kubernetes."""
-CGROUPS = Path("/sys/fs/cgroup")
-"""Where the cgroups, in version 1 or 2, are mounted."""
 
 
 def read_memory_limit() -> int | None:

@@ -16,6 +16,9 @@ from entitymill.run.summary import JOB, RECOGNITION, Clock, Summary
 from entitymill.run.units import PlannedUnit
 from entitymill.spark import session, spark_connect
 
+_TICKS = os.sysconf("SC_CLK_TCK")
+_NANOSECONDS = 1e9
+
 
 class CostMeter:
     """Measures core-hours and CPU seconds of one run, and writes them to its summary."""
@@ -78,10 +81,6 @@ class CostMeter:
                 f"limits.max_core_hours: the run stopped at {summary.core_hours:.2f} core-hours, after it "
                 f"published {summary.documents:,} of {summary.planned:,} documents; the next run continues."
             )
-
-
-_TICKS = os.sysconf("SC_CLK_TCK")
-_NANOSECONDS = 1e9
 
 
 class CpuMeter:

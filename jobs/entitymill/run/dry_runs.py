@@ -32,6 +32,11 @@ _RESULT_SETTINGS = {
     "output": ("annotations",),
 }
 """Section of the settings -> names of its settings that affect results; an empty tuple means all settings of the section."""
+CORE_SECONDS_PER_PART_SECOND = 1.15
+"""Assumed core-seconds of recognition per measured second of schemas.PARTS: Spark also transfers and shuffles rows.
+tests/bench/estimates.py compares estimates with runs."""
+_MAX_RUNS = 20
+"""Number of latest runs from which an estimate is made."""
 
 
 @dataclass(frozen=True)
@@ -201,13 +206,6 @@ def _check_output(tables: Tables) -> None:
     table_setup.check_writable(tables)
     for directory in missing:
         storage.remove_empty(tables.spark, directory)
-
-
-CORE_SECONDS_PER_PART_SECOND = 1.15
-"""Assumed core-seconds of recognition per measured second of schemas.PARTS: Spark also transfers and shuffles rows.
-tests/bench/estimates.py compares estimates with runs."""
-_MAX_RUNS = 20
-"""Number of latest runs from which an estimate is made."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,13 @@ from entitymill.tables.temporary_tables import TemporaryTable
 MAX_HELD_UNITS = 2
 """Maximum number of units whose results are computed or stored at the same time. The second unit uses the cores for which
 the first unit has no more tasks."""
+log = logging.getLogger(__name__)
+POOL = "recognition"
+"""Scheduler pool of background actions. With spark.scheduler.mode=FAIR, short jobs of the main thread can run at the same
+time. Without it, they would wait until all tasks of a background action have started."""
+_POOL_PROPERTY = "spark.scheduler.pool"
+_CANCEL_SECONDS, _POLL_SECONDS = 60.0, 0.2
+T = TypeVar("T")
 
 
 class RecognizedUnit:
@@ -134,15 +141,6 @@ class BusySeconds:
         ended = action.ended or action.began
         self.seconds += max(0.0, ended - max(action.began, self._until))
         self._until = max(self._until, ended)
-
-
-log = logging.getLogger(__name__)
-POOL = "recognition"
-"""Scheduler pool of background actions. With spark.scheduler.mode=FAIR, short jobs of the main thread can run at the same
-time. Without it, they would wait until all tasks of a background action have started."""
-_POOL_PROPERTY = "spark.scheduler.pool"
-_CANCEL_SECONDS, _POLL_SECONDS = 60.0, 0.2
-T = TypeVar("T")
 
 
 class BackgroundAction(Generic[T]):

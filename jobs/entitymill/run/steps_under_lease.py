@@ -166,7 +166,7 @@ class Run:
         """Return what the run must change: all documents if `documents` is empty; otherwise, the result of `find_changes`.
 
         Args:
-            trusted: as in `changes_since.find_changes`.
+            trusted: as in `guards.find_changes`.
         """
         tables, full = self.tables, self.options.full
         if tables.is_empty("documents"):

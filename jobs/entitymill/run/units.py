@@ -24,6 +24,21 @@ MAX_UNITS = 10_000
 """Maximum number of units in a run."""
 _IS_REMOVED = "_is_removed"
 MIN_TASKS_PER_CORE, MAX_TASKS_PER_CORE = 2, 1000
+CHARS_PER_MB = 1_000_000
+MIN_UNIT_ROWS, MIN_UNIT_CHARS = 100_000, 256_000_000
+"""Maximum size of a unit with few cores, in documents and in code points; smaller units would only cause more commits. With
+many cores, the maximum is larger."""
+SECONDS_PER_UNIT = 30.0
+"""Seconds for which a unit of the maximum size should keep all cores busy: several times as long as the driver needs to
+publish it."""
+SECONDS_PER_TASK = 4.0
+"""Seconds that a Spark task should take. At the end of a unit, idle cores wait about this long for the last tasks."""
+MIN_TASK_CHARS, MAX_TASK_CHARS = 64_000, 1_000_000
+DEFAULT_SPEED = 60_000.0
+"""Assumed code points per second and core if no earlier run has measured them: the speed of the bundled model in int8."""
+MIN_MEASURED_CHARS = 1_000_000
+"""Minimum number of code points that a run must have processed for its speed to be used."""
+_CHARS_PER_ROW = MIN_UNIT_CHARS / MIN_UNIT_ROWS
 
 
 @dataclass(frozen=True)
@@ -118,23 +133,6 @@ def repartition_unit(
     tasks = min(unit.chars // task_chars, MAX_TASKS_PER_CORE * cores)
     spread_out = unit.documents.repartition(partitions or max(tasks, MIN_TASKS_PER_CORE * cores), "doc_id")
     return spread_out.dropDuplicates(["doc_id"]) if drop_duplicates else spread_out
-
-
-CHARS_PER_MB = 1_000_000
-MIN_UNIT_ROWS, MIN_UNIT_CHARS = 100_000, 256_000_000
-"""Maximum size of a unit with few cores, in documents and in code points; smaller units would only cause more commits. With
-many cores, the maximum is larger."""
-SECONDS_PER_UNIT = 30.0
-"""Seconds for which a unit of the maximum size should keep all cores busy: several times as long as the driver needs to
-publish it."""
-SECONDS_PER_TASK = 4.0
-"""Seconds that a Spark task should take. At the end of a unit, idle cores wait about this long for the last tasks."""
-MIN_TASK_CHARS, MAX_TASK_CHARS = 64_000, 1_000_000
-DEFAULT_SPEED = 60_000.0
-"""Assumed code points per second and core if no earlier run has measured them: the speed of the bundled model in int8."""
-MIN_MEASURED_CHARS = 1_000_000
-"""Minimum number of code points that a run must have processed for its speed to be used."""
-_CHARS_PER_ROW = MIN_UNIT_CHARS / MIN_UNIT_ROWS
 
 
 @dataclass(frozen=True)

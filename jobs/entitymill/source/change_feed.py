@@ -1,7 +1,7 @@
 """Read what changed in a Delta source since an earlier version, from Delta's change data feed or from appended files.
 
-Without a feed, the data files that the source's commits added are read, if these commits only appended rows. A commit file has
-one action per line: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#actions
+Without a feed, the data files that the source's commits added are read, if these commits only appended rows. A commit file
+has one action per line: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#actions
 """
 
 from __future__ import annotations
@@ -38,6 +38,21 @@ WRITE_EVENTS = ("insert", "update_postimage")
 """Types of events whose row is in the table after the commit; the row of any other event is not."""
 CHANGE, COMMIT = "_change_type", "_commit_version"
 """Columns of Delta's change feed: the type of the event, and the version of the commit."""
+_ACTIONS = (
+    "add struct<path: string, dataChange: boolean, deletionVector: struct<storageType: string>>, "
+    "remove struct<dataChange: boolean>, metaData struct<id: string>"
+)
+_STRICT_OPTIONS = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
+"""Options that make a missing or corrupt file an error, regardless of the session's properties."""
+MAX_FILES = 100_000
+"""Maximum number of added files to read; if there are more, scanning the table is faster than listing them on the driver."""
+_WILDCARDS = frozenset("*?[]{}\\")
+_PARTITION_TYPES = (T.StringType, T.IntegerType, T.LongType, T.DateType)
+"""Types whose values are the same in directory names and in Delta's log; timestamps depend on the writer's time zone."""
+
+
+class FeedUnavailableError(Exception):
+    """Raised if the changes of a source cannot be read, and all rows must be compared; the message is the reason."""
 
 
 class SourceReplacedError(FeedUnavailableError):
@@ -205,23 +220,6 @@ def aggregate_events(feed: Feed) -> DataFrame:
         F.max_by("rows_written", COMMIT).alias("rows_written"),
         F.sum("net_rows").alias("net_rows"),
     )
-
-
-_ACTIONS = (
-    "add struct<path: string, dataChange: boolean, deletionVector: struct<storageType: string>>, "
-    "remove struct<dataChange: boolean>, metaData struct<id: string>"
-)
-_STRICT_OPTIONS = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
-"""Options that make a missing or corrupt file an error, regardless of the session's properties."""
-MAX_FILES = 100_000
-"""Maximum number of added files to read; if there are more, scanning the table is faster than listing them on the driver."""
-_WILDCARDS = frozenset("*?[]{}\\")
-_PARTITION_TYPES = (T.StringType, T.IntegerType, T.LongType, T.DateType)
-"""Types whose values are the same in directory names and in Delta's log; timestamps depend on the writer's time zone."""
-
-
-class FeedUnavailableError(Exception):
-    """Raised if the changes of a source cannot be read, and all rows must be compared; the message is the reason."""
 
 
 def read_appended_rows(spark: SparkSession, source: Source, first: int, last: int) -> DataFrame:

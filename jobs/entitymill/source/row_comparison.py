@@ -15,6 +15,11 @@ from entitymill.errors import OutputError
 from entitymill.source import row_checks
 from entitymill.source.row_checks import CODE
 
+COMPARED_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice", "run_id")
+"""Columns of the `documents` table that are needed to compare the table with the source."""
+PENDING = "pending"
+"""Status of a document whose mentions may be incomplete, because a run died; the next run recomputes the document."""
+
 
 class Kind(StrEnum):
     """What a run does with a document or a row of the source.
@@ -236,12 +241,6 @@ def sum_outcomes(outcomes: DataFrame) -> list[Row]:
         F.max("other_fingerprint").alias("other_fingerprint"),
     )
     return sums.collect()
-
-
-COMPARED_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice", "run_id")
-"""Columns of the `documents` table that are needed to compare the table with the source."""
-PENDING = "pending"
-"""Status of a document whose mentions may be incomplete, because a run died; the next run recomputes the document."""
 
 
 class Mode(StrEnum):

@@ -35,6 +35,17 @@ _STORABLE_TYPES = (
     T.TimestampNTZType, T.UserDefinedType,
 )  # fmt: skip
 """Types that Delta, Parquet and Arrow can all store, directly or inside arrays, maps and structs."""
+_NONDETERMINISTIC = re.compile(
+    r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b"
+    r"|\b(session_)?user\s*\(|\bin\s*\(\s*table\b",
+    re.IGNORECASE,
+)
+"""Matches parts of a condition that may select other rows each time: functions that return times, random values or the user,
+special dates such as DATE 'yesterday', subqueries, and the column _metadata."""
+_FUNCTION = re.compile(r"([a-z_]\w*`?\s*\.\s*)?`?\b([a-z_]\w*)`?\s*\(", re.IGNORECASE)
+"""Matches the name of a function and its opening parenthesis; the first group matches if a schema is named."""
+_KEYWORDS = frozenset({"all", "and", "any", "between", "case", "else", "in", "like", "not", "or", "some", "then", "when"})
+"""Keywords that may precede a parenthesis, in addition to functions."""
 
 
 def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructField]:
@@ -203,19 +214,6 @@ def _concatenate_field_names(kind: T.DataType) -> str:
     if isinstance(kind, T.MapType):
         return _concatenate_field_names(kind.keyType) + _concatenate_field_names(kind.valueType)
     return ""
-
-
-_NONDETERMINISTIC = re.compile(
-    r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b"
-    r"|\b(session_)?user\s*\(|\bin\s*\(\s*table\b",
-    re.IGNORECASE,
-)
-"""Matches parts of a condition that may select other rows each time: functions that return times, random values or the user,
-special dates such as DATE 'yesterday', subqueries, and the column _metadata."""
-_FUNCTION = re.compile(r"([a-z_]\w*`?\s*\.\s*)?`?\b([a-z_]\w*)`?\s*\(", re.IGNORECASE)
-"""Matches the name of a function and its opening parenthesis; the first group matches if a schema is named."""
-_KEYWORDS = frozenset({"all", "and", "any", "between", "case", "else", "in", "like", "not", "or", "some", "then", "when"})
-"""Keywords that may precede a parenthesis, in addition to functions."""
 
 
 def is_nondeterministic(spark: SparkSession, where: str | None) -> bool:

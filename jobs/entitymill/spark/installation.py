@@ -23,6 +23,26 @@ from entitymill.errors import SessionError, SettingsError
 from entitymill.settings import Settings
 from entitymill.spark.local_disk import exists_here, find_installed
 
+SPARK_NLP_SCALA = "2.12"
+COMMANDS = {
+    "spark": "install", "spark4": "install-spark4", "spark41": "install-spark41", "connect": "install-spark4",
+    "report": "extras", "metrics": "extras", "lineage": "extras", "sparknlp": "extras", "prepare": "prepare",
+}  # fmt: skip
+"""Extra of this package -> make target that installs it in a clone of the repository. The key `prepare` is not an extra: it
+stands for the packages that prepare models."""
+_ROOT = Path(__file__).parents[3]
+_REPOSITORY = _ROOT if (_ROOT / "Makefile").is_file() and (_ROOT / "pyproject.toml").is_file() else None
+"""Directory of the clone from which this package runs; None if the package was installed from a wheel."""
+_PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
+"""Module -> name of the module's package in messages."""
+EXTRAS = {"report": ("deltalake", "jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
+"""Extra of this package -> the modules that it installs."""
+_MODELS_DIRECTORY = "models"
+"""Directory of the bundled models, as in the setting model.path=models/demo."""
+MODELS, REPORTS, SPARKNLP = "entitymill_models", "entitymill_reports", "entitymill_sparknlp"
+PACKAGES = (MODELS, REPORTS, SPARKNLP)
+"""Names of the packages that extend the core."""
+
 
 class DeltaRelease(NamedTuple):
     """The release of Delta for a release of Spark.
@@ -74,16 +94,6 @@ DELTA = {
     ),
 }
 """Release of Spark -> release of Delta."""
-SPARK_NLP_SCALA = "2.12"
-COMMANDS = {
-    "spark": "install", "spark4": "install-spark4", "spark41": "install-spark41", "connect": "install-spark4",
-    "report": "extras", "metrics": "extras", "lineage": "extras", "sparknlp": "extras", "prepare": "prepare",
-}  # fmt: skip
-"""Extra of this package -> make target that installs it in a clone of the repository. The key `prepare` is not an extra: it
-stands for the packages that prepare models."""
-_ROOT = Path(__file__).parents[3]
-_REPOSITORY = _ROOT if (_ROOT / "Makefile").is_file() and (_ROOT / "pyproject.toml").is_file() else None
-"""Directory of the clone from which this package runs; None if the package was installed from a wheel."""
 
 
 def install_command(extra: str = "") -> str:
@@ -118,12 +128,6 @@ def _find_wheel_file() -> str | None:
 
 PREPARE = f"packages for preparing models: `{install_command('prepare')}`"
 """Part of a message: how to install the packages that prepare models."""
-_PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
-"""Module -> name of the module's package in messages."""
-EXTRAS = {"report": ("deltalake", "jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
-"""Extra of this package -> the modules that it installs."""
-_MODELS_DIRECTORY = "models"
-"""Directory of the bundled models, as in the setting model.path=models/demo."""
 
 
 def check_spark(version: str) -> None:
@@ -278,11 +282,6 @@ def check_installation(settings: Settings) -> None:
 def _comes_from_elsewhere(master: str) -> bool:
     """Return whether Spark comes from elsewhere: from spark-submit, from Databricks, or from a cluster."""
     return not master.startswith("local") or bool({"PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION"} & set(os.environ))
-
-
-MODELS, REPORTS, SPARKNLP = "entitymill_models", "entitymill_reports", "entitymill_sparknlp"
-PACKAGES = (MODELS, REPORTS, SPARKNLP)
-"""Names of the packages that extend the core."""
 
 
 def load(module: str, needed_by: str) -> ModuleType:

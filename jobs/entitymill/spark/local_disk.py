@@ -32,6 +32,20 @@ _CLUSTERS = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_REMOTE", "DATABRICKS_RUN
 _DEFAULT_FILE_SYSTEM = "fs.defaultFS"
 """End of the names of properties that set the file system of paths without a scheme."""
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*:")
+LOCAL = "spark.local.dir"
+"""Property that names the directory of Spark's blocks and shuffle files."""
+_VARIABLES = ("SPARK_LOCAL_DIRS", "LOCAL_DIRS")
+"""Environment variables that override the property LOCAL."""
+_PREFIX = "entitymill-process-"
+_LOCK = "in-use"
+_directories: dict[tuple[int, Path], tuple[Path, IO[str]]] = {}
+"""(process id, parent directory) -> the private directory, and its lock, which the kernel releases when the process ends."""
+FULL_BYTES = 64_000_000
+"""After an error which says that a disk is full, every disk with fewer free bytes than this counts as full."""
+_FULL_DISK_MESSAGES = ("No space left on device", "Disk quota exceeded")
+_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+_watched: dict[str, str] = {}
+"""Directory -> the setting that names it."""
 
 
 def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
@@ -100,16 +114,6 @@ def write_atomically(file: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-LOCAL = "spark.local.dir"
-"""Property that names the directory of Spark's blocks and shuffle files."""
-_VARIABLES = ("SPARK_LOCAL_DIRS", "LOCAL_DIRS")
-"""Environment variables that override the property LOCAL."""
-_PREFIX = "entitymill-process-"
-_LOCK = "in-use"
-_directories: dict[tuple[int, Path], tuple[Path, IO[str]]] = {}
-"""(process id, parent directory) -> the private directory, and its lock, which the kernel releases when the process ends."""
 
 
 def open_private_directory(parent: Path | None = None) -> Path:
@@ -191,14 +195,6 @@ def _lock(directory: Path) -> IO[str]:
         file.close()
         raise
     return file
-
-
-FULL_BYTES = 64_000_000
-"""After an error which says that a disk is full, every disk with fewer free bytes than this counts as full."""
-_FULL_DISK_MESSAGES = ("No space left on device", "Disk quota exceeded")
-_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
-_watched: dict[str, str] = {}
-"""Directory -> the setting that names it."""
 
 
 def watch(directory: str, setting: str) -> None:

@@ -35,6 +35,9 @@ _REMOTE = "SPARK_REMOTE"
 """Environment variable from which Spark reads the URL of a Spark Connect server."""
 _sent: dict[tuple[str, str], Path] = {}
 """(session id, file name) -> local path of a file that was sent to the session's executors."""
+HADOOP_PATH = "org.apache.hadoop.fs.Path"
+_USED_BY_PYSPARK = ("functions", "SparkSession", "SparkSession$", "PythonUtils")
+"""Names that PySpark looks up in `SparkContext._jvm` at each call of a function, cast or conversion."""
 
 
 def open_session(
@@ -244,11 +247,6 @@ def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
     else:
         (spark.sparkContext.addPyFile if code else spark.sparkContext.addFile)(str(file))
     _sent[key] = file
-
-
-HADOOP_PATH = "org.apache.hadoop.fs.Path"
-_USED_BY_PYSPARK = ("functions", "SparkSession", "SparkSession$", "PythonUtils")
-"""Names that PySpark looks up in `SparkContext._jvm` at each call of a function, cast or conversion."""
 
 
 class RememberedClass(JavaClass):  # type: ignore[misc]  # py4j has no types

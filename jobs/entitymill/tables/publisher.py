@@ -30,6 +30,8 @@ _QUOTES = "['\N{RIGHT SINGLE QUOTATION MARK}]"
 _BLANKS, _POSSESSIVE = quote_literal(r"(?U)\s+"), quote_literal(f"(?<=[sS]){_QUOTES}$|{_QUOTES}[sS]$")
 _NORMALIZED = f"lower(regexp_replace(trim(regexp_replace(entity, {_BLANKS}, ' ')), {_POSSESSIVE}, ''))"
 """SQL expression for the normalized entity; (?U) makes \\s match Unicode white space, including no-break spaces."""
+MAX_LISTED_IDS = 1000
+"""Up to this many documents are replaced with a condition that lists their ids, at half the cost of a MERGE."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,6 @@ def build_rejects(rejected: DataFrame, provenance: Provenance) -> DataFrame:
             "at": F.lit(provenance.started_at),
         }
     )
-
-
-MAX_LISTED_IDS = 1000
-"""Up to this many documents are replaced with a condition that lists their ids, at half the cost of a MERGE."""
 
 
 @dataclass(frozen=True)

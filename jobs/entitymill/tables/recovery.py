@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 FENCED = ("documents", "entities", "annotations", "rejects", "erasures")
 """Tables in the order in which `settle` blocks commits of older runs. `documents` comes first: if an older run's commit to
 `entities` is refused, the run must not record in `documents` that its mentions are in `entities`."""
+_LATER_COMMITS = 10
+"""Number of commits, for example by OPTIMIZE, that may be added while a table's history is read."""
 
 
 def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
@@ -141,10 +143,6 @@ def _is_of_named_run(prefix: str) -> Column:
     """
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs
-
-
-_LATER_COMMITS = 10
-"""Number of commits, for example by OPTIMIZE, that may be added while a table's history is read."""
 
 
 def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:

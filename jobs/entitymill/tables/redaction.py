@@ -1,4 +1,8 @@
-"""KEEP"""
+"""Write a copy of the source in which the mentions of chosen labels are masked.
+
+A document is written only if the tables contain results for its current text. Rejected rows, and documents that no run has
+processed yet, are left out, so that no text is written unmasked.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 PROPERTY = "entitymill.redacted"
 """Property of tables that `redact` wrote, and may therefore overwrite."""
+LABEL = "{label}"
+"""Placeholder for the mention's label in a mask."""
 MASK = f"[{LABEL}]"
 TABLE = "table:"
 _SPANS = "array<struct<begin: int, end: int, label: string>>"
@@ -193,10 +199,6 @@ def _check_target(spark: SparkSession, source: Source, to: str) -> None:
         properties = {}
     if PROPERTY not in properties:
         raise OutputError(f"--to: {to} exists, but `entitymill redact` did not write it; choose another path or table name.")
-
-
-LABEL = "{label}"
-"""Placeholder for the mention's label in a mask."""
 
 
 def mask_text(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> str:

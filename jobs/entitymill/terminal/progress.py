@@ -26,6 +26,10 @@ LINE_SECONDS, BAR_SECONDS = 60.0, 0.5
 _BAR_WIDTH = 30
 _RECOGNITION, _RECOGNIZING = "recognition", "recognizing"
 """Name of the stage that recognizes documents, and the key in `Summary.seconds` for the time of recognition."""
+FIRST_NOTE_SECONDS, NOTE_SECONDS = 3.0, 30.0
+"""Seconds from the start of a step to the first line about it, and seconds between two further lines."""
+_steps: list[tuple[threading.Event, threading.Thread]] = []
+"""The current step: the event that ends it, and the thread that prints it; empty if there is none."""
 
 
 class Progress:
@@ -163,12 +167,6 @@ def _compute_finished_share() -> float:
         return 0.0
     largest = max(stages, key=lambda info: info.numTasks, default=None)
     return largest.numCompletedTasks / max(1, largest.numTasks) if largest is not None else 0.0
-
-
-FIRST_NOTE_SECONDS, NOTE_SECONDS = 3.0, 30.0
-"""Seconds from the start of a step to the first line about it, and seconds between two further lines."""
-_steps: list[tuple[threading.Event, threading.Thread]] = []
-"""The current step: the event that ends it, and the thread that prints it; empty if there is none."""
 
 
 def begin(step: str) -> None:

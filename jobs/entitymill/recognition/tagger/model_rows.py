@@ -4,9 +4,9 @@ Pieces are subwords in the model's vocabulary. WordPiece encodes each word indep
 looking up their pieces gives the same result as encoding complete sentences. It is faster, because a text has far fewer
 distinct words than words.
 
-A sentence becomes one row. A sentence longer than the model's limit becomes several overlapping windows, each of which is one
-row. Exactly one window decides the tag of each token. Afterwards, `packing` puts several of these rows into one row of the
-network's input.
+A sentence becomes one row. A sentence longer than the model's limit becomes several overlapping windows, each of which is
+one row. Exactly one window decides the tag of each token. Afterwards, `packing` puts several of these rows into one row of
+the network's input.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ BERT_PIECES = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
 """The pieces for begin, end, padding and unknown words in BERT and DistilBERT."""
 ROBERTA_PIECES = ("<s>", "</s>", "<pad>", "<unk>")
 """The pieces for begin, end, padding and unknown words in RoBERTa and XLM-RoBERTa."""
+SPECIAL_PIECES = 2
+"""Number of special pieces in a row: [CLS] before the other pieces, and [SEP] after them."""
+CONTEXT_SHARE = 8
+"""A window decides only the tags of tokens that have about 1/CONTEXT_SHARE of the window's pieces as context on either side.
+No context is needed on a side where the sentence begins or ends."""
 
 
 @dataclass(frozen=True)
@@ -165,13 +170,6 @@ def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool) -> Tokenizer
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
-
-
-SPECIAL_PIECES = 2
-"""Number of special pieces in a row: [CLS] before the other pieces, and [SEP] after them."""
-CONTEXT_SHARE = 8
-"""A window decides only the tags of tokens that have about 1/CONTEXT_SHARE of the window's pieces as context on either side.
-No context is needed on a side where the sentence begins or ends."""
 
 
 @dataclass(frozen=True)
