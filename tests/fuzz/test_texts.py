@@ -11,7 +11,7 @@ from difficult_texts import GROUPS, generate_texts
 from entitymill.recognition import sentences
 from entitymill.recognition.recognizer import Recognizer
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.tables.redaction import mask_text
+from entitymill.tables.text_masking import mask_text
 from fuzzing import attempt, report, tries
 from hostile_texts import PHRASES, SAMPLE
 from unit.test_recognizer import FILES, KINDS, check_mentions

@@ -14,7 +14,7 @@ from entitymill.errors import SettingsError
 from entitymill.run import outcome
 from entitymill.settings import bounded_yaml, list_keys, load, secret_masking
 from entitymill.spark import sql_text
-from entitymill.tables.redaction import mask_text
+from entitymill.tables.text_masking import mask_text
 from fuzzing import attempt, report, tries
 from unit.test_secret_masking import CONF, MINIMAL, PASSWORDS, SCHEMES, TAILS
 

@@ -21,8 +21,9 @@ from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.run.erasure import erase, find_documents
 from entitymill.tables import Tables, publisher
 from entitymill.tables.document_traces import ERASED_CONDITION
-from entitymill.tables.redaction import mask_text, redact
+from entitymill.tables.redaction import redact
 from entitymill.tables.runs import Runs
+from entitymill.tables.text_masking import mask_text
 from entitymill.workers.engine_choice import open_engine
 
 from .conftest import Job, recognized

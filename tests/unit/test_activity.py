@@ -22,7 +22,7 @@ TOO_LONG = "{0}/" + 256 * "n"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.2)
+    monkeypatch.setattr(progress, "FIRST_NOTE_SECONDS", 0.2)
     monkeypatch.setattr(progress, "NOTE_SECONDS", 0.2)
 
 

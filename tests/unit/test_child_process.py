@@ -232,7 +232,7 @@ def test_a_slice_is_packed_alone() -> None:
     [
         ("entitymill.workers.worker", "openvino delta sparknlp"),
         ("entitymill_sparknlp.engine_sparknlp", "delta sparknlp"),
-        ("entitymill.tables.redaction", "openvino delta sparknlp"),
+        ("entitymill.tables.text_masking", "openvino delta sparknlp"),
     ],
 )
 def test_what_executors_import_needs_no_more_than_this_package(module: str, without: str) -> None:

@@ -21,7 +21,7 @@ from entitymill.recognition.decoding import Scaling
 from entitymill.recognition.recognizer import Recognition, Recognizer, build_recognition, join_tags
 from entitymill.recognition.tagger import Execution, Tags, bundle
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.tables.redaction import mask_text
+from entitymill.tables.text_masking import mask_text
 
 FILES = sentences.find_detector_files(Path(__file__).parents[2] / "models" / "sentence_detector")
 KINDS: tuple[sentences.Kind, ...] = ("dl", "rules", "sentencex")

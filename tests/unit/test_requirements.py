@@ -229,6 +229,7 @@ def test_each_spark_takes_its_own_delta() -> None:
             "add io.delta:delta-spark_2.13:4.0.1 .*`make jars-spark4`, then set spark.jars=build/jars-spark4",
         ),
         (OLD, "4.0.5", "2.13.16", r"^delta-spark_2.12-3.3.3.jar does not fit Spark 4.0.5 for Scala 2.13: use .*:4.0.1"),
+        (OLD.replace("3.3.3", "3.2.1"), "3.5.9", "2.12.18", r"^delta-spark_2.12-3.2.1.jar does not fit Spark 3.5.9"),
         (NEW, "3.5.9", "2.12.18", r"^delta-spark_2.13-4.0.1.jar does not fit Spark 3.5.9 for Scala 2.12: use .*:3.3.3"),
         (
             NEW,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.tables.redaction import mask_text
+from entitymill.tables.text_masking import mask_text
 from entitymill.terminal import console_text
 from entitymill_reports import page_excerpts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import uuid
 from collections.abc import Sequence
@@ -74,8 +75,8 @@ def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) 
 def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings: Findings | None = None) -> dict[str, int]:
     """Remove documents from all tables, delete the files that contained them, and record the erasure.
 
-    The function first waits until no job is running. It can safely be called again, for example to complete an erasure
-    that was interrupted. If there is nothing to erase, no document is removed.
+    The function first waits until no job is running. It can safely be called again with the same ids, for example to
+    complete and record an erasure that was interrupted. If there is nothing to erase, no document is removed.
 
     The function always takes the lease, and thus an epoch (see `lease`). So a run that has opened the source, but does
     not hold the lease yet, must open the source again: it may have read the documents.
@@ -128,12 +129,15 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
     digests = {doc_id: hashlib.sha256(doc_id.encode()).hexdigest() for doc_id in ids}
     id_frame = _create_id_frame(spark, ids)
     name = f"erasure-{uuid.uuid4().hex[:6]}"
+    # The digests of the ids identify the erasure in `runs`, without naming a document.
+    note = json.dumps({"erasure": hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()})
     files_of_runs = document_traces.list_files(tables)
-    with maintenance.exclusive_access(tables, settings, name) as lease:
+    with maintenance.exclusive_access(tables, settings, name, note) as lease:
         commits = lease.commits
         _check_source(spark, settings, id_frame)  # a run may have published a document that is back in the source
         rows = _count_rows(tables, ids, id_frame)
-        if found_nothing and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty:
+        interrupted = Runs(tables).was_interrupted(note, lease.epoch)
+        if found_nothing and not interrupted and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty:
             return {}
         with commits.track_change():
             for table in DOCUMENT_TABLES:
@@ -141,7 +145,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
                     nothing = tables.read(table).limit(0)
                     commits.execute(table, partial(sql_changes.replace_documents, tables, table, id_frame, nothing))
                     commits.check_committed(table)
-        maintenance.purge_tables(tables, lease.check_now, 0)
+        maintenance.purge_tables(tables, lease.check_now, 0, id_frame)
         document_traces.erase_ids(tables, ids, files_of_runs)
         table_setup.create_table(tables, RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)

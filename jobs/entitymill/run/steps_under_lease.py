@@ -142,8 +142,8 @@ class Run:
         existing = [name for name in output_tables.DOCUMENT_TABLES if tables.exists(name)]
         self.versions_before = recovery.read_versions(tables, existing)
         unchanged = earlier.settled and recovery.tables_unchanged_since(tables, earlier.latest)
-        if self.options.full and earlier.settled and not unchanged and earlier.latest and earlier.latest["output_versions"]:
-            # Another program has changed the tables, perhaps also what an unfinished run with --full has recomputed.
+        if self.options.full and earlier.settled and not unchanged:
+            # Another program may have changed what an unfinished run with --full has recomputed.
             self.continues_full = False
         settled = unchanged and not created and not self.options.full
         if first_run and not tables_existed and earlier.certain:

@@ -36,6 +36,8 @@ PINNED = {
     "spark.sql.legacy.charVarcharAsString": "false",
     "spark.sql.readSideCharPadding": "true",
     "spark.sql.legacy.sizeOfNull": "true",
+    # How much of a plan `reads_cached_rows` sees.
+    "spark.sql.maxPlanStringLength": str(2**31 - 16),
     # How files are read.
     "spark.sql.files.ignoreCorruptFiles": "false",
     "spark.sql.files.ignoreMissingFiles": "false",

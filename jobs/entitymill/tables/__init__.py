@@ -7,8 +7,8 @@
   `recovery` repairs tables after a run that died.
 - Documents: `publisher` publishes and removes documents; `temporary_tables` stores the texts of a run's
   units of work (documents that are committed together); `parquet_export` copies `entities` for readers without Delta.
-- Between runs: `maintenance` compacts and purges tables; `redaction` writes redacted texts; `mention_sample` draws
-  mentions for review; `document_traces` finds and erases what is left of erased documents.
+- Between runs: `maintenance` compacts and purges tables; `redaction` and `text_masking` write redacted texts;
+  `mention_sample` draws mentions for review; `document_traces` finds and erases what is left of erased documents.
 """
 
 from entitymill.tables.output_tables import NAMES, Tables

@@ -11,6 +11,8 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -30,6 +32,7 @@ _READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", 
 """Spark options for reading all subdirectories, and for skipping files that are deleted during the read or incomplete."""
 READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
 """Errors that `read_all_files`, or an action on its result, may raise: some catalogs give no access to files of tables."""
+_DAY_MS = timedelta(days=1) / timedelta(milliseconds=1)
 ERASED = "erased: the message named an erased document."
 ERASED_CONDITION = "erased: the condition named an erased document."
 _COLUMNS = "run_id string, error string, settings string"
@@ -184,6 +187,77 @@ def _list_table_files(tables: Tables, name: str) -> set[str]:
     if spark_connect.is_remote(tables.spark):
         return set()
     return {address.rpartition("/")[2] for address, _, _ in storage.list_files(tables.spark, tables.location(name))}
+
+
+def list_files_with_times(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
+    """Return (path, size in bytes, modification time in ms) of a table's files.
+
+    Return None on Spark Connect, and if a catalog does not let the program list the files. If the output is a directory that
+    cannot be listed, raise the error.
+    """
+    if spark_connect.is_remote(tables.spark):
+        return None
+    try:
+        return list(storage.list_files(tables.spark, tables.location(name)))
+    except (OSError, StorageError):
+        if tables.root is not None:
+            raise
+        return None  # Unity Catalog does not let programs list the directories of tables
+
+
+def count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> int:
+    """Return how many of the listed data files remain in addition to those of the current version.
+
+    VACUUM keeps a file that a machine whose clock is ahead wrote or removed. Files in hidden directories do not count.
+    """
+    root = tables.location(name).rstrip("/")
+    listed = {path for path, *_ in files if path.endswith(".parquet")}
+    remaining = {path for path, *_ in list_files_with_times(tables, name) or () if path in listed}
+    parts = (path.rpartition(root)[2].strip("/").removeprefix("_change_data/").split("/") for path in remaining)
+    visible = sum(not any(part.startswith(("_", ".")) for part in found) for found in parts)
+    tables.forget(name)
+    current = tables.detail(name)
+    return 0 if current is None else max(0, visible - int(current["numFiles"]))
+
+
+def find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]]) -> set[str]:
+    """Return the names of those data files of a table that are younger than a day, and that no commit has added or removed.
+
+    Another program may be about to commit such a file: Delta lets an OPTIMIZE commit its files even if VACUUM has just
+    deleted them. Or a run that died has left it.
+
+    Args:
+        files: path, size in bytes and modification time in ms of each file in the table's directory; this must include
+            the file of a commit that was made just now, because its modification time serves as the current time.
+    """
+    logs = {path: modified for path, _, modified in files if "/_delta_log/" in path}
+    now = max(logs.values())
+    data = {path: modified for path, _, modified in files if path not in logs and "/_change_data/" not in path}
+    young = {_file_name(path) for path, time in data.items() if path.endswith(".parquet") and now - time < _DAY_MS}
+    # The commit that added a young file is young, too. If Delta has already deleted it, a young checkpoint has its content.
+    recent = [path for path, modified in logs.items() if now - modified < 2 * _DAY_MS]
+    for kind in ("json", "parquet") if young else ():
+        paths = [path for path in recent if path.endswith(f".{kind}") and "/." not in path]
+        if paths:
+            actions = (
+                tables.spark.read.schema("add struct<path: string>, remove struct<path: string>").format(kind).load(paths)
+            )
+            named = actions.select(F.coalesce("add.path", "remove.path").alias("path")).dropna().distinct().collect()
+            young -= {_file_name(unquote(row["path"])) for row in named}
+    return young
+
+
+def find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: DataFrame) -> set[str]:
+    """Return those of the data files, given by name, that contain any of the ids in the column doc_id of `id_frame`."""
+    if not files or tables.has_mapped_columns(name):  # the files have other names for the columns, so any may contain an id
+        return files
+    rows = read_all_files(tables, name, "doc_id string").where(F.col(FILE).isin(*files))
+    found = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").select(FILE).distinct().collect()
+    return {row[FILE] for row in found}
+
+
+def _file_name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def list_current_files(tables: Tables, name: str) -> set[str]:

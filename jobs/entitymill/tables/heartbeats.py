@@ -15,7 +15,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -93,23 +93,23 @@ def read_all(tables: Tables) -> dict[str, dict[str, Any]]:
     return {address.rpartition("/")[2]: _read_file(tables.spark, address) for address in addresses}
 
 
-def read_latest_sign_of_life(tables: Tables) -> datetime | None:
-    """Return when the latest run last showed that it is alive; None if there is no such run, or if it has ended.
+def may_have_frozen_run(tables: Tables, longest: timedelta) -> bool:
+    """Return whether some run might be frozen that can still commit files which it wrote longer ago than `longest`.
 
-    This is the time of the run's heartbeat file or, if there is none, the end of the run's lease according to `runs`. The
-    latest run is the one with the greatest epoch (see `lease`).
+    Each run that ends settled has blocked all earlier runs. So this is False if the latest run (the one with the greatest
+    epoch, see `lease`) ended settled, or if it is running and has shown more recently than that that it is alive. It shows
+    this by its heartbeat file or, if there is none, by the end of its lease in `runs`.
     """
-    if not tables.exists("runs"):
-        return None
     record = Runs(tables).read_record()
     if record.latest is None or record.lease_until is None:
-        return None
+        return record.latest is not None and not record.settled
     try:
         files = list(storage.list_files(tables.spark, tables.address(DIRECTORY))) if tables.root is not None else []
     except OSError:  # no run has written a heartbeat here
         files = []
     times = [modified for address, _, modified in files if address.endswith(f"/{record.latest['run_id']}")]
-    return datetime.fromtimestamp(times[0] / 1000, timezone.utc) if times else record.lease_until
+    alive = datetime.fromtimestamp(times[0] / 1000, timezone.utc) if times else record.lease_until
+    return datetime.now(timezone.utc) - alive > longest
 
 
 def commits_may_collide(tables: Tables) -> bool:

@@ -94,6 +94,7 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     tables.fit_file_size(frame, by="label").write.partitionBy("label").mode("overwrite").parquet(written)
     storage.write(spark, f"{written}/{_MARKER}", json.dumps(asdict(Marker(epoch, version, _read_table_id(tables)))))
     check_now()
+    check_export(tables)  # again: another program may have written there during the run
     if storage.exists(spark, entities):
         _rename(tables, entities, replaced)
     try:

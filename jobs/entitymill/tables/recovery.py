@@ -46,6 +46,14 @@ def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
     return bool(created)
 
 
+def block_earlier_runs(tables: Tables, commits: Commits) -> None:
+    """Make Delta refuse commits of earlier runs to each existing table; raise OutputError if a later run has written one."""
+    for name in FENCED:
+        if tables.exists(name):
+            commits.fence(name)
+    tables.forget()
+
+
 def settle(tables: Tables, commits: Commits) -> int:
     """Block commits of older runs to every table, then give unsound documents the status PENDING, to be recomputed.
 
@@ -55,10 +63,7 @@ def settle(tables: Tables, commits: Commits) -> int:
     Raises:
         OutputError: a later run has written a table.
     """
-    for name in FENCED:
-        if tables.exists(name):
-            commits.fence(name)
-    tables.forget()
+    block_earlier_runs(tables, commits)
     with ExitStack() as cached:
         unsound = cache_on_disk(find_unsound_documents(tables), cached)
         number = unsound.count()

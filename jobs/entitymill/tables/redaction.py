@@ -6,12 +6,11 @@ processed yet, are left out, so that no text is written unmasked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -25,14 +24,13 @@ from entitymill.spark.spark_connect import cache_on_disk
 from entitymill.spark.sql_text import quote_name, quote_part
 from entitymill.tables import table_setup
 from entitymill.tables.output_tables import Tables
+from entitymill.tables.text_masking import LABEL, Masker
 
 if TYPE_CHECKING:
     from entitymill.settings import Settings
 
 PROPERTY = "entitymill.redacted"
 """Property of tables that `redact` wrote, and may therefore overwrite."""
-LABEL = "{label}"
-"""Placeholder for the mention's label in a mask."""
 MASK = f"[{LABEL}]"
 TABLE = "table:"
 _SPANS = "array<struct<begin: int, end: int, label: string>>"
@@ -199,51 +197,3 @@ def _check_target(spark: SparkSession, source: Source, to: str) -> None:
         properties = {}
     if PROPERTY not in properties:
         raise OutputError(f"--to: {to} exists, but `entitymill redact` did not write it; choose another path or table name.")
-
-
-def mask_text(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> str:
-    """Return a text with some of its mentions masked.
-
-    Args:
-        text: text of the document.
-        spans: begin, end (exclusive, in code points) and label of each mention, in any order. Overlapping spans are masked
-            as one span, with the label of the span that begins first.
-        mask: replacement for each mention; `{label}` in it stands for the mention's label. A mask of one character is
-            repeated to the mention's length, so that offsets do not change.
-    """
-    pieces, at = [], 0
-    for begin, end, label in _merge_overlapping(spans):
-        pieces += [text[at:begin], mask * (end - begin) if len(mask) == 1 else mask.replace(LABEL, label)]
-        at = end
-    return "".join([*pieces, text[at:]])
-
-
-def _merge_overlapping(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Return the spans sorted by begin, with overlapping spans merged.
-
-    A merged span has the label of the span that begins first, or of the longest one if several begin there.
-    """
-    merged: list[tuple[int, int, str]] = []
-    for begin, end, label in sorted(spans, key=lambda span: (span[0], -span[1], span[2])):
-        if merged and begin < merged[-1][1]:
-            first, last, outer = merged[-1]
-            merged[-1] = (first, max(last, end), outer)
-        else:
-            merged.append((begin, end, label))
-    return merged
-
-
-@dataclass(frozen=True)
-class Masker:
-    """A function for `mapInArrow` that masks texts."""
-
-    mask: str
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield each batch with the texts masked, and without the `spans` column."""
-        for batch in batches:
-            spans = [[tuple(span.values()) for span in row] for row in batch.column("spans").to_pylist()]
-            texts = map(mask_text, batch.column("text").to_pylist(), spans, [self.mask] * len(spans))
-            columns = {name: batch.column(name) for name in batch.schema.names if name != "spans"}
-            columns["text"] = pa.array(texts, pa.string())
-            yield pa.RecordBatch.from_pydict(columns)

@@ -142,6 +142,17 @@ class Runs:
         since = itertools.takewhile(lambda row: row["status"] != "done", kinds)
         return frozenset(row["run_id"] for row in since if (row["mode"], row["fingerprint"]) == ("full", fingerprint))
 
+    def was_interrupted(self, settings: str, before: int) -> bool:
+        """Return whether the latest run with this value of the column `settings`, and an earlier epoch, did not end as done.
+
+        Args:
+            settings: value of the column.
+            before: epoch of this run; only runs with a smaller epoch count.
+        """
+        rows = self._tables.read_latest("runs").where((F.col("settings") == settings) & (F.col("epoch") < before))
+        latest = rows.select("status").orderBy(F.desc("epoch")).limit(1).collect()
+        return any(row["status"] != "done" for row in latest)
+
     def write_row(
         self,
         row: dict[str, Any],
