@@ -23,10 +23,9 @@ _LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 
 
 def split_name(name: str) -> tuple[str, ...]:
-    """Split a table or schema name at its dots outside backquotes, and return the levels without backquotes.
+    """Return the levels of a table or schema name, without backquotes; raise ValueError if the name is not valid.
 
-    Raises:
-        ValueError: the name is not valid.
+    For example, "main.`a.b`" gives ("main", "a.b").
     """
     levels, at = [], 0
     while True:
@@ -50,8 +49,7 @@ def split_name(name: str) -> tuple[str, ...]:
 def check_name(name: str, max_levels: int) -> None:
     """Check that a name is valid and has at most `max_levels` levels.
 
-    Raises:
-        ValueError: the name is not valid, or has more levels.
+    Raise ValueError if the name is not valid, or has more levels.
     """
     levels = len(split_name(name))
     if levels > max_levels:
@@ -63,10 +61,8 @@ def check_name(name: str, max_levels: int) -> None:
 def quote_name(spark: SparkSession, name: str) -> str:
     """Return a table or schema name with each level in backquotes, without the catalog if it is the current one.
 
-    Open-source Delta supports only names with two levels; Delta on Databricks also supports three levels.
-
-    Raises:
-        ValueError: the name is not valid.
+    Open-source Delta supports only names with two levels; Delta on Databricks also supports three levels. Raise ValueError
+    if the name is not valid.
     """
     levels = split_name(name)
     if len(levels) == MAX_LEVELS and levels[0] == spark.catalog.currentCatalog():
@@ -107,10 +103,7 @@ def type_to_sql(kind: T.DataType) -> str:
 def check_condition(where: str) -> None:
     """Check that a condition calls none of _READ_FUNCTIONS, which could make it select different rows in each run.
 
-    Names of these functions inside string literals are allowed.
-
-    Raises:
-        ValueError: the condition calls such a function.
+    Names of these functions inside string literals are allowed. Raise ValueError if the condition calls such a function.
     """
     found = _READ_FUNCTIONS.search(_LITERAL.sub("''", where))
     if found:
