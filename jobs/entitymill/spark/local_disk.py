@@ -51,7 +51,7 @@ _watched: dict[str, str] = {}
 def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
     """Return whether Spark would certainly look up a path on this machine's disk; False for every path with a scheme.
 
-    `conf` has the Spark properties from the settings; those in spark-defaults.conf are considered as well.
+    `conf` has the Spark properties from the settings; this function also considers those in spark-defaults.conf.
     """
     if _SCHEME.match(path) or any(name in os.environ for name in _CLUSTERS):
         return False
@@ -114,15 +114,10 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 
 def open_private_directory(parent: Path | None = None) -> Path:
-    """Return this process's private directory in `parent`.
+    """Return this process's private directory in `parent`; None means Python's directory for temporary files.
 
-    The first call creates the directory, and deletes the private directories of processes that have ended.
-
-    Args:
-        parent: parent directory; None for Python's directory for temporary files.
-
-    Raises:
-        OSError: the parent directory cannot be written.
+    The first call creates the directory, and deletes the private directories of processes that have ended. Raise OSError if
+    the parent directory cannot be written.
     """
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     key = (os.getpid(), parent)

@@ -46,9 +46,9 @@ def keeps_caches(spark: SparkSession) -> bool:
 
 
 def check_output(spark: SparkSession, output: OutputSettings) -> None:
-    """Check that a session can write an output; Spark Connect can write only tables of a catalog, and no annotations.
+    """Raise SettingsError if a session uses Spark Connect and the output needs more than tables of a catalog.
 
-    Raise SettingsError if the session uses Spark Connect, which cannot write this output.
+    Spark Connect can write neither to `output.path` nor annotations.
     """
     if not is_remote(spark):
         return
@@ -61,7 +61,7 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
 def try_persist(frame: DataFrame, level: StorageLevel) -> bool:
     """Mark a frame to be cached when it is first computed; return False if the session does not cache rows.
 
-    This may be the case only for sessions of Spark Connect, such as those of Databricks' serverless compute.
+    Only sessions of Spark Connect may refuse to cache, such as those of Databricks' serverless compute.
     """
     try:
         frame.persist(level)

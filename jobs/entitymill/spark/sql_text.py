@@ -47,10 +47,7 @@ def split_name(name: str) -> tuple[str, ...]:
 
 
 def check_name(name: str, max_levels: int) -> None:
-    """Check that a name is valid and has at most `max_levels` levels.
-
-    Raise ValueError if the name is not valid, or has more levels.
-    """
+    """Raise ValueError if a table or schema name is not valid, or has more than `max_levels` levels."""
     levels = len(split_name(name))
     if levels > max_levels:
         raise ValueError(
@@ -76,7 +73,7 @@ def quote_part(part: str) -> str:
 
 
 def blank_literals(text: str) -> str:
-    """Return SQL with an empty string in place of each string literal."""
+    """Return SQL with an empty string in place of each string literal: `a = 'x'` becomes `a = ''`."""
     return _LITERAL.sub("''", text)
 
 
@@ -101,9 +98,9 @@ def type_to_sql(kind: T.DataType) -> str:
 
 
 def check_condition(where: str) -> None:
-    """Check that a condition calls none of _READ_FUNCTIONS, which could make it select different rows in each run.
+    """Raise ValueError if a condition calls one of _READ_FUNCTIONS, which could make it select different rows in each run.
 
-    Names of these functions inside string literals are allowed. Raise ValueError if the condition calls such a function.
+    Names of these functions inside string literals are allowed.
     """
     found = _READ_FUNCTIONS.search(_LITERAL.sub("''", where))
     if found:
