@@ -45,13 +45,10 @@ EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command in the first argument (`extract` if this argument is an option), and return its exit code.
+    """Run the command that the first argument names, and return its exit code; `arguments` None means those of this process.
 
-    Without arguments, and for `help`, -h and --help, print the help; for --version, print the version. If the command is
-    unknown or cannot be imported, print an error to standard error.
-
-    Args:
-        arguments: arguments of the command line; None for those of this process.
+    If the first argument is an option, run `extract`. Without arguments, and for `help`, -h and --help, print the help; for
+    --version, print the version. If the command is unknown or cannot be imported, print an error to standard error.
     """
     remaining = list(sys.argv[1:] if arguments is None else arguments)
     if not remaining or remaining[0] in ("-h", "--help", "help"):

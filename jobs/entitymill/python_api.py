@@ -109,8 +109,7 @@ class TextTagger:
     def _tag_arrow(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
         """Return the mentions in an array of texts as a list array of structs; the list of a null text is null.
 
-        Raises:
-            TypeError: the array does not contain strings.
+        Raise TypeError if the array does not contain strings.
         """
         column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
         if isinstance(column, pa.ChunkedArray):  # some pyarrow versions return a ChunkedArray if there are no chunks
@@ -193,8 +192,7 @@ def load(
 def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:
     """Return the manifest of a model bundle, and a dict file name -> path; the content of the files is not checked.
 
-    Raises:
-        ModelError: the directory is missing or not a bundle, or its manifest is invalid.
+    Raise ModelError if the directory is missing or not a bundle, or its manifest is invalid.
     """
     if not (directory / bundle.MANIFEST).is_file():
         names = [path.name for path in directory.iterdir()] if directory.is_dir() else None

@@ -9,7 +9,6 @@ VERSION = "5"
 
 
 def _column(name: str, kind: T.DataType, comment: str, *, nullable: bool = True) -> T.StructField:
-    """Return a column with a comment."""
     return T.StructField(name, kind, nullable, {"comment": comment})
 
 

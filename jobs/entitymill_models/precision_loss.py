@@ -105,8 +105,7 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
 def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]]) -> Mentions:
     """Return the set of mentions that a bundle finds in sentences, each of which is a list of tokens.
 
-    Raises:
-        ModelError: the bundle cannot be run.
+    Raise ModelError if the bundle cannot be run.
     """
     return set(find_confidences(directory, precision, sentences))
 
@@ -119,7 +118,7 @@ def find_confidences(
     Args:
         precision: the precision in which the bundle runs, on all cores that this container uses.
         sentences: a list of tokens for each sentence.
-        decoding: how tags are chosen from probabilities: the most probable tag of each token, or the best valid sequence.
+        decoding: how tags are chosen: `argmax` for each token's most probable tag, `viterbi` for the best valid sequence.
 
     Raises:
         ModelError: the bundle cannot be run.
@@ -294,11 +293,9 @@ def _read_table_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _open_delta_table(path: Path) -> Any:
-    """Return a Delta table as a PyArrow dataset.
+    """Return a Delta table as a PyArrow dataset; raise ValueError if it cannot be read.
 
-    Raises:
-        SettingsError: the package deltalake is not installed.
-        ValueError: the directory is not a Delta table that can be read.
+    Raise SettingsError if the package deltalake is not installed.
     """
     try:
         import deltalake  # noqa: PLC0415  - needed only if the sample is a Delta table

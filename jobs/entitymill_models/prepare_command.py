@@ -1,4 +1,4 @@
-"""Convert a trained token classifier of another format to a bundle or a saved Spark NLP model, and check the result."""
+"""`entitymill prepare`: convert a trained token classifier to a bundle or a saved Spark NLP model, and check the result."""
 
 from __future__ import annotations
 
@@ -274,11 +274,7 @@ def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Ma
 
 
 def _try_longest_sentence(directory: Path, source: Path) -> None:
-    """Load the bundle as a run would, and tag a sentence with the maximum number of pieces.
-
-    Raises:
-        ModelError: the bundle cannot be run.
-    """
+    """Raise ModelError if the bundle cannot be loaded, or cannot tag a sentence with the maximum number of pieces."""
     manifest, files = bundle.read_directory(directory)
     where = f"{source} (as a bundle)"
     tagger = Tagger.load(files, manifest, Execution(list_precisions(manifest.precision)[0]), where)

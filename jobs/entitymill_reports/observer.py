@@ -50,10 +50,7 @@ class Observer:
         """Write the report page of a run that has published its results, and compare the run with earlier runs.
 
         Each happens only if the settings ask for it (see `write_page_and_compare_runs`). A page that cannot be written is
-        not an error.
-
-        Raises:
-            DriftError: the run differs too much from earlier runs, and report.fail_on_drift is set.
+        not an error. Raise DriftError if the run differs too much from earlier runs, and report.fail_on_drift is set.
         """
         self._outcome.summary = summary
         self._outcome.drift = write_page_and_compare_runs(spark, self._settings, tables, summary, console)
@@ -86,8 +83,6 @@ def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | N
     """Write the report page of an output, atomically replacing an older page, and return the drift that the page shows.
 
     Args:
-        reader: reader of the output's tables.
-        settings: settings of the job.
         to: path of the page's file.
         run_id: the id of the run to show, or None for the latest run that processed or removed documents.
 

@@ -111,10 +111,8 @@ def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunO
 def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool) -> None:
     """Write the metrics to the file and the Pushgateway that the settings name; report failures in the log and on stderr.
 
-    This also sets `ended` of the outcome and, if `totals` is true, its `totals`.
-
-    Args:
-        totals: whether to read the sums over all runs with Spark; otherwise their metrics are left out.
+    This also sets `ended` of the outcome. If `totals` is true, it reads the sums over all runs with Spark, and sets the
+    outcome's `totals`; otherwise their metrics are left out.
     """
     run_outcome.ended = datetime.now(timezone.utc)
     try:
@@ -274,12 +272,7 @@ def push(registry: Any, address: str, run_outcome: RunOutcome) -> None:
     """Send the metrics to a Pushgateway, as the group of this output.
 
     After a run that published its results, the metrics replace all metrics of the group. After any other run, they replace
-    only the metrics with the same names.
-
-    Args:
-        registry: the result of `build_metrics`.
-        address: URL of the Pushgateway; a user and password in it are sent as basic authentication.
-        run_outcome: the outcome of the run.
+    only the metrics with the same names. A user and password in the URL `address` are sent as basic authentication.
     """
     from prometheus_client import exposition, push_to_gateway, pushadd_to_gateway  # noqa: PLC0415  # installed only with the extra
 

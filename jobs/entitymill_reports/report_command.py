@@ -54,11 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
     """Write the report page, and print its path; Spark is started only if the tables cannot be read without it.
 
-    Args:
-        run_id: the id of the run to show, or None for the latest run that processed or removed documents.
-
-    Raises:
-        DriftError: the page was written, but the run differs too much from earlier runs, and report.fail_on_drift is set.
+    If `run_id` is None, the page shows the latest run that processed or removed documents. Raise DriftError if the page was
+    written, but the run differs too much from earlier runs, and report.fail_on_drift is set.
     """
     # Imported only here: --help and errors in the settings must not wait a second for Spark.
     from entitymill_reports import drift, observer

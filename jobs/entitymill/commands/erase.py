@@ -23,8 +23,7 @@ from entitymill.terminal.console_text import open_console
 def _read_ids(options: argparse.Namespace) -> list[str]:
     """Return the ids in --ids and in the file of --ids-file (one per line), without empty ids and duplicates.
 
-    Raises:
-        SettingsError: the file cannot be read, or there is no id, or there are more than MAX_IDS.
+    Raise SettingsError if the file cannot be read, or if there is no id or more than MAX_IDS.
     """
     ids = list(options.ids)
     if options.ids_file is not None:
@@ -113,7 +112,7 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
 
 
 def _describe_old_files(findings: Findings) -> str:
-    """Return a part of a message, which says that no old file contains the ids, or that old files cannot be searched."""
+    """Return the end of a phrase that says that no old file has the ids, or that old files cannot be searched here."""
     if findings.in_old_files is None:
         return " (files of older versions cannot be searched here; `entitymill maintain … purge` deletes them all)"
     return ", nor in a file of an older version"

@@ -108,10 +108,7 @@ def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> Abst
     """Return a context manager whose value is an observer, which writes the report page, metrics and lineage of a run.
 
     The value is None if no setting asks for a page, metrics, lineage or a check for drift. A dry run writes no metrics and
-    sends no lineage events.
-
-    Raises:
-        SettingsError: a package that the observer needs is not installed.
+    sends no lineage events. Raise SettingsError if a package that the observer needs is not installed.
     """
     report, metrics = settings.report, settings.metrics
     if not (report.path or report.fail_on_drift or metrics.textfile or metrics.pushgateway or settings.lineage.url):
@@ -136,11 +133,8 @@ def _run_job(
 ) -> None:
     """Start Spark, run the job or a dry run, show its progress, and print its summary.
 
-    Args:
-        settings: the settings of the run.
-        options: the options of the command line.
-        observer: the observer of the run (see `_open_observer`), or None.
-        results: dictionary that has the log's path under `log`; this function adds the run's summary under `summary`.
+    `results` has the log's path under the key `log`; this function adds the run's summary under the key `summary`.
+    `observer` is the value of `_open_observer`, or None.
     """
     installation.check_installation(settings)
     common.check_source_exists(settings)

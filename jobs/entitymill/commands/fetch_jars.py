@@ -149,10 +149,9 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
 
 
 def _find_installed_release() -> str:
-    """Return the release of the installed PySpark, as a key of JARS; the first key if PySpark is not installed.
+    """Return the installed PySpark's release, such as 3.5; without PySpark, the first of JARS.
 
-    Raises:
-        SettingsError: this release of PySpark is not supported.
+    Raise SettingsError if this release of PySpark is not supported.
     """
     try:
         version = importlib.metadata.version("pyspark")
@@ -203,7 +202,7 @@ def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None
 
 
 def _fetch_with_spark(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
-    """Fetch the jars into SCRATCH/jars: spark-submit downloads its --packages there, with Ivy, and runs an empty program."""
+    """Fetch the jars into SCRATCH/jars with spark-submit, which downloads --packages with Ivy and runs an empty program."""
     (scratch / "nothing.py").touch()
     packages = ",".join(jar.coordinates for jar in jars)
     options = ["--packages", packages, "--conf", f"spark.jars.ivy={scratch}"]
@@ -237,13 +236,9 @@ fetches jars with it)."""
 
 
 def _run_client(command_line: list[str], client: str) -> None:
-    """Run a client, and write its output to the log, with credentials masked.
+    """Run a client, a key of _CLIENTS, and write its output to the log, with credentials masked.
 
-    Args:
-        client: key of _CLIENTS.
-
-    Raises:
-        SessionError: the client fails, or takes longer than CLIENT_TIMEOUT.
+    Raise SessionError if the client fails, or takes longer than CLIENT_TIMEOUT.
     """
     home = {"SPARK_HOME": str(Path(command_line[0]).parent.parent)} if client == "spark" else {}
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", **home}

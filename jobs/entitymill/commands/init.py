@@ -111,8 +111,6 @@ def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, 
 
     Args:
         file: path of the settings file; the first lines of the file show a command with this path.
-        source: the settings of the table that `entitymill extract` will read.
-        proposal: the proposed columns.
         output: directory of the entity tables.
         jars: the setting spark.jars; it is written to the file only if it differs from the default.
         bad_ids: phrase on what a run does with null and repeated ids; empty if there are none.
@@ -181,7 +179,7 @@ def write(file: Path, text: str) -> None:
 
 
 def _name_alternatives(columns: Iterable[str]) -> str:
-    """Return the end of a comment, which names at most _MAX_NAMED other possible columns; empty if there are none."""
+    """Return the end of a comment that names at most _MAX_NAMED other columns, such as "; or title"; empty without any."""
     others = list(columns)
     more = ", …" if len(others) > _MAX_NAMED else ""
     return f"; or {_to_yaml(', '.join(others[:_MAX_NAMED]))}{more}" if others else ""

@@ -66,8 +66,7 @@ def entry() -> None:
 def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespace) -> None:
     """Check that the output has tables of this job, run the task, and print how it changed the tables' files.
 
-    Raises:
-        OutputError: the output has no entity tables, or they have another schema version or were written by another program.
+    Raise OutputError if there are no entity tables, or they have another schema version or belong to another program.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         tables = Tables(own, settings.output)
@@ -82,8 +81,7 @@ def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespa
 def _change_tables(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[TableChange], str]:
     """Run optimize, vacuum or purge; return how each table's files changed, and a note for the user about what was done.
 
-    Raises:
-        SettingsError: --retain-hours is negative, or too small for vacuum.
+    Raise SettingsError if --retain-hours is negative, or too small for vacuum.
     """
     if options.task == "optimize":
         with shared_access(tables, settings):

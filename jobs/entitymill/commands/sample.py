@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # imports Spark, which --help does not need
 COUNT = 200
 """Default number of mentions in a sample."""
 MAX_MENTIONS = 100_000
-"""Largest number of mentions in a sample."""
 _STRATEGIES = ("random", "least-confident", "rare")
 
 
@@ -87,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sample = draw_sample(spark, settings, request, show_text=options.show_text)
         review_file_writer.write_file(options.to, format_sample(sample, kind))
         left = f"; {sample.left_out:,} left out, because their documents have changed" if sample.left_out else ""
-        line = f"{len(sample.mentions):,} of {sample.population:,} mentions, {sample.strata:,} strata{left} -> {options.to}"
+        groups = f"{sample.strata:,} values of {options.by}"
+        line = f"{len(sample.mentions):,} of {sample.population:,} mentions, {groups}{left} -> {options.to}"
         open_console().print(line, highlight=False, soft_wrap=True, markup=False)
 
     return common.run_with_settings(options, work, "interrupted; nothing was written.")
@@ -96,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _choose_format(to: Path, requested: str | None, *, show_text: bool) -> str:
     """Return the format of the file: the requested one or, if that is None, the one that fits the file's suffix.
 
-    Raises:
-        SettingsError: the suffix names no format, or files of the format contain text and --show-text is missing.
+    Raise SettingsError if the suffix names no format, or files of the format contain text and --show-text is missing.
     """
     kind = requested or review_file_writer.choose_format(to)
     if kind is None:
@@ -111,11 +110,9 @@ def _choose_format(to: Path, requested: str | None, *, show_text: bool) -> str:
 
 
 def _check_target(to: Path, count: float) -> None:
-    """Check, before Spark starts, that the file can be created and that the sample is not too large.
+    """Raise SettingsError, before Spark starts, if the file cannot be created, or if `count` is more than MAX_MENTIONS.
 
-    Raises:
-        SettingsError: the file exists already, its directory does not exist, or `count` is more than MAX_MENTIONS. An
-            existing file is never replaced, because it may contain a reviewer's work.
+    An existing file is never replaced, because it may contain a reviewer's work.
     """
     if to.exists():
         raise SettingsError(f"--to: {to} exists already: remove it, or name another file.")
@@ -126,11 +123,9 @@ def _check_target(to: Path, count: float) -> None:
 
 
 def format_sample(sample: MentionSample, kind: str) -> str:
-    """Return the content of a file with the sample.
+    """Return the content of a file with the sample, in the format `kind`, one of `review_file_writer.FORMATS`.
 
-    Args:
-        sample: the sample.
-        kind: one of `review_file_writer.FORMATS`; ignored if the sample has no text, since then only CSV is possible.
+    A sample without text is always written as CSV.
     """
     if sample.sentences is None:
         return review_file_writer.format_csv([Mention(**mention) for mention in sample.mentions])
@@ -145,6 +140,6 @@ def format_sample(sample: MentionSample, kind: str) -> str:
 
 
 def _build_sentence(doc_id: str, begin: int, text: str, drawn: list[str], mentions: list[dict[str, Any]]) -> Sentence:
-    """Build a Sentence from an item of `MentionSample.sentences`; `entity` of each mention is copied from the sentence."""
+    """Return a Sentence for one item of `MentionSample.sentences`, and cut each mention's `entity` out of its text."""
     complete = (Mention(**row, entity=text[row["begin"] - begin : row["end"] - begin]) for row in mentions)
     return Sentence(doc_id, begin, text, tuple(complete), frozenset(drawn))

@@ -41,11 +41,8 @@ def launch_jvm(properties: Mapping[str, str]) -> None:
     """Start the JVM for this process's SparkContext, unless it is already running.
 
     PySpark would pass each property as `--conf` on the command line. Instead, this function writes the properties to a file
-    that only this user can read. It deletes the file when the JVM has started.
-
-    Args:
-        properties: properties of the session; they override those in spark-defaults.conf, or in the file that
-            PYSPARK_SUBMIT_ARGS names.
+    that only this user can read. It deletes the file when the JVM has started. `properties` override those in
+    spark-defaults.conf, or in the file that PYSPARK_SUBMIT_ARGS names.
     """
     before = os.environ.get(_ARGUMENTS)
     arguments, base = _split_properties_file(shlex.split(before or "pyspark-shell"))
@@ -101,8 +98,8 @@ def _split_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
 def _hide_system_properties(options: str, file: Path) -> str:
     """Move the `-D` options of a JVM to the new file `file`, and return the options with `@FILE` in their place.
 
-    Without `-D` options, no file is written. Options that begin with `-Dspark` are not moved: Spark reports that they are
-    not allowed.
+    Without `-D` options, no file is written. Options that begin with `-Dspark` are not moved, so that Spark can report that
+    they are not allowed.
     """
     everything = shlex.split(options)
     moved = [option for option in everything if option.startswith("-D") and not option.startswith("-Dspark")]

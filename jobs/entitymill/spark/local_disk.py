@@ -1,8 +1,8 @@
-"""Handle files on this machine's disk: paths, files of the repository, private temporary directories, and full disks.
+"""Handle files on this machine's disk: find local paths and files of the repository, and detect full disks.
 
-Spark's own `blockmgr-*` directories, which contain document text, are readable by everyone and remain after a SIGKILL.
-Instead, each process has one private directory, with mode 0700, for all its temporary files. A normal exit deletes it. If
-the process is killed, the next process of this program on the machine deletes the directory.
+It also holds private temporary directories. Spark's own `blockmgr-*` directories, which contain document text, are readable
+by everyone and remain after a SIGKILL. Instead, each process has one private directory, with mode 0700, for all its
+temporary files. A normal exit deletes it. If the process is killed, the next process of this program on the machine does.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ _watched: dict[str, str] = {}
 def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
     """Return whether Spark would certainly look up a path on this machine's disk; False for every path with a scheme.
 
-    Args:
-        conf: Spark properties from the settings; those in spark-defaults.conf are considered as well.
+    `conf` has the Spark properties from the settings; this function also considers those in spark-defaults.conf.
     """
     if _SCHEME.match(path) or any(name in os.environ for name in _CLUSTERS):
         return False
@@ -100,10 +99,8 @@ def write_atomically(file: Path, content: bytes) -> None:
     """Write a file, or replace an existing file or link, atomically: rename a temporary file in the same directory.
 
     The temporary file gets a random name, and must not exist yet. Otherwise, others who may write to the directory could
-    create a link with that name, so that this program overwrites any file of its user.
-
-    Raises:
-        OSError: the file cannot be written; no temporary file remains.
+    create a link with that name, so that this program overwrites any file of its user. Raise OSError if the file cannot be
+    written; no temporary file remains.
     """
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
@@ -117,15 +114,10 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 
 def open_private_directory(parent: Path | None = None) -> Path:
-    """Return this process's private directory in `parent`.
+    """Return this process's private directory in `parent`; None means Python's directory for temporary files.
 
-    The first call creates the directory, and deletes the private directories of processes that have ended.
-
-    Args:
-        parent: parent directory; None for Python's directory for temporary files.
-
-    Raises:
-        OSError: the parent directory cannot be written.
+    The first call creates the directory, and deletes the private directories of processes that have ended. Raise OSError if
+    the parent directory cannot be written.
     """
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     key = (os.getpid(), parent)
@@ -146,8 +138,7 @@ def list_parents() -> list[Path]:
 def create_scratch_directory(prefix: str) -> Path:
     """Create a directory in this process's private directory, and return its path; it exists until this process ends.
 
-    Args:
-        prefix: beginning of the directory's name.
+    Its name begins with `prefix`.
     """
     return Path(tempfile.mkdtemp(prefix=prefix, dir=open_private_directory()))
 
@@ -155,14 +146,11 @@ def create_scratch_directory(prefix: str) -> Path:
 def choose_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
     """Return a dict with the property that makes Spark store blocks and shuffle files in a private directory.
 
-    The private directory is created in the directory that spark.local.dir names. In these cases, the dict is empty, and
-    Spark uses the directories that the user chose:
+    The private directory is created in the directory that spark.local.dir, in the session's `properties`, names. In these
+    cases, the dict is empty, and Spark uses the directories that the user chose:
 
     - spark.local.dir names several directories, or one that cannot be written.
     - The environment variable SPARK_LOCAL_DIRS or LOCAL_DIRS is set.
-
-    Args:
-        properties: the session's properties.
     """
     chosen = properties.get(LOCAL)
     if (chosen is not None and "," in chosen) or any(name in os.environ for name in _VARIABLES):
@@ -185,8 +173,7 @@ def delete_unused(parent: Path) -> None:
 def _lock(directory: Path) -> IO[str]:
     """Lock a private directory for this process, and return the lock file; closing the file releases the lock.
 
-    Raises:
-        OSError: another process holds the lock, which means that it is still running.
+    Raise OSError if another process holds the lock, which means that it is still running.
     """
     file = os.fdopen(os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
     try:
@@ -200,9 +187,7 @@ def _lock(directory: Path) -> IO[str]:
 def watch(directory: str, setting: str) -> None:
     """Remember a directory to which this program writes, so that `find_fault` checks its disk.
 
-    Args:
-        directory: path or URI; ignored if it is not on this machine's disk.
-        setting: the setting that names the directory, for the message.
+    `directory` is ignored if it is a URI of other storage. `setting` is the setting that names it, for the message.
     """
     path = directory.removeprefix("file:")
     if ":" not in path.partition("/")[0]:

@@ -1,4 +1,7 @@
-"""Open the Spark session with what the job needs, check it, and send this package to the executors."""
+"""Open the Spark session with what the job needs, check it, and send this package and other files to the executors.
+
+It also makes PySpark's frequent look-ups of Java classes faster.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +56,7 @@ def open_session(
     This package is sent to the session's executors.
 
     Args:
-        settings: settings of a new session; used only if this program starts Spark itself.
-        name: name of the application; used only if this program starts Spark itself.
+        settings, name: settings and application name of a new session; used only if this program starts Spark itself.
         sparknlp: whether Spark NLP is required, for engine `sparknlp`.
         spark: the caller's session; None to find or start one.
         brief: function that returns whether the run is so small that the JVM should use only its fast compiler; called only
@@ -96,8 +98,7 @@ def on_databricks() -> bool:
 def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkSession:
     """Start Spark's JVM and a session; see `open_session` for the arguments.
 
-    Raises:
-        SessionError: there is no Java, no jar in a directory of `spark.jars`, or Spark cannot start.
+    Raise SessionError if there is no Java, no jar in a directory of `spark.jars`, or Spark cannot start.
     """
     no_java = installation.explain_missing_java()
     if no_java:
@@ -126,8 +127,7 @@ def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkS
 def _find_jars(settings: SparkSettings) -> list[str]:
     """Return the absolute paths of all jars in the directories that `spark.jars` names.
 
-    Raises:
-        SessionError: a directory contains no jar.
+    Raise SessionError if a directory contains no jar.
     """
     jars = []
     for directory in settings.jars.split(","):
@@ -171,9 +171,7 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
     """Check that a session has everything that a run needs, so that the run does not fail later with an unclear error.
 
     With Spark Connect, only the version of Spark is checked, and Spark NLP is refused. On Databricks, Delta is not checked.
-
-    Raises:
-        SessionError: Spark, Delta or a required Spark NLP is missing or has an unsuitable version.
+    Raise SessionError if Spark, Delta or a required Spark NLP is missing or has an unsuitable version.
     """
     installation.check_spark(spark.version)
     if spark_connect.is_remote(spark):
@@ -231,11 +229,9 @@ def ship_package(spark: SparkSession) -> None:
 def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
     """Send a file to the executors or, if a copy was already sent to the session, delete `file`.
 
-    The name of a file must depend on its content, because Spark rejects a second file with the same name.
-
-    Args:
-        file: file in a directory that `create_scratch_directory` created.
-        code: whether the file is a zip of Python modules, which is added to the workers' path.
+    The name of a file must depend on its content, because Spark rejects a second file with the same name. `file` must be in
+    a directory from `create_scratch_directory`. With `code`, it is a zip of Python modules, which is added to the workers'
+    path.
     """
     key = (spark_connect.get_session_id(spark), file.name)
     if key in _sent:

@@ -1,6 +1,6 @@
 """Show the progress of a run: as a bar on a terminal, as lines of text elsewhere, or as lines of JSON on request.
 
-Commands without such a progress print on stderr what they are doing.
+`begin` and `end` are for other commands: they print on stderr what the command is doing.
 """
 
 from __future__ import annotations
@@ -94,10 +94,7 @@ class Progress:
     def _estimate_speed(self, summary: Summary, done: int) -> tuple[float | None, float | None]:
         """Return (sentences per second of recognition, estimated remaining seconds); each is None while it is unknown.
 
-        The first call during recognition starts the clock for the estimate.
-
-        Args:
-            done: number of finished documents; may be an estimate.
+        The first call during recognition starts the clock for the estimate. `done` is the number of finished documents.
         """
         if self._began is None:
             self._began = time.monotonic() if summary.stage == _RECOGNITION else None
@@ -146,7 +143,7 @@ def describe_progress(state: dict[str, Any]) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as text, in seconds, minutes, hours or days, depending on its length."""
+    """Return a duration as text, such as "90 s", "5 min", "3 h" or "4 days"."""
     for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

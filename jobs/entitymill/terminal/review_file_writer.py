@@ -72,8 +72,7 @@ def choose_format(file: Path) -> str | None:
 def write_file(file: Path, content: str) -> None:
     """Write a text to a file in UTF-8, atomically replacing an existing file.
 
-    Raises:
-        OutputError: the file cannot be written.
+    Raise OutputError if the file cannot be written.
     """
     try:
         local_disk.write_atomically(file, content.encode("utf8"))
@@ -176,8 +175,7 @@ def _tag_tokens(sentence: Sentence) -> Iterator[tuple[str, int, int, str]]:
 def _split_tokens(sentence: Sentence, begin: int, end: int) -> Iterator[tuple[str, int, int]]:
     """Yield (token, begin in the document, end in the document) for each token of a part of a sentence.
 
-    Args:
-        begin, end: offsets of the part in the sentence.
+    `begin` and `end` are the offsets of this part in the sentence.
     """
     for found in _TOKEN.finditer(sentence.text, begin, end):
         yield found[0], sentence.begin + found.start(), sentence.begin + found.end()
