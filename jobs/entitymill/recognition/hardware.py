@@ -1,6 +1,6 @@
-"""Read what this machine offers: features of its processor, and memory and cores that a container may use, such as a pod.
+"""Read the features of this machine's processor, and the memory and cores that this container, such as a pod, may use.
 
-From the features follows in which precisions the processor computes slowly.
+The features decide in which precisions (number formats) the processor computes slowly.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ _INSTRUCTION_SETS: dict[Precision, frozenset[str]] = {
     "bf16": frozenset({"avx512_bf16", "amx_bf16"}),
     "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8"}),
 }
-"""Precision -> instruction sets; a processor with any of them computes in that precision without conversions.
-
-The set is empty for f32, in which every processor can compute.
-"""
+"""Precision -> instruction sets; a processor with any of them computes in that precision without conversions. Every
+processor can compute in f32."""
 _DRAWBACKS = {
     "bf16": "bf16 is no faster than f32 on a processor without AVX512_BF16 or AMX",
     "int8": "int8 is slower than f32 on a processor without VNNI",
@@ -32,7 +30,7 @@ RELEVANT_INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx5
 _EXECUTOR_CORES = "SPARK_EXECUTOR_CORES"
 """Environment variable with the number of an executor's cores; Spark sets it in its pods on Kubernetes."""
 CGROUPS = Path("/sys/fs/cgroup")
-"""Where the cgroups, in version 1 or 2, are mounted."""
+"""Where Linux mounts the control groups (cgroups, version 1 or 2), whose files contain a container's limits."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +51,17 @@ class Processor:
         return _DRAWBACKS.get(precision)
 
     def computes_in(self, precision: Precision) -> bool:
-        """Return whether the processor can compute in a precision without conversions.
+        """Return whether the processor can compute in a precision without conversions; always True for f32.
 
-        The result is always True for f32. For bf16 and int8 it is False if Linux lists no instruction sets.
+        For bf16 and int8, the result is False if Linux lists no instruction sets.
         """
         return not _INSTRUCTION_SETS[precision] or bool(self.instructions & _INSTRUCTION_SETS[precision])
 
 
 def read_processor(file: Path = _CPU_INFO) -> Processor:
-    """Return the processor of this machine, read from `file`, in which Linux describes it.
+    """Return the processor of this machine, as Linux describes it in `file`.
 
-    If the file cannot be read, the name comes from the module platform, and the set of instruction sets is empty.
+    If the file cannot be read, the name comes from Python's module platform, and the set of instruction sets is empty.
     """
     try:
         lines = file.read_text(encoding="utf8").splitlines()
@@ -78,7 +76,7 @@ def read_processor(file: Path = _CPU_INFO) -> Processor:
 def read_memory_limit() -> int | None:
     """Return the memory limit of this container in bytes; None if there is no limit.
 
-    If version 1 of cgroups sets no limit, the result is a number that is larger than any memory.
+    Version 1 of cgroups reports "no limit" as a number that is larger than any memory; it is returned unchanged.
     """
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # the file is missing, or contains "max"
@@ -87,7 +85,7 @@ def read_memory_limit() -> int | None:
 
 
 def count_cores() -> int:
-    """Return the number of cores of this container: the executor's cores or, if unknown, the CPUs that it may use."""
+    """Return the number of cores of this container: those of the Spark executor or, if unknown, the CPUs that it may use."""
     with contextlib.suppress(KeyError, ValueError):
         return max(1, int(os.environ[_EXECUTOR_CORES]))
     cpus = len(os.sched_getaffinity(0))

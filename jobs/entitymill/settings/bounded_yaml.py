@@ -19,7 +19,7 @@ class YamlLimitError(Exception):
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file, but at most MAX_CHARACTERS + 1 characters; `check_size` rejects a text that long.
+    """Return the text of a file, cut off after MAX_CHARACTERS + 1 characters; `check_size` rejects a text of that length.
 
     Raises:
         OSError: the file cannot be read.
@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
 
 
 def check_size(text: str) -> None:
-    """Check the size and depth of a YAML text from its parser events, before any value is built.
+    """Check that a YAML text is neither too large nor nested too deeply, without building its values.
 
     Raises:
         YamlLimitError: the text has too many characters, too many values or levels (with aliases expanded), or a value that
@@ -59,7 +59,7 @@ class _Collection:
 
 
 class _SizeCounter:
-    """Counts the values and nesting levels of a YAML text; an alias counts as much as the value that it refers to."""
+    """A counter of the values and nesting levels of a YAML text; an alias counts as much as the value that it refers to."""
 
     def __init__(self) -> None:
         self._values = 0
@@ -70,8 +70,7 @@ class _SizeCounter:
     def add(self, event: yaml.Event) -> None:
         """Count the values and levels that an event adds.
 
-        Raises:
-            YamlLimitError: the text has too many values or levels, or a value that contains itself.
+        Raise a YamlLimitError if there are too many of them, or if a value contains itself.
         """
         levels = 0
         if isinstance(event, yaml.CollectionStartEvent):
@@ -95,10 +94,9 @@ class _SizeCounter:
             raise YamlLimitError(f"is nested deeper than {MAX_DEPTH} levels")
 
     def _count_alias(self, alias: yaml.AliasEvent) -> int:
-        """Count the values in the value to which an alias refers, and return the number of nesting levels of that value.
+        """Count the values of the value to which an alias refers, and return the number of its nesting levels.
 
-        Raises:
-            YamlLimitError: the alias is inside the value to which it refers.
+        Raise a YamlLimitError if the alias is inside that value.
         """
         if any(collection.anchor == alias.anchor for collection in self._open):
             raise YamlLimitError(f"has a value that contains itself: {alias.anchor}")

@@ -27,7 +27,7 @@ def build_schema() -> str:
 
 
 def _simplify(part: Any) -> Any:
-    """Adapt part of pydantic's schema to editors: no key is required, and a string setting also allows a number.
+    """Return part of pydantic's schema for editors: no key is required, and a string setting also allows a number.
 
     Titles are removed, because in them pydantic only repeats the names in capitals.
     """
@@ -46,8 +46,7 @@ def _simplify(part: Any) -> Any:
 def update_page(text: str) -> str:
     """Return the text of docs/settings.md with regenerated tables, one under the heading of each section.
 
-    Raises:
-        ValueError: the page has no heading for a section, or no table under it.
+    Raise a ValueError if the page has no heading for a section, or no table under it.
     """
     schema = Settings.model_json_schema(by_alias=True)
     top_level = {name: field for name, field in schema["properties"].items() if "$ref" not in field}
@@ -67,10 +66,8 @@ def update_page(text: str) -> str:
 def _format_table_lines(prefix: str, fields: dict[str, Any], required: Any) -> Iterator[str]:
     """Yield the lines of a Markdown table of settings: two lines of heading, then one line per setting.
 
-    Args:
-        prefix: beginning of the key paths, such as `source.`.
-        fields: name of a setting -> its JSON Schema.
-        required: names of the settings without a default.
+    `prefix` is the beginning of the key paths, such as `source.`. `fields` is name of a setting -> its JSON Schema.
+    `required` lists the settings without a default.
     """
     yield from ("| setting | default | values | meaning |", "|---|---|---|---|")
     for name, field in fields.items():
@@ -86,7 +83,7 @@ def _format_default(value: Any) -> str:
 
 
 def _format_values(field: dict[str, Any]) -> str:
-    """Return the text that describes the allowed values of a setting: a list of words, a range, or a type."""
+    """Return the text that describes the allowed values of a setting: a list of words, a range (`1 to 10`), or a type."""
     kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null"]
     if "enum" in kinds[0]:
         return ", ".join(f"`{word}`" for word in kinds[0]["enum"])

@@ -1,12 +1,8 @@
 """Split tokens into pieces, put them into rows for the model, and determine which piece decides the tag of each token.
 
-Pieces are subwords in the model's vocabulary. WordPiece encodes each word independently. So encoding the distinct words and
-looking up their pieces gives the same result as encoding complete sentences. It is faster, because a text has far fewer
-distinct words than words.
-
-A sentence becomes one row. A sentence longer than the model's limit becomes several overlapping windows, each of which is
-one row. Exactly one window decides the tag of each token. Afterwards, `packing` puts several of these rows into one row of
-the network's input.
+Pieces are subwords in the model's vocabulary. A sentence becomes one row. A sentence longer than the model's limit becomes
+several overlapping windows, each of which is one row. Afterwards, `packing` puts several of these rows into one row of the
+network's input.
 """
 
 from __future__ import annotations
@@ -28,10 +24,9 @@ MAX_CACHED_WORDS = 200_000
 """Maximum number of distinct words in a cache (about 50 MB). A cache that would grow larger is cleared first."""
 MAX_CACHED_CHARACTERS = 20_000_000
 """Maximum total number of characters of the words in a cache, needed because a word may be as long as its text."""
+# The pieces for begin, end, padding and unknown words: of BERT and DistilBERT, and of RoBERTa and XLM-RoBERTa.
 BERT_PIECES = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
-"""The pieces for begin, end, padding and unknown words in BERT and DistilBERT."""
 ROBERTA_PIECES = ("<s>", "</s>", "<pad>", "<unk>")
-"""The pieces for begin, end, padding and unknown words in RoBERTa and XLM-RoBERTa."""
 SPECIAL_PIECES = 2
 """Number of special pieces in a row: [CLS] before the other pieces, and [SEP] after them."""
 CONTEXT_SHARE = 8
@@ -41,7 +36,7 @@ No context is needed on a side where the sentence begins or ends."""
 
 @dataclass(frozen=True)
 class Pieces:
-    """The pieces of a list of tokens.
+    """The pieces (subwords) of a list of tokens.
 
     ids: int32, shape [pieces]; the piece ids of all tokens, concatenated.
     starts: int64, shape [tokens + 1]; token i has ids[starts[i]:starts[i + 1]], at least one id.
@@ -52,7 +47,11 @@ class Pieces:
 
 
 class WordCache(ABC):
-    """A cache in which each distinct word is encoded only once; a subclass says how words are encoded."""
+    """A cache in which each distinct word is encoded only once; a subclass says how words are encoded.
+
+    Each word is encoded independently of the others, so looking up distinct words gives the same result as encoding
+    sentences. This is faster, because a text has far fewer distinct words than words.
+    """
 
     def __init__(self, *shape: int) -> None:
         """Create an empty cache; the value of a piece is an array of shape `shape` or, without `shape`, a number."""
@@ -102,16 +101,11 @@ class Encoder(WordCache):
     """A cache that encodes tokens with a bundle's tokenizer; the value of a piece is its id."""
 
     def __init__(self, tokenizer: Tokenizer, max_pieces: int) -> None:
-        """Keep a tokenizer, switch off its own truncation and padding, and look up the ids of its special pieces.
+        """Look up the ids of a tokenizer's special pieces, and switch off its own truncation and padding.
 
-        The special pieces are those of RoBERTa if the vocabulary has <s> but not [CLS], otherwise those of BERT.
-
-        Args:
-            max_pieces: maximum number of pieces of a token. Further pieces are dropped, since only a token's first piece
-                decides its tag.
-
-        Raises:
-            ModelError: the vocabulary lacks a special piece.
+        The special pieces are those of RoBERTa if the vocabulary has <s> but not [CLS], otherwise those of BERT. Raise a
+        ModelError if one is missing. Pieces of a token beyond `max_pieces` are dropped, since only a token's first piece
+        decides its tag.
         """
         self.truncated: set[str] = set()
         """Words in the cache that have more than `max_pieces` pieces."""
@@ -125,10 +119,7 @@ class Encoder(WordCache):
         self.cls_id, self.sep_id, self.pad_id, self._unk_id = (find_special_id(tokenizer, piece) for piece in special)
 
     def encode(self, tokens: Sequence[str]) -> Pieces:
-        """Return the pieces of every token, at most `max_pieces` for each.
-
-        A token that is empty after normalization becomes [UNK].
-        """
+        """Return the pieces of every token: at most `max_pieces`, and [UNK] if normalization leaves nothing of the token."""
         return Pieces(*self._encode_tokens(tokens))
 
     def _clear(self) -> None:
@@ -152,11 +143,7 @@ def gather_rows(
 
 
 def find_special_id(tokenizer: Tokenizer, piece: str) -> int:
-    """Return the id of a special piece, such as [CLS].
-
-    Raises:
-        ModelError: the vocabulary does not contain the piece.
-    """
+    """Return the id of a special piece, such as [CLS]; raise a ModelError if the vocabulary does not contain it."""
     number = tokenizer.token_to_id(piece)
     if number is None:
         raise ModelError(f"The model's vocabulary has no {piece}; only the vocabularies of BERT and RoBERTa are supported.")
@@ -164,7 +151,7 @@ def find_special_id(tokenizer: Tokenizer, piece: str) -> int:
 
 
 def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool) -> Tokenizer:
-    """Build a tokenizer from a vocab.txt, for a bundle without tokenizer.json: BERT's normalization and WordPiece."""
+    """Return BERT's tokenizer (normalization and WordPiece) for a vocab.txt, for a bundle that has no tokenizer.json."""
     pieces = vocabulary.read_text(encoding="utf8").rstrip("\n").split("\n")
     tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
@@ -174,9 +161,9 @@ def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool) -> Tokenizer
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows for the model. [CLS] and [SEP] are not stored; they are added when the rows are put into a batch.
+    """Rows for the model; each has the pieces (subwords) of a sentence, or of one window of a long sentence.
 
-    ids: int32, shape [pieces]; the piece ids of all sentences, concatenated.
+    ids: int32, shape [pieces]; the piece ids of all sentences, without [CLS] and [SEP], which are added to a batch later.
     begin, end: int64, shape [rows]; row r contains the pieces ids[begin[r]:end[r]].
     tokens: int64, shape [tagged]; indices of the tokens that get a tag, row by row.
     positions: int64, shape [tagged]; position in the row (0 is [CLS]) of the piece that decides the token's tag.
@@ -194,7 +181,7 @@ class Rows:
 
 
 class RowMaker(Protocol):
-    """The interface of an encoding, which turns sentences into rows.
+    """The interface of an encoding, which turns the tokens of sentences into rows for the model.
 
     cls_id, sep_id, pad_id: piece ids of [CLS], [SEP] and [PAD].
     max_length: maximum number of pieces in a row, including [CLS] and [SEP].
@@ -206,7 +193,7 @@ class RowMaker(Protocol):
     max_length: int
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Return the rows in which the model reads sentences.
+        """Return the rows (lines of the model's input) for sentences.
 
         Args:
             tokens: the tokens of all sentences, concatenated.
@@ -246,11 +233,9 @@ class CompleteRows:
 
 
 def find_truncated_sentences(tagged: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the indices of the sentences that Spark NLP truncated: those whose last token has no tag.
+    """Return the indices of the sentences that Spark NLP truncated: those whose last token is not in `tagged`.
 
-    Args:
-        tagged: indices of the tokens that have a tag.
-        starts: where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
+    `starts` says where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
     """
     has_tag = np.zeros(int(starts[-1]), np.bool_)
     has_tag[tagged] = True
@@ -297,10 +282,10 @@ def plan_windows(piece_starts: NDArray[np.int64], sentence_starts: NDArray[np.in
 def _plan_sentence_windows(
     piece_starts: NDArray[np.int64], sentence_begin: int, sentence_end: int, capacity: int
 ) -> NDArray[np.int64]:
-    """Return windows for one long sentence, each of which has as many tokens as fit into a row.
+    """Return the rows of one long sentence: windows with as many tokens as fit, which overlap by about a quarter.
 
-    Each window overlaps the previous one by about a quarter; the last window may overlap more. The result has the columns
-    begin, end, own_begin and own_end of `Windows`; shape [windows, 4].
+    The last window may overlap more. The result has the columns begin, end, own_begin and own_end of `Windows`, shape
+    [windows, 4].
     """
     context = capacity // CONTEXT_SHARE
     spans: list[tuple[int, int]] = []
