@@ -145,17 +145,17 @@ def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructTy
 
 def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any], Any]:
     """Return the columns of a Parquet file, and Spark's converter for Parquet schemas, as py4j proxies."""
-    session: Any = spark._jsparkSession
+    java_session: Any = spark._jsparkSession
     _, path = storage.hadoop_path(spark, address)
     input_file = session.get_class(spark, "org.apache.parquet.hadoop.util.HadoopInputFile")
-    file = input_file.fromPath(path, session.sessionState().newHadoopConf())
+    file = input_file.fromPath(path, java_session.sessionState().newHadoopConf())
     reader = session.get_class(spark, "org.apache.parquet.hadoop.ParquetFileReader").open(file)
     try:
         columns = list(reader.getFooter().getFileMetaData().getSchema().getFields())
     finally:
         reader.close()
     name = "org.apache.spark.sql.execution.datasources.parquet.ParquetToSparkSchemaConverter"
-    return columns, session.get_class(spark, name)(session.sessionState().conf())
+    return columns, session.get_class(spark, name)(java_session.sessionState().conf())
 
 
 def _build_parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
