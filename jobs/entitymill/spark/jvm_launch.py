@@ -31,6 +31,9 @@ _ARGUMENTS = "PYSPARK_SUBMIT_ARGS"
 """Environment variable from which PySpark reads the arguments for spark-submit."""
 _FILE = "--properties-file"
 _JAVA_OPTIONS = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
+_JAVA_VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
+"""Environment variables from which Java reads options."""
+_AGENT = re.compile(r"-(javaagent|agentlib|agentpath):|-XX:(\+FlightRecorder|StartFlightRecording)")
 _ARCHIVE_NAME, _ARCHIVE_ENDING = "entitymill-classes-", ".jsa"
 _SILENT = ("-Xlog:cds=off", "-Xlog:cds+dynamic=off")
 """JVM options that turn off warnings about an unsuitable archive, and about classes that cannot be archived."""
@@ -144,6 +147,17 @@ def choose_class_archive_options(jars: Sequence[str], *, make: bool) -> list[str
     new_archive = create_scratch_directory(_ARCHIVE_NAME) / name
     atexit.register(_store_archive, new_archive, directory)
     return [f"-XX:ArchiveClassesAtExit={new_archive}", *_SILENT]
+
+
+def loads_agent(properties: Mapping[str, str]) -> bool:
+    """Return whether Spark's JVM will load an agent, such as a monitoring tool, or Java's flight recorder.
+
+    Java 17 crashes if an agent looks at a class from an archive that was made on top of Java's own archive, as ours is.
+    `properties` are the Spark properties of the session, without those in spark-defaults.conf.
+    """
+    known = {**read_file_properties(), **properties}
+    options = [*(known.get(key, "") for key in _JAVA_OPTIONS), *(os.environ.get(name, "") for name in _JAVA_VARIABLES)]
+    return any(_AGENT.search(option) for option in options)
 
 
 def _hash_class_path(jars: Sequence[str]) -> str:

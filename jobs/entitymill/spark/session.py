@@ -25,7 +25,13 @@ from pyspark.sql import SparkSession
 from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
 from entitymill.spark import installation, spark_connect
-from entitymill.spark.jvm_launch import choose_class_archive_options, launch_jvm, parse_properties, read_file_properties
+from entitymill.spark.jvm_launch import (
+    choose_class_archive_options,
+    launch_jvm,
+    loads_agent,
+    parse_properties,
+    read_file_properties,
+)
 from entitymill.spark.local_disk import choose_local_directory, create_scratch_directory, find_installed
 
 DEFAULTS = "conf/spark-defaults.conf"
@@ -155,7 +161,7 @@ def _build_session_properties(settings: SparkSettings, jars: list[str], *, brief
     logging = _PACKAGE / "conf" / "log4j2.properties"
     java = [f"-Dlog4j2.configurationFile={logging.as_uri()}"] if logging.is_file() else []
     java += [QUICK_START] if local and brief else []
-    if local and settings.class_archive != "off":
+    if local and settings.class_archive != "off" and not loads_agent(settings.conf):
         java += map(shlex.quote, choose_class_archive_options(jars, make=settings.class_archive == "make"))
     options = {"spark.driver.extraJavaOptions": " ".join(java)} if java else {}
     if local:
