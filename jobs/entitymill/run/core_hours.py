@@ -26,11 +26,7 @@ class CostMeter:
     def __init__(self, spark: SparkSession, summary: Summary, clock: Clock, max_core_hours: float | None) -> None:
         """Start to measure CPU seconds; the core-hours count from the start of `clock`.
 
-        Args:
-            spark: the run's session.
-            summary: summary of the run.
-            clock: the run's stopwatch, started when the run began.
-            max_core_hours: core-hours after which no other unit (see `units`) is started; None for no limit.
+        After `max_core_hours`, no other unit of work is started; None sets no limit.
         """
         self._spark = spark
         self._summary = summary
@@ -41,7 +37,7 @@ class CostMeter:
         self._stopped = False
 
     def update(self) -> None:
-        """Count the cores, and write the total time, core-hours and, if known, CPU seconds so far to the summary."""
+        """Write the cores, and the total time, core-hours and, if known, CPU seconds so far, to the summary."""
         summary = self._summary
         summary.cores = spark_connect.count_cores(self._spark)
         self._clock.record_total()
@@ -54,11 +50,11 @@ class CostMeter:
             summary.cpu_seconds[JOB] = job + summary.cpu_seconds.get(RECOGNITION, 0.0)
 
     def read_spark_seconds(self) -> float | None:
-        """Return the CPU seconds of the driver and of Spark's tasks so far, without workers and taggers; None if unknown."""
+        """Return the CPU seconds of the driver and of Spark's tasks so far, without Python workers; None if unknown."""
         return self._cpu.read_seconds()
 
     def limit_units(self, units: Iterator[PlannedUnit]) -> Iterator[PlannedUnit]:
-        """Yield units until the run has used `max_core_hours`, but at least one, so that each run makes progress.
+        """Yield units of work until the run has used `max_core_hours`, but at least one, so that each run makes progress.
 
         Before each unit, update the summary. If units are left over, `check_complete` raises an error later.
         """
@@ -70,11 +66,7 @@ class CostMeter:
             yield unit
 
     def check_complete(self) -> None:
-        """Check that `limit_units` has yielded all units.
-
-        Raises:
-            LimitError: the run reached its limit before the last unit.
-        """
+        """Raise LimitError if the run reached its limit before `limit_units` had yielded all units."""
         if self._stopped:
             summary = self._summary
             raise LimitError(
@@ -86,11 +78,10 @@ class CostMeter:
 class CpuMeter:
     """Measures the CPU seconds of this process, the driver's JVM and, on a cluster, Spark's tasks in the executors' JVMs.
 
-    The CPU time of Python workers is not included.
+    The measurement starts when the meter is created. The CPU time of Python workers is not included.
     """
 
     def __init__(self, spark: SparkSession) -> None:
-        """Start the measurement; `read_seconds` returns the CPU seconds used since."""
         self._spark = spark
         self._tasks: dict[int, float] = {}
         self._before = 0.0

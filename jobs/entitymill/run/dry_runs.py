@@ -1,6 +1,6 @@
-"""Do a dry run: count documents and units of work, estimate hours, and check what a run checks before it loads the model.
+"""Do a dry run: count documents and units of work, estimate hours from earlier runs, and do the checks of a run.
 
-Hours are estimated from the rows of earlier runs in the `runs` table.
+A dry run does not load the model; it does the checks that precede this in a real run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RESULT_SETTINGS = {
 }
 """Section of the settings -> names of its settings that affect results; an empty tuple means all settings of the section."""
 CORE_SECONDS_PER_PART_SECOND = 1.15
-"""Assumed core-seconds of recognition per measured second of schemas.PARTS: Spark also transfers and shuffles rows.
+"""Assumed core-seconds of recognition per second of its measured parts (schemas.PARTS), as Spark also shuffles rows.
 tests/bench/estimates.py compares estimates with runs."""
 _MAX_RUNS = 20
 """Number of latest runs from which an estimate is made."""
@@ -142,14 +142,7 @@ def _build_plan(
 ) -> Plan:
     """Return the plan of a run with estimated hours, but without `changed_settings`.
 
-    Args:
-        spark: the session.
-        settings: settings of the run.
-        tables: tables of the output, of which `runs` is read for the estimate.
-        found: changes that the run would make.
-        documents: number of documents in the output.
-        fingerprint: fingerprint of the run: a digest of the model and of settings that affect results.
-        speed: code points per second and core in the last run, from `read_speed`.
+    `documents` is the number of documents in the output, and `speed` the result of `read_speed`.
     """
     cores = spark_connect.count_cores(spark)
     number = units.count_units(found, choose_sizes(settings.limits, cores, speed))
@@ -169,10 +162,10 @@ def _build_plan(
 
 
 def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str) -> tuple[str, ...]:
-    """Return the names of settings that affect results and have changed since an earlier run.
+    """Return the names of the changed settings because of which a run recomputes documents, such as `model.path`.
 
-    The earlier run is the latest run with status done and a fingerprint other than `fingerprint`. The tuple is empty if only
-    this program or the files of the model have changed.
+    They are compared with those of the latest done run with another fingerprint (digest of model and settings). The tuple is
+    empty if only this program or the files of the model have changed since then.
     """
     if not tables.exists("runs"):
         return ()
@@ -190,11 +183,7 @@ def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str)
 
 
 def _check_output(tables: Tables) -> None:
-    """Check that the output can be written, without leaving new directories and without creating a schema.
-
-    Raises:
-        OutputError: the output cannot be written.
-    """
+    """Raise OutputError if the output cannot be written; leave no new directories, and create no schema."""
     path = tables.settings.path
     if path is None:
         table_setup.check_writable(tables, create_schema=False)
@@ -210,11 +199,9 @@ def _check_output(tables: Tables) -> None:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimated cost of a run.
+    """Estimated cost of a run: wall-clock hours, and the same times the number of cores.
 
-    hours: wall-clock hours.
-    core_hours: hours, times the number of cores.
-    same_model: whether the estimate is based on a run with the same model and settings.
+    `same_model` says whether the estimate is based on a run with the same model and settings.
     """
 
     hours: float
@@ -226,14 +213,11 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
     """Estimate the cost of a run; return None if no earlier run recognized documents.
 
     The estimate is based on the largest of the latest runs, because small runs are measured less precisely. Runs with the
-    same fingerprint are preferred. While one unit (documents that are published together) is written, the next is
-    recognized. So the estimate takes the longer of recognition and writing, and adds the writing of the last unit.
+    same fingerprint (digest of model and settings, in `runs`) are preferred.
 
     Args:
-        tables: tables of the output.
-        fingerprint: digest of the run's model and settings, as in the `fingerprint` column of `runs`.
         chars: code points of the documents to recognize.
-        units: number of units of work.
+        units: number of units of work (documents that are published together).
         cores: number of cores of Spark's executors.
     """
     if not tables.exists("runs"):
@@ -252,12 +236,13 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
 def compute_seconds(measured: Row, latest: Row, chars: int, units: int, cores: int) -> float:
     """Return the estimated wall-clock seconds of a run.
 
-    The seconds of schemas.PARTS, times CORE_SECONDS_PER_PART_SECOND, are assumed to grow with the number of code points. The
-    other seconds of recognition are assumed to be the start of the workers, which takes equally long in each run.
+    One unit is recognized while the previous one is written. So the longer of recognition and writing counts, plus the
+    writing of the last unit. The measured parts of recognition (schemas.PARTS) are assumed to grow with the number of code
+    points. Its other seconds are assumed to be the start of the workers, equally long in each run.
 
     Args:
-        measured: row of `runs` of the earlier run on which the estimate of recognition and writing is based.
-        latest: row of `runs` of the latest run, on which the estimate of preparation and reading the source is based.
+        measured: row of `runs` of the run on which the estimate of recognition and writing is based.
+        latest: row of `runs` of the latest run, for the estimate of preparation and reading the source.
         chars: code points of the documents to recognize.
         units: number of units of work.
         cores: number of cores of Spark's executors.

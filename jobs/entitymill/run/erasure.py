@@ -58,11 +58,6 @@ class Findings:
 def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
     """Return where documents occur in the tables and in the tables' old files, without changing anything.
 
-    Args:
-        spark: the session.
-        settings: settings of the job that wrote the tables.
-        ids: ids of the documents to find.
-
     Raises:
         OutputError: the tables do not exist.
         SettingsError: the tables belong to another source.
@@ -82,9 +77,6 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
     not hold the lease yet, must open the source again: it may have read the documents.
 
     Args:
-        spark: the session.
-        settings: settings of the job that wrote the tables.
-        ids: ids of the documents to erase.
         findings: result of `find_documents` for these ids; None calls `find_documents` first.
 
     Returns:
@@ -117,13 +109,8 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
 def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found_nothing: bool) -> dict[str, int]:
     """Do the work of `erase`, in its private session, after the checks; return what `erase` returns.
 
-    The rows are counted again, because a run may have changed the tables since `_find_documents`.
-
-    Args:
-        spark: the private session.
-        settings: settings of the job that wrote the tables.
-        ids: ids of the documents to erase.
-        found_nothing: whether `_find_documents` found nothing; if this function finds nothing either, it changes nothing.
+    The rows are counted again, because a run may have changed the tables since `_find_documents`. If that found nothing
+    (`found_nothing`), and this function finds nothing either, it changes nothing.
     """
     tables = Tables(spark, settings.output)
     digests = {doc_id: hashlib.sha256(doc_id.encode()).hexdigest() for doc_id in ids}

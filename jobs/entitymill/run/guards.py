@@ -28,14 +28,9 @@ log = logging.getLogger(__name__)
 
 
 def check_owner(settings: Settings, owner: str | None) -> None:
-    """Refuse to write to the output of another source, because the run would remove all documents of that source.
+    """Raise SettingsError if the output belongs to another source, because the run would remove that source's documents.
 
-    Args:
-        settings: settings of the run.
-        owner: path of the source from which the output was written; None if there has been no run.
-
-    Raises:
-        SettingsError: the settings name a different source.
+    `owner` is the path of the source from which the output was written; None if there has been no run.
     """
     if not is_another_source(settings, owner):
         return
@@ -48,25 +43,19 @@ def check_owner(settings: Settings, owner: str | None) -> None:
 
 
 def is_another_source(settings: Settings, owner: str | None) -> bool:
-    """Return whether an output belongs to a different source than the settings name; False with output.adopt_source.
+    """Return whether the output belongs to a different source than the settings name; False with output.adopt_source.
 
-    Args:
-        settings: settings of the run.
-        owner: path of the source from which the output was written; None if there has been no run.
+    `owner` is the path of the source from which the output was written; None if there has been no run.
     """
     here = settings.dump_masked()["source"]["path"]
     return owner is not None and not settings.output.adopt_source and owner.rstrip("/") != here.rstrip("/")
 
 
 def check_slice_tables(tables: Tables, slice_: str | None) -> None:
-    """Refuse to replace only one slice if a table is missing, because the rows of other slices would not be restored.
+    """Raise OutputError if a run that replaces only a slice would leave a table without the rows of other slices.
 
-    Args:
-        tables: tables of the output.
-        slice_: digest of the run's slice (the rows that source.where selects); None if the run replaces the whole output.
-
-    Raises:
-        OutputError: one of `entities` and `documents` does not exist, and the other table has rows.
+    This is so if one of `entities` and `documents` is missing and the other one has rows. `slice_` is a digest of
+    source.where, which selects the slice; None if the run replaces the whole output.
     """
     if slice_ is None or tables.is_complete():
         return
@@ -78,17 +67,10 @@ def check_slice_tables(tables: Tables, slice_: str | None) -> None:
 
 
 def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: str | None) -> None:
-    """Refuse to remove a larger share of the documents than limits.max_removed_ratio.
+    """Raise RejectedError if a run would remove a larger share of the documents than limits.max_removed_ratio.
 
-    Args:
-        settings: settings of the run.
-        tables: tables of the output.
-        found: changes that the run would make.
-        slice_: digest of the run's slice (the rows that source.where selects): only its documents are counted; None to
-            count all documents.
-
-    Raises:
-        RejectedError: the run would remove too many documents.
+    If the run replaces a slice (the rows that source.where selects), only documents of the slice count. `slice_` is its
+    digest, otherwise None.
     """
     if not found.to_remove:
         return
@@ -111,15 +93,9 @@ def exceeds_reject_ratio(settings: Settings, found: Changes) -> bool:
 
 
 def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> None:
-    """Refuse to publish anything if a larger share of the source's rows is rejected than limits.max_reject_ratio allows.
+    """Raise RejectedError if a larger share of the source's rows is rejected than limits.max_reject_ratio allows.
 
-    Args:
-        settings: settings of the run.
-        found: changes that the run would make, with the numbers of rejected rows.
-        verb: verb in the message: "were", or "would be" in a dry run.
-
-    Raises:
-        RejectedError: too many rows are rejected.
+    `verb` is for the message: "were", or "would be" in a dry run.
     """
     if exceeds_reject_ratio(settings, found):
         rejected, allowed = sum(found.reject_counts.values()), settings.limits.max_reject_ratio
@@ -135,13 +111,9 @@ def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> Non
 def open_checked_source(
     spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, owner: str | None
 ) -> tuple[Source, Provenance]:
-    """Open the source, and check that the run may write to the output.
+    """Open the source, check that the run may write to the output, and set `summary.scope`.
 
     Args:
-        spark: the session.
-        settings: settings of the run.
-        summary: summary of the run; this function sets `summary.scope`.
-        engine: engine that recognizes the documents.
         owner: path of the source from which the output was written; None if there has been no run.
 
     Returns:
@@ -171,11 +143,10 @@ def open_checked_source(
 
 
 def read_record(tables: Tables, runs: Runs) -> Record:
-    """Return a summary of `runs`; if the table cannot be read, check whether this program wrote the tables.
+    """Return a summary of the `runs` table.
 
-    Raises:
-        OutputError: `runs` cannot be read, and `check_tables` finds that another program or version wrote a table.
-        PySparkException, Py4JJavaError: `runs` cannot be read for another reason.
+    If the table cannot be read because another program or version wrote it, raise OutputError; otherwise, raise Spark's
+    error.
     """
     try:
         return runs.read_record()
@@ -187,8 +158,8 @@ def read_record(tables: Tables, runs: Runs) -> Record:
 def explain_other_job(record: Record, summary: Summary, provenance: Provenance, source: Source) -> str | None:
     """Return why this run cannot rely on the last run's results, for the log; None if it can.
 
-    This run can rely on them if the last run had the same source, slice and settings, and completed all its changes with
-    status done. Also, source.where must be deterministic.
+    It can if the last run had the same source, slice and settings, and completed all its changes with status done. Also,
+    source.where must be deterministic.
     """
     last = record.last
     if last is None:
@@ -241,12 +212,7 @@ def find_changes(
     """Return the changes between the source and the `documents` table.
 
     Args:
-        settings: settings of the run.
         tables: tables of the output; `documents` must not be empty.
-        source: the opened source.
-        provenance: values that the run writes into each row.
-        record: summary of `runs` before this run.
-        summary: summary of the run.
         published: frame of the rows of `documents`, with which the source is compared.
         full: whether to recompute every document.
         continues_full: whether documents count as recomputed if an unfinished run with --full has recomputed them.

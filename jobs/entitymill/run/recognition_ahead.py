@@ -1,7 +1,6 @@
 """Find the mentions of the next unit (see `units`) while the driver publishes this one, so that executors have work.
 
-Only recognition runs in a thread of its own. All commits to the output's tables stay in the run's own thread, in the order
-of the units.
+Only recognition runs in a thread of its own. All commits to the output's tables stay in the run's own thread, in order.
 """
 
 from __future__ import annotations
@@ -52,11 +51,8 @@ class RecognizedUnit:
     def __init__(self, spark: SparkSession, work: PlannedUnit, recognized: DataFrame, results: TemporaryTable) -> None:
         """Start to compute and store the unit's results in the background.
 
-        Args:
-            spark: the run's session.
-            work: the unit's documents to recognize and to remove.
-            recognized: frame of the recognized documents, not yet computed.
-            results: temporary table of the run, to which the results are written if the session does not cache rows.
+        `recognized` is not yet computed. The results are written to the temporary table `results` if the session caches no
+        rows.
         """
         self.work = work
         self.recognized = recognized
@@ -101,11 +97,9 @@ def recognize_ahead(
     results of a unit are removed when the caller asks for the next unit, or closes the iterator.
 
     Args:
-        spark: the run's session.
-        units: units of the run.
-        recognize: function that returns the frame of a unit's results, without computing it.
-        open_results: function that returns the temporary table for the results of a unit, from the unit's number; the table
-            is written only if the session does not cache rows.
+        recognize: returns the frame of a unit's results, without computing it.
+        open_results: returns the temporary table for the results of a unit, from the unit's number; the table is written
+            only if the session does not cache rows.
     """
     held: deque[PlannedUnit | RecognizedUnit] = deque()
     numbers = itertools.count(1)
@@ -132,7 +126,6 @@ class BusySeconds:
     """Adds up the wall-clock seconds in which at least one unit was being recognized."""
 
     def __init__(self) -> None:
-        """Start at zero."""
         self.seconds = 0.0
         self._until = 0.0
 
@@ -152,7 +145,7 @@ class BackgroundAction(Generic[T]):
     def __init__(self, spark: SparkSession, action: Callable[[], T]) -> None:
         """Start the action in a new thread.
 
-        `action` may be cancelled at any moment, so it must not change a table that others read.
+        `action` may be canceled at any moment, so it must not change a table that others read.
         """
         self._spark = spark
         self._action = action
@@ -174,9 +167,9 @@ class BackgroundAction(Generic[T]):
         return self._result.result()
 
     def cancel(self) -> None:
-        """Cancel the action, if it has not ended, and wait at most 60 seconds for the end of its thread.
+        """Cancel the action, if it has not ended, and wait for the end of its thread.
 
-        If the thread is still running then, log a warning.
+        After 60 seconds, only log a warning.
         """
         deadline = monotonic() + _CANCEL_SECONDS
         # The thread may not have submitted its job yet, so cancel more than once.
@@ -186,7 +179,7 @@ class BackgroundAction(Generic[T]):
             self._thread.join(_POLL_SECONDS)
         if self._thread.is_alive():
             log.warning(
-                "a cancelled Spark action has not stopped within %.0f s; its tasks may still be running", _CANCEL_SECONDS
+                "a canceled Spark action has not stopped within %.0f s; its tasks may still be running", _CANCEL_SECONDS
             )
 
     def _call(self) -> T:
@@ -207,7 +200,7 @@ class BackgroundAction(Generic[T]):
 
 
 def _tag_thread(spark: Any, tag: str) -> None:
-    """Tag the Spark jobs that this thread will start, for `_cancel_tagged`; outside Spark Connect, also use POOL."""
+    """Tag the Spark jobs that this thread will start, for `_cancel_tagged`; outside Spark Connect, put them into POOL."""
     if spark_connect.is_remote(spark):
         spark.addTag(tag)
     else:
@@ -216,7 +209,7 @@ def _tag_thread(spark: Any, tag: str) -> None:
 
 
 def _cancel_tagged(spark: Any, tag: str) -> None:
-    """Cancel the Spark jobs with a tag that are running now; jobs that start later are not cancelled."""
+    """Cancel the Spark jobs with a tag that are running now, but not those that start later."""
     if spark_connect.is_remote(spark):
         spark.interruptTag(tag)
     else:

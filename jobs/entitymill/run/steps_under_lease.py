@@ -114,20 +114,12 @@ class Run:
         self.meter.check_complete()
 
     def _prepare_tables(self) -> bool:
-        """Create missing tables, and repair the tables unless their content is certainly complete.
-
-        First, remove temporary tables of earlier runs, check the existing tables, and move back a Parquet export that a dead
-        run moved away. After the creation, note the tables' versions in `versions_before`.
+        """Create missing tables, and return True if the content of all tables is certainly complete; else repair them.
 
         The content is complete if earlier runs completed all their changes, no table was missing, and no other program has
-        changed rows. It is also complete in the first run, if no table existed. A full run always repairs existing tables.
+        changed rows; or if this is the first run, and no table existed. A full run always repairs existing tables.
 
-        Returns:
-            True if no repair was necessary; False if the tables were repaired.
-
-        Raises:
-            OutputError: the run replaces only a slice, but `entities` or `documents` is missing; a passthrough column has
-                another type than in `entities`; or a later run has written a table.
+        Raise OutputError if a check of the tables fails, or a later run has written a table.
         """
         tables, earlier = self.tables, self.earlier_runs
         temporary_tables.remove_leftovers(tables, self.lease.epoch)
@@ -163,11 +155,7 @@ class Run:
         return {**chosen, "annotations": schemas.ANNOTATION_TABLE} if self.settings.output.annotations else chosen
 
     def _find_changes(self, *, trusted: bool) -> Changes:
-        """Return what the run must change: all documents if `documents` is empty; otherwise, the result of `find_changes`.
-
-        Args:
-            trusted: as in `guards.find_changes`.
-        """
+        """Return what the run must change: all documents if the output is empty, else what `find_changes` finds."""
         tables, full = self.tables, self.options.full
         if tables.is_empty("documents"):
             return changes.select_all_documents(self.source, Mode.FULL if full else Mode.FIRST)
@@ -186,9 +174,10 @@ class Run:
         )
 
     def _write_rejects(self, found: Changes) -> FailureRecorder:
-        """Write rejected rows of the source to `rejects`; return a recorder for documents that crash or hang the tagger.
+        """Replace rows of `rejects` by the source's rejected rows; return a recorder for documents that crash the tagger.
 
-        They replace all earlier rows of `rejects` or, if the run compared only some ids, the earlier rows of these ids.
+        If the run compared only some ids, only the rows of these ids are replaced; if it replaces a slice, only those of the
+        slice.
         """
         before = crashing_documents.read_known_failures(self.tables)
         rejects = RejectsWriter(self.tables, self.commits, self.provenance)
@@ -204,7 +193,7 @@ class Run:
         """Recognize and publish the units (see `units`), up to limits.max_core_hours, and count them in the summary.
 
         Then assign unchanged documents to this run's slice (the rows that source.where selects). If the run replaces the
-        whole output, set the slice of all documents to null.
+        whole output, set the slice of all documents to null instead.
         """
         publisher = Publisher(
             self.tables, self.commits, self.provenance, self.source.passthrough, annotations=self.settings.output.annotations
@@ -251,13 +240,10 @@ class Run:
         self.summary.units = self.summary.units_done  # with few, large documents, some planned units are empty
 
     def _publish_unit(self, unit: RecognizedUnit, publisher: Publisher, failures: FailureRecorder) -> None:
-        """Wait until a unit is recognized, reject documents that crashed or hung the tagger, and publish all others.
+        """Wait until a unit is recognized, publish its documents, and count it in the summary.
 
-        Rejected documents are also removed from the output. The unit is counted in the summary.
-
-        Raises:
-            RejectedError: too many documents of the unit crashed or hung the tagger.
-            OutputError: another run took over.
+        Documents that crashed or hung the tagger are rejected instead, and removed from the output. If there are too many of
+        them, raise RejectedError; if another run took over, raise OutputError.
         """
         self.summary.stage = "recognition"
         doc_ids = self.summary.add_counts(unit.wait(), ids_collected=unit.lists_ids)

@@ -1,8 +1,7 @@
 """Split a run's work into units: documents whose mentions are found together, and published in the same commits.
 
-Each unit is a range of doc_id, so that the commits of the unit change few files. The sizes of units and of Spark tasks are
-chosen so that cores do not wait for commits or for long tasks. They may depend on the machines: results do not depend on
-them.
+Each unit is a range of doc_id, so that its commits change few files. The sizes of units and of Spark tasks depend on the
+machines, so that cores do not wait for commits or for long tasks. Results do not depend on the sizes.
 """
 
 from __future__ import annotations
@@ -21,13 +20,11 @@ from entitymill.spark import spark_connect
 from entitymill.tables.temporary_tables import UNIT
 
 MAX_UNITS = 10_000
-"""Maximum number of units in a run."""
 _IS_REMOVED = "_is_removed"
 MIN_TASKS_PER_CORE, MAX_TASKS_PER_CORE = 2, 1000
 CHARS_PER_MB = 1_000_000
 MIN_UNIT_ROWS, MIN_UNIT_CHARS = 100_000, 256_000_000
-"""Maximum size of a unit with few cores, in documents and in code points; smaller units would only cause more commits. With
-many cores, the maximum is larger."""
+"""Smallest value that `choose_sizes` chooses for the maximum size of a unit: smaller units would only cause more commits."""
 SECONDS_PER_UNIT = 30.0
 """Seconds for which a unit of the maximum size should keep all cores busy: several times as long as the driver needs to
 publish it."""
@@ -78,7 +75,6 @@ def split_work(
     The driver holds only a few numbers per unit.
 
     Args:
-        changes: documents to recognize and to remove in this run.
         sizes: maximum size of a unit.
         write: function that stores a frame, partitioned by its column UNIT, and returns a frame of the stored rows.
         always_store: whether to store the documents even if there is only one unit.
@@ -122,8 +118,6 @@ def repartition_unit(
     """Return a unit's documents, repartitioned by a hash of doc_id, so that a retried task gets the same documents.
 
     Args:
-        spark: the session.
-        unit: unit whose documents are repartitioned.
         task_chars: number of code points in a Spark task.
         partitions: number of partitions; None computes a number from the length of the texts.
         drop_duplicates: whether to keep only one row per id; needed if the source may have changed since its rows were
@@ -150,7 +144,7 @@ class UnitSizes:
 
 
 def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> UnitSizes:
-    """Return the sizes for a number of cores.
+    """Return the sizes of units and Spark tasks for a number of cores (tasks that Spark runs at once).
 
     Args:
         limits: settings, of which `unit_rows` (documents) and `unit_mb` (millions of code points), if set, replace the
@@ -170,7 +164,7 @@ def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> Unit
 def read_speed(run: Row | None) -> float | None:
     """Return the code points that one core recognized per second in an earlier run, from its row of `runs`.
 
-    Return None if there was no run, the run was too small, or it did not measure the times of schemas.PARTS.
+    Return None if there was no run, the run was too small, or it did not measure the parts of recognition (schemas.PARTS).
     """
     if run is None or (run["chars"] or 0) < MIN_MEASURED_CHARS:
         return None

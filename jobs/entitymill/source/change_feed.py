@@ -1,7 +1,7 @@
 """Read what changed in a Delta source since an earlier version, from Delta's change data feed or from appended files.
 
-Without a feed, the data files that the source's commits added are read, if these commits only appended rows. A commit file
-has one action per line: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#actions
+The appended files are used if the source has no feed and its commits only appended rows. A commit file has one action per
+line: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#actions
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from entitymill.source.row_comparison import Mode
 
 log = logging.getLogger(__name__)
 MAX_COMMITS = 50_000
-"""Maximum number of commits to read: about one every two seconds for a day. Each one takes about 2 kB on the driver."""
+"""Maximum number of commits to read; each one takes about 2 kB on the driver."""
 SLACK_COMMITS = 20
-"""Number of extra commits to read, because commits may be added while the history is read again."""
+"""Extra commits to read, because commits may be added while the history is read again."""
 NON_DATA_OPERATIONS = frozenset({
     "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
     "ADD CONSTRAINT", "DROP CONSTRAINT",
@@ -45,7 +45,7 @@ _ACTIONS = (
 _STRICT_OPTIONS = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
 """Options that make a missing or corrupt file an error, regardless of the session's properties."""
 MAX_FILES = 100_000
-"""Maximum number of added files to read; if there are more, scanning the table is faster than listing them on the driver."""
+"""Maximum number of added files to read: scanning the table is faster than listing more of them on the driver."""
 _WILDCARDS = frozenset("*?[]{}\\")
 _PARTITION_TYPES = (T.StringType, T.IntegerType, T.LongType, T.DateType)
 """Types whose values are the same in directory names and in Delta's log; timestamps depend on the writer's time zone."""
@@ -58,8 +58,8 @@ class FeedUnavailableError(Exception):
 class SourceReplacedError(FeedUnavailableError):
     """Raised if the source has the path and table id that the last run recorded, but a different commit history.
 
-    For example, somebody restored the table from a backup. The version that the last run read then has another commit time,
-    or does not exist yet.
+    For example, somebody restored the table from a backup: the version that the last run read has another commit time or is
+    gone.
     """
 
 
@@ -69,8 +69,8 @@ class Feed:
 
     mode: Mode.FEED (read from the change feed) or Mode.ARRIVALS (read from appended files).
     events: one row per change event whose row meets `source.where`; an update is two events, with the row before and after
-        it. Empty if nothing changed. The columns are doc_id, text, `passthrough` if there are passthrough columns, CHANGE
-        (type of the event) and COMMIT (version of the commit; always 0 for appended files).
+        it. The columns are doc_id, text, `passthrough` if there are passthrough columns, CHANGE (type of the event) and
+        COMMIT (version of the commit; always 0 for appended files).
     """
 
     mode: Mode
@@ -80,18 +80,16 @@ class Feed:
 def read_changes_since(spark: SparkSession, source: Source, version: str, committed_ms: int | None) -> Feed | None:
     """Return what changed in a Delta source after the version that an earlier run read.
 
+    If all rows must be compared instead, return None, and log the reason.
+
     Args:
-        spark: the session.
         source: source as this run reads it.
         version: version of the source that the earlier run read.
-        committed_ms: commit time of that version in milliseconds since 1970 UTC, as the earlier run recorded it; None if
-            it recorded no time.
-
-    Returns:
-        The changes, or None if all rows must be compared instead; then the reason is logged.
+        committed_ms: commit time of that version in milliseconds since 1970 UTC, as the earlier run recorded it; None if it
+            recorded no time.
     """
     if source.detail is None or not (version.isdigit() and source.version.isdigit()):
-        log.info("comparing all rows: the source is not a Delta table, or was none when the last run read it")
+        log.info("comparing all rows: the source is not a Delta table, or was not one when the last run read it")
         return None
     try:
         return _read_changes(spark, source, int(version), committed_ms)
@@ -110,13 +108,7 @@ def log_unreadable(error: Exception) -> None:
 
 
 def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> Feed:
-    """Return what changed after version `after`.
-
-    `recorded_ms` is the commit time of version `after` as the earlier run recorded it, or None.
-
-    Raises:
-        FeedUnavailableError: all rows must be compared instead.
-    """
+    """Return what changed after version `after`; raise FeedUnavailableError if all rows must be compared instead."""
     commits = _read_commits_since(spark, source, after, recorded_ms)
     changing = [commit for commit in commits if commit["operation"] not in NON_DATA_OPERATIONS]
     first, last = after + 1, int(source.version)
@@ -139,11 +131,9 @@ def _has_change_feed(source: Source) -> bool:
 def _read_commits_since(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> list[Row]:
     """Return the commits after version `after`, up to the version that this run reads, oldest first.
 
-    Raises:
-        SourceReplacedError: version `after` was not committed at `recorded_ms`, or is later than the version that this run
-            reads.
-        FeedUnavailableError: `recorded_ms` is None, there are too many commits, or a commit is missing or has an unknown
-            operation.
+    Raise FeedUnavailableError if there are too many, or one is missing or has an unknown operation. Raise
+    SourceReplacedError if version `after` was not committed at `recorded_ms`, or is later than the version that this run
+    reads.
     """
     until = int(source.version)
     if until - after > MAX_COMMITS:
@@ -175,12 +165,12 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
 
 
 def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> list[Row]:
-    """Return the commits of version `oldest` and later, newest first; if possible, the last one is the commit of `oldest`.
+    """Return the commits of version `oldest` and later, newest first.
 
-    The caller compares the time of `oldest` with a recorded time, and only the time of the last commit in a result is
-    reliable: if two commits in a result of DESCRIBE HISTORY have the same time, Delta changes the time of the newer one.
-    Equal times are frequent on S3, where file times are in whole seconds.
+    If possible, the last one is the commit of `oldest`.
     """
+    # `oldest` comes last, because only the last commit's time is reliable: if two commits in a result of DESCRIBE HISTORY
+    # have the same time, Delta changes the time of the newer one. Such times are frequent on S3, which stores whole seconds.
     number = int(source.version) - oldest + 1
     commits = reader.read_history(spark, source.settings, number)
     if commits and commits[-1]["version"] > oldest:  # commits were added after the source was opened
@@ -195,15 +185,12 @@ def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> lis
 def aggregate_events(feed: Feed) -> DataFrame:
     """Return one row per id in the events, with the id's state after the latest commit that has an event of the id.
 
-    All events of appended files count as one commit.
+    All events of appended files count as one commit. The columns are doc_id and:
 
-    Returns:
-        Frame with the column doc_id and these columns, which are computed from the events of this id only:
-
-        - row: one of the rows that the latest commit inserted or updated, as a struct of text and, if present,
-          `passthrough`; null if there is none.
-        - rows_written: number of rows that the latest commit inserted or updated.
-        - net_rows: rows added minus rows removed, over all commits; an update adds and removes a row.
+    - row: one of the rows that the latest commit inserted or updated, as a struct of text and, if present, `passthrough`;
+      null if there is none.
+    - rows_written: number of rows with this id that the latest commit inserted or updated.
+    - net_rows: rows added minus rows removed, over all commits; an update adds and removes a row.
     """
     written = F.col(CHANGE).isin(*WRITE_EVENTS)
     columns = [name for name in feed.events.columns if name not in ("doc_id", CHANGE, COMMIT)]
@@ -255,7 +242,7 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
 
 
 def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list[Row]:
-    """Return the actions of the versions `first` to `last` that change rows, columns or properties.
+    """Return actions (entries of Delta's log) of some versions that change rows, columns or properties.
 
     This runs a Spark job. At most MAX_FILES + 1 actions are returned.
     """
@@ -277,8 +264,7 @@ def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list
 def _select_added_paths(actions: list[Row]) -> list[str]:
     """Return the paths of the added data files, relative to the table's directory.
 
-    Raises:
-        FeedUnavailableError: an action does anything other than add a data file, or there are more than MAX_FILES actions.
+    Raise FeedUnavailableError if an action does anything but add a data file, or there are more than MAX_FILES actions.
     """
     if len(actions) > MAX_FILES:
         raise FeedUnavailableError(f"the source has no change feed, and more than {MAX_FILES:,} files were added")
@@ -293,15 +279,9 @@ def _select_added_paths(actions: list[Row]) -> list[str]:
 
 
 def _check_paths(paths: Iterable[str], partitions: list[str]) -> None:
-    """Check that Spark would read exactly these files, with the same partition columns as Delta.
+    """Raise FeedUnavailableError if Spark might read other files, or find other partition columns, than Delta does.
 
-    Args:
-        paths: path of the table, followed by the paths of files relative to the table.
-        partitions: names of the table's partition columns.
-
-    Raises:
-        FeedUnavailableError: Spark might treat a path as a pattern, skip a file because of its name, or find partition
-            columns that differ from Delta's.
+    The first path is that of the table; the others are relative to it.
     """
     root, *files = paths
     if any(not _WILDCARDS.isdisjoint(path) for path in (root, *files)):

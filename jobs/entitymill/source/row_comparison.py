@@ -157,9 +157,10 @@ def _passthrough_differs(policy: Policy) -> Column:
 
 
 def is_in_run_slice(policy: Policy) -> Column:
-    """Return a condition that is true for published documents of the run's slice, or for all if the run replaces no slice.
+    """Return a condition that is true for published documents of the run's slice (the rows that source.where selects).
 
-    The run may remove only these documents when they are no longer in the source.
+    If the run replaces no slice, it is true for all. Only these documents may be removed when they are no longer in the
+    source.
     """
     return F.lit(True) if policy.slice is None else F.col("slice").eqNullSafe(policy.slice)
 
@@ -167,7 +168,8 @@ def is_in_run_slice(policy: Policy) -> Column:
 def has_refused_fingerprint(policy: Policy) -> Column:
     """Return a condition that is true for published documents whose fingerprint the policy refuses.
 
-    Documents with the status PENDING are never refused, because they are recomputed anyway.
+    The fingerprint is a digest of models and settings. Documents with the status PENDING are never refused, because they are
+    recomputed anyway.
     """
     if not policy.refuses_other_fingerprints:
         return F.lit(False)
@@ -175,16 +177,10 @@ def has_refused_fingerprint(policy: Policy) -> Column:
 
 
 def check_fingerprints(published: DataFrame, policy: Policy) -> None:
-    """Check that the output has no document whose fingerprint the policy refuses.
+    """Raise OutputError if a published document has a fingerprint (digest of models and settings) that the policy refuses.
 
-    If the run replaces a slice, only documents of the slice are checked here. `compare_all` and `compare_feed` later check
-    the documents of other slices that the run would change.
-
-    Args:
-        published: frame with COMPARED_COLUMNS of all documents in the output.
-
-    Raises:
-        OutputError: the output has such a document.
+    If the run replaces a slice, only its documents are checked here. `compare_all` and `compare_feed` later check the
+    documents of other slices that the run would change.
     """
     if not policy.refuses_other_fingerprints:
         return
@@ -268,8 +264,7 @@ class Policy:
         fingerprint differs from this run's, `ignore` them (leave them as they are), or `refuse` the run. A full run always
         reprocesses them.
     slice: digest of source.where if the run replaces a slice (the rows that source.where selects); otherwise None.
-    full: whether to recompute every document, even if it has not changed. Documents that `interrupted_runs` wrote are not
-        recomputed once more.
+    full: whether to recompute every document, except those that `interrupted_runs` wrote, even if it has not changed.
     interrupted_runs: ids of full runs with this fingerprint that did not complete; the documents that they wrote are up to
         date.
     """
@@ -282,10 +277,10 @@ class Policy:
 
     @property
     def refuses_other_fingerprints(self) -> bool:
-        """Whether the run fails if the output has documents whose fingerprint differs from this run's."""
+        """Whether the run fails if the output has documents of another fingerprint (digest of models and settings)."""
         return self.on_fingerprint_change == "refuse" and not self.full
 
     @property
     def reprocesses_other_fingerprints(self) -> bool:
-        """Whether documents whose fingerprint differs from this run's count as changed; also true if they are refused."""
+        """Whether documents of another fingerprint (digest of models and settings) count as changed, even if refused."""
         return self.on_fingerprint_change != "ignore" or self.full

@@ -1,6 +1,6 @@
 """Check the source columns that the settings name, and apply the condition `source.where`.
 
-Among the columns are passthrough columns, which are copied to `entities`.
+Passthrough columns are columns that are copied from the source to `entities`.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ _KEYWORDS = frozenset({"all", "and", "any", "between", "case", "else", "in", "li
 def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructField]:
     """Check the columns that the settings name, and return the schema fields of the passthrough columns in `entities`.
 
-    Raises:
-        SourceError: a column is missing or has an unsuitable type.
+    Raise SourceError if a column is missing or has an unsuitable type.
     """
     path = settings.path
     [key] = find_fields(table, [settings.id_column], "id_column", path)
@@ -69,11 +68,8 @@ def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructFi
 def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[T.StructField]:
     """Return the schema fields of the named columns; the table may have other columns of types that PySpark does not know.
 
-    Args:
-        setting: setting under `source` that names the columns, for messages.
-
-    Raises:
-        SourceError: a column does not exist, or PySpark does not know its type.
+    Raise SourceError if a column does not exist, or PySpark does not know its type. `setting` is the setting under `source`
+    that names the columns, for the message.
     """
     existing = list_columns(table)
     found = []
@@ -109,14 +105,9 @@ def describe_type(table: DataFrame, name: str) -> str:
 
 
 def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_out: Mapping[str, str]) -> None:
-    """Check that no setting needs a column that Spark cannot read.
+    """Raise SourceError if a setting needs a column that Spark cannot read.
 
-    Args:
-        table: the source without the columns that Spark cannot read.
-        left_out: name -> type of each column that Spark cannot read.
-
-    Raises:
-        SourceError: a setting needs such a column; the message contains the column's type.
+    `table` is the source without such columns; `left_out` has the name -> type of each of them.
     """
     needed = dict.fromkeys(settings.passthrough, "passthrough")
     needed |= {settings.text_column: "text_column", settings.id_column: "id_column"}
@@ -146,8 +137,7 @@ def suggest_columns(name: str, existing: list[str]) -> str:
 def check_passthrough(fields: list[T.StructField], path: str) -> list[T.StructField]:
     """Check passthrough fields, and return them with only their comments as metadata, for the schema of `entities`.
 
-    Raises:
-        SourceError: a field cannot be a column of `entities`.
+    Raise SourceError if a field cannot be a column of `entities`.
     """
     taken = {name.lower() for name in schemas.ENTITY_COLUMNS} | _HELPER_COLUMNS
     for field in fields:

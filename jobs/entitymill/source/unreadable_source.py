@@ -106,10 +106,9 @@ def parse_unreadable_type(error: Exception) -> str | None:
 
 
 def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
-    """Return the first data file in a listing, from which Spark infers all columns; None if there is no data file.
+    """Return the first data file in a listing of `storage.list_files`; None if there is no data file.
 
-    Args:
-        listing: result of `storage.list_files`.
+    From this file, Spark infers all columns.
     """
     for address, _, _ in listing:
         if address.rpartition("/")[2][:1] not in ("_", "."):
@@ -119,9 +118,6 @@ def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
 
 def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructType, dict[str, str]] | None:
     """Find which columns of a Parquet file Spark can read; this runs on the driver, without a Spark job.
-
-    Args:
-        address: URI of a Parquet file, on any file system that Spark's Hadoop client can read.
 
     Returns:
         The schema of the readable columns, and a dict name -> Parquet type of the unreadable columns. None if Spark can read

@@ -101,11 +101,8 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
     """Erase document ids from `runs`: overwrite the messages that contain one, then delete the data files with the old rows.
 
     A message is the `error` column, replaced by ERASED, or `source.where` in the settings, replaced by ERASED_CONDITION.
-    VACUUM would be unsafe: other runs may be writing `runs`, and VACUUM would delete their uncommitted files.
 
     Args:
-        tables: tables of the output.
-        ids: document ids to erase.
         older_files: result of `list_files` before this erasure took its lease. A newer file is deleted only if this function
             has replaced it: another run may be about to commit it.
     """
@@ -125,6 +122,7 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
             )
 
         retry("runs", lambda: sql_changes.run_with_view(tables, frame, build_statement))
+    # VACUUM would be unsafe: other runs may be writing `runs`, and VACUUM would delete their uncommitted files.
     try:
         delete_files(tables, "runs", find_stale_files(tables, ids) & (older_files | current))
     except READ_ERRORS as error:
@@ -164,12 +162,8 @@ def _erase_condition(settings: str | None, finder: IdFinder) -> str | None:
 def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
     """Return the rows of all data files in a table's directory, including deleted rows; the column FILE names their file.
 
-    Columns that a file lacks are null. With `output.format: parquet`, the Parquet export of `entities` is also read.
-
-    Args:
-        tables: tables of the output.
-        name: name of the table.
-        schema: columns to read, as a DDL string.
+    `schema` lists the columns to read as a DDL string; columns that a file lacks are null. With `output.format: parquet`,
+    the Parquet export of `entities` is also read.
     """
     directories = [tables.location(name)]
     if name == "entities" and tables.exported and storage.exists(tables.spark, f"{tables.root}/{name}"):
@@ -179,11 +173,7 @@ def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
 
 
 def _list_table_files(tables: Tables, name: str) -> set[str]:
-    """Return the names of all files in a table's directory; an empty set on Spark Connect, which gives no access to files.
-
-    Raises:
-        OSError: the directory cannot be listed.
-    """
+    """Return the names of all files in a table's directory; on Spark Connect, which cannot list them, an empty set."""
     if spark_connect.is_remote(tables.spark):
         return set()
     return {address.rpartition("/")[2] for address, _, _ in storage.list_files(tables.spark, tables.location(name))}
@@ -269,10 +259,7 @@ def list_current_files(tables: Tables, name: str) -> set[str]:
 def delete_files(tables: Tables, name: str, files: set[str]) -> None:
     """Delete data files of a table by file name; table versions that refer to them become unreadable.
 
-    On Spark Connect, which gives no access to files, do nothing.
-
-    Raises:
-        OSError: a file cannot be deleted.
+    On Spark Connect, which gives no access to files, do nothing. Raise OSError if a file cannot be deleted.
     """
     if not files or spark_connect.is_remote(tables.spark):
         return

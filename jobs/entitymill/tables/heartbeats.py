@@ -1,7 +1,7 @@
 """Write and read heartbeats: each run rewrites a small file next to the tables while the run is alive.
 
-Writing a heartbeat needs no Spark job, so a busy cluster does not delay it. The age of a heartbeat is measured by the
-storage's own clock.
+Writing a heartbeat needs no Spark job, so a busy cluster does not delay it. The storage's own clock tells the age of a
+heartbeat.
 
 On most storage, heartbeats only avoid wasted work; the tables are correct without them. On storage where one Delta commit
 may overwrite another (S3 without a commit service), they are necessary: each run first writes its own file and then lists
@@ -34,10 +34,7 @@ class Heartbeat:
     def __init__(self, tables: Tables, run_id: str, lease_seconds: float) -> None:
         """Choose the path of the heartbeat file; nothing is written yet.
 
-        Args:
-            tables: tables of an output with a path, not in a catalog.
-            run_id: id of the run, which is also the file's name.
-            lease_seconds: age of a heartbeat, in seconds, from which its run counts as dead.
+        `tables` must have a path, and not be in a catalog. A run counts as dead when its heartbeat is `lease_seconds` old.
         """
         self._spark = tables.spark
         self._directory = tables.address(DIRECTORY)
@@ -49,8 +46,7 @@ class Heartbeat:
     def beat(self, row: Mapping[str, Any]) -> None:
         """Write or rewrite the heartbeat file; its new modification time shows that the run is alive.
 
-        Args:
-            row: the run's current row of the `runs` table; `entitymill runs` shows it.
+        `row` is the run's current row of the `runs` table, which `entitymill runs` shows.
         """
         storage.write(self._spark, self._own, json.dumps(row, default=str))
 
@@ -94,11 +90,11 @@ def read_all(tables: Tables) -> dict[str, dict[str, Any]]:
 
 
 def may_have_frozen_run(tables: Tables, longest: timedelta) -> bool:
-    """Return whether some run might be frozen that can still commit files which it wrote longer ago than `longest`.
+    """Return whether a frozen run might still commit files that it wrote longer ago than `longest`.
 
-    Each run that ends settled has blocked all earlier runs. So this is False if the latest run (the one with the greatest
-    epoch, see `lease`) ended settled, or if it is running and has shown more recently than that that it is alive. It shows
-    this by its heartbeat file or, if there is none, by the end of its lease in `runs`.
+    Each run that ends settled (with all changes complete) has blocked the commits of all earlier runs. So the result is
+    False if the latest run (with the greatest epoch, see `lease`) ended settled. It is also False if that run is running,
+    and its last heartbeat is younger than `longest`; without a heartbeat file, the end of its lease counts instead.
     """
     record = Runs(tables).read_record()
     if record.latest is None or record.lease_until is None:

@@ -72,9 +72,8 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 
     Also delete rows of idle runs (runs that had nothing to do) from `runs` after IDLE_DAYS. A job may run at the same time.
 
-    Args:
-        sort: whether to rewrite all files in order of doc_id (ZORDER), so that a later change of a few documents rewrites
-            only a few files.
+    With `sort`, rewrite all files in order of doc_id (ZORDER), so that a later change of a few documents rewrites only a few
+    files.
     """
 
     def optimize_table(name: str) -> None:
@@ -91,7 +90,7 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 def compact_small_files(tables: Tables) -> None:
     """Compact the small files of each table that has more than MAX_FILES files, if its files are small on average.
 
-    SMALL_SHARE and SMALL_PART define which size is small. The number and size of the files come from the cached result of
+    SMALL_SHARE and SMALL_PART define which size is small. Number and size of the files are the cached ones of
     `Tables.detail`.
     """
     target = tables.settings.target_file_mb * 1024 * 1024
@@ -111,9 +110,9 @@ def compact_small_files(tables: Tables) -> None:
 def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange]:
     """Delete the files that no table version of the last `hours` hours refers to, and return how each table's files changed.
 
-    A job may run at the same time. But a run that has shown no sign of life for half of these hours, or that a later run
-    has not blocked, might be frozen between writing files and committing them. Then this function first takes the lease and
-    a new epoch (see `lease`), so that Delta refuses commits of the frozen run: they would refer to deleted files.
+    A job may run at the same time. But a run that left changes incomplete, or has been silent for half of these hours, might
+    be frozen before it commits its files. Then this function first takes the lease and a new epoch (see `lease`), so that
+    Delta refuses commits of the frozen run: they would refer to deleted files.
 
     Raises:
         SettingsError: `hours` is less than 24, so files of a running job might be deleted.
@@ -133,9 +132,9 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
     """Wait until no job is running, then delete all files that contain removed rows; return how each table's files changed.
 
     This includes files of old table versions. Files that a run left behind when it died are deleted if they are a day old.
+    `tables` must be in a private session (see `private_session`).
 
     Args:
-        tables: tables of the output, in a private session (see `private_session`).
         hours: table versions younger than this stay readable, with the rows that were removed after them.
 
     Raises:
@@ -156,7 +155,7 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str, note: str 
 
     Args:
         tables: tables of the output, in a private session.
-        run_id: run id for the row that the lease writes to `runs`.
+        run_id: run id for the row in `runs`.
         note: value for the column `settings` of this row.
 
     Raises:
@@ -250,8 +249,7 @@ def _apply_to_tables(tables: Tables, change: Callable[[str], object], names: Seq
 def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, int, int]] | None = None) -> None:
     """Delete the files of a table that no table version of the last `hours` hours refers to.
 
-    Args:
-        files: path, size in bytes and modification time in ms of each file that may be deleted; None for all files.
+    `files` has path, size in bytes and modification time in ms of each file that may be deleted; None for all files.
     """
     spark = tables.spark
     tasks = _LISTING_TASKS_PER_CORE * spark_connect.count_cores(spark)

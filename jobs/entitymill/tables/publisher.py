@@ -1,8 +1,7 @@
 """Publish recognized documents (those whose mentions were found) and remove documents, one unit of work at a time.
 
-A unit of work is a set of documents that are published together, in one commit per table. The order of these commits is
-`annotations`, `entities`, `documents`. `documents` comes last, because it records what `entities` contains.
-docs/decisions.md explains what happens if a run dies between these commits.
+A unit of work is a set of documents that are published together, in one commit per table. `documents` is committed last,
+because it records what `entities` contains. docs/decisions.md explains what happens if a run dies in between.
 """
 
 from __future__ import annotations
@@ -60,8 +59,8 @@ class Provenance:
 def select_table_columns(rows: DataFrame, schema: T.StructType) -> DataFrame:
     """Return rows with exactly the columns of a table's schema.
 
-    With Spark Connect, results may come from a temporary table of the run, whose columns are all nullable. Spark could then
-    not prove that a column has no nulls; instead, Delta checks the rows when it writes them.
+    On Spark Connect, the columns become nullable: results may come from a temporary table, whose columns all are. Delta
+    checks for nulls when it writes the rows.
     """
     return rows.to(_make_nullable(schema) if spark_connect.is_remote(rows.sparkSession) else schema)
 
@@ -81,13 +80,17 @@ def _make_nullable(kind: Any) -> Any:
 def add_normalized(mentions: DataFrame) -> DataFrame:
     """Return the rows with a new column `entity_normalized`, computed from the column `entity`.
 
-    Spellings that differ only in case, white space, or a possessive ending have the same normalized form.
+    Spellings that differ only in case, white space, or a possessive ending have the same normalized form, such as "Apple's"
+    and "apple".
     """
     return mentions.withColumn(schemas.NORMALIZED.name, F.expr(_NORMALIZED))
 
 
 def build_entities(recognized: DataFrame, provenance: Provenance) -> DataFrame:
-    """Return rows of `entities`, one per mention of the recognized documents, with any passthrough columns."""
+    """Return rows of `entities`, one per mention of the recognized documents, with any passthrough columns.
+
+    The mention_id is doc_id, begin and end, such as `d1:5-9`.
+    """
     passthrough = [name for name in recognized.columns if name == "passthrough"]
     exploded = recognized.select("doc_id", F.explode("mentions").alias("mention"), *passthrough)
     mention_id = F.concat("doc_id", F.lit(":"), "mention.begin", F.lit("-"), "mention.end").alias(schemas.MENTION_ID.name)
@@ -167,12 +170,7 @@ class Publisher:
     ) -> None:
         """Prepare to write `entities`, `documents` and, if requested, `annotations`; these tables must exist.
 
-        Args:
-            tables: tables of the output, in the run's private session.
-            commits: object that makes the run's commits.
-            provenance: values that the run writes into each row.
-            passthrough: schema fields of the passthrough columns.
-            annotations: whether to write the `annotations` table.
+        `tables` must be in the run's private session (see `private_session`).
         """
         self.tables = tables
         self._commits = commits
@@ -228,14 +226,12 @@ class Publisher:
             self._commits.execute("documents", partial(run_statement, self.tables.spark, update))
 
     def _append(self, name: str, frame: DataFrame) -> None:
-        """Append rows to a table in one commit."""
         self._commits.append(self._fit_file_size(name, frame), name)
 
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
         """Return a function of (table name, new rows) that replaces all rows of a unit's published and removed documents.
 
-        The function uses a condition that lists the ids if all are known and there are at most MAX_LISTED_IDS; otherwise, a
-        MERGE. If the unit removes documents, this method runs Spark jobs to read their ids.
+        If all ids are known and at most MAX_LISTED_IDS, the function lists them in a condition; otherwise, it uses a MERGE.
         """
         old_ids = unit.recognized.select("doc_id")
         ids = None if unit.doc_ids.ids is None else set(unit.doc_ids.ids)
@@ -253,11 +249,10 @@ class Publisher:
         return partial(self._merge, old_ids=old_ids, between=between)
 
     def _replace(self, name: str, frame: DataFrame, *, condition: str) -> None:
-        """Replace the rows of a table that meet an SQL condition, in one commit."""
         self._commits.replace(self._fit_file_size(name, frame), name, condition)
 
     def _merge(self, name: str, frame: DataFrame, *, old_ids: DataFrame, between: tuple[str, str] | None) -> None:
-        """Replace the rows of documents in a table with a MERGE; see `sql_changes.replace_documents` for the arguments."""
+        """Replace the rows of documents in a table with a MERGE; `between` is as in `sql_changes.replace_documents`."""
         self._commits.execute(name, partial(sql_changes.replace_documents, self.tables, name, old_ids, frame, between))
 
     def _fit_file_size(self, name: str, frame: DataFrame) -> DataFrame:
@@ -265,10 +260,9 @@ class Publisher:
 
 
 class RejectsWriter:
-    """Writes a run's rejected rows to `rejects`."""
+    """Writes a run's rejected rows, with the columns doc_id, stage, code and detail, to `rejects`, which must exist."""
 
     def __init__(self, tables: Tables, commits: Commits, provenance: Provenance) -> None:
-        """Prepare to write the `rejects` table, which must exist, and find out whether it is empty."""
         self._tables = tables
         self._commits = commits
         self._provenance = provenance
@@ -277,11 +271,7 @@ class RejectsWriter:
     def replace_all(self, rejected: DataFrame, *, any_rejected: bool) -> None:
         """Replace all rows of `rejects`, or only those of a slice (rows that source.where selects) if the run replaces one.
 
-        If there are neither old nor new rows, nothing is written.
-
-        Args:
-            rejected: frame of the rejected rows, with the columns doc_id, stage, code and detail.
-            any_rejected: whether `rejected` has any rows.
+        If there are neither old nor new rows, nothing is written. `any_rejected` says whether `rejected` has any rows.
         """
         condition = f"slice = '{self._provenance.slice}'" if self._provenance.slice else None
         if any_rejected or (not self._empty and self._tables.read_latest("rejects").where(condition or "true").take(1)):
@@ -293,7 +283,7 @@ class RejectsWriter:
         Args:
             ids: frame with the column doc_id; null stands for the rows without an id (if the run replaces a slice, only for
                 those of the slice).
-            rejected: frame of the rejected rows, with the columns doc_id, stage, code and detail.
+            rejected: frame of the rejected rows.
             any_rejected: whether `rejected` has any rows.
             any_stale: whether `rejects` may already have rows of these ids; if False, the new rows are only appended.
         """
@@ -307,7 +297,7 @@ class RejectsWriter:
         self._commits.execute("rejects", replace)
 
     def add(self, rejected: DataFrame) -> None:
-        """Append rows to `rejects`, from a frame with the columns doc_id, stage, code and detail."""
+        """Append rows with the columns doc_id, stage, code and detail to `rejects`."""
         self._commits.append(self._build_rows(rejected), "rejects")
 
     def _build_rows(self, rejected: DataFrame) -> DataFrame:

@@ -1,8 +1,7 @@
 """Repair the tables after a run that may have left changes incomplete, and find changes by other programs.
 
-A run may have left changes incomplete if `settled` is not true in its row of `runs`. A document is unsound if its mentions
-in `entities` are not those that `documents` records. Unsound documents get the status PENDING, and the run recomputes them.
-docs/decisions.md explains why this repair is sufficient.
+A document is unsound if its mentions in `entities` are not those that `documents` records, because a run died between two
+commits. Unsound documents get the status PENDING, and the run recomputes them. docs/decisions.md explains why this suffices.
 
 Each run records the tables' versions at its end. If another program has changed a table since, for example an operator by
 RESTORE or DELETE, the next run checks and compares all documents.
@@ -36,11 +35,9 @@ _LATER_COMMITS = 10
 
 
 def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
-    """Create the missing tables, and return whether any was missing.
+    """Create missing tables, and add missing columns to the others; return whether any table was missing.
 
-    Args:
-        tables: tables of the output.
-        schemas_: table name -> schema, for each table that the run writes.
+    `schemas_` is a dict table name -> schema.
     """
     created = [name for name, schema in schemas_.items() if table_setup.create_table(tables, name, schema)]
     return bool(created)
@@ -57,11 +54,8 @@ def block_earlier_runs(tables: Tables, commits: Commits) -> None:
 def settle(tables: Tables, commits: Commits) -> int:
     """Block commits of older runs to every table, then give unsound documents the status PENDING, to be recomputed.
 
-    Returns:
-        The number of unsound documents.
-
-    Raises:
-        OutputError: a later run has written a table.
+    A document is unsound if `entities` does not have exactly the mentions that `documents` records. Return the number of
+    unsound documents; raise OutputError if a later run has written a table.
     """
     block_earlier_runs(tables, commits)
     with ExitStack() as cached:
@@ -81,7 +75,8 @@ def settle(tables: Tables, commits: Commits) -> int:
 def read_settled_documents(tables: Tables) -> DataFrame:
     """Return the rows that `documents` would have after `settle`, without writing anything.
 
-    For an unsound document without a row in `documents`, only doc_id and status are not null.
+    So documents that a dead run published only partially have the status PENDING. If `documents` has no row of such a
+    document, all columns but doc_id and status are null.
     """
     unsound = find_unsound_documents(tables).select("doc_id", F.lit(PENDING).alias("found"))
     joined = tables.read_latest("documents").join(unsound, "doc_id", "full")
@@ -91,9 +86,8 @@ def read_settled_documents(tables: Tables) -> DataFrame:
 def find_unsound_documents(tables: Tables) -> DataFrame:
     """Return a frame with doc_id, run_id and slice of each unsound document that does not have the status PENDING yet.
 
-    `slice` is a digest of source.where if a run replaced only the rows that source.where selects; otherwise null.
-
-    A document is sound if all of these are true:
+    `slice` is a digest of source.where if a run replaced only the rows that source.where selects; otherwise null. A document
+    is sound if all of these are true:
 
     - `documents` has exactly one row of it.
     - `entities` has as many rows of it as this row says, all with the run_id of this row.
@@ -125,10 +119,7 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
 
 
 def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
-    """Return a frame with the number of rows, and the smallest and greatest run_id, of each doc_id in a table.
-
-    The columns are doc_id, {prefix}_rows, {prefix}_first and {prefix}_last.
-    """
+    """Return doc_id, {prefix}_rows (number of its rows), and {prefix}_first and {prefix}_last (least, greatest run_id)."""
     return (
         tables.read_latest(name)
         .groupBy("doc_id")
@@ -141,10 +132,9 @@ def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
 
 
 def _is_of_named_run(prefix: str) -> Column:
-    """Return a condition: each row of a document in a table has the same run_id as the document's row in `documents`.
+    """Return a condition: the rows of a document in a table, if any, have the run_id of its row in `documents`.
 
-    The condition is also true if the table has no row of the document. `prefix` is the argument with which `_count_rows` was
-    called for the table.
+    `prefix` is the argument with which `_count_rows` was called for the table.
     """
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs
@@ -158,10 +148,7 @@ def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
 def read_own_versions(tables: Tables, before: dict[str, int], commits: Commits) -> dict[str, int]:
     """Return a dict table -> number of its current version, or an empty dict if another program may have changed rows.
 
-    Args:
-        tables: tables of the output.
-        before: versions of the tables before this run's first commit to them.
-        commits: object that made this run's commits.
+    `before` has the versions before this run's first commit to the tables; `commits` made this run's commits.
     """
     present = read_versions(tables, list(before))
     for name, version in present.items():
@@ -175,7 +162,7 @@ def read_own_versions(tables: Tables, before: dict[str, int], commits: Commits) 
 def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
     """Return whether the tables have the same rows as after run `latest`; OPTIMIZE and VACUUM do not change rows.
 
-    False if `latest` is None or recorded no versions, or if a table has been removed or created since.
+    The result is False if `latest` is None or recorded no versions, or if a table has been removed or created since.
     """
     recorded = None if latest is None else latest["output_versions"]
     if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):
@@ -190,13 +177,9 @@ def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
 
 
 def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, run_id: str | None) -> bool:
-    """Return whether each commit after version `before` was made by a certain run, or changed no rows (such as OPTIMIZE).
+    """Return whether each commit between two versions was made by run `run_id`, or changed no rows (such as OPTIMIZE).
 
-    Args:
-        tables: tables of the output.
-        name: name of the table.
-        before, present: numbers of an earlier version and of the current one.
-        run_id: id of the run; None to accept no commit that changed rows.
+    If `run_id` is None, no commit may have changed rows.
     """
     since = tables.history(name, max(present - before, 0) + _LATER_COMMITS)
     since = since.where((F.col("version") > before) & (F.col("version") <= present))

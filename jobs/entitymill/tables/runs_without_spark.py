@@ -20,16 +20,13 @@ def read_rows(
     """Return the latest rows of `runs`, newest first; None if they can only be read with Spark.
 
     Times are datetimes without tzinfo in this machine's time zone, as Spark returns them. Columns that the table lacks are
-    None.
+    None. Raise OutputError if no run has written the tables yet.
 
     Args:
         settings: where the tables are.
         conf: Spark properties from the settings.
         columns: names of the columns to read.
         last: maximum number of rows.
-
-    Raises:
-        OutputError: no run has written the tables yet.
     """
     try:
         from deltalake import DeltaTable  # noqa: PLC0415  # installed only with the extra `report`
