@@ -93,9 +93,9 @@ def _find_begins_by_passage(text: str) -> Iterator[int]:
 
 
 def _find_passage_end(text: str, at: int) -> int:
-    """Return where the passage that begins at `at` ends: at the last blank in its second half or, without one, at its limit.
+    """Return the offset at which the passage that begins at the offset `at` ends.
 
-    The last passage of a text ends where the text ends.
+    A passage has at most _PASSAGE_CHARACTERS characters. It ends at a blank in its second half, if there is one.
     """
     end = at + _PASSAGE_CHARACTERS
     if end >= len(text):

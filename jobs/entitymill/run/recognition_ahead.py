@@ -51,8 +51,8 @@ class RecognizedUnit:
     def __init__(self, spark: SparkSession, work: PlannedUnit, recognized: DataFrame, results: TemporaryTable) -> None:
         """Start to compute and store the unit's results in the background.
 
-        `recognized` is not yet computed. The results are written to the temporary table `results` if the session caches no
-        rows.
+        `recognized` is a lazy frame. Its rows are cached or, if Spark Connect refuses to cache, written to the temporary
+        table `results`.
         """
         self.work = work
         self.recognized = recognized

@@ -131,7 +131,7 @@ def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkS
 
 
 def _find_jars(settings: SparkSettings) -> list[str]:
-    """Return the absolute paths of all jars in the directories that `spark.jars` names.
+    """Return the absolute paths of all jars in the directories that the setting `spark.jars` lists.
 
     Raise SessionError if a directory contains no jar.
     """

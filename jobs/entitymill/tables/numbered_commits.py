@@ -134,7 +134,10 @@ class Commits:
         self.check_committed(name)
 
     def check_committed(self, name: str) -> None:
-        """Raise OutputError if a later run wrote to a table, so that Delta silently skipped this run's latest commit."""
+        """Raise OutputError if Delta skipped this run's latest commit to a table, because a later run has written to the table.
+
+        Delta skips a commit without an error if its transaction number is not greater than the table's last one.
+        """
         if not self.has_committed(name):
             raise OutputError(
                 f"output: a later run has written to {self._tables.address(name)}, so this run stops; "
