@@ -134,7 +134,7 @@ class Commits:
         self.check_committed(name)
 
     def check_committed(self, name: str) -> None:
-        """Raise OutputError if Delta skipped this run's latest commit to a table, because a later run has written to the table.
+        """Raise OutputError if Delta skipped this run's latest commit to a table, because a later run has written to it.
 
         Delta skips a commit without an error if its transaction number is not greater than the table's last one.
         """
