@@ -219,6 +219,13 @@ def purge_tables(
             if id_frame is not None:  # their rows must go, and Delta refuses to commit what was compacted from erased rows
                 kept_files -= document_traces.find_files_with_ids(tables, name, kept_files, id_frame)
             files = [file for file in files if file[0].rpartition("/")[2] not in kept_files]
+            if kept_files:
+                log.warning(
+                    "%d files of %s that no commit names stay until they are a day old, because another program may be about "
+                    "to commit them; then run this again",
+                    len(kept_files),
+                    tables.address(name),
+                )
         check_now()
         _vacuum(tables, name, hours, files)
         if files is not None and hours == 0 and (left := document_traces.count_old_files(tables, name, files)):
