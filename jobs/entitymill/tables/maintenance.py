@@ -221,8 +221,8 @@ def purge_tables(
             files = [file for file in files if file[0].rpartition("/")[2] not in kept_files]
             if kept_files:
                 log.warning(
-                    "%d files of %s that no commit names stay until they are a day old, because another program may be about "
-                    "to commit them; then run this again",
+                    "%d files of %s that no commit names stay until they are a day old, because another program may "
+                    "be about to commit them; then run this again",
                     len(kept_files),
                     tables.address(name),
                 )
