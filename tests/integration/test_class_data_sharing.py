@@ -80,6 +80,12 @@ def test_java_agents_are_recognized(key: str, value: str, *, loads: bool) -> Non
     assert jvm_launch.loads_agent({key: value}) is loads
 
 
+@pytest.mark.parametrize("variable", ["JAVA_TOOL_OPTIONS", "SPARK_SUBMIT_OPTS", "PYSPARK_SUBMIT_ARGS"])
+def test_java_agents_of_the_environment_are_recognized(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "--driver-java-options=-javaagent:/opt/monitor.jar pyspark-shell")
+    assert jvm_launch.loads_agent({})
+
+
 def test_an_archive_of_other_jars_is_replaced(tmp_path: Path) -> None:
     jar = tmp_path / "one.jar"
     jar.write_bytes(b"1")

@@ -18,8 +18,9 @@ from entitymill.run.summary import Summary
 from entitymill.source import changes
 from entitymill.source.changes import Mode, Policy
 from entitymill.source.reader import Source
-from entitymill.tables import Provenance, Tables, recovery, table_setup
+from entitymill.tables import Tables, recovery, table_setup
 from entitymill.tables.output_tables import DOCUMENT_TABLES, PROPERTY
+from entitymill.tables.publisher import Provenance
 from entitymill.tables.recovery import tables_unchanged_since as unchanged_since
 from entitymill.tables.runs import Record
 

@@ -91,7 +91,10 @@ def _change_tables(tables: Tables, settings: Settings, options: argparse.Namespa
         raise SettingsError("--retain-hours cannot be negative: give 0 or more.")
     note = f"versions older than {hours:g} hours can no longer be read"
     if options.task == "purge":
-        gone = f"rows that were removed more than {hours:g} hours ago are gone from the disk"
+        gone = (
+            f"rows that were removed more than {hours:g} hours ago are gone from the disk, except from files younger than a "
+            "day that no version uses"
+        )
         return purge(tables, settings, hours), f"{note}, and {gone}; {_LOG_NOTE}"
     with shared_access(tables, settings):
         return vacuum(tables, settings, hours), note

@@ -110,7 +110,8 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
     """Do the work of `erase`, in its private session, after the checks; return what `erase` returns.
 
     The rows are counted again, because a run may have changed the tables since `_find_documents`. If that found nothing
-    (`found_nothing`), and this function finds nothing either, it changes nothing.
+    (`found_nothing`) and this function finds nothing either, it changes nothing, unless an erasure of the same ids was
+    interrupted.
     """
     tables = Tables(spark, settings.output)
     digests = {doc_id: hashlib.sha256(doc_id.encode()).hexdigest() for doc_id in ids}

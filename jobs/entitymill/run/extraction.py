@@ -20,9 +20,10 @@ from entitymill.source.changes import Mode
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.private_session import open_private_session, override_conf
 from entitymill.spark.session import ADAPTIVE
-from entitymill.tables import Provenance, Tables, output_tables, table_setup
+from entitymill.tables import Tables, output_tables, table_setup
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.lease import Lease
+from entitymill.tables.publisher import Provenance
 from entitymill.tables.runs import Runs
 from entitymill.workers.engine_choice import Engine, open_engine
 

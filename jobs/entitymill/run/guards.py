@@ -20,7 +20,8 @@ from entitymill.settings import Settings
 from entitymill.source import change_feed, changes
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source, open_source
-from entitymill.tables import Provenance, Tables, parquet_export, recovery, table_setup
+from entitymill.tables import Tables, parquet_export, recovery, table_setup
+from entitymill.tables.publisher import Provenance
 from entitymill.tables.runs import Record, Runs
 from entitymill.workers.engine_choice import Engine
 

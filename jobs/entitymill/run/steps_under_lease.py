@@ -29,7 +29,6 @@ from entitymill.source.reader import Source
 from entitymill.spark import spark_connect
 from entitymill.spark.private_session import keep_process_state
 from entitymill.tables import (
-    Provenance,
     Tables,
     maintenance,
     output_tables,
@@ -40,7 +39,7 @@ from entitymill.tables import (
 )
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
-from entitymill.tables.publisher import Publisher, RejectsWriter, Unit
+from entitymill.tables.publisher import Provenance, Publisher, RejectsWriter, Unit
 from entitymill.tables.temporary_tables import TemporaryTable
 from entitymill.workers.engine_choice import Engine
 

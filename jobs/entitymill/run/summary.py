@@ -15,8 +15,7 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.settings import Settings
-from entitymill.tables import Provenance
-from entitymill.tables.publisher import UnitIds
+from entitymill.tables.publisher import Provenance, UnitIds
 
 if TYPE_CHECKING:
     from entitymill.run.dry_runs import Plan

@@ -8,7 +8,6 @@ import yaml
 
 MAX_CHARACTERS, MAX_VALUES, MAX_DEPTH = 1_000_000, 20_000, 50
 """Maximum number of characters, values and nesting levels; real settings have a few hundred values and four levels."""
-_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 
 
 class YamlLimitError(Exception):
@@ -39,12 +38,22 @@ def check_size(text: str) -> None:
     """
     if len(text) > MAX_CHARACTERS:
         raise YamlLimitError(f"has more than {MAX_CHARACTERS:,} characters")
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is not None:
-            _measure(node, {})
-    except RecursionError as error:
-        raise YamlLimitError(_TOO_DEEP) from error
+    # Count first without aliases, and stop at the limits: the nodes of a million characters would take 400 MB.
+    values = levels = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        values += isinstance(event, yaml.ScalarEvent | yaml.AliasEvent | yaml.CollectionStartEvent)
+        levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        _check_limits(values, levels)
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if node is not None:
+        _measure(node, {})
+
+
+def _check_limits(values: int, levels: int) -> None:
+    if values > MAX_VALUES:
+        raise YamlLimitError(f"has more than {MAX_VALUES:,} values, with its aliases expanded")
+    if levels > MAX_DEPTH:
+        raise YamlLimitError(f"is nested deeper than {MAX_DEPTH} levels")
 
 
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
@@ -58,10 +67,7 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple
         items = [] if isinstance(node, yaml.ScalarNode) else node.value
         parts = [_measure(part, known) for item in items for part in (item if isinstance(item, tuple) else (item,))]
         values, levels = 1 + sum(count for count, _ in parts), 1 + max((depth for _, depth in parts), default=0)
-        if levels > MAX_DEPTH:
-            raise YamlLimitError(_TOO_DEEP)
-        if values > MAX_VALUES:
-            raise YamlLimitError(f"has more than {MAX_VALUES:,} values, with its aliases expanded")
+        _check_limits(values, levels)
         known[id(node)] = values, levels
     found = known[id(node)]
     if found is None:

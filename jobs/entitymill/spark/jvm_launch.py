@@ -31,8 +31,8 @@ _ARGUMENTS = "PYSPARK_SUBMIT_ARGS"
 """Environment variable from which PySpark reads the arguments for spark-submit."""
 _FILE = "--properties-file"
 _JAVA_OPTIONS = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
-_JAVA_VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
-"""Environment variables from which Java reads options."""
+_JAVA_VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "SPARK_SUBMIT_OPTS", _ARGUMENTS)
+"""Environment variables that may hold options for Spark's JVM."""
 _AGENT = re.compile(r"-(javaagent|agentlib|agentpath):|-XX:(\+FlightRecorder|StartFlightRecording)")
 _ARCHIVE_NAME, _ARCHIVE_ENDING = "entitymill-classes-", ".jsa"
 _SILENT = ("-Xlog:cds=off", "-Xlog:cds+dynamic=off")

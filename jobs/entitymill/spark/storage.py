@@ -49,6 +49,11 @@ _roots: set[str] = set()
 """Scheme and bucket of each URI that this program has used; only these may be quoted from errors of Spark tasks."""
 
 
+def escape_pattern(path: str) -> str:
+    """Return a pattern for Hadoop, or for Spark's readers, that matches only this path."""
+    return _GLOB.sub(_ESCAPED, path)
+
+
 def forget_configuration(spark: SparkSession) -> None:
     """Forget the cached Hadoop configuration of a session, because the session's properties may have changed."""
     _confs.pop(spark, None)
@@ -126,7 +131,7 @@ def list_names(spark: SparkSession, pattern: str) -> list[str]:
     if spark_connect.is_remote(spark):
         return spark_connect.list_names(spark, pattern)
     directory, _, name = pattern.rpartition("/")
-    system, java_path = hadoop_path(spark, f"{_GLOB.sub(_ESCAPED, directory)}/{name}")
+    system, java_path = hadoop_path(spark, f"{escape_pattern(directory)}/{name}")
     with _translate_errors(pattern):
         return sorted(str(status.getPath().getName()) for status in system.globStatus(java_path) or ())
 

@@ -11,6 +11,5 @@
 """
 
 from entitymill.tables.output_tables import NAMES, Tables
-from entitymill.tables.publisher import Provenance
 
-__all__ = ["NAMES", "Provenance", "Tables"]
+__all__ = ["NAMES", "Tables"]

@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -32,6 +31,8 @@ _READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", 
 """Spark options for reading all subdirectories, and for skipping files that are deleted during the read or incomplete."""
 READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
 """Errors that `read_all_files`, or an action on its result, may raise: some catalogs give no access to files of tables."""
+_NAMED_FILES = "add struct<path: string>, remove struct<path: string>"
+"""The parts of a Delta log that name data files, as a schema."""
 _DAY_MS = timedelta(days=1) / timedelta(milliseconds=1)
 ERASED = "erased: the message named an erased document."
 ERASED_CONDITION = "erased: the condition named an erased document."
@@ -225,25 +226,34 @@ def find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]]
     data = {path: modified for path, _, modified in files if path not in logs and "/_change_data/" not in path}
     young = {_file_name(path) for path, time in data.items() if path.endswith(".parquet") and now - time < _DAY_MS}
     # The commit that added a young file is young, too. If Delta has already deleted it, a young checkpoint has its content.
-    recent = [path for path, modified in logs.items() if now - modified < 2 * _DAY_MS]
+    recent = [
+        path for path, modified in logs.items() if now - modified < 2 * _DAY_MS and not _file_name(path).startswith(".")
+    ]
+    names = create_frame(tables.spark, [(file,) for file in young], f"{FILE} string")
     for kind in ("json", "parquet") if young else ():
-        paths = [path for path in recent if path.endswith(f".{kind}") and "/." not in path]
+        paths = [storage.escape_pattern(path) for path in recent if path.endswith(f".{kind}")]
         if paths:
-            actions = (
-                tables.spark.read.schema("add struct<path: string>, remove struct<path: string>").format(kind).load(paths)
-            )
-            named = actions.select(F.coalesce("add.path", "remove.path").alias("path")).dropna().distinct().collect()
-            young -= {_file_name(unquote(row["path"])) for row in named}
+            actions = tables.spark.read.schema(_NAMED_FILES).format(kind).load(paths)
+            named = actions.select(F.substring_index(F.coalesce("add.path", "remove.path"), "/", -1).alias(FILE))
+            young -= {row[FILE] for row in names.join(named, FILE, "left_semi").collect()}
     return young
 
 
-def find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: DataFrame) -> set[str]:
-    """Return those of the data files, given by name, that contain any of the ids in the column doc_id of `id_frame`."""
-    if not files or tables.has_mapped_columns(name):  # the files have other names for the columns, so any may contain an id
-        return files
+def find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: DataFrame) -> tuple[set[str], set[str]]:
+    """Return those of some data files that contain an id of the column doc_id of `id_frame`, and those that cannot be read.
+
+    `files` and the results are file names. A file cannot be read if its writer has not completed it, if its columns have
+    other names than the table's, or if a catalog gives no access to it.
+    """
+    if not files or tables.has_mapped_columns(name):
+        return set(), files
     rows = read_all_files(tables, name, "doc_id string").where(F.col(FILE).isin(*files))
-    found = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").select(FILE).distinct().collect()
-    return {row[FILE] for row in found}
+    marked = rows.join(F.broadcast(id_frame.withColumn("is_erased", F.lit(1))), "doc_id", "left")
+    try:
+        found = marked.groupBy(FILE).agg(F.max("is_erased").alias("is_erased")).collect()
+    except READ_ERRORS:
+        return set(), files
+    return {row[FILE] for row in found if row["is_erased"]}, files - {row[FILE] for row in found}
 
 
 def _file_name(path: str) -> str:

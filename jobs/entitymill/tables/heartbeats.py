@@ -67,7 +67,7 @@ class Heartbeat:
         return alive
 
     def stop(self) -> None:
-        """Delete the heartbeat file, and its directory if this is then empty; an error is only logged."""
+        """Delete the heartbeat file, and its directory if this is then empty; an OSError is only logged."""
         try:
             storage.remove(self._spark, self._own)
             storage.remove_empty(self._spark, self._directory)

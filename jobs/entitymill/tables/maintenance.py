@@ -124,7 +124,7 @@ def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange
         )
     if heartbeats.may_have_frozen_run(tables, timedelta(hours=hours / 2)):
         with exclusive_access(tables, settings, f"vacuum-{uuid.uuid4().hex[:6]}"):
-            return _apply_to_tables(tables, lambda name: _vacuum(tables, name, hours))
+            pass  # this blocks the commits of all earlier runs
     return _apply_to_tables(tables, lambda name: _vacuum(tables, name, hours))
 
 
@@ -212,12 +212,14 @@ def purge_tables(
     kept: dict[str, str] = {}
 
     def purge_table(name: str) -> None:
+        unreadable: set[str] = set()
         tables.spark.sql(f"REORG TABLE {tables.sql_name(name)} APPLY (PURGE)")
         files = document_traces.list_files_with_times(tables, name)
         if files is not None:
             kept_files = document_traces.find_uncommitted_files(tables, files)
             if id_frame is not None:  # their rows must go, and Delta refuses to commit what was compacted from erased rows
-                kept_files -= document_traces.find_files_with_ids(tables, name, kept_files, id_frame)
+                with_ids, unreadable = document_traces.find_files_with_ids(tables, name, kept_files, id_frame)
+                kept_files -= with_ids
             files = [file for file in files if file[0].rpartition("/")[2] not in kept_files]
             if kept_files:
                 log.warning(
@@ -228,15 +230,16 @@ def purge_tables(
                 )
         check_now()
         _vacuum(tables, name, hours, files)
-        if files is not None and hours == 0 and (left := document_traces.count_old_files(tables, name, files)):
-            kept[name] = f"{left} old files of {tables.address(name)}"
+        left = document_traces.count_old_files(tables, name, files) if files is not None and hours == 0 else 0
+        if left or unreadable:
+            kept[name] = f"{left + len(unreadable)} old files of {tables.address(name)}"
 
     # `runs` is not purged: it contains no documents, and idle runs may write it at the same time.
     changes = _apply_to_tables(tables, purge_table, DOCUMENT_TABLES)
     if kept:
         raise OutputError(
-            f"output: {', '.join(kept.values())} could not be deleted yet, because clocks of machines differ, or another "
-            "program is changing the table: run this command again later."
+            f"output: {', '.join(kept.values())} could not be deleted yet, because clocks of machines differ, another "
+            "program is changing the table, or a program that died left half a file: run this command again in a day."
         )
     return changes
 

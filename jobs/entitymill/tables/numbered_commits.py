@@ -226,7 +226,7 @@ def is_retryable(error: Exception) -> bool:
 def _join_java_classes(error: Exception) -> str:
     """Return the Java classes and messages of an error and its causes in one string, each cut to 300 characters.
 
-    For an error of PySpark, return its message; for any other error, return its class name.
+    For an error of PySpark, return the first 2,000 characters of its message; for any other error, return its class name.
     """
     if isinstance(error, Py4JJavaError):
         named, cause = [], error.java_exception
