@@ -107,6 +107,7 @@ def test_a_purge_keeps_young_files_that_another_program_may_be_about_to_commit(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Delta lets OPTIMIZE commit files that VACUUM has deleted meanwhile, so a purge must not delete them."""
+    world = World(world.spark, world.directory / ".hidden")
     world.create(make_texts(6)).run()
     world.put({"d00": "Changed Once text"})
     world.run()
@@ -150,6 +151,20 @@ def test_an_erasure_deletes_an_uncommitted_file_with_the_document(world: World) 
     erasure.erase(world.spark, world.settings(), ["d00"])
     assert (with_it.exists(), without.exists()) == (False, True)
     world.check()
+
+
+def test_an_erasure_fails_while_an_uncommitted_file_cannot_be_read(world: World) -> None:
+    world.create(make_texts(6)).run()
+    world.delete("d00")
+    half = leave_file(world, "documents", 3)
+    half.write_bytes(half.read_bytes()[:100])  # as a writer leaves it that was killed
+    os.utime(half, (time.time() - 3 * HOUR,) * 2)
+    with pytest.raises(OutputError, match=r"output: 1 old files of .*documents could not be deleted yet"):
+        erasure.erase(world.spark, world.settings(), ["d00"])
+    os.utime(half, (time.time() - 25 * HOUR,) * 2)
+    assert erasure.erase(world.spark, world.settings(), ["d00"]) != {}
+    world.check()
+    assert not half.exists()
 
 
 def test_an_erasure_that_was_interrupted_is_completed_and_recorded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
