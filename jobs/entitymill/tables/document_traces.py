@@ -215,7 +215,7 @@ def find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]]
     """Return the names of those data files of a table that are younger than a day, and that no commit has added or removed.
 
     Another program may be about to commit such a file: Delta lets an OPTIMIZE commit its files even if VACUUM has just
-    deleted them. Or a run that died has left it.
+    deleted them. Or a run that died has left it, or it is the empty file that Delta writes with an empty commit.
 
     Args:
         files: path, size in bytes and modification time in ms of each file in the table's directory; this must include
@@ -239,21 +239,22 @@ def find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]]
     return young
 
 
-def find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: DataFrame) -> tuple[set[str], set[str]]:
-    """Return those of some data files that contain an id of the column doc_id of `id_frame`, and those that cannot be read.
+def find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: DataFrame) -> set[str]:
+    """Return those of the data files, given by name, that contain any of the ids in the column doc_id of `id_frame`.
 
-    `files` and the results are file names. A file cannot be read if its writer has not completed it, if its columns have
-    other names than the table's, or if a catalog gives no access to it.
+    If the files cannot be read, log a warning, and return an empty set. A file that its writer did not complete counts as
+    empty.
     """
-    if not files or tables.has_mapped_columns(name):
-        return set(), files
+    if not files or tables.has_mapped_columns(name):  # the files have other names for the columns, so any may contain an id
+        return files
     rows = read_all_files(tables, name, "doc_id string").where(F.col(FILE).isin(*files))
-    marked = rows.join(F.broadcast(id_frame.withColumn("is_erased", F.lit(1))), "doc_id", "left")
     try:
-        found = marked.groupBy(FILE).agg(F.max("is_erased").alias("is_erased")).collect()
-    except READ_ERRORS:
-        return set(), files
-    return {row[FILE] for row in found if row["is_erased"]}, files - {row[FILE] for row in found}
+        found = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").select(FILE).distinct().collect()
+    except READ_ERRORS as error:
+        kind = type(error).__name__
+        log.warning("young files of %s cannot be read (%s); they may contain the documents", tables.address(name), kind)
+        return set()
+    return {row[FILE] for row in found}
 
 
 def _file_name(path: str) -> str:

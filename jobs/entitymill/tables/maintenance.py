@@ -212,34 +212,25 @@ def purge_tables(
     kept: dict[str, str] = {}
 
     def purge_table(name: str) -> None:
-        unreadable: set[str] = set()
         tables.spark.sql(f"REORG TABLE {tables.sql_name(name)} APPLY (PURGE)")
         files = document_traces.list_files_with_times(tables, name)
         if files is not None:
             kept_files = document_traces.find_uncommitted_files(tables, files)
             if id_frame is not None:  # their rows must go, and Delta refuses to commit what was compacted from erased rows
-                with_ids, unreadable = document_traces.find_files_with_ids(tables, name, kept_files, id_frame)
-                kept_files -= with_ids
+                kept_files -= document_traces.find_files_with_ids(tables, name, kept_files, id_frame)
             files = [file for file in files if file[0].rpartition("/")[2] not in kept_files]
-            if kept_files:
-                log.warning(
-                    "%d files of %s that no commit names stay until they are a day old, because another program may "
-                    "be about to commit them; then run this again",
-                    len(kept_files),
-                    tables.address(name),
-                )
+            log.info("%d young files of %s, which no commit names, are kept", len(kept_files), tables.address(name))
         check_now()
         _vacuum(tables, name, hours, files)
-        left = document_traces.count_old_files(tables, name, files) if files is not None and hours == 0 else 0
-        if left or unreadable:
-            kept[name] = f"{left + len(unreadable)} old files of {tables.address(name)}"
+        if files is not None and hours == 0 and (left := document_traces.count_old_files(tables, name, files)):
+            kept[name] = f"{left} old files of {tables.address(name)}"
 
     # `runs` is not purged: it contains no documents, and idle runs may write it at the same time.
     changes = _apply_to_tables(tables, purge_table, DOCUMENT_TABLES)
     if kept:
         raise OutputError(
-            f"output: {', '.join(kept.values())} could not be deleted yet, because clocks of machines differ, another "
-            "program is changing the table, or a program that died left half a file: run this command again in a day."
+            f"output: {', '.join(kept.values())} could not be deleted yet, because clocks of machines differ, or another "
+            "program is changing the table: run this command again later."
         )
     return changes
 
