@@ -146,7 +146,7 @@ class RecognitionSettings(Section):
         "sparknlp: as Spark NLP does, always with engine sparknlp",
     )
     precision: Precision = Field(
-        "f32", description="number format of the computation; int8 is fastest, and needs 8-bit weights"
+        "f32", description="number format of the computation; int8 is usually fastest, and needs 8-bit weights"
     )
     sparknlp_model: str | None = Field(
         None, min_length=1, description="for engine sparknlp: saved classifier or PipelineModel, or pretrained:NAME/LANGUAGE"
