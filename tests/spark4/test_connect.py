@@ -90,14 +90,15 @@ def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
 def restricted(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[Spark]:
     """Start a server that refuses what Databricks' compute refuses, and yield a way to run the job through the server.
 
-    The file `allowed` in the server's directory lists the properties that a session may set.
+    The file `allowed` in the server's directory lists the properties that a session may set. Files may be read from
+    `source`, and from the directory `texts` in the server's directory.
     """
     directory = tmp_path_factory.mktemp("restricted")
     (jars,) = NEW.python.parents[1].glob("lib/python3.*/site-packages/pyspark/jars")
     code = Path(__file__).parent / "java" / "RestrictedAccess.java"
     subprocess.run(["javac", "-proc:none", "-cp", f"{jars}/*", "-d", str(directory), str(code)], check=True)
     allow(directory, STANDARD)
-    properties = {"entitymill.allowed": directory / "allowed", "entitymill.sandbox": source}
+    properties = {"entitymill.allowed": directory / "allowed", "entitymill.sandbox": f"{source},{directory}/texts"}
     conf: dict[str, object] = {
         "spark.connect.grpc.interceptor.classes": "entitymill.connect.RestrictedAccess",
         "spark.driver.extraClassPath": directory,
@@ -142,7 +143,7 @@ def test_the_other_commands_work_where_much_is_refused(restricted: Spark, source
     """Maintenance, erasure, redaction and samples must need nothing that Databricks' standard access mode refuses."""
     settings = {**restricted.settings, "output.schema": "spark_catalog.other_commands", "entities.labels": "[PER, LOC]"}
     spark = Spark("connect", restricted.python, restricted.jars, settings, restricted.environment)
-    texts, out = tmp_path / "texts", tmp_path / "out"
+    texts, out = restricted.jars.parent / "texts", tmp_path / "out"
     write_deltalake(texts, rows({1: "Angela Merkel flew to Paris.", 2: "Barack Obama met her in Rome.", 3: "Nobody came."}))
     tables = restricted.jars / "other_commands.db"
     spark.bring_up(out, texts)
