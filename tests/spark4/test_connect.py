@@ -148,7 +148,8 @@ def test_the_other_commands_work_where_much_is_refused(restricted: Spark, source
     tables = restricted.jars / "other_commands.db"
     spark.bring_up(out, texts)
     spark.bring_up(out, texts, "--to", "table:spark_catalog.other_commands.masked", command="redact")
-    assert [row["text"] for row in read_delta(tables / "masked").sort_by("id").to_pylist()] == [
+    masked = sorted(read_delta(tables / "masked").to_pylist(), key=lambda row: row["id"])
+    assert [row["text"] for row in masked] == [
         "[PER] flew to [LOC].",
         "[PER] met her in [LOC].",
         "Nobody came.",
