@@ -179,10 +179,7 @@ jars-s3: $(S3_JARS) ## fetch the jars for s3a:// paths into build/jars-s3
 
 .PHONY: schema
 schema: $(RUN_READY) ## rewrite conf/schema.json and the tables of docs/settings.md after the settings have changed
-	@mkdir -p build
-	PYTHONPATH=jobs $(BIN)/python -m entitymill.settings.json_schema > conf/schema.json
-	PYTHONPATH=jobs $(BIN)/python -m entitymill.settings.json_schema docs/settings.md > build/settings.md
-	mv build/settings.md docs/settings.md
+	PYTHONPATH=jobs $(BIN)/python utils/settings_page.py
 
 # The copies have the same paths as in the repository, so that relative links work in both places.
 .PHONY: docs

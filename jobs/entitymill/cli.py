@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from entitymill import __version__, extensions
+from entitymill import __version__
 from entitymill.commands.common import exit_with
 from entitymill.errors import SettingsError
-from entitymill.spark import requirements
+from entitymill.spark import installation
 from entitymill.terminal.console_text import visible
 
 COMMANDS = {
@@ -21,14 +21,14 @@ COMMANDS = {
         "entitymill.commands.evaluate",
         "score an entity table against a gold table, or a sample that people checked",
     ),
-    "prepare": (f"{extensions.MODELS}.prepare_command", "make a model bundle from a trained model"),
+    "prepare": (f"{installation.MODELS}.prepare_command", "make a model bundle from a trained model"),
     "init": ("entitymill.commands.init", "inspect your table, and write a settings file for it"),
     "fetch-jars": ("entitymill.commands.fetch_jars", "fetch Delta's jars for local runs, with Maven or Ivy"),
     "maintain": ("entitymill.commands.maintain", "compact and clean up entity tables"),
     "redact": ("entitymill.commands.redact", "write a copy of the source table with the mentions in its texts masked"),
     "erase": ("entitymill.commands.erase", "erase documents from the tables and their old files, and record the erasure"),
     "runs": ("entitymill.commands.list_runs", "list the runs of an output: their progress, how they ended, and why"),
-    "report": (f"{extensions.REPORTS}.report_command", "write an HTML page about the entity tables and the latest run"),
+    "report": (f"{installation.REPORTS}.report_command", "write an HTML page about the entity tables and the latest run"),
 }
 """Name of a command -> (module whose `main` runs the command, description of the command in the help)."""
 EXAMPLES = (
@@ -45,13 +45,10 @@ EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command in the first argument (`extract` if this argument is an option), and return its exit code.
+    """Run the command that the first argument names, and return its exit code; `arguments` None means those of this process.
 
-    Without arguments, and for `help`, -h and --help, print the help; for --version, print the version. If the command is
-    unknown or cannot be imported, print an error to standard error.
-
-    Args:
-        arguments: arguments of the command line; None for those of this process.
+    If the first argument is an option, run `extract`. Without arguments, and for `help`, -h and --help, print the help; for
+    --version, print the version. If the command is unknown or cannot be imported, print an error to standard error.
     """
     remaining = list(sys.argv[1:] if arguments is None else arguments)
     if not remaining or remaining[0] in ("-h", "--help", "help"):
@@ -67,12 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {visible(name)} is not a command.{hint}\n\n{_help()}", file=sys.stderr)
         return 2
     try:
-        command = extensions.load(COMMANDS[name][0], f"entitymill {name}")
+        command = installation.load(COMMANDS[name][0], f"entitymill {name}")
     except SettingsError as error:
         print(visible(f"error: {error}"), file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        print(visible(f"error: {requirements.explain_missing_package(error) or error}"), file=sys.stderr)
+        print(visible(f"error: {installation.explain_missing_package(error) or error}"), file=sys.stderr)
         return 1
     return int(command.main(remaining))
 

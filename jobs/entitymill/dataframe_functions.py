@@ -83,8 +83,7 @@ def mentions(
 def _read_column_names(df: DataFrame) -> list[str]:
     """Return the names of a DataFrame's columns.
 
-    Raises:
-        SettingsError: the caller is a query function of a declarative pipeline, which may not analyze a DataFrame.
+    Raise SettingsError in a query function of a declarative pipeline, where Spark does not allow this.
     """
     try:
         return df.columns
@@ -140,8 +139,7 @@ class _Options:
 def _check_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options unchanged, after checking their names and values.
 
-    Raises:
-        SettingsError: an option is unknown, or it has a fixed set of values and this is not one of them (None is allowed).
+    Raise SettingsError if a name is unknown, or if an option with a fixed set of values has another value; None is allowed.
     """
     names = tuple(_Options.__dataclass_fields__)
     unknown = [name for name in options if name not in names]
@@ -156,10 +154,8 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
 def _ship_worker(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) -> Worker:
     """Send this package, the model and the sentence detector to the executors, and return the worker that uses them.
 
-    The worker is a function that `mapInArrow` can call: it takes and yields Arrow batches.
-
-    Raises:
-        ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
+    The worker is a function for `mapInArrow`: it takes and yields Arrow batches. Raise ModelError if a model is missing,
+    altered or damaged, or does not run in the requested precision.
     """
     session.ship_package(spark)
     kind = choose_kind(chosen.detector, chosen.detector_model)
@@ -194,8 +190,7 @@ class _ColumnRecognizer:
     def recognize(self, column: pd.Series) -> list[list[dict[str, Any]] | None]:
         """Return, for each text, a list of its mentions as dicts, or None if the text is null (None or NaN).
 
-        Raises:
-            WorkerError: a text crashes or hangs the model.
+        Raise WorkerError if a text crashes or hangs the model.
         """
         texts = [None if text is None or text != text else str(text) for text in column]  # noqa: PLR0124  # NaN
         if not texts:

@@ -43,7 +43,8 @@ class SourceError(EntityMillError):
 class RejectedError(EntityMillError):
     """More documents would be rejected or removed than `limits.max_reject_ratio` or `limits.max_removed_ratio` allows.
 
-    Nothing was published. But if documents crashed or hung the tagger, units that were finished before stay published.
+    Usually nothing was published. But if documents crashed or hung the tagger, units that were published before this error
+    stay published (a unit is a group of documents that are published together).
     """
 
     exit_code = 4
@@ -87,7 +88,7 @@ class WorkerError(EntityMillError):
 
 
 def sign_error(error: EntityMillError, signature: str) -> EntityMillError:
-    """Return a copy of an error whose message starts with `[signature]`, the proof that a worker raised the error."""
+    """Return a copy of an error whose message starts with `[signature]`, which proves that a worker raised the error."""
     return type(error)(f"[{signature}] {error}")
 
 

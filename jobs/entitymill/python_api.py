@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from entitymill.errors import ModelError
-from entitymill.recognition import container_limits, sentences
+from entitymill.recognition import hardware, sentences
 from entitymill.recognition.recognizer import Recognizer
 from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, bundle, check_choice
 from entitymill.recognition.tagger.inference import Tagger
@@ -109,8 +109,7 @@ class TextTagger:
     def _tag_arrow(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
         """Return the mentions in an array of texts as a list array of structs; the list of a null text is null.
 
-        Raises:
-            TypeError: the array does not contain strings.
+        Raise TypeError if the array does not contain strings.
         """
         column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
         if isinstance(column, pa.ChunkedArray):  # some pyarrow versions return a ChunkedArray if there are no chunks
@@ -185,7 +184,7 @@ def load(
     saved = Path(detector_model) if detector_model is not None else next(filter(Path.is_dir, defaults), defaults[0])
     detector_files = sentences.find_detector_files(saved) if detector == "dl" else {}
     opened = sentences.open_detector(detector, detector_files, str(saved))
-    execution = Execution(precision, threads=threads or container_limits.count_cores(), decoding=decoding)
+    execution = Execution(precision, threads=threads or hardware.count_cores(), decoding=decoding)
     tagger = Tagger.load(files, manifest, execution, str(directory))
     return TextTagger(Recognizer(opened, tagger, trim=trim, consistent_labels=consistent_labels, markup=markup))
 
@@ -193,8 +192,7 @@ def load(
 def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:
     """Return the manifest of a model bundle, and a dict file name -> path; the content of the files is not checked.
 
-    Raises:
-        ModelError: the directory is missing or not a bundle, or its manifest is invalid.
+    Raise ModelError if the directory is missing or not a bundle, or its manifest is invalid.
     """
     if not (directory / bundle.MANIFEST).is_file():
         names = [path.name for path in directory.iterdir()] if directory.is_dir() else None

@@ -9,7 +9,6 @@ VERSION = "5"
 
 
 def _column(name: str, kind: T.DataType, comment: str, *, nullable: bool = True) -> T.StructField:
-    """Return a column with a comment."""
     return T.StructField(name, kind, nullable, {"comment": comment})
 
 
@@ -114,7 +113,7 @@ RUNS = T.StructType(
             _STRING,
             "how the run found its documents: first, full, compare, feed, arrivals; none: nothing to do; maintenance",
         ),
-        _column("settings", _STRING, "all settings as JSON, secrets masked"),
+        _column("settings", _STRING, "all settings as JSON, secrets masked; of an erasure, a digest of the ids"),
         _column("source", _STRING, "source that was read"),
         _column("source_version", _STRING, "version of the source"),
         _column("scope", _STRING, "digest of the settings that select the source's rows"),

@@ -13,10 +13,9 @@ from entitymill_models import sparknlp_saved
 
 
 def check_destination(dest: Path, *, overwrite: bool) -> None:
-    """Refuse a destination that exists, unless it is a model and `overwrite` is set; always refuse a symbolic link.
+    """Raise SettingsError if a destination exists, unless it is a model and `overwrite` is set, or if it is a link.
 
-    Raises:
-        SettingsError: the destination exists and must not be replaced.
+    A symbolic link is always refused, even if it leads to a model.
     """
     if not dest.exists() and not dest.is_symlink():
         return
@@ -45,10 +44,8 @@ def _is_bundle(directory: Path) -> bool:
 def open_scratch_directory(dest: Path) -> Iterator[Path]:
     """Yield a new temporary directory next to a destination, on the same file system; delete it after the `with` block.
 
-    Missing parent directories of the destination are created and remain.
-
-    Raises:
-        OutputError: the directory cannot be created.
+    Missing parent directories of the destination are created and remain. Raise OutputError if the directory cannot be
+    created.
     """
     parent = dest.absolute().parent
     try:

@@ -1,6 +1,7 @@
 """Fit the scaling of a model's confidences to gold mentions, and measure how well calibrated the confidences are.
 
-`confidence_scaling` defines the scaling. Gold mentions are correct mentions, marked by people.
+Gold mentions are correct mentions, marked by people. A scaling (see `decoding`) brings confidences closer to the share of
+mentions that are correct.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from entitymill.errors import SettingsError
-from entitymill.recognition.confidence_scaling import Scaling, compute_logits, scale_confidences
+from entitymill.recognition.decoding import Scaling, compute_logits, scale_confidences
 from entitymill.recognition.tagger import bundle
-from entitymill.spark import requirements
+from entitymill.spark import installation
 from entitymill_models import precision_loss
 
 MIN_MENTIONS = 50
@@ -68,10 +69,10 @@ class Bin:
 
 
 def fit_scalings(mentions: ScoredMentions) -> dict[str, Scaling]:
-    """Return label -> the scaling with which the confidences of the label's mentions have the least logarithmic loss.
+    """Return label -> the scaling that gives the confidences of the label's mentions the least logarithmic loss.
 
-    A general scaling is fitted to the mentions of all labels. A label gets the general scaling if it has fewer than
-    MIN_MENTIONS mentions, or if its mentions are all correct or all wrong.
+    If a label has fewer than MIN_MENTIONS mentions, or if they are all correct or all wrong, it gets the scaling that is
+    fitted to the mentions of all labels.
 
     Raises:
         SettingsError: scipy is not installed.
@@ -94,7 +95,7 @@ def _fit_scaling(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -
     try:
         from scipy import optimize  # noqa: PLC0415  # part of the extra prepare
     except ImportError as error:
-        raise SettingsError(f"{OPTION} needs {requirements.PREPARE}.") from error
+        raise SettingsError(f"{OPTION} needs {installation.PREPARE}.") from error
     logits = compute_logits(confidences)
 
     def loss(parameters: NDArray[np.float64]) -> float:
@@ -132,12 +133,9 @@ def compute_calibration_error(mentions: ScoredMentions) -> float:
 def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
     """Fit the scaling of a bundle's confidences to a table of tagged sentences, and write the scaling to the manifest.
 
-    The effect is printed, too: another scaling is fitted to every second sentence, and the calibration error of the other
-    sentences is computed with and without this scaling. The scaling in the manifest is fitted to all sentences.
-
-    Args:
-        table: a table with the columns tokens and tags (see `precision_loss.read_sample`).
-        console: the console on which the calibration errors are printed.
+    To show the effect, also fit a scaling to every second sentence, and print the calibration error of the other sentences
+    without and with it. The scaling in the manifest is fitted to all sentences. `table` has the columns tokens and tags (see
+    `precision_loss.read_sample`).
 
     Raises:
         ModelError: the bundle cannot be run.

@@ -64,16 +64,10 @@ class Shape:
 
 
 def build_classifier(weights: Weights, names: Names, shape: Shape, where: str) -> ov.Model:
-    """Build the network of a token classifier from its parameters.
+    """Build the network of a token classifier from its parameters; `where` is the model's path, for messages.
 
-    The inputs are input_ids and attention_mask, int64, shape [batch, length]. The output is logits, float32, shape
-    [batch, length, labels].
-
-    Args:
-        where: path of the model, for messages.
-
-    Raises:
-        ModelError: a parameter is missing, or its shape does not fit the other parameters.
+    The inputs are input_ids and attention_mask, int64, shape [batch, length]. The output is logits, float32, shape [batch,
+    length, labels]. Raise ModelError if a parameter is missing, or its shape does not fit the other parameters.
     """
     try:
         return _Builder(weights, names, shape, where).build()
@@ -87,7 +81,6 @@ class _Builder:
     """Builds the network of one model; each method returns the last operation of the part that it builds."""
 
     def __init__(self, weights: Weights, names: Names, shape: Shape, where: str) -> None:
-        """Keep the arguments; raise ModelError if the network's width is not a multiple of the number of attention heads."""
         self._weights = weights
         self._names = names
         self._shape = shape
@@ -137,12 +130,9 @@ class _Builder:
         return ops.add(ops.multiply(ops.cum_sum(counted, one), counted), padding)
 
     def _build_layer(self, hidden: ov.Node, visible: ov.Node, number: int) -> ov.Node:
-        """Build one layer: attention and the feed-forward network.
+        """Build layer `number` (from 0), attention and the feed-forward network, on `hidden`, shape [batch, length, width].
 
-        Args:
-            hidden: the output of the previous layer or of the embeddings, shape [batch, length, width].
-            visible: whether a piece may be attended to (is not padding), bool, shape [batch, 1, 1, length].
-            number: the number of the layer, from 0; the names of the layer's parameters contain it.
+        `visible`, bool, shape [batch, 1, 1, length], is true for the pieces that may be attended to, which are not padding.
         """
         query, key, value = (
             self._split_heads(self._build_linear(hidden, name.format(number)))

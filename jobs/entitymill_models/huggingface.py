@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.tagger import bundle
-from entitymill.spark import requirements
+from entitymill.spark import installation
 from entitymill_models import encoders, labels_and_tokenizer_files
 from entitymill_models.imported_classifier import Casing, Parts, read_json
 
@@ -70,10 +70,9 @@ def is_model_directory(directory: Path) -> bool:
 
 
 def read_directory(directory: Path, where: str, casing: Casing | None = None) -> Parts:
-    """Read a token classifier of one of the architectures in NAMES.
+    """Read a token classifier of one of the architectures in NAMES from config.json, safetensors files and a tokenizer.
 
     Args:
-        directory: a directory with config.json, safetensors files and a tokenizer.
         where: path of the model, for messages.
         casing: the casing that the user specified, or None (see `labels_and_tokenizer_files.read_tokenizer`).
 
@@ -129,10 +128,8 @@ def _read_shape(config: dict[str, object], kind: str, where: str) -> encoders.Sh
     """Read the encoder's shape from config.json, whose keys depend on the architecture `kind`.
 
     The numbers of layers and attention heads are required. Optional are layer_norm_eps (default 1e-12; DistilBERT does not
-    use it) and, for OFFSET_POSITIONS, pad_token_id (default 1).
-
-    Raises:
-        ModelError: a required number is missing, or a number has a wrong type or an impossible value.
+    use it) and, for OFFSET_POSITIONS, pad_token_id (default 1). Raise ModelError if a required number is missing, or a
+    number has a wrong type or an impossible value.
     """
     names = ("n_layers", "n_heads") if kind == "distilbert" else ("num_hidden_layers", "num_attention_heads")
     layers, heads = (config.get(name) for name in names)
@@ -155,9 +152,7 @@ def _read_shape(config: dict[str, object], kind: str, where: str) -> encoders.Sh
 def _read_weights(directory: Path, where: str) -> encoders.Weights:
     """Read every floating-point tensor of a Hugging Face directory, from all its safetensors files, as float32.
 
-    Raises:
-        ModelError: the directory has no safetensors file, or a file is missing or damaged.
-        SettingsError: the library safetensors is not installed.
+    Raise ModelError if a file is missing or damaged, and SettingsError if the library safetensors is not installed.
     """
     weights: encoders.Weights = {}
     for file in _list_weight_files(directory, where):
@@ -168,8 +163,7 @@ def _read_weights(directory: Path, where: str) -> encoders.Weights:
 def _list_weight_files(directory: Path, where: str) -> list[Path]:
     """Return the safetensors files of a model: those that its index lists or, without an index, the only such file.
 
-    Raises:
-        ModelError: there is no safetensors file, or there are several files but no index.
+    Raise ModelError if there is no safetensors file, or there are several files but no index.
     """
     if (directory / INDEX).is_file():
         shards = read_json(directory / INDEX).get("weight_map")
@@ -193,14 +187,12 @@ def _list_weight_files(directory: Path, where: str) -> list[Path]:
 def _read_safetensors(file: Path, where: str) -> encoders.Weights:
     """Return the floating-point tensors of one file as float32; tensors of integers are left out.
 
-    Raises:
-        ModelError: the file is missing or damaged.
-        SettingsError: the library safetensors is not installed.
+    Raise ModelError if the file is missing or damaged, and SettingsError if the library safetensors is not installed.
     """
     try:
         import safetensors  # noqa: PLC0415  - needed only for models from Hugging Face
     except ImportError as error:
-        raise SettingsError(f"Reading safetensors needs {requirements.PREPARE}.") from error
+        raise SettingsError(f"Reading safetensors needs {installation.PREPARE}.") from error
     try:
         tensors = safetensors.deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
     except (OSError, safetensors.SafetensorError, ValueError) as error:

@@ -48,11 +48,7 @@ class Parts:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file with at most MAX_FILE_BYTES bytes.
-
-    Raises:
-        ModelError: the file cannot be read, or is larger than MAX_FILE_BYTES.
-    """
+    """Return the content of a file; raise ModelError if it cannot be read, or is larger than MAX_FILE_BYTES."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ModelError(
@@ -64,11 +60,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Return the content of a text file with at most MAX_FILE_BYTES bytes.
-
-    Raises:
-        ModelError: the file cannot be read, is not UTF-8, or is larger than MAX_FILE_BYTES.
-    """
+    """Return the content of a text file; raise ModelError if it is not UTF-8, or `read_bytes` refuses it."""
     try:
         return read_bytes(path).decode("utf8")
     except UnicodeDecodeError as error:
@@ -76,20 +68,12 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """Return the JSON object in a file.
-
-    Raises:
-        ModelError: the file cannot be read, or is not a JSON object.
-    """
+    """Return the JSON object in a file; raise ModelError if the file cannot be read, or is not a JSON object."""
     return parse_json(read_text(path), str(path))
 
 
 def parse_json(text: str, where: str) -> dict[str, object]:
-    """Return the JSON object in a text.
-
-    Raises:
-        ModelError: the text is not a JSON object.
-    """
+    """Return the JSON object in a text; raise ModelError if the text is not a JSON object."""
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -100,13 +84,9 @@ def parse_json(text: str, where: str) -> dict[str, object]:
 
 
 def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str, ...]:
-    """Return names sorted by their numbers.
+    """Return names sorted by their numbers; raise ModelError unless the numbers are 0, 1, 2, … without a gap.
 
-    Args:
-        what: what the names are, for messages.
-
-    Raises:
-        ModelError: there are no names, or the numbers are not 0, 1, 2, … without a gap.
+    `what` says what the names are, for messages, such as "labels".
     """
     ordered = sorted(numbered, key=lambda name: numbered[name])
     if not ordered or [numbered[name] for name in ordered] != list(range(len(ordered))):
@@ -117,11 +97,7 @@ def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str
 
 
 def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """Read the pieces in a vocab.txt, one per line, in the order of their ids.
-
-    Raises:
-        ModelError: the file cannot be read, or contains a piece twice.
-    """
+    """Return the pieces in a vocab.txt, one per line, in the order of their ids; raise ModelError if one occurs twice."""
     pieces = tuple(line.removesuffix("\r") for line in read_text(path).rstrip("\n").split("\n"))
     if len(set(pieces)) != len(pieces):
         raise ModelError(f"{path} contains a piece twice, so it is not a vocabulary: copy the model again.")

@@ -86,14 +86,9 @@ class _ForbiddenError(Exception):
 
 
 def check_stream(content: bytes, where: str) -> None:
-    """Check that a stream contains one object, and only classes in ALLOWED.
+    """Raise ModelError unless a complete stream contains one object, and only classes in ALLOWED.
 
-    Args:
-        content: the complete stream.
-        where: path of the stream's file, for messages.
-
-    Raises:
-        ModelError: the stream is damaged, or contains a class that is not in ALLOWED.
+    `where` is the path of the stream's file, for messages.
     """
     try:
         _Reader(content).read_all()

@@ -1,4 +1,4 @@
-"""Read labels, vocabulary and casing from the files next to a network."""
+"""Read labels, tokenizer, casing and maximum length from the files next to a model's network."""
 
 from __future__ import annotations
 
@@ -44,7 +44,6 @@ def read_tokenizer(
     in the folder assets/ of the directory.
 
     Args:
-        directory: a directory with tokenizer.json, or with vocab.txt and optionally tokenizer_config.json.
         where: path of the model, for messages.
         casing: the casing that the user specified, or None to read it from the files. It overrides the tokenizer_config.json
             of a vocab.txt. It must agree with a tokenizer.json.
@@ -73,10 +72,8 @@ def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
     In byte-level BPE, the first piece of a word contains the blank before the word. For a single word, the tokenizer must
     add this blank; otherwise it uses pieces that occur only inside words. Truncation and padding are switched off.
 
-    The casing is "uncased" if the tokenizer's normalizer converts words to lower case.
-
-    Raises:
-        ModelError: the text is not a tokenizer.
+    The casing is "uncased" if the tokenizer's normalizer converts words to lower case. Raise ModelError if the text is not a
+    tokenizer.
     """
     parsed = parse_json(text, where)
     for part in _iterate_components(parsed.get("pre_tokenizer")):
@@ -113,11 +110,9 @@ def _iterate_components(component: object) -> Iterator[dict[str, object]]:
 
 
 def _read_casing(directory: Path, where: str) -> Casing:
-    """Read the casing that belongs to a vocab.txt from tokenizer_config.json.
+    """Return the casing that belongs to a vocab.txt, from tokenizer_config.json; raise SettingsError if it states none.
 
-    Raises:
-        ModelError: the configuration normalizes words in a way that vocab.txt cannot express.
-        SettingsError: no tokenizer_config.json states the casing.
+    Raise ModelError if the configuration normalizes words in a way that vocab.txt cannot express.
     """
     file = _find_file(directory, TOKENIZER_CONFIG)
     config = read_json(file) if file is not None else {}
@@ -135,8 +130,7 @@ def _read_casing(directory: Path, where: str) -> Casing:
 def read_labels(directory: Path, where: str) -> tuple[str, ...]:
     """Read the tag of each logit from labels.json or, if that is missing, id2label of config.json, or labels.txt.
 
-    Raises:
-        ModelError: no file contains labels, or the file that does is not valid.
+    Raise ModelError if no file contains labels, or if the first of these files that does is not valid.
     """
     file = _find_file(directory, bundle.LABELS)
     if file is not None:
@@ -166,8 +160,7 @@ def _read_label_list(file: Path) -> tuple[str, ...]:
 def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]:
     """Return the labels in a Hugging Face config.json, in the order of their numbers in id2label.
 
-    Raises:
-        ModelError: id2label is missing, or its numbers are not 0, 1, 2, … without a gap.
+    Raise ModelError if id2label is missing, or its numbers are not 0, 1, 2, … without a gap.
     """
     named = config.get("id2label")
     if not isinstance(named, dict) or set(named) != {str(number) for number in range(len(named))} or not named:
@@ -178,13 +171,10 @@ def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]
 
 
 def read_max_length(directory: Path) -> int:
-    """Return the maximum number of pieces in one input row of a model, at most MAX_PIECES.
+    """Return the maximum number of pieces (subwords) in one input row of a model, at most MAX_PIECES.
 
-    The configurations of the tokenizer and of the network may each state a maximum, of which the smaller one counts. If
-    neither states one, the result is DEFAULT_LENGTH.
-
-    Raises:
-        ModelError: a configuration is not JSON.
+    This is the smaller one of the maxima that the configurations of the tokenizer and of the network state; DEFAULT_LENGTH
+    if neither states one. Raise ModelError if a configuration is not JSON.
     """
     allowed = []
     for name, key in ((TOKENIZER_CONFIG, "model_max_length"), (CONFIG, "max_position_embeddings")):

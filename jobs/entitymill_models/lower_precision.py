@@ -20,11 +20,10 @@ from openvino import opset13 as ops
 
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.tagger import Precision, bundle
-from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
+from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Encoder
 from entitymill.recognition.tagger.network import INPUTS
-from entitymill.spark import requirements
+from entitymill.spark import installation
 
 Stored = Literal["f32", "bf16", "int8", "calibrated"]
 MIN_WEIGHT_ELEMENTS = 1024
@@ -37,10 +36,7 @@ def detect_stored_precision(network: ov.Model, where: str) -> Stored:
     """Return the precision in which the weights of a network are stored.
 
     "calibrated" means that activations are also quantized; "int8" and "bf16" mean that at least one weight has this
-    precision. Weights in float16 count as "f32".
-
-    Raises:
-        ModelError: the type of the weights is not supported.
+    precision. Weights in float16 count as "f32". Raise ModelError if the type of the weights is not supported.
     """
     operations = network.get_ops()
     if any(node.get_type_name() == "FakeQuantize" for node in operations):
@@ -61,7 +57,7 @@ def reduce_precision(
 
     Args:
         network: a network with float weights, which is changed and must not be used again.
-        precision: the new precision of the weights. f32 changes only half-precision weights: they become float32.
+        precision: the new precision of the weights. With f32, only half-precision weights change: they become float32.
         calibration: for int8, network inputs on which activations are measured; if empty, activations are not quantized.
 
     Raises:
@@ -118,10 +114,7 @@ def _round_to_bfloat16(network: ov.Model) -> None:
 def _quantize(network: ov.Model, calibration: Sequence[dict[str, NDArray[np.int64]]]) -> ov.Model:
     """Return the network with 8-bit weights and, if there are calibration inputs, also with quantized activations.
 
-    The argument `network` is changed and must not be used again.
-
-    Raises:
-        SettingsError: NNCF is not installed.
+    The argument `network` is changed and must not be used again. Raise SettingsError if NNCF is not installed.
     """
     nncf = _import_nncf()
     if not calibration:
@@ -177,7 +170,7 @@ def _import_nncf() -> Any:
     try:
         import nncf  # noqa: PLC0415  - slow to import, and needed only for int8
     except ImportError as error:
-        raise SettingsError(f"--precision int8 needs {requirements.PREPARE}.") from error
+        raise SettingsError(f"--precision int8 needs {installation.PREPARE}.") from error
     nncf.set_log_level(logging.ERROR)
     return nncf
 
@@ -189,11 +182,9 @@ def _find_weights(operations: Sequence[ov.Node]) -> list[Any]:
 
 
 def encode_sentences(directory: Path, sentences: Sequence[Sequence[str]]) -> list[dict[str, NDArray[np.int64]]]:
-    """Return the network's inputs (name -> value) for each sentence; pieces (subwords) beyond the maximum are dropped.
+    """Return the network's inputs (name -> value) for each sentence, a list of tokens that becomes a batch of one row.
 
-    Args:
-        directory: the bundle whose tokenizer encodes the sentences.
-        sentences: the tokens of each sentence, which becomes a batch with one row.
+    The tokenizer is that of the bundle `directory`. Pieces (subwords) beyond the bundle's maximum are dropped.
     """
     manifest, files = bundle.read_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES

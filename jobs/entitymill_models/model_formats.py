@@ -46,11 +46,7 @@ def _detect_and_read(source: Path, where: str, scratch: Path, casing: Casing | N
     """Read a model; return its parts and, if it is a bundle, its manifest. The caller has checked its symbolic links.
 
     If `source` is a file, it must be the archive of a saved Spark NLP model. A directory is tried as a bundle, a saved Spark
-    NLP model, a Hugging Face directory, and a directory with a network, in this order.
-
-    Raises:
-        ModelError: the model has none of these formats, or cannot be read.
-        SettingsError: `casing` contradicts the model, or is None and no file states the casing.
+    NLP model, a Hugging Face directory, and a directory with a network, in this order. The errors are those of `read_model`.
     """
     network_scratch, unpacked = scratch / "network", scratch / "model"
     network_scratch.mkdir()
@@ -79,9 +75,8 @@ def _detect_and_read(source: Path, where: str, scratch: Path, casing: Casing | N
 def _read_bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest]:
     """Read a bundle, after checking its files against the manifest; return its parts and its manifest.
 
-    Raises:
-        ModelError: the bundle is damaged or incomplete.
-        SettingsError: `casing` is not None and differs from the casing in the manifest.
+    Raise ModelError if the bundle is damaged or incomplete, and SettingsError if `casing` is set and differs from the
+    bundle's.
     """
     where = str(directory)
     manifest, files = bundle.read_directory(directory)
@@ -108,15 +103,10 @@ def _read_bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.
 
 
 def check_links(source: Path) -> None:
-    """Refuse a model's directory if a symbolic link in it leads out of it.
+    """Raise ModelError if a symbolic link in a model's directory leads out of it, even to a target that does not exist.
 
-    In a Hugging Face cache, links from a snapshot to the blobs of the same model are allowed.
-
-    Args:
-        source: the model's directory, or a link to it; if it is a file, nothing is checked.
-
-    Raises:
-        ModelError: a link leads out of the directory, even if the target of the link does not exist.
+    In a Hugging Face cache, links from a snapshot to the blobs of the same model are allowed. `source` may itself be a link
+    to the directory. A `source` that is a file is not checked.
     """
     top = source.resolve()
     roots = [top, *_list_blob_directories(top)]

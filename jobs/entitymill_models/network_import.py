@@ -57,14 +57,9 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 
 
 def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
-    """Read a network with OpenVINO.
+    """Read a network with OpenVINO; raise ModelError if a file is missing or cannot be read.
 
-    Args:
-        file: the *.onnx or *.xml file.
-        weights: the *.bin file that belongs to an *.xml file; None for an *.onnx file.
-
-    Raises:
-        ModelError: a file is missing or cannot be read.
+    `file` is the *.onnx or *.xml file, and `weights` the *.bin file that belongs to an *.xml file.
     """
     for path in (file, weights):
         if path is not None and not path.is_file():
@@ -83,10 +78,8 @@ def normalize(network: ov.Model, labels: int, where: str) -> ov.Model:
     """Convert a network to the inputs and the output that this program uses, and return the converted network.
 
     The inputs become input_ids and attention_mask, int64, shape [batch, length] of any size. An input token_type_ids is
-    replaced by zeros. If there are several outputs, only the logits remain.
-
-    Args:
-        network: the network, which is changed and must not be used again.
+    replaced by zeros. If there are several outputs, only the logits remain: the output that scores `labels` tags. The
+    argument `network` is changed and must not be used again.
 
     Raises:
         ModelError: the network has other inputs, inputs of a fixed size, or no logits.
@@ -133,8 +126,7 @@ def normalize(network: ov.Model, labels: int, where: str) -> ov.Model:
 def _find_logits(network: ov.Model, labels: int, where: str) -> ov.Output:
     """Return the output that scores tags: the output named logits or, without that, the only output of the right shape.
 
-    Raises:
-        ModelError: there is no such output, or more than one.
+    Raise ModelError if there is no such output, or more than one.
     """
     shaped = []
     for port in network.outputs:

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from entitymill.errors import SettingsError
-from entitymill.recognition import container_limits
+from entitymill.recognition import hardware
 from entitymill.recognition.tagger import Decoding, Execution, Precision, bundle, list_precisions
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tags_to_mentions import TagScheme
-from entitymill.spark import requirements
+from entitymill.spark import installation
 
 Mention = tuple[int, int, int, str]
 """(index of the sentence, index of the first token in it, index after the last token, label)."""
@@ -105,8 +105,7 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
 def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]]) -> Mentions:
     """Return the set of mentions that a bundle finds in sentences, each of which is a list of tokens.
 
-    Raises:
-        ModelError: the bundle cannot be run.
+    Raise ModelError if the bundle cannot be run.
     """
     return set(find_confidences(directory, precision, sentences))
 
@@ -119,13 +118,13 @@ def find_confidences(
     Args:
         precision: the precision in which the bundle runs, on all cores that this container uses.
         sentences: a list of tokens for each sentence.
-        decoding: how tags are chosen from probabilities: the most probable tag of each token, or the best valid sequence.
+        decoding: how tags are chosen: `argmax` for each token's most probable tag, `viterbi` for the best valid sequence.
 
     Raises:
         ModelError: the bundle cannot be run.
     """
     manifest, files = bundle.read_directory(directory)
-    execution = Execution(precision, threads=container_limits.count_cores(), decoding=decoding)
+    execution = Execution(precision, threads=hardware.count_cores(), decoding=decoding)
     tagger = Tagger.load(files, manifest, execution)
     lengths = np.array([len(sentence) for sentence in sentences], np.int64)
     tags = tagger.tag([token for sentence in sentences for token in sentence], lengths)
@@ -294,16 +293,14 @@ def _read_table_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _open_delta_table(path: Path) -> Any:
-    """Return a Delta table as a PyArrow dataset.
+    """Return a Delta table as a PyArrow dataset; raise ValueError if it cannot be read.
 
-    Raises:
-        SettingsError: the package deltalake is not installed.
-        ValueError: the directory is not a Delta table that can be read.
+    Raise SettingsError if the package deltalake is not installed.
     """
     try:
         import deltalake  # noqa: PLC0415  - needed only if the sample is a Delta table
     except ImportError as error:
-        raise SettingsError(f"A sample that is a Delta table needs {requirements.PREPARE}.") from error
+        raise SettingsError(f"A sample that is a Delta table needs {installation.PREPARE}.") from error
     try:
         return deltalake.DeltaTable(str(path)).to_pyarrow_dataset()
     except deltalake.exceptions.DeltaError as error:

@@ -1,4 +1,4 @@
-"""Convert a trained token classifier of another format to a bundle or a saved Spark NLP model, and check the result."""
+"""`entitymill prepare`: convert a trained token classifier to a bundle or a saved Spark NLP model, and check the result."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from entitymill import extensions
 from entitymill.commands import common
 from entitymill.errors import ModelError, SettingsError, WorkerError
 from entitymill.recognition.guarded_loading import blame_file, list_model_files, loading, loading_memory_limit, memory_limit
 from entitymill.recognition.tagger import Execution, bundle, list_precisions, network
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
+from entitymill.spark import installation
 from entitymill.terminal.console_text import open_console
 from entitymill.workers import child_process
 from entitymill_models import (
@@ -155,7 +155,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
         if options.calibrate_confidence is not None:
             confidence_fit.calibrate_bundle(made, options.calibrate_confidence, open_console())
         if options.to == "sparknlp":
-            export = extensions.load(f"{extensions.SPARKNLP}.saved_model_writer", "--to sparknlp")
+            export = installation.load(f"{installation.SPARKNLP}.saved_model_writer", "--to sparknlp")
 
             written = scratch / _DIRECTORIES["sparknlp"]
             written.mkdir()
@@ -274,11 +274,7 @@ def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Ma
 
 
 def _try_longest_sentence(directory: Path, source: Path) -> None:
-    """Load the bundle as a run would, and tag a sentence with the maximum number of pieces.
-
-    Raises:
-        ModelError: the bundle cannot be run.
-    """
+    """Raise ModelError if the bundle cannot be loaded, or cannot tag a sentence with the maximum number of pieces."""
     manifest, files = bundle.read_directory(directory)
     where = f"{source} (as a bundle)"
     tagger = Tagger.load(files, manifest, Execution(list_precisions(manifest.precision)[0]), where)

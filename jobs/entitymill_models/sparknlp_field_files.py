@@ -46,8 +46,7 @@ _MAX_UTF_BYTES = 0xFFFF
 def read_records(content: bytes, where: str) -> Iterator[bytes]:
     """Yield the values of a SequenceFile, in order; the complete file is checked before the first value is yielded.
 
-    Raises:
-        ModelError: the file is damaged or compressed, or its keys or values have other classes.
+    Raise ModelError if the file is damaged or compressed, or its keys or values have other classes.
     """
     at = len(_CLASSES)
     if content[:at] != _CLASSES:
@@ -83,7 +82,7 @@ def read_records(content: bytes, where: str) -> Iterator[bytes]:
 
 
 def _find_all(content: bytes, marker: bytes) -> Iterator[int]:
-    """Yield the index of each occurrence of `marker`."""
+    """Yield the index of each occurrence of `marker` in `content`, also of occurrences that overlap."""
     at = content.find(marker)
     while at >= 0:
         yield at
@@ -136,15 +135,12 @@ _PATTERNS = {template: _compile_pattern(template) for template in (_ARRAY, *_STR
 def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
     """Return the pairs of one serialized `Array[(String, Int)]`, in order.
 
-    Only the layout that `write_pairs` writes can be read. Java also has other layouts: for example, if the same string
-    object is in two pairs, it writes the string once, and then a reference to it.
-
-    Raises:
-        ModelError: the stream is damaged, contains other objects than such an array, or has another layout.
+    Only the layout that `write_pairs` writes can be read. Java also has other layouts. For example, if two pairs share one
+    string object, Java writes the string once, and then a reference to it. Raise ModelError if the stream is damaged or has
+    another layout or content.
     """
 
     def match_template(template: bytes, at: int) -> int:
-        """Return the index after `template`, if `content` has these bytes at index `at`; otherwise raise ValueError."""
         matched = _PATTERNS[template].match(content, at)
         if matched is None:
             raise ValueError(at)
@@ -170,15 +166,10 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
 
 
 def check_field(content: bytes, where: str) -> None:
-    """Check, before a JVM reads a file of a field, that the file contains only Java classes that Spark NLP saves.
+    """Raise ModelError if a file of a field is damaged, or contains Java classes that Spark NLP does not save.
 
-    A field is a part of a saved Spark NLP model, such as its vocabulary: a directory of SequenceFiles below fields/.
-
-    Args:
-        content: the complete content of the file.
-
-    Raises:
-        ModelError: the file is damaged, or contains Java objects of other classes.
+    This is called before a JVM reads the file. A field is a part of a saved Spark NLP model, such as its vocabulary: a
+    directory of SequenceFiles below fields/.
     """
     for record in read_records(content, where):
         try:
@@ -190,8 +181,7 @@ def check_field(content: bytes, where: str) -> None:
 def write_pairs(pairs: list[tuple[str, int]]) -> bytes:
     """Serialize pairs as an `Array[(String, Int)]`: return the bytes that Java writes if no two pairs share an object.
 
-    Raises:
-        ModelError: a string has more than 65,535 bytes, the limit of Java's short form.
+    Raise ModelError if a string has more than 65,535 bytes, the limit of Java's short form.
     """
     parts = [_ARRAY, struct.pack(">i", len(pairs))]
     for number, (text, value) in enumerate(pairs):

@@ -71,10 +71,8 @@ def is_saved(directory: Path) -> bool:
 def find_model(unpacked: Path, where: str) -> Path:
     """Return the directory of the model in an unpacked archive: the archive's root, or its only folder.
 
-    Folders whose names begin with "__", such as __MACOSX, are ignored.
-
-    Raises:
-        ModelError: the root is not a saved model, and has no folder, several folders, or a folder that is not a saved model.
+    Folders whose names begin with "__", such as __MACOSX, are ignored. Raise ModelError if neither the root nor the only
+    folder is a saved model.
     """
     folders = [path for path in sorted(unpacked.iterdir()) if path.is_dir() and not path.name.startswith("__")]
     for candidate in (unpacked, *(folders if len(folders) == 1 else ())):
@@ -89,7 +87,6 @@ def read_saved_model(
     """Read a saved model with its network.
 
     Args:
-        directory: the saved model.
         scratch: an empty directory for the unpacked network, which must exist as long as the result is used.
         where: path of the model, for messages.
         casing: the casing to use instead of the casing in the metadata; None for the casing in the metadata.
@@ -153,10 +150,9 @@ def read_description(directory: Path, where: str) -> SavedDescription:
 
 
 def _read_metadata(directory: Path, where: str) -> tuple[dict[str, object], dict[str, object]]:
-    """Return a model's metadata, and the model's parameters, in which values that were set override default values.
+    """Return a model's metadata and its parameters; parameters that were set override default values.
 
-    Raises:
-        ModelError: the metadata is missing, damaged or has no parameters.
+    Raise ModelError if the metadata is missing or damaged, or has no parameters.
     """
     lines = [
         line
@@ -176,8 +172,7 @@ def _read_metadata(directory: Path, where: str) -> tuple[dict[str, object], dict
 def _read_field(directory: Path, name: str, where: str) -> dict[str, int]:
     """Return the string -> integer pairs of all records in fields/NAME of a saved model.
 
-    Raises:
-        ModelError: the field is missing or damaged, or contains a string twice.
+    Raise ModelError if the field is missing or damaged, or contains a string twice.
     """
     pairs: dict[str, int] = {}
     for part in _list_part_files(directory / FIELDS / name, where):

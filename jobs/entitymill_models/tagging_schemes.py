@@ -55,11 +55,9 @@ def convert_labels(found: Parts, where: str, specified: LabelScheme | None = Non
 def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -> tuple[list[str], Scheme]:
     """Return the bundle's label for each label of a model, and the tagging scheme of these labels.
 
-    Labels without prefixes such as B- become I- labels in IOB1. For labels with prefixes, the scheme is `specified` or,
-    if that is None, IOB2 if every kind of entity has a B- label, otherwise IOB1.
-
-    Raises:
-        ModelError: there is no label O or no other label, a label occurs twice, or only some labels have prefixes.
+    Labels without prefixes such as B- become I- labels in IOB1. For labels with prefixes, the scheme is `specified` or, if
+    that is None, IOB2 if every kind of entity has a B- label, otherwise IOB1. Raise ModelError if there is no label O or no
+    other label, a label occurs twice, or only some labels have prefixes.
     """
     outside = [label for label in labels if label.upper() == OUTSIDE]
     if len(outside) != 1 or len(set(labels)) != len(labels) or len(labels) < 2:
@@ -98,14 +96,10 @@ def _list_first_labels(labels: Sequence[str]) -> str:
 
 
 def _join_outputs(network: ov.Model, groups: list[list[int]]) -> None:
-    """Change a network, in place, to return one logit for each group of labels.
+    """Change a network, in place, to return one logit for each group of labels, given as lists of indices of labels.
 
     The logit of a group is the log-sum-exp of its labels' logits. So the group's probability is the sum of its labels'
     probabilities.
-
-    Args:
-        network: a network that returns logits, float32, shape [batch, length, labels].
-        groups: the indices of the labels in each group.
     """
     result = network.get_results()[0]
     logits = result.input_value(0)

@@ -1,4 +1,4 @@
-"""Compare a run with earlier runs: shares of labels, mentions per 1,000 sentences, mean confidence. Does not use Spark."""
+"""Compare a run with earlier runs, without Spark: shares of labels, mentions per 1,000 sentences, and mean confidence."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MAX_EARLIER_RUNS = 20
 class Change:
     """A measure of a run, compared with the same measure of all earlier runs together.
 
-    measure: `share` (of one label in all mentions, 0 to 1), `rate` (mentions per 1,000 sentences) or `confidence` (mean,
-        0 to 1).
+    measure: `share` (of one label in all mentions, 0 to 1), `rate` (mentions per 1,000 sentences) or `confidence` (mean, 0
+        to 1).
     label: the label for the measure `share`; None for the other measures.
     before, now: the values for the earlier runs and for the run.
-    change: `now` minus `before`; for `rate`, this difference divided by `before`.
+    change: `now` minus `before`; for `rate`, this difference divided by `before`, infinite if only `before` is 0.
     bound: the largest absolute value of `change` that is not flagged as drift.
     """
 
@@ -109,13 +109,9 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
 
 
 def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
-    """Raise an error if a run differs too much from earlier runs and report.fail_on_drift is set.
+    """Raise DriftError if report.fail_on_drift is set and a run, which was published, differs too much from earlier runs.
 
-    Args:
-        drift: result of `compare_runs`; None if the run was not compared, which is not an error.
-
-    Raises:
-        DriftError: the run was published, but at least one change is flagged.
+    `drift` is the result of `compare_runs`; None, for a run that was not compared, is not an error.
     """
     if drift is not None and bounds.fail_on_drift and drift.flagged:
         flagged = ", ".join(str(change) for change in drift.flagged)

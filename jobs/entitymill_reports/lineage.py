@@ -17,7 +17,7 @@ from entitymill import __version__
 from entitymill.errors import DriftError, LimitError
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
-from entitymill.spark import overlapping_paths, requirements
+from entitymill.spark import installation, overlapping_paths
 from entitymill.terminal.console_text import open_console
 
 if TYPE_CHECKING:
@@ -72,10 +72,9 @@ class Lineage:
             open_console(stderr=True).print(message, highlight=False, soft_wrap=True, markup=False)
 
     def _build_event(self, summary: Summary, state: str, error: str | None) -> Any:
-        """Return an OpenLineage RunEvent about the run, the job, the source and, if the run is complete, the written tables.
+        """Return an OpenLineage RunEvent of type `state` about the run, the job, the source and the written tables.
 
-        Args:
-            state: the type of the event: START, COMPLETE, FAIL or ABORT.
+        The tables are those written by a complete run; other events have none.
         """
         from openlineage.client import event_v2 as events  # noqa: PLC0415  # installed only with the extra
         from openlineage.client.facet_v2 import error_message_run, processing_engine_run  # noqa: PLC0415
@@ -110,7 +109,6 @@ class Lineage:
         from entitymill import schemas  # noqa: PLC0415  # imports Spark
 
         def build_fields(schema: T.StructType) -> list[Any]:
-            """Return the columns of a table as OpenLineage describes them."""
             kinds = [(field.name, field.dataType.simpleString(), field.metadata.get("comment")) for field in schema]
             return [schema_dataset.SchemaDatasetFacetFields(*kind) for kind in kinds]
 
@@ -156,7 +154,7 @@ def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | Non
     if settings.lineage.url is None or not enabled:
         yield None
         return
-    requirements.require_extra("lineage.url", "lineage")
+    installation.require_extra("lineage.url", "lineage")
     lineage = Lineage(settings)
     try:
         yield lineage

@@ -17,7 +17,7 @@ from entitymill.errors import SettingsError
 from entitymill.run.outcome import convert_error
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
-from entitymill.spark import local_paths, requirements
+from entitymill.spark import installation, local_disk
 from entitymill.tables import Tables
 from entitymill.tables.runs import IDLE
 from entitymill_reports import drift as drift_module
@@ -50,10 +50,7 @@ class Observer:
         """Write the report page of a run that has published its results, and compare the run with earlier runs.
 
         Each happens only if the settings ask for it (see `write_page_and_compare_runs`). A page that cannot be written is
-        not an error.
-
-        Raises:
-            DriftError: the run differs too much from earlier runs, and report.fail_on_drift is set.
+        not an error. Raise DriftError if the run differs too much from earlier runs, and report.fail_on_drift is set.
         """
         self._outcome.summary = summary
         self._outcome.drift = write_page_and_compare_runs(spark, self._settings, tables, summary, console)
@@ -73,7 +70,7 @@ def observe(settings: Settings, *, dry_run: bool) -> Iterator[Observer]:
         SettingsError: a library that the settings require is not installed; raised before the run begins.
     """
     if settings.report.path is not None:
-        requirements.require_extra("report.path", "report")
+        installation.require_extra("report.path", "report")
     enabled = not dry_run
     with (
         prometheus_metrics.record_metrics(settings, enabled=enabled) as outcome,
@@ -86,8 +83,6 @@ def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | N
     """Write the report page of an output, atomically replacing an older page, and return the drift that the page shows.
 
     Args:
-        reader: reader of the output's tables.
-        settings: settings of the job.
         to: path of the page's file.
         run_id: the id of the run to show, or None for the latest run that processed or removed documents.
 
@@ -100,7 +95,7 @@ def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | N
     drift = drift_module.compare_runs(content.run, content.before, settings.report)
     try:
         # A character that UTF-8 cannot encode is replaced, because it must not prevent the page from being written.
-        local_paths.write_atomically(Path(to), page.render(content, drift).encode("utf8", "replace"))
+        local_disk.write_atomically(Path(to), page.render(content, drift).encode("utf8", "replace"))
     except OSError as error:
         raise SettingsError(f"report.path: {to} cannot be written: {error.strerror or error}; name another file.") from error
     return drift

@@ -80,12 +80,9 @@ class Run:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], current_mentions: int = 0, confidence: float | None = None) -> Run:
-        """Build a run from a row of the `runs` table.
+        """Build a run from a row of the `runs` table, with times in UTC, which any version of this program may have written.
 
-        Args:
-            row: a row that any version of this program wrote, with times in UTC.
-            current_mentions: number of the run's mentions that are still in the `entities` table.
-            confidence: mean confidence of the current mentions; None if there are no current mentions.
+        `current_mentions` and `confidence` are the fields of the same names.
         """
         cost = json.loads(row.get("settings") or "{}").get("cost", {})
         names: dict[str, Any] = {name: row.get(name) or "" for name in _NAMES}

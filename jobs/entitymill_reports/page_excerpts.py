@@ -109,9 +109,7 @@ def _list_sentence_keys(mentions: Sequence[Mapping[str, Any]]) -> list[tuple[str
 def _build_sentence(text: str, key: tuple[str, int, int, int], mentions: Sequence[Mapping[str, Any]]) -> Sentence:
     """Return a sentence, split into its mentions and the text between them, with the names of the samples it belongs to.
 
-    Args:
-        key: (doc_id, sentence_id, begin, end) of the sentence.
-        mentions: all mentions in this and other sentences, once for each sample with the mention.
+    `key` is an item of `_list_sentence_keys`. `mentions` has the mentions of all sentences, once for each sample.
     """
     doc_id, number, at, end = key
     own = [row for row in mentions if (row["doc_id"], row["sentence_id"]) == (doc_id, number)]

@@ -65,10 +65,7 @@ _REJECTS = f"""
 def read_page_content(reader: TableReader, settings: Settings, run_id: str | None = None) -> PageContent:
     """Return the content of a report page.
 
-    Args:
-        reader: reader of the output's tables.
-        settings: settings of the job.
-        run_id: the id of the run to show, or None for the latest completed run that processed or removed documents.
+    `run_id` is the run to show, or None for the latest completed run that processed or removed documents.
 
     Raises:
         SettingsError: report.date_column is not a column of dates, or none of the latest MAX_RUNS runs has this id.
@@ -103,11 +100,8 @@ def read_page_content(reader: TableReader, settings: Settings, run_id: str | Non
 def read_runs(reader: TableReader, run_id: str | None = None) -> tuple[Run | None, tuple[Run, ...]]:
     """Return a run, and the runs before it, newest first; this is all that the computation of drift needs.
 
-    Only the latest MAX_RUNS runs are read. If the run is not among them, the result is (None, ()).
-
-    Args:
-        reader: reader of the output's tables.
-        run_id: the id of the run, or None for the latest completed run that processed or removed documents.
+    `run_id` None means the latest completed run that processed or removed documents. Only the latest MAX_RUNS runs are read.
+    If the run is not among them, the result is (None, ()).
     """
     runs = _build_runs(reader.read_rows(_LATEST_RUNS), _count_mentions(reader, None))
     run = select_run(runs, run_id)
@@ -136,10 +130,8 @@ def _build_runs(rows: list[dict[str, Any]], counts: list[dict[str, Any]]) -> tup
 def _select_day(reader: TableReader, name: str | None) -> str | None:
     """Return an SQL expression for the day of a mention, as a date; None if there is no date column (`name` is None).
 
-    A text that does not begin with a date such as 2026-11-30 becomes null.
-
-    Raises:
-        SettingsError: the table lacks the column, or its type is neither date, timestamp nor string.
+    A text that does not begin with a date such as 2026-11-30 becomes null. Raise SettingsError if the table lacks the
+    column, or its type is neither date, timestamp nor string.
     """
     if name is None:
         return None
@@ -204,13 +196,8 @@ def _read_documents(reader: TableReader) -> page_content.Documents:
 def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, Any]]) -> page_content.Days:
     """Count mentions by day, week, month or year: by the shortest step that needs about MAX_STEPS bars or fewer.
 
-    The oldest counts are dropped if there are more than MAX_STEPS * MAX_LABELS.
-
-    Args:
-        reader: reader of the output's tables.
-        day: SQL expression for the day of a mention.
-        name: name of the column from which the day is computed.
-        counts: the result of _count_mentions.
+    The oldest counts are dropped if there are more than MAX_STEPS * MAX_LABELS. `day` is the SQL expression for the day of a
+    mention, computed from the column `name`. `counts` is the result of `_count_mentions`.
     """
     dated = sum(row["dated"] for row in counts)
     without = sum(row["mentions"] for row in counts) - dated
@@ -300,8 +287,7 @@ def read_unit_speeds(reader: TableReader, run: Run | None) -> tuple[UnitSpeed, .
 def _count_written_rows(metrics: Mapping[str, str]) -> int:
     """Return the number of rows that a commit added or changed; rows that the commit only copied do not count.
 
-    Args:
-        metrics: Delta's operationMetrics of the commit; their names for MERGE differ from those for other operations.
+    `metrics` are Delta's operationMetrics of the commit, whose names for MERGE differ from those for other operations.
     """
     counted = {name: int(value) for name, value in metrics.items() if name.endswith(("Rows", "Inserted", "Updated"))}
     if "numTargetRowsInserted" in counted:

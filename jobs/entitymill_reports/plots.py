@@ -58,11 +58,7 @@ _IDS = re.compile(
 
 
 def choose_color(number: int) -> str:
-    """Return the placeholder for the color of a series, which `_render_svg` replaces by the page's CSS variable.
-
-    Args:
-        number: number of the series, from 0.
-    """
+    """Return the placeholder for the color of series `number`, from 0; `_render_svg` replaces it by a CSS variable."""
     return f"#0102{min(number, COLOR_COUNT - 1):02x}"
 
 
@@ -76,7 +72,6 @@ def draw_bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
     """
 
     def draw(axes: Axes) -> None:
-        """Draw the bars from top to bottom, with a name before and a value after each bar."""
         positions = range(len(rows))[::-1]
         colors = [choose_color(number) for *_, number in rows]
         axes.barh(list(positions), [value for _, value, _ in rows], color=colors, height=0.62)
@@ -108,7 +103,6 @@ def draw_stacked_bars(
     """
 
     def draw(axes: Axes) -> None:
-        """Draw the bars of each series on top of those of the series before it."""
         below = [0.0] * len(names)
         # If there are only a few bars, keep them narrow.
         width = 0.86 if len(names) > 8 else 0.1 * len(names)
@@ -128,7 +122,6 @@ def draw_lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]
     """
 
     def draw(axes: Axes) -> None:
-        """Draw one line with markers per series."""
         for number, (name, values) in enumerate(series.items()):
             found = [float("nan") if value is None else value for value in values]
             line = axes.plot(range(len(names)), found, "o-", color=choose_color(number), label=_shorten(name))[0]
@@ -173,13 +166,10 @@ def _format_value(value: float) -> str:
 def _set_up_axes(
     axes: Axes, names: Sequence[str], series: Mapping[str, object], about: str, *, unit: str = "", integer: bool = False
 ) -> None:
-    """Label both axes, and add a legend if there are several series.
+    """Label both axes (the horizontal one with `about`), and add a legend if there are several series.
 
-    Args:
-        names: labels below the horizontal axis.
-        about: label of the horizontal axis.
-        unit: text after each number of the vertical axis.
-        integer: whether the numbers of the vertical axis are whole numbers.
+    `names` are written below the horizontal axis, and `unit` after each number of the vertical axis. With `integer`, these
+    are whole numbers.
     """
     _label_horizontal_axis(axes, names)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _format_value(value) + unit))
@@ -189,13 +179,10 @@ def _set_up_axes(
 
 
 def _render_svg(draw: Callable[[Axes], None], title: str, height: int = HEIGHT) -> str:
-    """Return a plot as an <svg> element for the report page.
+    """Return a plot as an <svg> element for the report page; `height` is in CSS pixels.
 
-    Matplotlib escapes all text except the title, which must therefore be a constant of this program.
-
-    Args:
-        title: description for screen readers.
-        height: height in CSS pixels.
+    Matplotlib escapes all text except `title`, the description for screen readers. So this must be a constant of this
+    program.
     """
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):  # a fixed salt: the same plot has the same bytes
         figure = Figure(figsize=(WIDTH / _PER_INCH, height / _PER_INCH), layout="constrained")

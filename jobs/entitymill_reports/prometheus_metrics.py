@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from entitymill import __version__, schemas
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
-from entitymill.spark import local_paths, requirements
+from entitymill.spark import installation, local_disk
 from entitymill.terminal.console_text import open_console
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunO
     run_outcome = RunOutcome(output, datetime.now(timezone.utc))
     enabled = enabled and bool(settings.metrics.textfile or settings.metrics.pushgateway)
     if enabled:
-        requirements.require_extra("metrics", "metrics")
+        installation.require_extra("metrics", "metrics")
     try:
         yield run_outcome
     except BaseException as error:
@@ -111,10 +111,8 @@ def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunO
 def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool) -> None:
     """Write the metrics to the file and the Pushgateway that the settings name; report failures in the log and on stderr.
 
-    This also sets `ended` of the outcome and, if `totals` is true, its `totals`.
-
-    Args:
-        totals: whether to read the sums over all runs with Spark; otherwise their metrics are left out.
+    This also sets `ended` of the outcome. If `totals` is true, it reads the sums over all runs with Spark, and sets the
+    outcome's `totals`; otherwise their metrics are left out.
     """
     run_outcome.ended = datetime.now(timezone.utc)
     try:
@@ -267,19 +265,14 @@ def write_textfile(registry: Any, path: str, _: RunOutcome) -> None:
     """
     from prometheus_client import generate_latest  # noqa: PLC0415  # installed only with the extra
 
-    local_paths.write_atomically(Path(path), generate_latest(registry))
+    local_disk.write_atomically(Path(path), generate_latest(registry))
 
 
 def push(registry: Any, address: str, run_outcome: RunOutcome) -> None:
     """Send the metrics to a Pushgateway, as the group of this output.
 
     After a run that published its results, the metrics replace all metrics of the group. After any other run, they replace
-    only the metrics with the same names.
-
-    Args:
-        registry: the result of `build_metrics`.
-        address: URL of the Pushgateway; a user and password in it are sent as basic authentication.
-        run_outcome: the outcome of the run.
+    only the metrics with the same names. A user and password in the URL `address` are sent as basic authentication.
     """
     from prometheus_client import exposition, push_to_gateway, pushadd_to_gateway  # noqa: PLC0415  # installed only with the extra
 

@@ -10,8 +10,8 @@ from entitymill import settings as settings_module
 from entitymill.commands import common
 from entitymill.errors import SettingsError
 from entitymill.settings import Settings
-from entitymill.spark import requirements
-from entitymill.terminal import activity
+from entitymill.spark import installation
+from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console
 
 if TYPE_CHECKING:
@@ -54,19 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
     """Write the report page, and print its path; Spark is started only if the tables cannot be read without it.
 
-    Args:
-        run_id: the id of the run to show, or None for the latest run that processed or removed documents.
-
-    Raises:
-        DriftError: the page was written, but the run differs too much from earlier runs, and report.fail_on_drift is set.
+    If `run_id` is None, the page shows the latest run that processed or removed documents. Raise DriftError if the page was
+    written, but the run differs too much from earlier runs, and report.fail_on_drift is set.
     """
     # Imported only here: --help and errors in the settings must not wait a second for Spark.
     from entitymill_reports import drift, observer
     from entitymill_reports.table_reader import open_local_reader
 
-    requirements.require_extra("entitymill report", "report")
+    installation.require_extra("entitymill report", "report")
     common.check_output_exists(settings)
-    activity.begin("reading the tables")
+    progress.begin("reading the tables")
     reader = open_local_reader(settings)
     if reader is not None:
         page_drift = observer.write_page(reader, settings, to, run_id)
@@ -83,8 +80,8 @@ def _write_page_with_spark(settings: Settings, to: str, run_id: str | None) -> D
     from entitymill_reports import observer
     from entitymill_reports.table_reader import open_spark_reader
 
-    activity.begin("starting Spark")
+    progress.begin("starting Spark")
     spark = open_session(settings.spark, "entitymill report")
-    activity.begin("reading the tables")
+    progress.begin("reading the tables")
     with open_spark_reader(spark, settings, Tables(spark, settings.output)) as reader:
         return observer.write_page(reader, settings, to, run_id)

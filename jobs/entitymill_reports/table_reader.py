@@ -23,7 +23,7 @@ from entitymill.schemas import VERSION
 from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import reader
-from entitymill.spark.local_paths import is_certainly_local, to_local_path
+from entitymill.spark.local_disk import is_certainly_local, to_local_path
 from entitymill.spark.private_session import open_private_session
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.output_tables import DELTA_ENTITIES, PROPERTY
@@ -42,7 +42,7 @@ class TableReader(Protocol):
     output: str
 
     def has(self, table: str) -> bool:
-        """Return whether a table exists; all except `rejects` always do."""
+        """Return whether a table exists; only `rejects` may be missing."""
 
     def read_rows(self, query: str) -> list[dict[str, Any]]:
         """Return the rows of a query: column name -> value; times are in UTC, and maps are dictionaries."""
@@ -59,8 +59,7 @@ class TableReader(Protocol):
     def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
         """Return doc_id -> text for a few documents, from the source; ids that the source does not have are left out.
 
-        Raises:
-            EntityMillError, PySparkException: the source cannot be read.
+        Raise EntityMillError or PySparkException if the source cannot be read.
         """
 
 
@@ -68,13 +67,7 @@ class SparkReader:
     """Reads the tables with Spark, in a private session."""
 
     def __init__(self, spark: SparkSession, settings: Settings, tables: Tables) -> None:
-        """Give the tables names for queries.
-
-        Args:
-            spark: the private session.
-            settings: settings of the job.
-            tables: the output's `Tables`, in the private session.
-        """
+        """Give the tables names for queries; `spark` is the private session, and `tables` are the output's tables in it."""
         self._spark = spark
         self._settings = settings
         self._tables = tables
@@ -121,13 +114,7 @@ class LocalReader:
     """Reads the tables with deltalake, whose queries run in DataFusion."""
 
     def __init__(self, settings: Settings, tables: dict[str, Any], builder: Any) -> None:
-        """Give the tables names for queries.
-
-        Args:
-            settings: settings of the job.
-            tables: name -> deltalake.DeltaTable.
-            builder: an empty deltalake.QueryBuilder.
-        """
+        """Give the tables, name -> deltalake.DeltaTable, names for queries in `builder`, an empty deltalake.QueryBuilder."""
         self._source = settings.source
         self._tables = tables
         self._builder = builder
@@ -162,8 +149,7 @@ class LocalReader:
     def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
         """Return doc_id -> text for a few documents, by reading the complete source; null texts are left out.
 
-        Raises:
-            SourceError: the source can no longer be read without Spark.
+        Raise SourceError if the source can no longer be read without Spark.
         """
         source = _open_local_source(self._source)
         if source is None:
@@ -216,7 +202,8 @@ def open_local_reader(settings: Settings) -> LocalReader | None:
 def _open_local_source(settings: SourceSettings) -> Any:
     """Return the source as a pyarrow dataset; None if pyarrow might not read the same rows and ids as Spark.
 
-    That is so for a catalog table, a source on another machine, a source.where, and ids other than strings and integers.
+    This is the case for a catalog table, a source on another machine, a source with `source.where`, and ids that are neither
+    strings nor integers.
     """
     if settings.format == "table" or settings.where is not None or not is_certainly_local(settings.path, {}):
         return None
@@ -231,7 +218,6 @@ def _open_local_source(settings: SourceSettings) -> Any:
 
 
 def _open_dataset(path: Path, *, is_delta: bool) -> Any:
-    """Return a table as a pyarrow dataset."""
     if is_delta:
         from deltalake import DeltaTable  # noqa: PLC0415  # installed only with the extra `report`
 
@@ -243,8 +229,7 @@ def _open_dataset(path: Path, *, is_delta: bool) -> Any:
 def open_spark_reader(spark: SparkSession, settings: Settings, tables: Tables) -> Iterator[SparkReader]:
     """Yield a reader of tables that this program wrote, in a private session.
 
-    Raises:
-        OutputError: the output has no tables, or another program wrote them.
+    Raise OutputError if the output has no tables, or another program wrote them.
     """
     if not (tables.is_complete() and tables.exists("runs")):
         raise OutputError(f"output: no entity tables in {tables.output}: run the job first.")
@@ -263,7 +248,7 @@ def _from_micros(micros: int | None) -> datetime | None:
 
 
 def _convert(value: Any) -> Any:
-    """Convert a value from pyarrow to the one that `TableReader.read_rows` returns."""
+    """Convert a value from pyarrow as `TableReader.read_rows` promises: times to UTC, and a map's pairs to a dictionary."""
     if isinstance(value, datetime):
         return value.astimezone(timezone.utc) if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
     if isinstance(value, date):

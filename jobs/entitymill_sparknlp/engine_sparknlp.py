@@ -83,18 +83,16 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
 def recognize(
     rows: DataFrame, pipeline: Pipeline, *, trim: bool, annotations: bool, consistent_labels: bool = False
 ) -> DataFrame:
-    """Return a lazy DataFrame with the mentions of documents.
+    """Return a lazy DataFrame with the mentions of documents, one row per document.
+
+    It has the columns of schemas.RECOGNIZED, `passthrough` if `rows` have this column, and with `annotations` also those of
+    schemas.ANNOTATIONS.
 
     Args:
         rows: documents with the columns doc_id, text, text_hash, chars, and optionally passthrough.
         pipeline: the stages that tag the documents.
         trim: whether to remove possessive endings and stray punctuation from mentions.
-        annotations: whether to also return the columns `ner` and `ner_chunk`.
         consistent_labels: whether all mentions with the same spelling in a document get the same label.
-
-    Returns:
-        One row per document, with the columns of schemas.RECOGNIZED, passthrough if the rows have this column, and the
-        columns of schemas.ANNOTATIONS if requested.
     """
     passthrough = [field for field in rows.schema.fields if field.name == "passthrough"]
     packed = rows.select(F.col("text").alias(pipeline.text), F.struct(*rows.columns).alias("_row"))
@@ -158,13 +156,8 @@ def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
 def _convert_to_batch_offsets(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:
     """Convert offsets in each document to offsets in the concatenated texts of the batch; return them in one array.
 
-    An offset outside its document becomes the document's begin or end.
-
-    Args:
-        batch: the batch, with one row per document.
-        column: name of a column with a list of offsets per document.
-        texts: the texts of the batch.
-        add: number to add to each offset: 1 to make inclusive ends exclusive.
+    The batch has one row per document, with a list of offsets in the column `column`. `add`, added to each offset, is 1 to
+    make inclusive ends exclusive. An offset outside its document becomes the document's begin or end.
     """
     values = batch.column(column)
     counts = np.diff(values.offsets.to_numpy())
@@ -176,13 +169,9 @@ def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[
     """Return the tags of a batch as indices, and the list of labels (such as B-PER) to which the indices refer.
 
     A tag belongs to the token that begins where the tag begins; a tag without such a token is left out. A sentence whose
-    last token has no tag is marked as split: Spark NLP truncated it.
-
-    Args:
-        batch: a batch with the columns ner_begin, ner_result and ner_confidence, one row per document.
-
-    Raises:
-        ModelError: a tag is neither O nor an IOB2 tag, or the label in a tag cannot be the name of a partition.
+    last token has no tag is marked as split: Spark NLP truncated it. The batch has one row per document, with the columns
+    ner_begin, ner_result and ner_confidence. Raise ModelError if a tag is neither O nor an IOB2 tag, or if its label cannot
+    be the name of a partition.
     """
     results = batch.column("ner_result").flatten().dictionary_encode()
     labels = results.dictionary.to_pylist()

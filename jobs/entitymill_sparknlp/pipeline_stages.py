@@ -58,10 +58,8 @@ class SavedModel:
 def inspect_model(spark: SparkSession, address: str) -> SavedModel:
     """Check that no file of a saved model could run its own code, and return a SavedModel with its class and engine.
 
-    A model pretrained:NAME/LANGUAGE is neither downloaded nor checked; it is assumed to be a DistilBERT classifier.
-
-    Args:
-        address: URI or path of the model's directory, or pretrained:NAME/LANGUAGE.
+    `address` is a URI or path of the model's directory, or pretrained:NAME/LANGUAGE. The latter is neither downloaded nor
+    checked; it is assumed to be a DistilBERT classifier.
 
     Raises:
         ModelError: the model is missing or damaged, could run its own code, or is neither a token classifier nor a pipeline.
@@ -143,15 +141,10 @@ def configure_openvino(spark: SparkSession, precision: Precision) -> None:
 
 
 def load_pipeline(model: SavedModel, earlier_stages: Sequence[Any]) -> Pipeline:
-    """Load a model as a pipeline; a pretrained:NAME/LANGUAGE is downloaded from the models hub.
+    """Load a model that was checked as a pipeline; a pretrained:NAME/LANGUAGE is downloaded from the models hub.
 
-    Args:
-        model: a checked model.
-        earlier_stages: document assembler, sentence detector and tokenizer, to run before a classifier; ignored if the model
-            is a pipeline, which has its own.
-
-    Raises:
-        ModelError: the model is damaged, or cannot be downloaded.
+    `earlier_stages` are document assembler, sentence detector and tokenizer, to run before a classifier. They are ignored if
+    the model is a pipeline, which has its own. Raise ModelError if the model is damaged, or cannot be downloaded.
     """
     try:
         if model.kind == "PipelineModel":
@@ -196,14 +189,8 @@ class Pipeline:
     def from_stages(cls, stages: Sequence[Any], address: str) -> Pipeline:
         """Create a pipeline from the stages up to the first token classifier; later stages are left out.
 
-        The names of the pipeline's columns are those that these stages read and write.
-
-        Args:
-            stages: the stages of a pipeline, loaded or fitted.
-            address: address of the model, for messages.
-
-        Raises:
-            ModelError: the first stage is not a DocumentAssembler, or no stage is a token classifier.
+        `stages` are loaded or fitted; their columns become those of the pipeline. Raise ModelError if the first stage is not
+        a DocumentAssembler, or no stage is a token classifier.
         """
         classifiers = [at for at, stage in enumerate(stages) if type(stage).__name__.endswith("ForTokenClassification")]
         if not classifiers or type(stages[0]).__name__ != "DocumentAssembler":
@@ -226,13 +213,7 @@ class Pipeline:
 def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
     """Build the stages that add the columns `_document`, `_sentence` and `_token` to a table with the `text` column.
 
-    Args:
-        spark: the session.
-        kind: kind of sentence detector.
-        model: address of the detector's model; not used for the kind `rules`.
-
-    Raises:
-        ModelError: the detector's model is missing or is not a sentence detector.
+    `kind` and `model` are those of the sentence detector (see `load_detector`). Raise ModelError if it cannot be loaded.
     """
     pipeline = [
         DocumentAssembler().setInputCol("text").setOutputCol("_document"),
@@ -246,10 +227,8 @@ def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
 def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetector | SentenceDetectorDLModel:
     """Load a sentence detector: the rules or, for any other kind, the SentenceDetectorDLModel at `model`.
 
-    A saved detector is checked first; a pretrained:NAME/LANGUAGE is downloaded from the models hub unchecked.
-
-    Raises:
-        ModelError: the detector's model is missing or is not a sentence detector.
+    A saved detector is checked first; a pretrained:NAME/LANGUAGE is downloaded from the models hub unchecked. Raise
+    ModelError if the detector's model is missing or is not a sentence detector.
     """
     if kind == "rules":
         return SentenceDetector()
@@ -278,9 +257,7 @@ def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
     """Return a string that stands for the sentence detector in the fingerprint (see `engine_sparknlp.open_pipeline`).
 
     For a model pretrained:NAME/LANGUAGE, the string is this address; otherwise see `engine_openvino.identify_detector`.
-
-    Raises:
-        ModelError: the detector's model is missing.
+    Raise ModelError if the detector's model is missing.
     """
     if kind == "dl" and PRETRAINED.fullmatch(model):
         return model

@@ -84,9 +84,8 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
 def _list_visible_files(spark: SparkSession, address: str, setting: str) -> Iterator[tuple[PurePosixPath, str]]:
     """Yield (path inside the model, URI) of each file of the model; leave out names that begin with . or _, as Spark does.
 
-    Raises:
-        ModelError: a file is outside the model's directory, or a local *.crc file has a name that Spark does not ignore.
-        OSError: the model cannot be listed.
+    Raise ModelError if a file is outside the model's directory, or a local *.crc file has a name that Spark does not ignore.
+    Raise OSError if the model cannot be listed.
     """
     top = storage.qualify(spark, address).rstrip("/")
     for uri, *_ in storage.list_files(spark, address):
@@ -134,16 +133,9 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
     """Check one metadata file of a model: that of a stage or, if the model is a pipeline, that of the model itself.
 
-    A stage must have an allowed class. A pipeline must list its stages, none of which may be written in Python. The class of
-    any other model is not checked here, but by the caller of `check_model_files`.
-
-    Args:
-        metadata: the content of the metadata file.
-        directory: path inside the model: "." for the model itself, any other path for a stage.
-        where: the setting and the address of the model, for messages.
-
-    Raises:
-        ModelError: the check fails.
+    `directory` is "." for the model itself, and otherwise the path of a stage inside the model. Raise ModelError if a stage
+    has a class that is not allowed. A pipeline must list its stages, none of which may be written in Python. The caller of
+    `check_model_files` checks the class of any other model.
     """
     kind = str(metadata.get("class"))
     if kind == PIPELINE and directory == ".":

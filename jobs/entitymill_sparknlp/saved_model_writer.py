@@ -18,8 +18,8 @@ import openvino as ov
 
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle, network
-from entitymill.recognition.tagger.encoding import BERT_PIECES
 from entitymill.recognition.tagger.inference import read_tokenizer
+from entitymill.recognition.tagger.model_rows import BERT_PIECES
 from entitymill_models import sparknlp_field_files
 from entitymill_models.imported_classifier import parse_json
 from entitymill_models.sparknlp_saved import FIELDS, METADATA, NETWORKS, PACKAGE
@@ -33,13 +33,10 @@ _PAIRS_IN_RECORD = 10
 
 
 def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = False) -> None:
-    """Write a bundle as a saved Spark NLP model.
+    """Write a bundle, which was checked, as a saved Spark NLP model to the empty directory `into`.
 
-    Args:
-        directory: the directory of a checked bundle.
-        into: an empty directory for the saved model.
-        keep_calibration: whether to keep the calibration of activations, if the bundle has one. With a calibration, Spark
-            NLP quantizes activations even in precision f32. So its entities differ from those of this program in f32.
+    `keep_calibration` keeps the calibration of activations, if the bundle has one. Then Spark NLP quantizes activations even
+    in precision f32, so its entities differ from those of this program in f32.
 
     Raises:
         ModelError: the bundle's vocabulary is not WordPiece or lacks a special piece, so Spark NLP's class cannot use it.

@@ -16,8 +16,14 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from entitymill.recognition.offsets import utf16_length
-from entitymill.recognition.tagger.encoding import BERT_PIECES, WordCache, find_special_id
-from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Rows, find_truncated_sentences
+from entitymill.recognition.tagger.model_rows import (
+    BERT_PIECES,
+    SPECIAL_PIECES,
+    Rows,
+    WordCache,
+    find_special_id,
+    find_truncated_sentences,
+)
 
 MAX_WORD = 200
 """Maximum length of a word in UTF-16 code units; a longer word becomes [UNK]."""
@@ -33,12 +39,9 @@ class SparkNlpRows(WordCache):
     """The encoding `sparknlp`, which turns sentences into rows for the model (see `model_rows`) as Spark NLP does."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, *, lowercase: bool) -> None:
-        """Create the encoding with the vocabulary of a tokenizer.
+        """Create the encoding with the vocabulary of a bundle's tokenizer.
 
-        Args:
-            tokenizer: the tokenizer of the bundle.
-            max_length: the parameter maxSentenceLength of the saved model.
-            lowercase: the opposite of the parameter caseSensitive of the saved model.
+        `max_length` is the parameter maxSentenceLength of the saved model, and `lowercase` the opposite of caseSensitive.
         """
         super().__init__(2)
         self.cls_id, self.sep_id, self.pad_id, self._unknown = (find_special_id(tokenizer, piece) for piece in BERT_PIECES)
@@ -93,14 +96,12 @@ def _match_tokens(
     of one token may begin where another token begins. The piece then decides the tag of that other token.
 
     Args:
-        piece_sentences: index of each piece's sentence, shape [pieces].
-        piece_begins: where each piece begins in the document, in UTF-16 code units, shape [pieces].
-        token_sentences: index of each token's sentence, shape [tokens].
-        token_begins: where each token begins in the document, in UTF-16 code units, shape [tokens].
+        piece_sentences, token_sentences: index of the sentence of each piece and token, shapes [pieces] and [tokens].
+        piece_begins, token_begins: where each begins in the document, in UTF-16 code units, same shapes.
 
     Returns:
         Two arrays of shape [pieces]: the index of each piece's token (arbitrary if the piece has no token), and whether the
-        piece has a token.
+            piece has a token.
     """
     if not len(token_begins):
         return np.zeros(len(piece_begins), np.int64), np.zeros(len(piece_begins), np.bool_)

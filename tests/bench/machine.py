@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from entitymill.recognition.cpu_features import read_processor
+from entitymill.recognition.hardware import read_processor
 
 BETWEEN_LOOKS, BETWEEN_SHARES = 0.1, 1.0
 """Seconds between two measurements of a process tree, and between two that include shared memory, which take longer."""

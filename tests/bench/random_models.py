@@ -15,9 +15,8 @@ import texts
 from safetensors.numpy import save_file
 
 from entitymill.recognition.tagger import bundle, network
-from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
+from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Encoder
 from entitymill_models import huggingface, lower_precision
 from entitymill_models import imported_classifier as parts_module
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -34,12 +35,16 @@ def jars(tmp_path: Path) -> Path:
     return directory
 
 
-def start(jars: Path, mode: str) -> int:
-    """Start a session in a new process; return how many classes Java loaded from the archive."""
+def start(jars: Path, mode: str, java_options: str = "") -> int:
+    """Start a session in a new process; return how many classes Java loaded from the archive.
+
+    `java_options` is the value of the environment variable JAVA_TOOL_OPTIONS.
+    """
     log = jars.parent / "classes.log"
     command = [sys.executable, "-c", START, str(jars), mode, str(log)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert (ended.returncode, ended.stdout) == (0, "7\n"), ended.stderr
+    variables = {**os.environ, **({"JAVA_TOOL_OPTIONS": java_options} if java_options else {})}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=variables)
+    assert (ended.returncode, ended.stdout[-2:]) == (0, "7\n"), ended.stderr
     assert "cds" not in ended.stderr
     assert "shared" not in ended.stderr
     return len(FROM_ARCHIVE.findall(log.read_text(encoding="utf8")))
@@ -51,6 +56,8 @@ def test_an_archive_is_made_once_and_used_and_does_no_harm_where_it_does_not_fit
     assert start(jars, "make") == 0
     [archive] = jars.glob("*.jsa")
     assert start(jars, "use") > MANY
+    # With the archive, the flight recorder would crash Java.
+    assert start(jars, "use", f"-XX:StartFlightRecording=filename={jars.parent}/recording.jfr") == 0
     # Truncate the archive. Java would crash if it loaded this file.
     size = archive.stat().st_size
     archive.chmod(0o600)
@@ -58,6 +65,25 @@ def test_an_archive_is_made_once_and_used_and_does_no_harm_where_it_does_not_fit
         file.truncate(size // 3)
     assert start(jars, "use") == 0
     assert [file.name for file in jars.iterdir() if file.suffix not in (".jar", "")] == [archive.name]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "loads"),
+    [
+        ("spark.driver.defaultJavaOptions", "-Xss4m -javaagent:/opt/monitor.jar=port=1", True),
+        ("spark.driver.extraJavaOptions", "-agentpath:/opt/libprofiler.so", True),
+        ("spark.executor.extraJavaOptions", "-javaagent:/opt/monitor.jar", False),
+        ("spark.driver.defaultJavaOptions", "-Dpath=/opt/-javaagent", False),
+    ],
+)
+def test_java_agents_are_recognized(key: str, value: str, *, loads: bool) -> None:
+    assert jvm_launch.loads_agent({key: value}) is loads
+
+
+@pytest.mark.parametrize("variable", ["JAVA_TOOL_OPTIONS", "SPARK_SUBMIT_OPTS", "PYSPARK_SUBMIT_ARGS"])
+def test_java_agents_of_the_environment_are_recognized(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "--driver-java-options=-javaagent:/opt/monitor.jar pyspark-shell")
+    assert jvm_launch.loads_agent({})
 
 
 def test_an_archive_of_other_jars_is_replaced(tmp_path: Path) -> None:

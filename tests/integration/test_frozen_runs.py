@@ -40,7 +40,7 @@ from entitymill.run import guards
 from entitymill.run.summary import Summary
 from entitymill.source import changes
 from entitymill.spark.private_session import open_private_session, override_conf
-from entitymill.tables import Tables, lease, maintenance, recovery, runs, sql_changes, table_rows
+from entitymill.tables import Tables, lease, maintenance, publisher, recovery, runs, sql_changes
 from entitymill.tables.output_tables import NAMES, build_write_confs
 from entitymill.tables.publisher import Publisher
 from entitymill.tables.temporary_tables import TemporaryTable
@@ -65,7 +65,7 @@ def assert_lost(result: Summary | BaseException | None) -> None:
     ("owner", "name", "at", "units"),
     [
         (Publisher, "publish", 2, UNITS_OF_3),
-        (table_rows, "build_documents", 1, "limits.unit_rows=100"),
+        (publisher, "build_documents", 1, "limits.unit_rows=100"),
         (maintenance, "compact_small_files", 1, "limits.unit_rows=100"),
     ],
     ids=["between units", "between the commits of a unit", "after the last unit"],

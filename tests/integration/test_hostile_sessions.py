@@ -52,6 +52,7 @@ HOSTILE = {
     "spark.databricks.delta.replaceWhere.dataColumns.enabled": "false",
     "spark.databricks.delta.replaceWhere.dataColumnsWithCDF.enabled": "false",
     "spark.databricks.delta.vacuum.lite.enabled": "true",
+    "spark.sql.maxPlanStringLength": "100",
     "spark.sql.files.ignoreCorruptFiles": "true",
     "spark.sql.files.ignoreMissingFiles": "true",
     "spark.sql.sources.partitionColumnTypeInference.enabled": "false",

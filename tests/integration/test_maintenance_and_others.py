@@ -8,20 +8,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from delta_reader import read_delta
 from entitymill.errors import LimitError, OutputError, SourceError
-from entitymill.run import erasure
+from entitymill.run import erasure, guards
 from entitymill.run.summary import Summary
 from entitymill.spark.private_session import open_private_session
-from entitymill.tables import Tables, maintenance
+from entitymill.tables import Tables, document_traces, maintenance
 from entitymill.tables.output_tables import build_write_confs
 from entitymill.tables.publisher import Publisher
 from entitymill.tables.runs import Runs
 
-from .stub_world import HOUR, FrozenRun, World, hook, make_texts, run_until_death, world
+from .stub_world import HOUR, DiesHereError, FrozenRun, World, hook, make_texts, run_until_death, world
 
 __all__ = ["world"]
 
@@ -91,6 +93,132 @@ def test_an_erasure_does_not_claim_success_while_a_file_from_the_future_remains(
         os.utime(file)
     erasure.erase(world.spark, world.settings(), ["d00"])
     assert (world.output / "erasures").exists()
+    world.check()
+
+
+def leave_file(world: World, table: str, hours: float) -> Path:
+    """Copy a data file of a table under a new name, `hours` old, as a program leaves it that has not committed it yet."""
+    file = next((world.output / table).rglob("part-0*.parquet"))
+    stray = Path(shutil.copy(file, file.with_name(f"part-of-{hours:g}-hours.parquet")))
+    os.utime(stray, (time.time() - hours * HOUR,) * 2)
+    return stray
+
+
+def test_a_purge_keeps_young_files_that_another_program_may_be_about_to_commit(world: World) -> None:
+    """Delta lets OPTIMIZE commit files that VACUUM has deleted meanwhile, so a purge must not delete them."""
+    world = World(world.spark, world.directory / ".hidden")
+    world.create(make_texts(6)).run()
+    world.put({"d00": "Changed Once text"})
+    world.run()
+    committed = set((world.output / "documents").glob("part-0*.parquet"))
+    young, old = leave_file(world, "documents", 23), leave_file(world, "documents", 25)
+    purge(world, world.spark)
+    assert (young.exists(), old.exists()) == (True, False)
+    current = {Path(path).name for path in DeltaTable(str(world.output / "documents")).file_uris()}
+    assert {file.name for file in committed if file.exists()} <= current, "old files of today are deleted"
+    world.check()
+
+
+def test_a_purge_knows_the_files_of_commits_that_only_a_checkpoint_has(world: World) -> None:
+    world.create(make_texts(6)).run()
+    documents = f"delta.`{world.output}/documents`"
+    world.spark.sql(f"ALTER TABLE {documents} SET TBLPROPERTIES ('delta.checkpointInterval' = '1')")
+    world.put({"d00": "Changed Once text"})
+    world.run()
+    latest = DeltaTable(str(world.output / "documents")).version()
+    for file in (world.output / "documents" / "_delta_log").glob("*.json"):
+        if int(file.stem) < latest:  # as Delta does when the log's retention has ended
+            file.unlink()
+    world.forget_logs()
+    purge(world, world.spark)
+    # Delta writes a file without rows with each empty commit, and does not name it in the log.
+    left = {file.name for file in (world.output / "documents").glob("part-0*.parquet") if pq.read_metadata(file).num_rows}
+    assert left == {Path(path).name for path in DeltaTable(str(world.output / "documents")).file_uris()}
+    world.check()
+
+
+def test_an_erasure_deletes_an_uncommitted_file_with_the_document(world: World) -> None:
+    world.create(make_texts(6)).run()
+    with_it = leave_file(world, "documents", 2)
+    world.delete("d00")
+    world.run()
+    purge(world, world.spark)  # rewrites nothing, but deletes the old file
+    without = leave_file(world, "documents", 1)
+    assert with_it.exists()
+    erasure.erase(world.spark, world.settings(), ["d00"])
+    assert (with_it.exists(), without.exists()) == (False, True)
+    world.check()
+
+
+def test_an_erasure_that_was_interrupted_is_completed_and_recorded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The documents are gone, so only `runs` shows that an erasure of the same ids has not been recorded yet."""
+    world.create(make_texts(6)).run()
+    world.delete("d00")
+
+    def die(*_: object) -> None:
+        raise DiesHereError
+
+    with monkeypatch.context() as patch:
+        hook(patch, document_traces, "erase_ids", die)
+        with pytest.raises(DiesHereError):
+            erasure.erase(world.spark, world.settings(), ["d00"])
+    assert not (world.output / "erasures").exists()
+    assert erasure.erase(world.spark, world.settings(), ["other"]) == {}
+    assert erasure.erase(world.spark, world.settings(), ["d00"]) != {}
+    assert len(read_delta(world.output / "erasures")) > 0
+    world.check()
+
+
+def test_a_vacuum_blocks_a_frozen_run_that_the_latest_run_has_not_blocked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The latest run failed before it blocked the commits of the frozen one, whose files VACUUM deletes."""
+    world.create(make_texts(6)).run()
+    world.put({"d00": "Changed Once text"})
+    frozen = FrozenRun(world, monkeypatch, Publisher, "publish").start()
+
+    def fail(*_: object) -> None:
+        raise SourceError("the source has gone")
+
+    with monkeypatch.context() as patch:
+        hook(patch, guards, "check_slice_tables", fail)
+        with pytest.raises(SourceError):
+            world.run()
+    chosen = world.settings("limits.wait_seconds=0")
+    with open_private_session(world.spark, "UTC", build_write_confs(chosen.output)) as own:
+        maintenance.vacuum(Tables(own, chosen.output), chosen, 24)
+    assert isinstance(frozen.wake(), OutputError)
+    world.run()
+    world.check()
+
+
+def test_a_purge_blocks_a_frozen_run_though_a_table_is_missing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.create(make_texts(6)).run()
+    world.put({"d00": "Changed Once text"})
+    frozen = FrozenRun(world, monkeypatch, Publisher, "publish").start()
+    shutil.rmtree(world.output / "entities")
+    world.forget_logs()
+    purge(world, world.spark)
+    before = versions(world, "documents")
+    assert isinstance(frozen.wake(), BaseException)
+    assert versions(world, "documents") == before
+
+
+def test_full_recomputes_what_others_changed_before_it_was_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a purge between the two runs hide the change."""
+    world.create(make_texts(6)).run()
+    publish = Publisher.publish
+
+    def publish_and_change(*arguments: Any) -> None:
+        publish(*arguments)
+        world.spark.newSession().sql(f"UPDATE delta.`{world.output}/entities` SET entity = 'X' WHERE doc_id = 'd00'")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Publisher, "publish", publish_and_change)
+        with pytest.raises(LimitError):
+            world.run("limits.unit_rows=2", "limits.max_core_hours=0.00001", full=True)
+    purge(world, world.spark)
+    assert world.run(full=True).documents == 6
     world.check()
 
 

@@ -13,12 +13,14 @@ import pytest
 
 from delta_reader import read_delta
 from entitymill import settings
+from entitymill.errors import OutputError
 from entitymill.run.erasure import erase
-from entitymill.tables import Tables, maintenance
+from entitymill.tables import Tables, maintenance, parquet_export
 from expected_tables import MENTION, TEXT_POOL, ExpectedTables
 
 from .conftest import Job
 from .delta_source import BASE
+from .stub_world import hook
 
 OPTIONS = ("output.format=parquet", "output.adopt_source=true")
 """Settings of all runs; adopt_source is needed in a copied output, because the copy's source has another path."""
@@ -108,6 +110,21 @@ def test_full_recomputes_all_and_exports_it(filled: Job, truth: ExpectedTables) 
     assert {row.run_id for row in filled.read("documents").collect()} == {summary.run_id}
     exported = filled.spark.read.parquet(str(filled.output / "entities"))
     assert {row.run_id for row in exported.collect()} == {summary.run_id}
+
+
+def test_a_directory_that_another_program_wrote_during_the_run_is_not_replaced(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = job.output / "entities" / "theirs.parquet"
+
+    def write(*_: object) -> None:
+        others.parent.mkdir(exist_ok=True)
+        others.touch()
+
+    hook(monkeypatch, parquet_export, "export", write)
+    with pytest.raises(OutputError, match="was not written by this program"):
+        job.texts(list(SOURCE.items())).run(*OPTIONS)
+    assert others.exists()
 
 
 def test_a_run_with_nothing_to_do_renews_an_outdated_export_and_leaves_a_current_one(

@@ -19,9 +19,9 @@ from delta_reader import read_delta
 from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.run.erasure import erase, find_documents
-from entitymill.tables import Tables, table_rows
+from entitymill.tables import Tables, publisher
+from entitymill.tables.document_traces import ERASED_CONDITION
 from entitymill.tables.redaction import redact
-from entitymill.tables.run_messages import ERASED_CONDITION
 from entitymill.tables.runs import Runs
 from entitymill.tables.text_masking import mask_text
 from entitymill.workers.engine_choice import open_engine
@@ -284,7 +284,7 @@ def test_mentions_group_by_what_they_name(spark: SparkSession) -> None:
         "'s": "",
     }
     mentions = spark.createDataFrame([(entity,) for entity in normalized], "entity string")
-    found = table_rows.add_normalized(mentions).collect()
+    found = publisher.add_normalized(mentions).collect()
     assert {row["entity"]: row["entity_normalized"] for row in found} == normalized
 
 

@@ -104,7 +104,7 @@ def test_without_leave_no_text_is_in_the_file(filled: Job, tmp_path: Path, capfd
     assert [word for word in words if word in written] == []
     rows = list(csv.DictReader(written.splitlines()))
     assert len(rows) == 6
-    assert "6 of 38 mentions, 2 strata" in capfd.readouterr().out
+    assert "6 of 38 mentions, 2 values of label" in capfd.readouterr().out
 
 
 def test_offsets_in_the_files_survive_emoji(filled: Job, tmp_path: Path) -> None:

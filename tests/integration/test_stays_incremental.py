@@ -6,7 +6,7 @@ import pytest
 
 from entitymill.run import extraction, recognition_ahead
 from entitymill.run.erasure import erase
-from entitymill.source import appended_rows
+from entitymill.source import change_feed
 from entitymill.tables import publisher
 
 from .stub_world import World, hook, make_texts, world
@@ -44,7 +44,7 @@ def test_a_live_source_without_a_feed_is_never_compared(world: World) -> None:
         world.append({f"live{len(live)}": "Live Row text"})
 
     with pytest.MonkeyPatch.context() as patch:
-        hook(patch, appended_rows, "read_appended_rows", append_another)
+        hook(patch, change_feed, "read_appended_rows", append_another)
         for night in range(2):
             world.append({f"night{night}": "Night Row text"})
             assert world.run().mode == "arrivals"

@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from entitymill import settings
 from entitymill.errors import LimitError
 from entitymill.run import extraction, units
-from entitymill.run.unit_sizes import UnitSizes
+from entitymill.run.units import UnitSizes
 from entitymill.settings import Settings
 from entitymill.source.changes import Changes, Mode
 from entitymill.tables import Tables, maintenance

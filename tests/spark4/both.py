@@ -49,6 +49,7 @@ KEYS = {
     "runs": ["started_at"],
 }  # fmt: skip
 CONFIDENCE = 1e-5
+MAIN = "from entitymill.cli import main; raise SystemExit(main())"
 NOISE = ("WARN SQLConf", "WARN CaseInsensitiveStringMap", "WARN MapPartitionsRDD", "UserWarning")
 """Warnings of Spark 4 that no user can act on."""
 PROBABILITY = re.compile(r"[01]\.\d+(E-\d+)?|\d\.\d+E-\d+")
@@ -70,8 +71,10 @@ class Spark:
     settings: dict[str, str | None] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 
-    def run(self, output: Path, source: Path, *flags: str, source_format: str = "delta") -> subprocess.CompletedProcess[str]:
-        """Run the job's command in a process without variables of another Spark."""
+    def run(
+        self, output: Path, source: Path, *flags: str, source_format: str = "delta", command: str = "extract"
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of `entitymill` in a process without variables of another Spark."""
         settings = {
             "source.format": source_format, "source.path": source, "source.passthrough": "[day, tags]",
             "output.path": output, "output.annotations": "true", "model.path": ROOT / "models" / "demo",
@@ -82,14 +85,14 @@ class Spark:
         }  # fmt: skip
         chosen = {key: value for key, value in {**settings, **self.settings}.items() if value is not None}
         overrides = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
-        command = [str(self.python), str(ROOT / "jobs" / "extract_entities.py"), *overrides, *flags]
-        environment = clean_environment() | self.environment
+        words = [str(self.python), "-c", MAIN, command, *overrides, *flags]
+        environment = clean_environment() | self.environment | {"PYTHONPATH": str(ROOT / "jobs")}
         return subprocess.run(
-            command, cwd=output.parent, env=environment, capture_output=True, text=True, timeout=600, check=False
+            words, cwd=output.parent, env=environment, capture_output=True, text=True, timeout=600, check=False
         )
 
-    def bring_up(self, output: Path, source: Path, *flags: str) -> None:
-        ended = self.run(output, source, *flags)
+    def bring_up(self, output: Path, source: Path, *flags: str, command: str = "extract") -> None:
+        ended = self.run(output, source, *flags, command=command)
         assert ended.returncode == 0, (self.name, ended.stdout, ended.stderr[-3000:])
         noise = [line for line in ended.stderr.splitlines() if any(words in line for words in NOISE)]
         assert not noise, (self.name, noise)

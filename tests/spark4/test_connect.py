@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 
+from delta_reader import read_delta
 from spark4.both import NEW, ROOT, TEXTS, Spark, assert_equal, change, clean_environment, held, make, rows
 
 STARTING_SECONDS = 90
@@ -89,14 +90,15 @@ def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
 def restricted(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[Spark]:
     """Start a server that refuses what Databricks' compute refuses, and yield a way to run the job through the server.
 
-    The file `allowed` in the server's directory lists the properties that a session may set.
+    The file `allowed` in the server's directory lists the properties that a session may set. Files may be read from
+    `source`, and from the directory `texts` in the server's directory.
     """
     directory = tmp_path_factory.mktemp("restricted")
     (jars,) = NEW.python.parents[1].glob("lib/python3.*/site-packages/pyspark/jars")
     code = Path(__file__).parent / "java" / "RestrictedAccess.java"
     subprocess.run(["javac", "-proc:none", "-cp", f"{jars}/*", "-d", str(directory), str(code)], check=True)
     allow(directory, STANDARD)
-    properties = {"entitymill.allowed": directory / "allowed", "entitymill.sandbox": source}
+    properties = {"entitymill.allowed": directory / "allowed", "entitymill.sandbox": f"{source},{directory}/texts"}
     conf: dict[str, object] = {
         "spark.connect.grpc.interceptor.classes": "entitymill.connect.RestrictedAccess",
         "spark.driver.extraClassPath": directory,
@@ -135,6 +137,34 @@ def test_tables_are_those_of_classic_spark(connected: Spark, restricted: Spark, 
     told = held(restricted.jars / "mentions.db", "runs")
     assert [row["mode"] for row in told] == ["first", "feed", "full", "compare"]
     assert [row["units"] for row in told] == [2, 1, 2, 1]
+
+
+def test_the_other_commands_work_where_much_is_refused(restricted: Spark, source: Path, tmp_path: Path) -> None:
+    """Maintenance, erasure, redaction and samples must need nothing that Databricks' standard access mode refuses."""
+    settings = {**restricted.settings, "output.schema": "spark_catalog.other_commands", "entities.labels": "[PER, LOC]"}
+    spark = Spark("connect", restricted.python, restricted.jars, settings, restricted.environment)
+    texts, out = restricted.jars.parent / "texts", tmp_path / "out"
+    write_deltalake(texts, rows({1: "Angela Merkel flew to Paris.", 2: "Barack Obama met her in Rome.", 3: "Nobody came."}))
+    tables = restricted.jars / "other_commands.db"
+    spark.bring_up(out, texts)
+    spark.bring_up(out, texts, "--to", "table:spark_catalog.other_commands.masked", command="redact")
+    masked = sorted(read_delta(tables / "masked").to_pylist(), key=lambda row: row["id"])
+    assert [row["text"] for row in masked] == [
+        "[PER] flew to [LOC].",
+        "[PER] met her in [LOC].",
+        "Nobody came.",
+    ]
+    spark.bring_up(out, texts, "--to", str(tmp_path / "sample.csv"), "--show-text", command="sample")
+    assert "Barack Obama" in (tmp_path / "sample.csv").read_text()
+    DeltaTable(texts).delete("id = 2")
+    spark.bring_up(out, texts, "--ids", "2", "--yes", command="erase")
+    assert {row["doc_id"] for row in read_delta(tables / "documents").to_pylist()} == {"1", "3"}
+    for task in ("optimize", "vacuum", "purge"):
+        spark.bring_up(out, texts, task, command="maintain")
+    files = [*(tables / "entities").rglob("*.parquet"), *(tables / "documents").glob("*.parquet")]
+    assert not [file for file in files if "_delta_log" not in file.parts and b"Obama" in file.read_bytes()]
+    spark.bring_up(out, texts)
+    assert {row["entity"] for row in read_delta(tables / "entities").to_pylist()} == {"Angela Merkel", "Paris"}
 
 
 def test_where_delta_gets_no_transaction_numbers_nothing_is_written(restricted: Spark, source: Path, tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import Source
 from entitymill.spark.private_session import override_conf
-from entitymill.tables import Provenance, Tables, recovery
+from entitymill.tables import Tables, recovery
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import WRITE_CONFS
-from entitymill.tables.publisher import Publisher, Unit, UnitIds
+from entitymill.tables.publisher import Provenance, Publisher, Unit, UnitIds
 
 DAY = datetime(2026, 11, 26, tzinfo=timezone.utc)
 SCHEMAS = {"entities": schemas.entities_schema([]), "documents": schemas.DOCUMENTS, "rejects": schemas.REJECTS}

@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError
 from entitymill.settings.sections import SourceSettings
-from entitymill.source import appended_rows, change_feed, changes, reader
+from entitymill.source import change_feed, changes, reader
 from entitymill.source.change_feed import CHANGE, COMMIT, Feed
 from entitymill.source.changes import Changes, Mode, Policy
 from entitymill.source.reader import Source, open_source
@@ -700,10 +700,10 @@ def test_appended_files_that_are_not_clear_are_not_read(
     ],
 )
 def test_paths_that_spark_would_take_for_others(root: str, path: str, partitions: list[str]) -> None:
-    with pytest.raises(appended_rows.FeedUnavailableError):
-        appended_rows._check_paths([root, path], partitions)
+    with pytest.raises(change_feed.FeedUnavailableError):
+        change_feed._check_paths([root, path], partitions)
 
 
 def test_paths_that_spark_takes_as_they_are() -> None:
-    appended_rows._check_paths(["file:/a b", "aB/part-0.parquet"], [])
-    appended_rows._check_paths(["s3a://a", "j%3A=1/_k=%3A/part-0.parquet"], ["j:", "_k"])
+    change_feed._check_paths(["file:/a b", "aB/part-0.parquet"], [])
+    change_feed._check_paths(["s3a://a", "j%3A=1/_k=%3A/part-0.parquet"], ["j:", "_k"])

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from entitymill.errors import EntityMillError
-from entitymill.recognition import cpu_features
+from entitymill.recognition import hardware
 from entitymill.recognition.tagger import bundle
 from entitymill.workers.engine_choice import open_engine
 
@@ -42,7 +42,7 @@ def test_what_was_replaced_while_a_run_waited_is_not_used(spark: SparkSession, t
 def test_a_precision_that_this_processor_computes_slowly_is_logged(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cpu_features, "read_processor", lambda: cpu_features.Processor("old", frozenset({"avx2"})))
+    monkeypatch.setattr(hardware, "read_processor", lambda: hardware.Processor("old", frozenset({"avx2"})))
     for precision, count in (("f32", 0), ("int8", 1)):
         open_engine(spark, chosen(tmp_path, f"model.path={MODELS}/demo", f"recognition.precision={precision}"))
         assert caplog.text.count("int8 is slower than f32 on a processor without VNNI, such as this one") == count

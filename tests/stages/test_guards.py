@@ -18,10 +18,11 @@ from entitymill.run.summary import Summary
 from entitymill.source import changes
 from entitymill.source.changes import Mode, Policy
 from entitymill.source.reader import Source
-from entitymill.tables import Provenance, Tables, table_setup, table_versions
+from entitymill.tables import Tables, recovery, table_setup
 from entitymill.tables.output_tables import DOCUMENT_TABLES, PROPERTY
+from entitymill.tables.publisher import Provenance
+from entitymill.tables.recovery import tables_unchanged_since as unchanged_since
 from entitymill.tables.runs import Record
-from entitymill.tables.table_versions import tables_unchanged_since as unchanged_since
 
 from .conftest import DAY, SCHEMAS, Writing, chosen, tables_at
 
@@ -126,7 +127,7 @@ def test_others_that_changed_rows_are_noticed(
 ) -> None:
     """The output has two units, so that OPTIMIZE has files to compact."""
     tables = copied(sliced, tmp_path)
-    latest = Row(output_versions=table_versions.read_versions(tables, WRITTEN))
+    latest = Row(output_versions=recovery.read_versions(tables, WRITTEN))
     for statement in statements:
         tables.spark.sql(statement.format(**{name: tables.sql_name(name) for name in DOCUMENT_TABLES}))
     assert unchanged_since(tables, latest) == only_we
@@ -138,7 +139,7 @@ def test_a_table_that_was_put_back_created_or_removed_is_noticed(
 ) -> None:
     """A table from a backup that is older than the last run has a smaller version than the last run recorded."""
     tables = copied(sliced, tmp_path)
-    present = table_versions.read_versions(tables, WRITTEN)
+    present = recovery.read_versions(tables, WRITTEN)
     assert unchanged_since(tables, Row(output_versions=present))
     before = present["entities"] + 1
     assert not unchanged_since(tables, Row(output_versions={**present, "entities": before}))
@@ -187,7 +188,7 @@ def test_there_is_nothing_new_in_the_same_commit_of_the_source(
 ) -> None:
     row = {
         "run_id": "r1", "status": "done", "scope": "s", "fingerprint": "f1", "settled": True, "source_version": "1",
-        "source_committed": 7, "rejects": 0, "output_versions": table_versions.read_versions(ten, WRITTEN),
+        "source_committed": 7, "rejects": 0, "output_versions": recovery.read_versions(ten, WRITTEN),
     }  # fmt: skip
     last = Row(**{**row, **changed})
     provenance = replace(Provenance("r2", DAY, "m", "f1", "1", source_committed=7), **source_changed)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pyspark.sql import SparkSession
 
-from entitymill.source.source_condition import is_nondeterministic
+from entitymill.source.source_columns import is_nondeterministic
 from entitymill.spark.private_session import (
     PINNED,
     UNSET,
@@ -17,7 +17,7 @@ from entitymill.spark.private_session import (
     open_private_session,
     override_conf,
 )
-from entitymill.tables import table_rows
+from entitymill.tables import publisher
 
 HOSTILE = {
     "spark.sql.parser.escapedStringLiterals": "true",
@@ -75,7 +75,7 @@ def test_expressions_in_a_string_are_read_by_the_runs_session(caller: SparkSessi
     """Spark parses the strings of F.expr with the session that is active in the thread."""
     with open_private_session(caller, "UTC", {}) as own:
         rows = own.sql("SELECT 'New   York' AS entity")
-        assert table_rows.add_normalized(rows).first()["entity_normalized"] == "new york"  # type: ignore[index]
+        assert publisher.add_normalized(rows).first()["entity_normalized"] == "new york"  # type: ignore[index]
 
 
 def test_views_and_functions_of_the_caller_are_there(spark: SparkSession) -> None:

@@ -12,9 +12,9 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.run.summary import Summary, count_by_label
-from entitymill.tables import Provenance, Tables, publisher, recovery, table_setup
+from entitymill.tables import Tables, publisher, recovery, table_setup
 from entitymill.tables.numbered_commits import Commits
-from entitymill.tables.publisher import Publisher, RejectsWriter, Unit, UnitIds
+from entitymill.tables.publisher import Provenance, Publisher, RejectsWriter, Unit, UnitIds
 from entitymill.tables.runs import Runs
 
 from .conftest import DAY, SCHEMAS, Writing, frame_of, read_rows, tables_at

@@ -7,7 +7,7 @@ from py4j.clientserver import JavaClient
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.spark import py4j_classes
+from entitymill.spark import session
 
 LOOKUP = "r\n"
 """Prefix of py4j's command that asks Java whether a name is a class or a package."""
@@ -24,7 +24,7 @@ def count_lookups(monkeypatch: pytest.MonkeyPatch, commands: list[str]) -> None:
 
 
 def test_functions_are_looked_up_once(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    py4j_classes.remember_classes(spark)
+    session.remember_classes(spark)
     F.lit(1)
     F.col("a").cast("string")
     commands: list[str] = []
@@ -38,13 +38,13 @@ def test_functions_are_looked_up_once(spark: SparkSession, monkeypatch: pytest.M
 def test_a_class_is_named_without_a_search(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[str] = []
     count_lookups(monkeypatch, commands)
-    path = py4j_classes.get_class(spark, "org.apache.hadoop.fs.Path")("/a//b")
+    path = session.get_class(spark, "org.apache.hadoop.fs.Path")("/a//b")
     assert path.toString() == "/a/b"
     assert [command for command in commands if command.startswith(LOOKUP)] == []
 
 
 def test_remembering_twice_changes_nothing(spark: SparkSession) -> None:
-    py4j_classes.remember_classes(spark)
+    session.remember_classes(spark)
     before = dict(vars(spark.sparkContext._jvm))
-    py4j_classes.remember_classes(spark)
+    session.remember_classes(spark)
     assert vars(spark.sparkContext._jvm) == before

@@ -16,11 +16,10 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from entitymill import schemas
-from entitymill.run.recognition_ahead import MAX_HELD_UNITS, BusySeconds, RecognizedUnit, recognize_ahead
+from entitymill.run.recognition_ahead import MAX_HELD_UNITS, BackgroundAction, BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.run.units import PlannedUnit
 from entitymill.settings.sections import OutputSettings
 from entitymill.spark import spark_connect
-from entitymill.spark.background_action import BackgroundAction
 from entitymill.tables import Tables
 from entitymill.tables.temporary_tables import TemporaryTable
 

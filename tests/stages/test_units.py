@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from entitymill.errors import SourceError
 from entitymill.run import units
-from entitymill.run.unit_sizes import UnitSizes
+from entitymill.run.units import UnitSizes
 from entitymill.source.changes import Changes, Mode
 from entitymill.source.reader import Source
 

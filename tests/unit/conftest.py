@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from entitymill.recognition.tagger import Encoding, Execution, Precision, bundle
-from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
+from entitymill.recognition.tagger.model_rows import Encoder
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 

@@ -13,7 +13,7 @@ from entitymill.commands import common, erase, evaluate, extract, init, maintain
 from entitymill.settings.sections import OutputSettings
 from entitymill.spark import storage
 from entitymill.tables import runs_without_spark
-from entitymill.terminal import activity
+from entitymill.terminal import progress
 from entitymill_reports import report_command
 
 TOO_LONG = "{0}/" + 256 * "n"
@@ -22,16 +22,16 @@ TOO_LONG = "{0}/" + 256 * "n"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activity, "FIRST_SECONDS", 0.2)
-    monkeypatch.setattr(activity, "LINE_SECONDS", 0.2)
+    monkeypatch.setattr(progress, "FIRST_NOTE_SECONDS", 0.2)
+    monkeypatch.setattr(progress, "NOTE_SECONDS", 0.2)
 
 
 def test_a_long_step_is_mentioned_again_and_again_and_a_short_one_never(capsys: pytest.CaptureFixture[str]) -> None:
-    activity.begin("starting Spark")
+    progress.begin("starting Spark")
     time.sleep(0.1)
-    activity.begin("reading the tables")
+    progress.begin("reading the tables")
     time.sleep(0.7)
-    activity.end()
+    progress.end()
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines()[:2] == ["reading the tables …", "reading the tables, 0 s so far …"]
@@ -41,11 +41,11 @@ def test_a_long_step_is_mentioned_again_and_again_and_a_short_one_never(capsys: 
 
 def test_a_step_ends_with_its_command(capsys: pytest.CaptureFixture[str]) -> None:
     def fails(_: object) -> None:
-        activity.begin("starting Spark")
+        progress.begin("starting Spark")
         raise OSError("gone")
 
     assert common.run_and_report(fails, "interrupted.") == 1
-    assert not activity._steps
+    assert not progress._steps
     assert "error:" in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import entitymill
-from entitymill.recognition import container_limits, guarded_loading
+from entitymill.recognition import guarded_loading, hardware
 from entitymill.recognition.tagger import Execution
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill_models import precision_loss
@@ -34,7 +34,7 @@ def use_cgroups(directory: Path, files: dict[str, str], monkeypatch: pytest.Monk
     for name, text in files.items():
         (directory / name).parent.mkdir(exist_ok=True)
         (directory / name).write_text(text)
-    monkeypatch.setattr(container_limits, "CGROUPS", directory)
+    monkeypatch.setattr(hardware, "CGROUPS", directory)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
     monkeypatch.delenv("SPARK_EXECUTOR_CORES", raising=False)
 
@@ -65,8 +65,8 @@ def test_the_default_limit_is_a_quarter_of_a_cores_share_of_the_container(
     use_cgroups(tmp_path, files, monkeypatch)
     if executor_cores is not None:
         monkeypatch.setenv("SPARK_EXECUTOR_CORES", executor_cores)
-    assert container_limits.read_memory_limit() == memory
-    assert container_limits.count_cores() == cores
+    assert hardware.read_memory_limit() == memory
+    assert hardware.count_cores() == cores
     assert guarded_loading.tagging_memory_limit(1000, None) == limit
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from entitymill.recognition.cpu_features import Processor, read_processor
+from entitymill.recognition.hardware import Processor, read_processor
 from entitymill.recognition.tagger import Precision
 
 AVX2 = "processor\t: 0\nmodel name\t: Old Chip 3\nflags\t\t: fpu sse avx avx2\n"

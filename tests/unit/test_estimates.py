@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pyspark.sql import Row
 
-from entitymill.run.estimates import CORE_SECONDS_PER_PART_SECOND, compute_seconds
+from entitymill.run.dry_runs import CORE_SECONDS_PER_PART_SECOND, compute_seconds
 
 START = 5.0
 

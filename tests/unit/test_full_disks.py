@@ -11,7 +11,7 @@ import pytest
 
 from entitymill.errors import StorageError
 from entitymill.run import outcome
-from entitymill.spark import full_disks
+from entitymill.spark import local_disk
 
 SAID = "org.apache.spark.SparkException: Job aborted: Lost task 0.0: java.io.IOException: No space left on device"
 
@@ -19,9 +19,9 @@ SAID = "org.apache.spark.SparkException: Job aborted: Lost task 0.0: java.io.IOE
 @pytest.fixture(autouse=True)
 def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Watch two directories, and none that other tests of this process have watched."""
-    monkeypatch.setattr(full_disks, "_watched", {})
-    full_disks.watch(f"file:{tmp_path}/out/new", "output.path")
-    full_disks.watch("s3a://lake/out", "output.path")
+    monkeypatch.setattr(local_disk, "_watched", {})
+    local_disk.watch(f"file:{tmp_path}/out/new", "output.path")
+    local_disk.watch("s3a://lake/out", "output.path")
     return tmp_path
 
 

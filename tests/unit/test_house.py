@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from entitymill import extensions
+from entitymill.spark import installation
 
 JOBS = Path(__file__).parents[2] / "jobs"
 MODULES = {
     ".".join(path.relative_to(JOBS).with_suffix("").parts).removesuffix(".__init__"): path
-    for package in ("entitymill", *extensions.PACKAGES)
+    for package in ("entitymill", *installation.PACKAGES)
     for path in sorted((JOBS / package).rglob("*.py"))
 }
 SPARK = ("pyspark", "py4j", "delta")
@@ -44,10 +44,10 @@ PRIVATE_ALLOWED = {
     "entitymill_sparknlp.pipeline_stages",
     "entitymill.source.unreadable_source",
     "entitymill.spark.private_session",
-    "entitymill.spark.cpu_time",
+    "entitymill.run.core_hours",
     "entitymill.spark.spark_connect",
     "entitymill.spark.jvm_launch",
-    "entitymill.spark.py4j_classes",
+    "entitymill.spark.session",
     "entitymill.spark.storage",
     "entitymill.tables.half_made_tables",
 }
@@ -124,10 +124,10 @@ def test_the_core_imports_no_extension() -> None:
         for name, path in MODULES.items()
         if within(name, "entitymill")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf8")))
-        if isinstance(node, ast.ImportFrom) and any(within(str(node.module), one) for one in extensions.PACKAGES)
+        if isinstance(node, ast.ImportFrom) and any(within(str(node.module), one) for one in installation.PACKAGES)
     ]
     assert found == []
-    assert imported_by("entitymill", extensions.PACKAGES) == []
+    assert imported_by("entitymill", installation.PACKAGES) == []
 
 
 def test_every_package_has_its_layer() -> None:

@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
+import settings_page
 from entitymill.settings import json_schema, list_keys
 
 ROOT = Path(__file__).parents[2]
@@ -27,18 +28,18 @@ def test_the_schema_is_the_settings_own() -> None:
 
 
 def test_the_page_is_the_settings_own() -> None:
-    assert PAGE.read_text(encoding="utf8") == json_schema.update_page(PAGE.read_text(encoding="utf8")), "run `make schema`"
+    assert PAGE.read_text(encoding="utf8") == settings_page.update_page(PAGE.read_text(encoding="utf8")), "run `make schema`"
 
 
 def test_the_page_gets_every_setting_under_its_section() -> None:
     written = PAGE.read_text(encoding="utf8")
     emptied = re.sub(r"^\| `.*\n", "", written, flags=re.MULTILINE)
     assert "| `" not in emptied
-    page = json_schema.update_page(emptied)
+    page = settings_page.update_page(emptied)
     sections = {key for key in list_keys() if any(other.startswith(f"{key}.") for other in list_keys())}
     assert (page, [key for key in list_keys() if key not in sections and f"| `{key}` |" not in page]) == (written, [])
     with pytest.raises(ValueError, match="no heading `## limits`"):
-        json_schema.update_page(page.replace("## limits", "## bounds"))
+        settings_page.update_page(page.replace("## limits", "## bounds"))
 
 
 @pytest.mark.parametrize("name", FILES)

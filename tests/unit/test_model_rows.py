@@ -7,9 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entitymill.recognition.tagger import bundle
-from entitymill.recognition.tagger.encoding import Encoder
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill.recognition.tagger.model_rows import CONTEXT_SHARE, SPECIAL_PIECES, CompleteRows, Windows, plan_windows
+from entitymill.recognition.tagger.model_rows import (
+    CONTEXT_SHARE,
+    SPECIAL_PIECES,
+    CompleteRows,
+    Encoder,
+    Windows,
+    plan_windows,
+)
 
 CAPACITY = 16
 sentences = st.lists(st.lists(st.integers(1, CAPACITY), min_size=1, max_size=60), min_size=1, max_size=8)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from entitymill.spark import jvm_launch, private_directories
+from entitymill.spark import jvm_launch, local_disk
 
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from entitymill.spark.private_directories import open_private_directory
+from entitymill.spark.local_disk import open_private_directory
 print(open_private_directory(Path(sys.argv[1])), flush=True)
 (open_private_directory(Path(sys.argv[1])) / "blockmgr-1").mkdir()
 if sys.argv[2] == "wait":
@@ -51,15 +51,15 @@ def test_the_next_process_deletes_it_after_a_kill_and_never_before(tmp_path: Pat
     stranger.mkdir()
     (tmp_path / "entitymill-process-link").symlink_to(in_use)
 
-    private_directories.delete_unused(tmp_path)
+    local_disk.delete_unused(tmp_path)
 
     assert (in_use.exists(), left_behind.exists(), stranger.exists()) == (True, False, True)
     os.kill(living.pid, signal.SIGSTOP)  # a frozen process still needs it
-    private_directories.delete_unused(tmp_path)
+    local_disk.delete_unused(tmp_path)
     assert in_use.exists()
     living.kill()
     living.wait(60)
-    private_directories.delete_unused(tmp_path)
+    local_disk.delete_unused(tmp_path)
     assert not in_use.exists()
 
 
@@ -77,11 +77,11 @@ def test_where_spark_keeps_its_blocks(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(private_directories, "_directories", {})
+    monkeypatch.setattr(local_disk, "_directories", {})
     monkeypatch.delenv("SPARK_LOCAL_DIRS", raising=False)
     if variable:
         monkeypatch.setenv("SPARK_LOCAL_DIRS", variable)
-    found = private_directories.choose_local_directory(properties).get("spark.local.dir")
+    found = local_disk.choose_local_directory(properties).get("spark.local.dir")
     assert (None if found is None else Path(found).resolve().parent) == (None if parent is None else tmp_path / parent)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from entitymill.errors import SessionError
-from entitymill.spark import requirements
+from entitymill.spark import installation
 
 JOBS = Path(__file__).parents[2] / "jobs"
 RUN = ["extract", "--set", "source.path=file:/texts", "--set", "output.path=out"]
@@ -82,15 +82,15 @@ def test_without_what_prepares_models(tmp_path: Path, packages: Path) -> None:
 @pytest.fixture
 def wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Act as if this package had been installed from a wheel that no longer exists."""
-    monkeypatch.setattr(requirements, "_REPOSITORY", None)
-    monkeypatch.setattr(requirements, "_find_wheel_file", lambda: None)
+    monkeypatch.setattr(installation, "_REPOSITORY", None)
+    monkeypatch.setattr(installation, "_find_wheel_file", lambda: None)
 
 
 @pytest.mark.usefixtures("wheel")
-@pytest.mark.parametrize("extra", ["", *requirements.COMMANDS])
+@pytest.mark.parametrize("extra", ["", *installation.COMMANDS])
 def test_no_command_lets_an_index_choose_this_package(tmp_path: Path, extra: str) -> None:
     """No install command may let pip look this package up in an index, because anybody could register its name there."""
-    command = shlex.split(requirements.install_command(extra))
+    command = shlex.split(installation.install_command(extra))
     assert command[:2] == ["pip", "install"]
     done = subprocess.run(
         [sys.executable, "-m", *command, "--dry-run", "--no-index", "--disable-pip-version-check", "--no-deps"],
@@ -111,18 +111,18 @@ def test_the_wheel_that_was_installed_is_named_where_it_is_still_there(
         directory.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: entitymill\nVersion: 1\n")
     (information / "direct_url.json").write_text(json.dumps({"url": wheel.as_uri(), "archive_info": {}}))
-    monkeypatch.setattr(requirements, "_REPOSITORY", None)
+    monkeypatch.setattr(installation, "_REPOSITORY", None)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert "/path/to/" in requirements.install_command("report")
+    assert "/path/to/" in installation.install_command("report")
     wheel.touch()
-    assert requirements.install_command("report") == f"pip install '{wheel}[report]'"
+    assert installation.install_command("report") == f"pip install '{wheel}[report]'"
 
 
 def test_every_target_that_is_named_is_one_of_the_makefile(monkeypatch: pytest.MonkeyPatch) -> None:
     makefile = (JOBS.parent / "Makefile").read_text(encoding="utf8")
     monkeypatch.chdir(JOBS.parent)
-    for extra in ("", *requirements.COMMANDS):
-        make, target = requirements.install_command(extra).split()
+    for extra in ("", *installation.COMMANDS):
+        make, target = installation.install_command(extra).split()
         assert (make, f"\n{target}:" in makefile) == ("make", True)
 
 
@@ -197,20 +197,20 @@ NEWEST = "file:/jars/delta-spark_4.1_2.13-4.3.1.jar!/io/delta"
 )
 def test_only_releases_that_were_run_are_taken(version: str, runs: bool) -> None:
     if runs:
-        requirements.check_spark(version)
+        installation.check_spark(version)
     else:
         with pytest.raises(
             SessionError, match=f"Spark {version} is not supported: this program runs on Spark 3.5, 4.0 and 4.1"
         ):
-            requirements.check_spark(version)
+            installation.check_spark(version)
 
 
 def test_each_spark_takes_its_own_delta() -> None:
-    requirements.check_delta(OLD, "3.5.9", "2.12.18")
-    requirements.check_delta(NEW, "4.0.5", "2.13.16")
-    requirements.check_delta(NEWEST, "4.1.4", "2.13.17")
-    requirements.check_delta("file:/jars/delta-spark_2.13-4.3.1.jar!/io/delta", "4.1.4", "2.13.17")
-    requirements.check_delta("file:/platform/its-own-name.jar!/io/delta", "3.5.2", "2.12.15")
+    installation.check_delta(OLD, "3.5.9", "2.12.18")
+    installation.check_delta(NEW, "4.0.5", "2.13.16")
+    installation.check_delta(NEWEST, "4.1.4", "2.13.17")
+    installation.check_delta("file:/jars/delta-spark_2.13-4.3.1.jar!/io/delta", "4.1.4", "2.13.17")
+    installation.check_delta("file:/platform/its-own-name.jar!/io/delta", "3.5.2", "2.12.15")
 
 
 @pytest.mark.parametrize(
@@ -229,6 +229,7 @@ def test_each_spark_takes_its_own_delta() -> None:
             "add io.delta:delta-spark_2.13:4.0.1 .*`make jars-spark4`, then set spark.jars=build/jars-spark4",
         ),
         (OLD, "4.0.5", "2.13.16", r"^delta-spark_2.12-3.3.3.jar does not fit Spark 4.0.5 for Scala 2.13: use .*:4.0.1"),
+        (OLD.replace("3.3.3", "3.2.1"), "3.5.9", "2.12.18", r"^delta-spark_2.12-3.2.1.jar does not fit Spark 3.5.9"),
         (NEW, "3.5.9", "2.12.18", r"^delta-spark_2.13-4.0.1.jar does not fit Spark 3.5.9 for Scala 2.12: use .*:3.3.3"),
         (
             NEW,
@@ -247,7 +248,7 @@ def test_each_spark_takes_its_own_delta() -> None:
 )
 def test_another_delta_is_refused_with_the_one_to_use(jar: str | None, spark: str, scala: str, said: str) -> None:
     with pytest.raises(SessionError, match=said):
-        requirements.check_delta(jar, spark, scala)
+        installation.check_delta(jar, spark, scala)
 
 
 @pytest.mark.parametrize(
@@ -256,15 +257,15 @@ def test_another_delta_is_refused_with_the_one_to_use(jar: str | None, spark: st
 )
 def test_what_of_spark_nlp_is_missing_is_named_with_the_way_to_it(classes: bool, package: bool, missing: str) -> None:
     with pytest.raises(SessionError, match=f"whose {missing} cannot be found") as raised:
-        requirements.check_sparknlp("2.12.18", classes=classes, package=package)
+        installation.check_sparknlp("2.12.18", classes=classes, package=package)
     for way in ("make jars-sparknlp", "com.johnsnowlabs.nlp:spark-nlp_2.12:5.5.3", "extras`."):
         assert way in str(raised.value)
 
 
 def test_spark_nlp_runs_on_one_scala() -> None:
-    requirements.check_sparknlp("2.12.18", classes=True, package=True)
+    installation.check_sparknlp("2.12.18", classes=True, package=True)
     with pytest.raises(
         SessionError,
         match=r"needs Spark 3.5 for Scala 2.12, but this Spark is for Scala 2.13: set `recognition.engine: openvino`",
     ):
-        requirements.check_sparknlp("2.13.16", classes=True, package=True)
+        installation.check_sparknlp("2.13.16", classes=True, package=True)

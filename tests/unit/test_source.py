@@ -4,7 +4,7 @@ import pytest
 
 from entitymill import settings
 from entitymill.errors import SettingsError
-from entitymill.source.source_condition import has_nondeterministic_part
+from entitymill.source.source_columns import has_nondeterministic_part
 
 
 @pytest.mark.parametrize(

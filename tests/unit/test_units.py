@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import Row
 
 from entitymill.run import units
-from entitymill.run.unit_sizes import SECONDS_PER_TASK, SECONDS_PER_UNIT, choose_sizes, read_speed
+from entitymill.run.units import SECONDS_PER_TASK, SECONDS_PER_UNIT, choose_sizes, read_speed
 from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes, Mode
 

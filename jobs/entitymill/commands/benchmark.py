@@ -16,7 +16,7 @@ from rich.table import Table
 from entitymill import python_api
 from entitymill.commands import common
 from entitymill.errors import SettingsError, SourceError
-from entitymill.recognition.cpu_features import read_processor
+from entitymill.recognition.hardware import read_processor
 from entitymill.recognition.tagger import Precision, bundle, list_precisions
 from entitymill.terminal.console_text import open_console
 
@@ -97,7 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
-        """Measure the model in each precision, and print the results and the recommendation."""
         start_log(None)
         manifest, _ = python_api.read_bundle(options.model)
         results = measure(options.model, manifest, _read_texts(options.texts), options.seconds, options.price_per_core_hour)
@@ -125,9 +124,6 @@ def measure(
     first round is not counted.
 
     Args:
-        model: directory of the bundle.
-        manifest: the bundle's manifest.
-        texts: the texts that each round recognizes.
         seconds: number of seconds after which no round begins; at least two rounds are counted, even if that takes longer.
         price: price of one core for one hour; None for results without a price.
 
@@ -181,13 +177,9 @@ def measure(
 def _run_round(
     children: Mapping[Precision, Callable[[pa.RecordBatch, float], pa.RecordBatch]], batch: pa.RecordBatch
 ) -> dict[Precision, tuple[int, float]]:
-    """Let each child recognize the texts of a batch once, one child after the other.
+    """Let each child recognize the batch once, one child after the other; return precision -> (sentences, CPU seconds).
 
-    Returns:
-        precision -> (number of sentences, CPU seconds).
-
-    Raises:
-        child_process.ChildLostError: a child crashes, or takes longer than TIMEOUT_SECONDS.
+    Raise ChildLostError if a child crashes, or takes longer than TIMEOUT_SECONDS.
     """
     found = {precision: child(batch, TIMEOUT_SECONDS).to_pylist()[0] for precision, child in children.items()}
     return {precision: (row["sentences"], row["cpu_seconds"]) for precision, row in found.items()}
@@ -196,12 +188,9 @@ def _run_round(
 def _read_texts(path: Path) -> list[str]:
     """Return the first texts of a file, with at most CHARACTERS characters in total; the last text may be cut.
 
-    The file is not read any further. Its texts are the values of the column `text` of a Parquet file or of a directory of
-    Parquet files, or the lines of any other file. Blank texts, and values that are not strings, are skipped.
-
-    Raises:
-        SourceError: the file cannot be read, or has no text.
-        SettingsError: the file with the default texts is not part of this installation.
+    The texts are the column `text` of a Parquet file or directory, or the lines of any other file. Blank texts, and values
+    that are not strings, are skipped. Raise SourceError if the file cannot be read or has no text, and SettingsError if
+    `path` is the default file, which this installation lacks.
     """
     import pyarrow as pa
 
@@ -230,10 +219,9 @@ def _read_texts(path: Path) -> list[str]:
 
 
 def _read_parquet(path: Path) -> Iterator[object]:
-    """Yield the values of the column `text` of a Parquet file or directory, which are read in batches of 64 rows.
+    """Yield the values of the column `text` of a Parquet file or directory.
 
-    Raises:
-        pyarrow.ArrowException: a file is no Parquet file, or has no such column.
+    Raise pyarrow.ArrowException if a file is not a Parquet file, or lacks this column.
     """
     import pyarrow as pa
     import pyarrow.dataset as ds

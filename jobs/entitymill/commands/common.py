@@ -1,4 +1,4 @@
-"""Functions that all commands share, for the options that select settings, the log, error messages and exit codes."""
+"""What all commands share: the options that select settings, checks before Spark starts, the log, and exit codes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from entitymill import settings as settings_module
 from entitymill.errors import EntityMillError, ModelError, OutputError, SettingsError, SourceError, WorkerError
 from entitymill.run import outcome
 from entitymill.settings.sections import SourceSettings
-from entitymill.spark.local_paths import is_certainly_local
-from entitymill.terminal import activity
+from entitymill.spark.local_disk import is_certainly_local
+from entitymill.terminal import progress
 from entitymill.terminal.console_text import SafeFormatter, open_console
 
 if TYPE_CHECKING:
@@ -47,11 +47,9 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 def build_parser(command: str, description: str, epilog: str, script: str | None = None) -> argparse.ArgumentParser:
-    """Return a parser without options; its usage line names the program as the user started it.
+    """Return a parser without options, whose usage line names the program that the user started.
 
-    Args:
-        script: the name of a file in jobs/ that also starts this command. The usage line names this file if the user
-            started it, and otherwise `entitymill COMMAND`.
+    This is `entitymill COMMAND` or `script`, the name of a file in jobs/ that also starts the command.
     """
     started = Path(sys.argv[0]).name
     prog = started if started == script else f"entitymill {command}"
@@ -59,7 +57,10 @@ def build_parser(command: str, description: str, epilog: str, script: str | None
 
 
 def describe_lost_child(lost: ChildLostError, model: Path) -> EntityMillError:
-    """Return the error for a child process of `tag` or `benchmark` that was lost while it tagged texts."""
+    """Return the error to raise for a child process of `tag` or `benchmark` that died or hung while it tagged texts.
+
+    It is a WorkerError if memory seems to be the reason, and otherwise a ModelError.
+    """
     if lost.suggests_lack_of_memory:
         return WorkerError(
             f"There is not enough memory to tag these texts with the model {model} ({lost.detail}): tag shorter texts, or "
@@ -83,7 +84,6 @@ def positive_number(kind: type[int | float], largest: float = MAX_NUMBER) -> Cal
     """Return a function for argparse's `type` that parses a number (int or float) above 0 and up to `largest`."""
 
     def number(text: str) -> float:
-        """Return the text as a number; raise ArgumentTypeError if it is out of range."""
         value = kind(text)
         if not 0 < value <= largest:
             raise argparse.ArgumentTypeError(f"{text} is out of range: the number must be above 0 and at most {largest:,}")
@@ -110,12 +110,9 @@ def run_with_settings(
 
 
 def check_output_exists(settings: settings_module.Settings) -> None:
-    """Check, before Spark starts, that `output.path` exists.
+    """Raise OutputError if `output.path` does not exist or may not be looked up; called before Spark starts.
 
     Nothing is checked if the output is a catalog schema, or if the path may be on another machine's disk.
-
-    Raises:
-        OutputError: the directory does not exist, or may not be looked up.
     """
     path = settings.output.path
     fault = describe_missing(path, settings.spark.conf, "no entity tables") if path is not None else None
@@ -126,11 +123,8 @@ def check_output_exists(settings: settings_module.Settings) -> None:
 def check_source_exists(settings: settings_module.Settings) -> None:
     """Check, before Spark starts, that `source.path` exists, and that Parquet files have the columns of ids and texts.
 
-    Some sources are not checked: catalog tables, paths with wildcards, versions of Delta tables, and paths that may be on
-    another machine's disk.
-
-    Raises:
-        SourceError: the path does not exist or may not be looked up, or it is a Parquet file that lacks a column.
+    Raise SourceError if the path does not exist or may not be looked up, or if a column is missing. Some sources are not
+    checked: catalog tables, paths with wildcards, versions of Delta tables, and paths that may be on another machine's disk.
     """
     source = settings.source
     if source.format == "table" or _PATTERN_OR_VERSION.search(source.path):
@@ -143,13 +137,10 @@ def check_source_exists(settings: settings_module.Settings) -> None:
 
 
 def _check_parquet_columns(source: SourceSettings) -> None:
-    """Check that a Parquet file, or the first file of a directory, has the columns of ids and texts.
+    """Raise SourceError if a Parquet file, or the first file of a directory, lacks the column of ids or texts.
 
     Nothing is checked if the file cannot be read. A partitioned directory is not checked, because its files lack the
     partition columns.
-
-    Raises:
-        SourceError: a column is missing.
     """
     import pyarrow.parquet as pq  # takes a while, and --help does not need it
 
@@ -171,12 +162,12 @@ def _check_parquet_columns(source: SourceSettings) -> None:
 
 
 def describe_missing(path: str, conf: Mapping[str, str], nothing: str = "there is nothing") -> str | None:
-    """Return why a path certainly leads to nothing, as part of a message; None if it may be on another machine's disk.
+    """Return a phrase that says why nothing is at a path; None if something is there, or may be on another machine's disk.
 
     Args:
         path: path, URI or name.
         conf: the `spark.conf` setting, which may select another file system.
-        nothing: beginning of the result if the path does not exist.
+        nothing: beginning of the phrase if the path does not exist: `nothing` at `path`.
     """
     try:
         fault = None if Path(path).exists() else f"{nothing} at {path}"
@@ -193,8 +184,8 @@ def run_and_report(
     A log in the temporary directory is deleted if there was no error.
 
     Args:
-        work: a function that is called with another function, `start(path)`. Calling `start` starts the log at the path,
-            or in a temporary file if the path is None, and returns the log's path.
+        work: the command's work. Its argument is a function `start(path)`, which starts the log in this file, or in a
+            temporary file if the path is None, and returns the log's path.
         stop_message: message to print after Ctrl-C or SIGTERM; empty for the message of `outcome.describe_error`.
         results: dictionary to which an error is added, under the key `error`; None if the caller does not need the error.
     """
@@ -230,7 +221,7 @@ def run_and_report(
                 shutil.rmtree(Path(path).parent, ignore_errors=True)
         return 0
     finally:
-        activity.end()
+        progress.end()
         # Restore the logger, because the calling program may use it for its own log
         for handler in handlers:
             log.removeHandler(handler)
@@ -240,13 +231,9 @@ def run_and_report(
 
 
 def _start_log(path: str | None) -> tuple[logging.Handler, str]:
-    """Send this program's log to a file or to stderr, and nowhere else; return the handler, and the file's path or STDERR.
+    """Send this program's log only to a file or to stderr; return the handler, and the file's path or STDERR.
 
-    Args:
-        path: the file; STDERR for stderr; None for a new temporary file.
-
-    Raises:
-        SettingsError: the file cannot be written.
+    `path` is a file, STDERR, or None for a new temporary file. Raise SettingsError if the file cannot be written.
     """
     handler: logging.Handler
     if path == STDERR:

@@ -16,15 +16,14 @@ from entitymill.run import erasure
 from entitymill.run.erasure import MAX_IDS, RECORD, Findings
 from entitymill.settings import Settings
 from entitymill.spark.session import open_session
-from entitymill.terminal import activity
+from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console
 
 
 def _read_ids(options: argparse.Namespace) -> list[str]:
     """Return the ids in --ids and in the file of --ids-file (one per line), without empty ids and duplicates.
 
-    Raises:
-        SettingsError: the file cannot be read, or there is no id, or there are more than MAX_IDS.
+    Raise SettingsError if the file cannot be read, or if there is no id or more than MAX_IDS.
     """
     ids = list(options.ids)
     if options.ids_file is not None:
@@ -77,12 +76,12 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     run, or if the user does not confirm.
     """
     common.check_output_exists(settings)
-    activity.begin("starting Spark")
+    progress.begin("starting Spark")
     spark = open_session(settings.spark, "entitymill erase")
-    activity.begin("looking for the documents")
+    progress.begin("looking for the documents")
     output = str(settings.output.path or settings.output.schema_)
     findings = erasure.find_documents(spark, settings, ids)
-    activity.end()
+    progress.end()
     nothing = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {output}"
     nothing += f"{_describe_old_files(findings)}: nothing was erased; "
     if findings.empty and options.dry_run:
@@ -98,11 +97,11 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     if not certain and not options.yes and _is_on_terminal() and not _confirm(findings, output, console):
         console.print("nothing was changed")
         return
-    activity.begin("waiting until no run is active, then erasing")
+    progress.begin("waiting until no run is active, then erasing")
     shown = Table("table", "rows erased")
     erased = erasure.erase(spark, settings, ids, findings)
     if not erased:
-        activity.end()
+        progress.end()
         message = f"the run that was active published none of the ids{_describe_old_files(findings)}: nothing was erased"
         console.print(message if findings.run_is_active else f"{nothing}check the ids.", markup=False, soft_wrap=True)
         return
@@ -113,7 +112,7 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
 
 
 def _describe_old_files(findings: Findings) -> str:
-    """Return a part of a message, which says that no old file contains the ids, or that old files cannot be searched."""
+    """Return the end of a phrase that says that no old file has the ids, or that old files cannot be searched here."""
     if findings.in_old_files is None:
         return " (files of older versions cannot be searched here; `entitymill maintain … purge` deletes them all)"
     return ", nor in a file of an older version"

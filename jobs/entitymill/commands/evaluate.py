@@ -1,4 +1,7 @@
-"""`entitymill evaluate`: compare an entity table with a gold table, or score a sample that people have reviewed."""
+"""`entitymill evaluate`: compare an entity table with a gold table, or score a sample that people have reviewed.
+
+A gold table has the correct mentions, as people marked them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from rich.text import Text
 from entitymill.commands import common
 from entitymill.errors import SettingsError, SourceError
 from entitymill.settings.sections import SparkSettings
-from entitymill.terminal import activity, review_file_reader, review_scores
+from entitymill.terminal import progress, review_file_reader, review_scores
 from entitymill.terminal.console_text import open_console, visible
 
 if TYPE_CHECKING:  # a reviewed sample needs no Spark
@@ -59,13 +62,13 @@ class Score:
 
 
 def evaluate(entities: DataFrame, gold: DataFrame, labels: list[str] | None = None) -> dict[str, Score]:
-    """Return a dictionary label -> score, sorted by label; after the labels, the key ALL has the micro average.
+    """Return label -> score of the found mentions `entities`, compared with the correct mentions `gold`, sorted by label.
 
-    A mention that occurs several times in a table counts once.
+    After the labels, the key ALL has the micro average, which is the score of the counts of all labels together. A mention
+    that occurs several times in a table counts once.
 
     Args:
-        entities: a table with the columns doc_id, begin, end and label.
-        gold: a table with the same columns.
+        entities, gold: tables with the columns of KEY.
         labels: the labels to score; None or empty for all labels that occur in either table.
     """
     from pyspark.sql import functions as F
@@ -129,7 +132,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         built.error("use either --entities and --gold, or --reviewed")
 
     def work(start_log: Callable[[str | None], str]) -> None:
-        """Score the reviewed sample or, with Spark, the entity table, and print the scores."""
         start_log(None)
         labels = [label.strip() for label in options.labels.split(",")] if options.labels else None
         if options.reviewed is not None:
@@ -139,12 +141,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fault = common.describe_missing(path, {})
             if fault is not None:
                 raise SourceError(f"{option}: {fault}; check the path.")
-        activity.begin("starting Spark")
+        progress.begin("starting Spark")
         from entitymill.source.reader import read_mentions
         from entitymill.spark.session import open_session
 
         spark = open_session(SparkSettings(jars=options.jars), "entitymill evaluation")
-        activity.begin("comparing the mentions")
+        progress.begin("comparing the mentions")
         entities = read_mentions(spark, options.entities, "--entities", KEY)
         gold = read_mentions(spark, options.gold, "--gold", KEY)
         scores = evaluate(entities, gold, labels)
@@ -158,13 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_labels(labels: Iterable[str], occurring: Iterable[str], problem: str) -> None:
-    """Refuse the option --labels if one of its labels does not occur, because a misspelled label would be scored 0.
+    """Raise SettingsError if a label in the option --labels does not occur, because a misspelled label would be scored 0.
 
-    Args:
-        problem: phrase for the message that says where the label does not occur, such as "in neither table".
-
-    Raises:
-        SettingsError: a label does not occur.
+    `problem` says where it does not occur, such as "in neither table".
     """
     for label in labels:
         if label not in occurring:
@@ -172,15 +170,10 @@ def _check_labels(labels: Iterable[str], occurring: Iterable[str], problem: str)
 
 
 def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_json: bool) -> None:
-    """Score a reviewed sample, and print the scores, as a table or as JSON.
+    """Score a reviewed sample, and print the scores as a table or as JSON; an empty list of labels means all labels.
 
-    Args:
-        wanted_precision: the smallest `entities.min_confidence` that reaches this precision is printed.
-        labels: the labels to score; empty for all labels.
-
-    Raises:
-        SettingsError: a label does not occur in the file.
-        SourceError: the file cannot be read, or is not a reviewed sample.
+    The scores include the smallest `entities.min_confidence` that reaches `wanted_precision`. Raise SettingsError if a label
+    does not occur in the file, and SourceError if the file is not a readable reviewed sample.
     """
     review = review_file_reader.read_review(file)
     _check_labels(labels, review_scores.list_labels(review), f"not in {file}")

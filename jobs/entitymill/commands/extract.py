@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from entitymill import __version__, extensions
+from entitymill import __version__
 from entitymill import settings as settings_module
 from entitymill.commands import common
 from entitymill.run import outcome
-from entitymill.spark import requirements
+from entitymill.spark import installation
 from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console, visible
 
@@ -108,15 +108,12 @@ def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> Abst
     """Return a context manager whose value is an observer, which writes the report page, metrics and lineage of a run.
 
     The value is None if no setting asks for a page, metrics, lineage or a check for drift. A dry run writes no metrics and
-    sends no lineage events.
-
-    Raises:
-        SettingsError: a package that the observer needs is not installed.
+    sends no lineage events. Raise SettingsError if a package that the observer needs is not installed.
     """
     report, metrics = settings.report, settings.metrics
     if not (report.path or report.fail_on_drift or metrics.textfile or metrics.pushgateway or settings.lineage.url):
         return contextlib.nullcontext()
-    module = extensions.load(f"{extensions.REPORTS}.observer", "report, metrics, lineage")
+    module = installation.load(f"{installation.REPORTS}.observer", "report, metrics, lineage")
     observer: AbstractContextManager[Any] = module.observe(settings, dry_run=dry_run)
     return observer
 
@@ -136,13 +133,10 @@ def _run_job(
 ) -> None:
     """Start Spark, run the job or a dry run, show its progress, and print its summary.
 
-    Args:
-        settings: the settings of the run.
-        options: the options of the command line.
-        observer: the observer of the run (see `_open_observer`), or None.
-        results: dictionary that has the log's path under `log`; this function adds the run's summary under `summary`.
+    `results` has the log's path under the key `log`; this function adds the run's summary under the key `summary`.
+    `observer` is the value of `_open_observer`, or None.
     """
-    requirements.check_installation(settings)
+    installation.check_installation(settings)
     common.check_source_exists(settings)
     # Imported only here: --help and errors in the settings must not wait a second for Spark and Spark NLP.
     from entitymill.run.extraction import SMALL_BYTES, extract

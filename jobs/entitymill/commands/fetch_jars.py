@@ -23,7 +23,7 @@ from xml.sax.saxutils import escape
 from entitymill.commands import common
 from entitymill.errors import OutputError, SessionError, SettingsError
 from entitymill.settings import secret_masking
-from entitymill.spark import local_paths, requirements
+from entitymill.spark import installation, local_disk
 from entitymill.terminal.console_text import visible
 
 log = logging.getLogger("entitymill")
@@ -56,7 +56,7 @@ JARS = {
         Jar(f"io.delta:{delta.artifact}_{delta.scala}:{delta.version}", delta.sha256),
         Jar(f"io.delta:delta-storage:{delta.version}", delta.storage_sha256),
     )
-    for release, delta in requirements.DELTA.items()
+    for release, delta in installation.DELTA.items()
 }
 """Release of Spark -> the jars that a run needs in addition to Spark."""
 
@@ -121,7 +121,7 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
     if chosen not in installed:
         raise SettingsError(
             f"{f'--client: {client} is not' if client else 'Neither Maven nor PySpark with Java is'} installed: "
-            f"install Maven (mvn), or PySpark (`{requirements.install_command('spark')}`) and a JDK 17; or copy "
+            f"install Maven (mvn), or PySpark (`{installation.install_command('spark')}`) and a JDK 17; or copy "
             f"{' and '.join(jar.name for jar in jars)} to {to} from another machine."
         )
     with tempfile.TemporaryDirectory(prefix="entitymill-jars-") as scratch:
@@ -143,16 +143,15 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
         try:
             to.mkdir(parents=True, exist_ok=True)
             for jar, fetched in files.items():
-                local_paths.write_atomically(to / jar.name, fetched.read_bytes())
+                local_disk.write_atomically(to / jar.name, fetched.read_bytes())
         except OSError as error:
             raise OutputError(f"--to {to} cannot be written: {error.strerror}.") from error
 
 
 def _find_installed_release() -> str:
-    """Return the release of the installed PySpark, as a key of JARS; the first key if PySpark is not installed.
+    """Return the installed PySpark's release, such as 3.5; without PySpark, the first of JARS.
 
-    Raises:
-        SettingsError: this release of PySpark is not supported.
+    Raise SettingsError if this release of PySpark is not supported.
     """
     try:
         version = importlib.metadata.version("pyspark")
@@ -203,7 +202,7 @@ def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None
 
 
 def _fetch_with_spark(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
-    """Fetch the jars into SCRATCH/jars: spark-submit downloads its --packages there, with Ivy, and runs an empty program."""
+    """Fetch the jars into SCRATCH/jars with spark-submit, which downloads --packages with Ivy and runs an empty program."""
     (scratch / "nothing.py").touch()
     packages = ",".join(jar.coordinates for jar in jars)
     options = ["--packages", packages, "--conf", f"spark.jars.ivy={scratch}"]
@@ -237,13 +236,9 @@ fetches jars with it)."""
 
 
 def _run_client(command_line: list[str], client: str) -> None:
-    """Run a client, and write its output to the log, with credentials masked.
+    """Run a client, a key of _CLIENTS, and write its output to the log, with credentials masked.
 
-    Args:
-        client: key of _CLIENTS.
-
-    Raises:
-        SessionError: the client fails, or takes longer than CLIENT_TIMEOUT.
+    Raise SessionError if the client fails, or takes longer than CLIENT_TIMEOUT.
     """
     home = {"SPARK_HOME": str(Path(command_line[0]).parent.parent)} if client == "spark" else {}
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", **home}

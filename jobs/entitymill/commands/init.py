@@ -18,8 +18,8 @@ from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import json_schema, sections
 from entitymill.settings.sections import SourceSettings
-from entitymill.spark.local_paths import exists_here, pin_path
-from entitymill.terminal import activity
+from entitymill.spark.local_disk import exists_here, pin_path
+from entitymill.terminal import progress
 from entitymill.terminal.console_text import visible
 
 if TYPE_CHECKING:  # imports Spark, which --help does not need
@@ -73,12 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loaded = settings_module.load(None, [f"source.path={options.table}", "output.path=x", *options.overrides])
         if "/" in options.table and "`" not in options.table:  # not the name of a catalog table
             common.check_source_exists(loaded)
-        activity.begin("starting Spark")
+        progress.begin("starting Spark")
         from entitymill.source import column_proposal  # imports Spark
         from entitymill.spark import session  # imports Spark
 
         spark = session.open_session(loaded.spark, "entitymill init")
-        activity.begin("inspecting the table")
+        progress.begin("inspecting the table")
         source, proposal = column_proposal.propose_columns(spark, options.table, options.id, options.text)
         output = options.output and column_proposal.make_absolute(spark, options.output)
         default_output = source.path.rstrip("/").removesuffix(".parquet") + "_entities"
@@ -111,8 +111,6 @@ def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, 
 
     Args:
         file: path of the settings file; the first lines of the file show a command with this path.
-        source: the settings of the table that `entitymill extract` will read.
-        proposal: the proposed columns.
         output: directory of the entity tables.
         jars: the setting spark.jars; it is written to the file only if it differs from the default.
         bad_ids: phrase on what a run does with null and repeated ids; empty if there are none.
@@ -181,7 +179,7 @@ def write(file: Path, text: str) -> None:
 
 
 def _name_alternatives(columns: Iterable[str]) -> str:
-    """Return the end of a comment, which names at most _MAX_NAMED other possible columns; empty if there are none."""
+    """Return the end of a comment that names at most _MAX_NAMED other columns, such as "; or title"; empty without any."""
     others = list(columns)
     more = ", …" if len(others) > _MAX_NAMED else ""
     return f"; or {_to_yaml(', '.join(others[:_MAX_NAMED]))}{more}" if others else ""

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from entitymill.commands import common
 from entitymill.errors import OutputError
-from entitymill.terminal import activity
+from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console, visible
 from entitymill.terminal.progress import format_duration
 
@@ -49,10 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
-        """Read the latest runs, without Spark if possible, and print them."""
         runs = _read_local_runs(settings.output, settings.spark.conf, options.last)
         if runs is None:
-            activity.begin("starting Spark")
+            progress.begin("starting Spark")
             from entitymill.spark.session import open_session  # imports Spark
             from entitymill.tables import Tables
 
@@ -73,8 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int) -> list[dict[str, Any]] | None:
     """Return what `read_runs` returns, without starting Spark; None if only Spark can read the tables.
 
-    Raises:
-        OutputError: no run has written the tables yet.
+    Raise OutputError if no run has written the tables yet.
     """
     from entitymill.tables import runs_without_spark
 
@@ -85,11 +83,9 @@ def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int)
 def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
     """Return the latest `last` runs, newest first, as dictionaries with the keys _COLUMNS.
 
-    A value is None if the table lacks the column, because an older version of this program created the table. The progress
-    of an active run is read from the run's heartbeat, a small file that the run rewrites while it is alive.
-
-    Raises:
-        OutputError: no run has written the tables yet.
+    A value is None if an older version of this program created the table without this column. The progress of an active run
+    comes from its heartbeat, a small file that a run rewrites while it is alive. Raise OutputError if no run has written the
+    tables yet.
     """
     from pyspark.sql import functions as F
 
@@ -107,11 +103,9 @@ def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
 def _add_progress(
     rows: list[dict[str, Any]], read_heartbeats: Callable[[], dict[str, dict[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """Update the rows of active runs from their heartbeats, and return all rows.
+    """Update the rows of active runs, in place, from their heartbeats, and return all rows.
 
-    Args:
-        rows: rows of the `runs` table, with the keys _COLUMNS; changed in place.
-        read_heartbeats: function that returns run id -> heartbeat; called only if a run is active.
+    `read_heartbeats` returns run id -> heartbeat; it is called only if a run is active.
     """
     if any(row["status"] == "running" for row in rows):
         newest = read_heartbeats()
@@ -187,13 +181,13 @@ def _describe_run(run: dict[str, Any]) -> str:
 
 
 def _format_progress(run: dict[str, Any]) -> str:
-    """Return how many units (documents that are published together) and how many documents of a run are published."""
+    """Return how much of a run is published, such as "3 of 8 units, 1,200 of 4,000 documents"."""
     text = f"{run['units_done'] or 0} of {run['units'] or 0} units"
     return f"{text}, {run['documents'] or 0:,} of {run['planned']:,} documents" if run["planned"] else text
 
 
 def _read_host(run: dict[str, Any]) -> str:
-    """Return the host of a run's driver."""
+    """Return the host of a run's driver; "an unknown host" if it was not recorded."""
     try:
         return str(json.loads(run["process"] or "")["host"])
     except (ValueError, KeyError, TypeError):

@@ -16,7 +16,7 @@ from entitymill.spark.session import open_session
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.maintenance import WEEK_HOURS, TableChange, optimize, purge, shared_access, vacuum
 from entitymill.tables.output_tables import build_write_confs
-from entitymill.terminal import activity
+from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console
 
 
@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work(settings: Settings) -> None:
         common.check_output_exists(settings)
-        activity.begin("starting Spark")
+        progress.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill maintenance")
-        activity.begin(f"running {options.task}, after waiting for active runs if necessary")
+        progress.begin(f"running {options.task}, after waiting for active runs if necessary")
         _run_task(spark, settings, options)
 
     return common.run_with_settings(options, work, "interrupted; finished steps are kept, and it is safe to run this again.")
@@ -66,8 +66,7 @@ def entry() -> None:
 def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespace) -> None:
     """Check that the output has tables of this job, run the task, and print how it changed the tables' files.
 
-    Raises:
-        OutputError: the output has no entity tables, or they have another schema version or were written by another program.
+    Raise OutputError if there are no entity tables, or they have another schema version or belong to another program.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         tables = Tables(own, settings.output)
@@ -82,8 +81,7 @@ def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespa
 def _change_tables(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[TableChange], str]:
     """Run optimize, vacuum or purge; return how each table's files changed, and a note for the user about what was done.
 
-    Raises:
-        SettingsError: --retain-hours is negative, or too small for vacuum.
+    Raise SettingsError if --retain-hours is negative, or too small for vacuum.
     """
     if options.task == "optimize":
         with shared_access(tables, settings):
@@ -93,7 +91,10 @@ def _change_tables(tables: Tables, settings: Settings, options: argparse.Namespa
         raise SettingsError("--retain-hours cannot be negative: give 0 or more.")
     note = f"versions older than {hours:g} hours can no longer be read"
     if options.task == "purge":
-        gone = f"rows that were removed more than {hours:g} hours ago are gone from the disk"
+        gone = (
+            f"rows that were removed more than {hours:g} hours ago are gone from the disk, except from files younger than a "
+            "day that no version uses"
+        )
         return purge(tables, settings, hours), f"{note}, and {gone}; {_LOG_NOTE}"
     with shared_access(tables, settings):
         return vacuum(tables, settings, hours), note

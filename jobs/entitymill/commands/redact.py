@@ -12,7 +12,7 @@ from entitymill.errors import EntityMillError
 from entitymill.settings import Settings
 from entitymill.spark.session import open_session
 from entitymill.tables.redaction import MASK, redact
-from entitymill.terminal import activity
+from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console
 from entitymill.workers import engine_openvino
 
@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(settings: Settings) -> None:
         """Start Spark, write the redacted table, and print how many mentions were masked and how many rows were left out."""
         common.check_output_exists(settings)
-        activity.begin("starting Spark")
+        progress.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill redact")
-        activity.begin("writing the texts with their mentions masked")
+        progress.begin("writing the texts with their mentions masked")
         known_labels = _list_model_labels(spark, settings) if options.labels else []
         choices = {"partly": options.partly, "known_labels": known_labels}
         done = redact(spark, settings, options.to, options.labels, options.mask, **choices)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from entitymill.commands import common
 from entitymill.errors import SettingsError
 from entitymill.settings import Settings
-from entitymill.terminal import activity, review_file_writer
+from entitymill.terminal import progress, review_file_writer
 from entitymill.terminal.console_text import open_console
 from entitymill.terminal.review_file_writer import Mention, Sentence
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # imports Spark, which --help does not need
 COUNT = 200
 """Default number of mentions in a sample."""
 MAX_MENTIONS = 100_000
-"""Largest number of mentions in a sample."""
 _STRATEGIES = ("random", "least-confident", "rare")
 
 
@@ -76,18 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kind = _choose_format(options.to, options.format, show_text=options.show_text)
         _check_target(options.to, options.count)
         common.check_output_exists(settings)
-        activity.begin("starting Spark")
+        progress.begin("starting Spark")
         from entitymill.spark.session import open_session  # imports Spark
         from entitymill.tables.mention_sample import SampleRequest, draw_sample
 
         # `brief` selects the JVM's fast compiler: with it, sampling 10 million mentions took 21 seconds instead of 39.
         spark = open_session(settings.spark, "entitymill sample", brief=lambda: True)
-        activity.begin("drawing mentions")
+        progress.begin("drawing mentions")
         request = SampleRequest(int(options.count), options.strategy, options.by, options.seed)
         sample = draw_sample(spark, settings, request, show_text=options.show_text)
         review_file_writer.write_file(options.to, format_sample(sample, kind))
         left = f"; {sample.left_out:,} left out, because their documents have changed" if sample.left_out else ""
-        line = f"{len(sample.mentions):,} of {sample.population:,} mentions, {sample.strata:,} strata{left} -> {options.to}"
+        groups = f"{sample.strata:,} values of {options.by}"
+        line = f"{len(sample.mentions):,} of {sample.population:,} mentions, {groups}{left} -> {options.to}"
         open_console().print(line, highlight=False, soft_wrap=True, markup=False)
 
     return common.run_with_settings(options, work, "interrupted; nothing was written.")
@@ -96,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _choose_format(to: Path, requested: str | None, *, show_text: bool) -> str:
     """Return the format of the file: the requested one or, if that is None, the one that fits the file's suffix.
 
-    Raises:
-        SettingsError: the suffix names no format, or files of the format contain text and --show-text is missing.
+    Raise SettingsError if the suffix names no format, or files of the format contain text and --show-text is missing.
     """
     kind = requested or review_file_writer.choose_format(to)
     if kind is None:
@@ -111,11 +110,9 @@ def _choose_format(to: Path, requested: str | None, *, show_text: bool) -> str:
 
 
 def _check_target(to: Path, count: float) -> None:
-    """Check, before Spark starts, that the file can be created and that the sample is not too large.
+    """Raise SettingsError, before Spark starts, if the file cannot be created, or if `count` is more than MAX_MENTIONS.
 
-    Raises:
-        SettingsError: the file exists already, its directory does not exist, or `count` is more than MAX_MENTIONS. An
-            existing file is never replaced, because it may contain a reviewer's work.
+    An existing file is never replaced, because it may contain a reviewer's work.
     """
     if to.exists():
         raise SettingsError(f"--to: {to} exists already: remove it, or name another file.")
@@ -126,11 +123,9 @@ def _check_target(to: Path, count: float) -> None:
 
 
 def format_sample(sample: MentionSample, kind: str) -> str:
-    """Return the content of a file with the sample.
+    """Return the content of a file with the sample, in the format `kind`, one of `review_file_writer.FORMATS`.
 
-    Args:
-        sample: the sample.
-        kind: one of `review_file_writer.FORMATS`; ignored if the sample has no text, since then only CSV is possible.
+    A sample without text is always written as CSV.
     """
     if sample.sentences is None:
         return review_file_writer.format_csv([Mention(**mention) for mention in sample.mentions])
@@ -145,6 +140,6 @@ def format_sample(sample: MentionSample, kind: str) -> str:
 
 
 def _build_sentence(doc_id: str, begin: int, text: str, drawn: list[str], mentions: list[dict[str, Any]]) -> Sentence:
-    """Build a Sentence from an item of `MentionSample.sentences`; `entity` of each mention is copied from the sentence."""
+    """Return a Sentence for one item of `MentionSample.sentences`, and cut each mention's `entity` out of its text."""
     complete = (Mention(**row, entity=text[row["begin"] - begin : row["end"] - begin]) for row in mentions)
     return Sentence(doc_id, begin, text, tuple(complete), frozenset(drawn))

@@ -78,7 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.texts = options.texts or [STDIN]
 
     def work(start_log: Callable[[str | None], str]) -> None:
-        """Find the mentions of all texts, and print them: with --json as lines of JSON, otherwise marked in the texts."""
         start_log(None)
         named_texts = list(_read_texts(options.texts))
         found = _tag_texts([text for _, text in named_texts], options)
@@ -92,11 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _tag_texts(texts: list[str], options: argparse.Namespace) -> list[list[dict[str, Any]]]:
     """Return the mentions of each text; each mention is a dictionary with the fields of `python_api.Mention`.
 
-    A child process loads the model and tags the texts, so that a damaged model crashes only the child.
-
-    Raises:
-        ModelError: the model cannot be loaded, or the child dies before it has tagged the texts.
-        WorkerError: there is not enough memory to tag the texts.
+    A child process loads the model and tags the texts, so that a damaged model crashes only the child. Raise ModelError if
+    the model cannot be loaded or the child dies, and WorkerError if there is not enough memory.
     """
     from entitymill.workers import child_process
 
@@ -121,7 +117,7 @@ def _tag_texts(texts: list[str], options: argparse.Namespace) -> list[list[dict[
 
 
 def cut_windows(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
-    """Yield consecutive texts in lists; each list, except perhaps the last, ends with the text that reaches `characters`."""
+    """Yield lists of consecutive texts, each ended by the text that reaches `characters`; only the last may be shorter."""
     window: list[str] = []
     size = 0
     for text in texts:
@@ -137,8 +133,7 @@ def cut_windows(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
 def _read_texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield (name, text) for each command-line argument: a file's content, standard input, or the argument itself.
 
-    Raises:
-        SourceError: a file cannot be read or is not UTF-8, or an argument looks like the path of a missing file.
+    Raise SourceError if a file cannot be read or is not UTF-8, or an argument looks like the path of a missing file.
     """
     for number, argument in enumerate(arguments):
         path = Path(argument)
@@ -161,8 +156,8 @@ def _read_texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _looks_like_path(text: str) -> bool:
     """Return whether a text is probably meant as the path of a file.
 
-    A text with a single word is, if it has a slash or ends in one of _TEXT_SUFFIXES. A text with two or three words is, if
-    it ends in such a suffix, has one line, and is no longer than a file's name can be.
+    One word counts as a path if it has a slash or ends in one of _TEXT_SUFFIXES. Two or three words count as one if they end
+    in such a suffix, are on one line, and are not longer than a file's name can be.
     """
     has_suffix = text.lower().endswith(_TEXT_SUFFIXES)
     words = len(text.split())

@@ -32,11 +32,8 @@ def open_tagger(
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """Load a model, and return a function that maps a batch with the `text` column to a batch with the `mentions` column.
 
-    The memory of this process is limited to what the model's files and then the texts need (see `tagging_memory_limit`).
-
-    Args:
-        model, precision, detector, detector_model, markup: as for `python_api.load`.
-        characters: the largest number of characters in a batch, for the memory limit.
+    The memory of this process is limited to what the model's files and then the texts need (see `tagging_memory_limit`). For
+    that, `characters` is the largest number of characters in a batch. The other arguments are those of `python_api.load`.
     """
     files = [file for directory in (model, detector_model) if directory for file in list_model_files(directory)]
     with memory_limit(loading_memory_limit(files)):
@@ -54,10 +51,8 @@ def open_measured_tagger(
     of this process, in which the model runs on one thread). The memory of this process is limited as in `open_tagger`.
 
     Args:
-        model: directory of a bundle.
-        precision: number format of the computation.
-        characters: the total number of characters in the texts, for the memory limit.
-        processes: how many processes with such a tagger run at once, for the memory limit.
+        characters: the total number of characters in the texts.
+        processes: how many processes with such a tagger run at once.
     """
     with memory_limit(loading_memory_limit(list_model_files(model))):
         recognizer = python_api.load(model, precision=precision, threads=1).recognizer

@@ -1,10 +1,8 @@
 """Limit the memory and disk space that a model may use, and turn failures to load it into errors that name the file.
 
-The libraries that read a model's files are mostly written in C++ and Rust, and a damaged file may crash them. So the process
-that loads a model reports which file it is reading (`report_files_to`). If that process dies, its parent process can name
-the file (`workers.child_process`).
-
-A model may also be malicious, so it can use only limited resources of this machine.
+A damaged file may crash the C++ and Rust libraries that read a model. So the process that loads a model reports which file
+it is reading (`report_files_to`). If it dies, its parent process can name the file (`workers.child_process`). A model may
+also be malicious: therefore the limits.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from entitymill.errors import ModelError, is_rust_panic
-from entitymill.recognition import container_limits
+from entitymill.recognition import hardware
 
 MAX_UNPACKED_FILES = 10_000
 MAX_UNPACKED_BYTES = 16 * 2**30
@@ -43,12 +41,12 @@ _LOADING_RATIO = 24
 """Loading a model may take this many times the size of its files in memory, since 8-bit weights become floats and are then
 repacked. The model in models/demo takes 10 times the size of its files."""
 _TAGGING_BYTES_PER_CHARACTER = 512
-"""Bytes of memory that a process may use to tag, per character of text. Ten million characters of news need a tenth."""
+"""Bytes of memory that a process may use to tag, per character of text. News texts need a tenth of that."""
 _TAGGING_BASE_BYTES = 2**30
 _MIN_TAGGING_BYTES = 256_000_000
 _TAGGING_SHARE = 4
-"""In a container with a memory limit, a process may use a quarter of its own share of that limit to tag, but always
-_MIN_TAGGING_BYTES. For the texts that a worker tags at once, models/demo needs 75 MB, and DistilBERT-base in f32 120 MB."""
+"""In a container with a memory limit, a process may use a quarter of (limit / number of processes) to tag. It may always use
+_MIN_TAGGING_BYTES. For the texts tagged at once, models/demo needs 75 MB, and DistilBERT-base in f32 120 MB."""
 _MEGABYTE = 1_000_000
 _STATUS = Path("/proc/self/status")
 _FAILURES = (
@@ -62,7 +60,7 @@ _files: list[str] = [""]
 
 
 def report_files_to(listener: Callable[[str], None]) -> None:
-    """Make `listener` the only listener. It is called when the loading of a model or of one of its files begins or ends.
+    """Call `listener` (and no earlier one) when the loading of a model or of one of its files begins or ends.
 
     The listener gets the path of what is now being loaded: a file; the model again, when that file has been loaded; or ""
     when nothing is being loaded any more.
@@ -72,10 +70,9 @@ def report_files_to(listener: Callable[[str], None]) -> None:
 
 @contextmanager
 def blame_file(file: str) -> Iterator[None]:
-    """Report that the `with` block loads `file` (see `report_files_to`); if the process crashes, the error names this file.
+    """Report that the `with` block loads `file`, the path or URI of a model or of one of its files (see `report_files_to`).
 
-    Args:
-        file: path or URI of a file of a model, or of a complete model.
+    If the process crashes inside the block, its parent's error names this file.
     """
     _files.append(file)
     _report_file()
@@ -88,14 +85,10 @@ def blame_file(file: str) -> Iterator[None]:
 
 @contextmanager
 def loading(file: str) -> Iterator[None]:
-    """Turn the errors that a damaged file causes in the `with` block into a ModelError that names the file.
+    """Turn the errors that a damaged file causes in the `with` block into a ModelError that names `file`, its path or URI.
 
-    Args:
-        file: path or URI of the file that the block loads, for messages.
-
-    Raises:
-        ModelError: loading failed with a MemoryError, an error in _FAILURES or a panic of Rust code. Other errors, such as
-            an OSError or a ModelError that the block raises, pass unchanged.
+    These errors are a MemoryError, those in _FAILURES, and panics of Rust code. Other errors, such as an OSError or a
+    ModelError, pass unchanged.
     """
     try:
         with blame_file(file):
@@ -123,10 +116,8 @@ def _report_file() -> None:
 def limit_memory(limit: int) -> None:
     """Limit this process to `limit` bytes of memory; exceeding the limit raises a MemoryError or ends the process.
 
-    A lower limit that was set earlier stays in force.
-
-    The limit applies to private writable memory (RLIMIT_DATA). A limit on address space would also count OpenVINO's mapped
-    weights and memory that allocators reserve but never touch.
+    A lower limit that was set earlier stays in force. The limit applies to private writable memory (RLIMIT_DATA). A limit on
+    address space would also count OpenVINO's mapped weights and memory that allocators reserve but never touch.
     """
     current, highest = resource.getrlimit(resource.RLIMIT_DATA)
     allowed = limit if current == resource.RLIM_INFINITY else min(limit, current)
@@ -162,15 +153,15 @@ def tagging_memory_limit(characters: int, megabytes: int | None = None, processe
     if megabytes is not None:
         return megabytes * _MEGABYTE
     enough = _TAGGING_BASE_BYTES + _TAGGING_BYTES_PER_CHARACTER * characters
-    container = container_limits.read_memory_limit()
+    container = hardware.read_memory_limit()
     if container is None:
         return enough
-    share = container // (processes or container_limits.count_cores()) // _TAGGING_SHARE
+    share = container // (processes or hardware.count_cores()) // _TAGGING_SHARE
     return min(enough, max(_MIN_TAGGING_BYTES, share))
 
 
 def read_used_memory() -> int:
-    """Return the bytes of private writable memory that this process uses, VmData in proc(5); see `limit_memory`."""
+    """Return the bytes of private writable memory that this process uses (VmData in proc(5)); see `limit_memory`."""
     return next(int(line.split()[1]) * 1024 for line in _STATUS.read_text().splitlines() if line.startswith("VmData:"))
 
 

@@ -1,8 +1,8 @@
 """Concatenate texts, and convert offsets between UTF-16 code units, which Spark NLP counts, and code points.
 
 In this package, a position is an index into the concatenation of all texts, in UTF-16 code units. Array operations on the
-concatenation find the sentences and tokens of all texts at once, which is faster than a loop over texts. Positions are
-converted to offsets in the individual texts only at the end.
+concatenation process all texts at once, which is faster than a loop over texts. Only at the end are positions converted to
+offsets in the individual texts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 SPACE, SKIP, MARK, AFFIX, GRAPHIC = 1, 2, 4, 8, 16
-"""Classes of code units, as bits. SPACE: white space for Spark NLP's Tokenizer. SKIP: skipped by SentenceDetectorDLModel.
-MARK: may end a sentence for SentenceDetectorDLModel. AFFIX: split off the ends of words by the Tokenizer. GRAPHIC: not
-removed by java.lang.String.trim."""
+"""Classes of code units, as bits. SPACE: white space for Spark NLP's Tokenizer. SKIP: blanks that SentenceDetectorDLModel
+skips. MARK: may end a sentence for SentenceDetectorDLModel. AFFIX: punctuation that the Tokenizer splits off the ends of
+words. GRAPHIC: not removed by java.lang.String.trim."""
 NUMERIC_SEPARATOR = "\u2187"
 """The Roman numeral \u2187, at which Spark NLP's Tokenizer splits words as at white space, although it is a number."""
 _CHARACTERS = {SPACE: f" \t\n\v\f\r{NUMERIC_SEPARATOR}", SKIP: " \n", MARK: ".:?!;\n", AFFIX: ".,;:!?*-()\"'"}
@@ -71,11 +71,11 @@ class Texts:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(second, dtype=np.int64)])
 
     def to_code_points(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Convert positions, in an array of any shape, to indices in code points."""
+        """Convert positions, which count UTF-16 code units, to indices of code points; the array may have any shape."""
         return positions if self._excess is None else positions - self._excess[positions]
 
     def to_positions(self, code_points: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Convert indices in code points, in an array of any shape, to positions."""
+        """Convert indices of code points to positions, which count UTF-16 code units; the array may have any shape."""
         return code_points if self._excess is None else self._code_point_positions[code_points]
 
     @cached_property
@@ -94,7 +94,7 @@ class Texts:
         return self if text == self.text else Texts(text, _encode_utf16(text), self.edges)
 
     def find_texts(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the index of the text at each position; at the end of all texts, the number of texts."""
+        """Return the index of the text that contains each position; for the end of all texts, the number of texts."""
         return np.searchsorted(self.edges, positions, side="right") - 1
 
 

@@ -11,8 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from entitymill.recognition import offsets, tokens
-from entitymill.recognition.best_tag_sequence import make_labels_consistent
-from entitymill.recognition.confidence_scaling import Scaling, scale_confidences
+from entitymill.recognition.decoding import Scaling, make_labels_consistent, scale_confidences
 from entitymill.recognition.html_markup import blank_markup
 from entitymill.recognition.offsets import NUMERIC_SEPARATOR, Texts
 from entitymill.recognition.sentences import Detector
@@ -50,14 +49,13 @@ class Recognition:
 class Recognizer:
     """A sentence detector and a tagger that together find the mentions in texts. Not thread-safe.
 
-    White space outside ASCII, such as a no-break space, separates words. Only with encoding sparknlp it does not, as in
-    Spark NLP.
+    White space outside ASCII, such as a no-break space, separates words, except with encoding sparknlp (as in Spark NLP).
     """
 
     def __init__(
         self, detector: Detector, tagger: Tagger, *, trim: bool, consistent_labels: bool = False, markup: Markup = "none"
     ) -> None:
-        """Combine a detector and a tagger.
+        """Combine a sentence detector and a tagger.
 
         Args:
             trim: whether to trim mentions (see `measure_trim`), and to drop those without a letter or digit.
@@ -100,14 +98,18 @@ class Recognizer:
         return recognition
 
     def _blank_invisible(self, texts: pa.Array, original: Texts) -> Texts:
-        """Return `original`, which is read from `texts`, with blanks or line feeds for markup and for wide blanks."""
+        """Return `original`, the texts of the array `texts`, without HTML tags and without white space outside ASCII.
+
+        Blanks or line feeds replace them, so no position changes. HTML tags stay with markup `none`, and the white space
+        stays with encoding sparknlp.
+        """
         visible = original
         if self._markup == "html":
             visible = offsets.read_texts(pa.array([blank_markup(text) for text in texts.to_pylist()], pa.large_string()))
         return visible if self._tagger.encoding == "sparknlp" else visible.replace_wide_blanks()
 
     def _find_breaks(self, visible: Texts, original: Texts) -> NDArray[np.int64]:
-        """Return the positions of sentence breaks (see `Detector.find_breaks`), with one at each line feed from markup.
+        """Return the positions where sentences begin or end, with one at each line feed that replaces an HTML tag.
 
         Without these, only the detector sentencex would end a sentence at a tag such as <p>.
         """
@@ -118,7 +120,7 @@ class Recognizer:
 
 
 def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str], scheme: Scheme = "iob2") -> TaggedTexts:
-    """Join tagged tokens into spans (see `tags_to_mentions`), and return the texts with their tags and spans.
+    """Join tagged tokens into spans (the tokens of one name), and return the texts with their tags and spans.
 
     A token without a tag ends a span, as it does in Spark NLP's NerConverter.
 
@@ -142,12 +144,10 @@ def build_recognition(
     scalings: Mapping[str, Scaling] | None = None,
     original: Texts | None = None,
 ) -> Recognition:
-    """Build the results of recognition from tagged texts.
+    """Build the results of recognition from tagged texts; `trim` and `consistent_labels` are those of `Recognizer`.
 
     Args:
-        trim: as in `Recognizer`.
-        consistent_labels: as in `Recognizer`.
-        annotations: whether to also build annotations.
+        annotations: whether to also build annotations, in Spark NLP's format.
         scalings: label -> scaling of the confidences of its mentions; confidences in annotations are not scaled.
         original: the texts before characters were blanked, from which `entity` is copied; None if none were blanked.
     """
@@ -200,7 +200,7 @@ def _build_mentions(
 
 
 def _drop_nameless_spans(tagged: TaggedTexts) -> Spans:
-    """Return the spans that contain a letter or a digit; the other spans are not names."""
+    """Return only the spans that contain a letter or a digit, since the others cannot be names."""
     segments, spans = tagged.segments, tagged.spans
     edges = segments.token_begin[tagged.tokens[spans.begin]], segments.token_end[tagged.tokens[spans.end - 1]]
     # NUMERIC_SEPARATOR counts as alphanumeric in Python, but belongs to no token.
@@ -218,10 +218,11 @@ def _sum_per_text(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArr
 
 
 def build_annotations(tagged: TaggedTexts, original: Texts) -> dict[str, pa.ListArray]:
-    """Return the columns `ner_chunk` and, if the tags have scores, `ner` in Spark NLP's format, with one list per text.
+    """Return the columns `ner_chunk` (mentions) and, if the tags have scores, `ner` (tags), as Spark NLP has them.
 
-    Fields, metadata and offsets are the same as in the results of DistilBertForTokenClassification and NerConverter in
-    Spark NLP 5.5.3. Offsets count UTF-16 code units of the document, and both ends are inclusive. Chunks are never trimmed.
+    Each column has one list of annotations per text. Fields, metadata and offsets are those that
+    DistilBertForTokenClassification and NerConverter of Spark NLP 5.5.3 return. Offsets count UTF-16 code units of the
+    document, and both ends are inclusive. Chunks are never trimmed.
     """
     columns = {"ner_chunk": _build_chunk_column(tagged, original)}
     if tagged.tags.scores is not None:
@@ -272,13 +273,10 @@ def _build_annotation_column(
     results: list[str],
     metadata: list[list[tuple[str, str]]],
 ) -> pa.ListArray:
-    """Return a column of annotations, one list per text.
+    """Return a column of annotations, one list per text; `annotator` is the annotations' type in Spark NLP.
 
-    Args:
-        annotator: the type of the annotations in Spark NLP.
-        edges: two arrays: the indices of each annotation's first token and last token.
-        results: text of each annotation's field `result`.
-        metadata: (key, value) pairs of each annotation.
+    Of each annotation, `edges` has the index of its first token and of its last token (two arrays). `results` has its text,
+    and `metadata` its (key, value) pairs.
     """
     segments = tagged.segments
     begin, end = segments.token_begin[edges[0]], segments.token_end[edges[1]] - 1
@@ -298,7 +296,7 @@ def _build_annotation_column(
 
 
 def format_java_float(value: np.float32) -> str:
-    """Return a probability as Java writes it: the fewest digits that identify the float; below 0.001, with an exponent."""
+    """Return a probability as Java writes it: with the fewest digits that identify the float, such as 0.25 or 1.5E-4."""
     if value >= _MIN_WITHOUT_EXPONENT or value == 0:
         return np.format_float_positional(value, unique=True, trim="0")
     return np.format_float_scientific(value, unique=True, trim="0", exp_digits=1).replace("e", "E")

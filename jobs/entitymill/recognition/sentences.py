@@ -27,12 +27,12 @@ grows with the square of the number of quotation marks in a passage."""
 
 
 def choose_kind(kind: Kind | None, model: object) -> Kind:
-    """Return the kind of detector to use: `kind` if it is not None, else dl if `model` is not None, else sentencex."""
+    """Return the kind of detector to use: `kind` or, if it is None, dl if `model` is not None, else sentencex."""
     return kind or ("sentencex" if model is None else "dl")
 
 
 class Detector(Protocol):
-    """A sentence detector."""
+    """The interface of a sentence detector."""
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
         """Return the positions (see `offsets`) at which sentences begin or end: int64, sorted, shape [breaks].
@@ -44,9 +44,9 @@ class Detector(Protocol):
 class SentencexDetector:
     """A detector that uses the package sentencex, which has rules for each language and is written in Rust.
 
-    sentencex gets one passage of at most 2,000 characters at a time. It panics on some white-space characters outside ASCII,
-    such as a no-break space before an initial. So all white space outside ASCII is replaced with blanks. If sentencex still
-    panics on a text, the sentences of that text are found with Spark NLP's rules.
+    sentencex panics (crashes) on some white-space characters outside ASCII, such as a no-break space before an initial. So
+    all white space outside ASCII is replaced with blanks. If sentencex still panics on a text, the sentences of that text
+    are found with Spark NLP's rules.
     """
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
@@ -60,7 +60,7 @@ class SentencexDetector:
 def _find_begins(text: str) -> list[int]:
     """Return the offsets at which sentences begin, in code points.
 
-    If sentencex panics, return the offsets at which Spark NLP's rules begin and end sentences.
+    If sentencex panics, return where Spark NLP's rules begin and end sentences.
     """
     try:
         return list(_find_begins_by_passage(text))
@@ -75,7 +75,7 @@ def _find_begins_by_passage(text: str) -> Iterator[int]:
 
     The end of a passage may cut its last sentence, so the next passage begins with that sentence. But if that sentence
     begins in the first half of the passage, the next passage begins where the passage ends. So each passage begins at least
-    half a passage after the one before.
+    half a passage after the previous passage.
     """
     at, begins_here = 0, True
     while at < len(text):
@@ -93,9 +93,9 @@ def _find_begins_by_passage(text: str) -> Iterator[int]:
 
 
 def _find_passage_end(text: str, at: int) -> int:
-    """Return where the passage that begins at `at` ends: at the last blank in its second half or, without one, at its limit.
+    """Return the offset at which the passage that begins at the offset `at` ends.
 
-    The last passage of a text ends where the text ends.
+    A passage has at most _PASSAGE_CHARACTERS characters. It ends at a blank in its second half, if there is one.
     """
     end = at + _PASSAGE_CHARACTERS
     if end >= len(text):
@@ -105,11 +105,10 @@ def _find_passage_end(text: str, at: int) -> int:
 
 
 def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detector:
-    """Return a sentence detector, after reading its files if it is of kind dl.
+    """Return a sentence detector; one of kind dl is read from `files`, all others need no files.
 
     Args:
-        files: local paths of the files of a saved detector, for kind dl; keys are METADATA and NETWORK of
-            sentences_dl_saved.
+        files: name (METADATA or NETWORK of `sentences_dl_saved`) -> local path of a file of a saved detector.
         where: path or URI of the saved detector, for messages.
 
     Raises:
@@ -127,8 +126,7 @@ def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detect
 def find_detector_files(directory: Path) -> dict[str, Path]:
     """Return the paths of a saved detector's files in a local directory, for the parameter `files` of `open_detector`.
 
-    Raises:
-        ModelError: a file is missing; the content of the files is not checked.
+    Raise a ModelError if a file is missing, but does not check what the files contain.
     """
     parts = sorted((directory / sentences_dl_saved.METADATA).glob("part-*"))
     network = directory / sentences_dl_saved.NETWORK

@@ -1,10 +1,8 @@
 """Find the sentences that Spark NLP 5.5.3's SentenceDetectorDLModel finds, in all texts at once.
 
-A `.`, `:`, `?`, `!`, `;` or line feed is a mark: it may end a sentence. A small network decides from the mark's context of
-11 UTF-16 code units: the mark and five on either side, where consecutive blanks and line feeds count as one blank.
-Embedding and convolution are precomputed as one table per index in the context, so a mark costs eleven look-ups and two
-small matrix products. Spark NLP's rules around the network are reproduced exactly
-(tests/unit/test_golden_segments.py, tests/spark_nlp/test_parity.py).
+A `.`, `:`, `?`, `!`, `;` or line feed is a mark: it may end a sentence. A small network decides from the mark's context: the
+mark and five UTF-16 code units on either side, where consecutive blanks and line feeds count as one blank. Spark NLP's rules
+around the network are reproduced exactly (tests/unit/test_golden_segments.py, tests/spark_nlp/test_parity.py).
 """
 
 from __future__ import annotations
@@ -20,8 +18,8 @@ from entitymill.recognition.sentences_dl_saved import SavedDetector
 
 _WIDTH = saved.CONTEXT_WIDTH
 _SIDE, _REACH = _WIDTH // 2, 15
-"""_SIDE: number of code units that the network sees on either side of a mark; consecutive blanks count as one.
-_REACH: number of code units on either side, counting every blank, in which Spark NLP looks for these _SIDE code units."""
+"""_SIDE: number of code units that the network sees on either side of a mark; consecutive blanks count as one. _REACH:
+number of code units on either side, counting every blank, in which Spark NLP looks for these _SIDE code units."""
 _BATCH_MARKS = 512
 """Number of marks that are computed at once: few enough that their sums fit in the cache of a processor core."""
 _CODE_UNITS = 1 << 16
@@ -48,7 +46,11 @@ class _CollapsedTexts:
 
 
 class Network:
-    """The detector's network, with embedding and convolution precomputed as tables."""
+    """The detector's network, which decides whether a sentence ends at a mark.
+
+    Embedding and convolution are precomputed as one table per index in the context. So a mark costs eleven look-ups and two
+    small matrix products.
+    """
 
     def __init__(self, detector: SavedDetector) -> None:
         """Compute the tables from the weights of a saved detector, which `read_detector` has checked."""
@@ -139,14 +141,9 @@ class DeepDetector:
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.int64]]:
         """Return the ids in each mark's context, the five code units to its left, and how many of these five exist.
 
-        The shapes are [marks, 11], [marks, 5] and [marks].
-
-        Args:
-            collapsed: the result of `_collapse_blanks` for `texts`.
-            marks: positions of the marks in `texts`.
-            collapsed_marks: indices of the marks in the arrays of `collapsed`, shape [marks].
-            begins: position where the text of each mark begins, without leading blanks, shape [marks].
-            ends: position where the text of each mark ends (exclusive), shape [marks].
+        The shapes are [marks, 11], [marks, 5] and [marks]. `marks` are positions in `texts`, and `collapsed_marks` are the
+        same marks' indices in the arrays of `collapsed`. `begins` and `ends` say where the text of each mark begins, without
+        leading blanks, and ends.
         """
         left, right = collapsed_marks - 1, collapsed_marks + 1
         left = left - collapsed.blank[left]
@@ -182,7 +179,7 @@ class DeepDetector:
         lefts: NDArray[np.uint16],
         count: NDArray[np.int64],
     ) -> NDArray[np.bool_]:
-        """Return whether each mark follows a word after which no sentence ends, shape [marks].
+        """Return whether each mark follows a word after which no sentence ends, such as Dr, shape [marks].
 
         Like Spark NLP, look for the word both in the context and in the text before the mark, trimmed of blanks. `begins` is
         that of `_build_contexts`; `lefts` and `count` are its second and third result.
@@ -210,8 +207,8 @@ class DeepDetector:
 def _find_distinct_contexts(contexts: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices of the distinct contexts, and for each context its index among the distinct contexts.
 
-    The network then computes equal contexts, such as those in a long row of dots, only once. In the rare case that
-    different contexts have the same hash, all contexts count as distinct.
+    The network then computes equal contexts, such as those in a long row of dots, only once. In the rare case that different
+    contexts have the same hash, all contexts count as distinct.
     """
     hashed = contexts.astype(np.uint64) @ _HASH_FACTORS
     _, distinct, index = np.unique(hashed, return_index=True, return_inverse=True)
@@ -222,14 +219,9 @@ def _find_distinct_contexts(contexts: NDArray[np.uint16]) -> tuple[NDArray[np.in
 
 
 def _collapse_blanks(texts: Texts, marks: NDArray[np.int64]) -> tuple[_CollapsedTexts, NDArray[np.int64]]:
-    """Replace each sequence of blanks and line feeds within a text by one blank.
+    """Return the texts with one blank for each sequence of blanks and line feeds, and the index of each mark in them.
 
-    Args:
-        texts: texts that are not all empty.
-        marks: positions of the marks in `texts`, shape [marks].
-
-    Returns:
-        The texts, concatenated and with _SIDE + 1 values of padding at both ends, and the index of each mark in them.
+    The arrays have _SIDE + 1 values of padding at both ends. `texts` must contain at least one character.
     """
     skip, size = (texts.classes & SKIP) != 0, len(texts.classes)
     kept = ~skip

@@ -1,9 +1,8 @@
-"""Read a SentenceDetectorDLModel saved by Spark NLP, without TensorFlow and without a JVM.
+"""Read a SentenceDetectorDLModel saved by Spark NLP, without TensorFlow, without a JVM and without unpickling anything.
 
-The file metadata/part-* is one line of JSON with the parameters. The file generic_classifier_tensorflow is a zip archive
-of a TensorFlow checkpoint: an index in LevelDB's table format (tensorflow/core/lib/io/table_format.txt), which contains
-BundleEntryProto messages (tensorflow/core/protobuf/tensor_bundle.proto), and a file with the bytes of all tensors. Reading
-unpickles nothing and instantiates no class from the files.
+The file metadata/part-* is one line of JSON with the parameters. The file generic_classifier_tensorflow is a zip archive of
+a TensorFlow checkpoint: an index in LevelDB's table format (tensorflow/core/lib/io/table_format.txt), which contains
+BundleEntryProto messages (tensorflow/core/protobuf/tensor_bundle.proto), and a file with the bytes of all tensors.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class SavedDetector:
     """A sentence detector that was saved by Spark NLP.
 
     ids: character -> id of the character in the network's input.
-    never_last: words after which no sentence ends.
+    never_last: words after which no sentence ends, such as Dr.
     weights: name of a weight array -> the array.
     """
 
@@ -71,11 +70,12 @@ class SavedDetector:
 
 
 def read_detector(metadata: Path, network: Path, where: str) -> SavedDetector:
-    """Read a saved detector.
+    """Return the sentence detector that Spark NLP saved in two files.
 
     Args:
         metadata: path of the detector's file metadata/part-*.
         network: path of the detector's file `generic_classifier_tensorflow`.
+        where: path or URI of the detector's directory, for messages.
 
     Raises:
         ModelError: the model is damaged, is not a SentenceDetectorDLModel, or has an unsupported parameter value.
@@ -94,11 +94,7 @@ def read_detector(metadata: Path, network: Path, where: str) -> SavedDetector:
 
 
 def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return the values `ids` and `never_last` of `SavedDetector` from a metadata file.
-
-    Raises:
-        ModelError: the file is damaged, does not describe a SentenceDetectorDLModel, or has an unsupported parameter value.
-    """
+    """Return `ids` and `never_last` of `SavedDetector` from a metadata file; raise a ModelError if they are not valid."""
     try:
         saved = json.loads(metadata.read_text(encoding="utf8"))
         kind = saved["class"]
@@ -219,7 +215,7 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
 
 
 def _read_table(data: bytes) -> dict[bytes, bytes]:
-    """Return a dict of tensor name -> serialized BundleEntryProto, read from the index of a checkpoint."""
+    """Return tensor name -> serialized BundleEntryProto (the tensor's type, shape and place) from a checkpoint's index."""
     footer = data[-48:]
     if footer[-8:] != _INDEX_MAGIC:
         raise ValueError("a file that is not the index of a checkpoint")
@@ -237,8 +233,7 @@ def _read_table(data: bytes) -> dict[bytes, bytes]:
 def _read_tensor(entry: bytes, data: bytes) -> NDArray[np.float32]:
     """Return the array that a serialized BundleEntryProto describes; `data` has the bytes of all tensors.
 
-    Raises:
-        ValueError: the array is not of 32-bit floats, or its size does not fit its shape or `data`.
+    Raise a ValueError if the array is not of 32-bit floats, or if its size does not fit its shape or `data`.
     """
     values: dict[int, Any] = {}
     shape: list[int] = []

@@ -1,15 +1,8 @@
 """Find the sentences that Spark NLP 5.5.3's rule-based SentenceDetector finds with its default settings.
 
-The regular expressions of Spark NLP's PragmaticContentFormatter are applied in the same order. Each of them puts markers
-(special characters) into a copy of the text. In the end, a sentence ends at every marker _BREAK, and at every full stop and
-semicolon that is still in the copy. But no sentence ends between the markers _OPEN and _CLOSE.
-
-Each marker replaces a known number of characters, so offsets are computed from the markers. Spark NLP instead searches the
-text for each sentence. It returns begin -1 if the text contains one of the markers, or if a rule removes a backslash. This
-module treats such texts like any other text (docs/migration.md).
-
-Some of Spark NLP's expressions take quadratic time, because they scan a sequence of characters again from each of its
-characters. Here they are rewritten to scan it once, with the same results.
+The regular expressions of Spark NLP's PragmaticContentFormatter put markers (special characters) into a copy of the text,
+and the markers say where sentences end. Expressions that take quadratic time are rewritten to scan each sequence of
+characters once, with the same results. docs/migration.md says which texts are treated in another way than by Spark NLP.
 """
 
 from __future__ import annotations
@@ -31,7 +24,7 @@ _SIGNS = "\u2566\u255e\u255f\u2554\u2564\u2565"
 _ELLIPSIS, _ABBREVIATION, _NUMBER, _PERIOD, _QUESTION, _EXCLAMATION = tuple(_SIGNS)
 """Markers that replace punctuation after a rule has handled it, so that later rules do not match it."""
 _LENGTHS = {_BREAK: 0, _OPEN: 0, _CLOSE: 0, _ELLIPSIS: 3}
-"""Marker -> number of characters that it replaces; each marker that is not listed replaces one character."""
+"""Marker -> number of characters that it replaces; a marker that is not listed replaces one character."""
 _REPLACEMENTS = str.maketrans(
     dict.fromkeys((_BREAK, _OPEN, _CLOSE, _DOT, _SEMICOLON, "\uf054", "\uf055", *_SIGNS), "\uf8ff")
 )
@@ -68,14 +61,14 @@ def _enclose(match: re.Match[str]) -> str:
 
 
 def _enclose_list_item(match: re.Match[str]) -> str:
-    """Return _BREAK, _OPEN, the match and _CLOSE, so that a sentence ends before a list item, but not inside it."""
+    """Return _BREAK, _OPEN, the match and _CLOSE, so that a sentence ends before a list item, such as "a)", not in it."""
     return _BREAK + _enclose(match)
 
 
 def _build_look_behind(words: Iterable[str], edge: str) -> str:
     """Return a look-behind pattern for `edge` followed by one of several words, in upper or lower case.
 
-    The pattern has one look-behind for each length of words, because a look-behind in Python has a fixed width.
+    It has one look-behind for each length of words, because a look-behind in Python has a fixed width.
     """
     by_size: dict[int, list[str]] = {}
     for word in words:
@@ -88,11 +81,8 @@ def _build_abbreviation_rule(
 ) -> _Rule:
     """Return a rule that replaces the full stops of abbreviations by _ABBREVIATION, at which no sentence ends.
 
-    Args:
-        words: the abbreviations, without their last full stop.
-        ahead: pattern that must match after the full stop.
-        required: texts that do not contain this string are skipped.
-        ahead_at_start: the pattern for an abbreviation at the beginning of the text; None to use `ahead` there, too.
+    The pattern `ahead` must match after the full stop or, at the beginning of the text, `ahead_at_start` if it is not None.
+    `words` lack their last full stop. Texts without the string `required` are skipped.
     """
     words = tuple(words)
     inside, at_start = _build_look_behind(words, r"\s"), _build_look_behind(words, "^")
@@ -105,10 +95,10 @@ _FIRST_QUOTE = re.compile(r"(?:(?<=\s)|^)'", re.ASCII)
 
 
 def _enclose_single_quotes(text: str) -> str:
-    r"""Return a text with each match of (?:(?<=\s)|^)'[\w\s?!\.,|'\w]+'(?:\W) between _OPEN and _CLOSE.
+    r"""Return a text with each single-quoted part between _OPEN and _CLOSE, so that no sentence ends in it.
 
-    The regular expression is that of Spark NLP. A match extends from the first to the last quote in a sequence of the
-    characters in its brackets.
+    Spark NLP's expression is (?:(?<=\s)|^)'[\w\s?!\.,|'\w]+'(?:\W). A match extends from the first to the last quote in a
+    sequence of the characters in its brackets.
     """
     if "'" not in text:
         return text
@@ -143,7 +133,7 @@ _DOTTED_LETTERS = re.compile(r"(?<!\w)[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!(?a:\s)[A-Z
 def _enclose_dotted_letters(text: str) -> str:
     r"""Return a text with letters that full stops separate, such as U.S. or e.g, between _OPEN and _CLOSE.
 
-    Spark NLP's pattern is \b[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!\s[A-Z]))*, so a full stop before a blank and a capital is not
+    Spark NLP's expression is \b[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!\s[A-Z]))*, so a full stop before a blank and a capital is not
     enclosed. \b is the word boundary of Java 17, for which a combining mark belongs to the letter before it.
     """
     if "." not in text:
@@ -157,7 +147,7 @@ def _enclose_dotted_letters(text: str) -> str:
 
 
 def _replace_combining_marks(marks: re.Match[str]) -> str:
-    r"""Return the replacement, of the same length, for consecutive combining marks.
+    r"""Return the replacement, of the same length, for consecutive combining marks, as Java's \w would match them.
 
     After a letter or digit of the Basic Multilingual Plane, the marks become underscores, which \w matches: for Java, the
     marks are part of the letter. Other marks become U+F8FF, which \w does not match.
@@ -214,7 +204,8 @@ _LONGER_OR_SHORTER = re.compile(f"[{''.join(_LENGTHS)}]")
 def find_sentences(text: str) -> list[tuple[int, int]]:
     """Return (begin, end) of each sentence, without white space and control characters at its ends.
 
-    Offsets are in code points, and ends are exclusive.
+    Offsets are in code points, and ends are exclusive. They follow from the number of characters that each marker replaces.
+    Spark NLP instead searches the text for each sentence, and returns begin -1 if it does not find it.
     """
     marked = text.translate(_REPLACEMENTS)
     for rule in _RULES:

@@ -1,8 +1,6 @@
-"""Join tagged tokens into spans as Spark NLP's NerConverter does, and trim spans to names.
+"""Join tagged tokens into spans (the tokens of one name) as Spark NLP's NerConverter does, and trim mentions to the name.
 
-A span is a sequence of tokens that belong to one name. In this module, a model's labels are its tags, such as B-PER. The
-kind of a label is the part after the prefix, such as PER.
-
+In this module, a model's labels are its tags, such as B-PER. The kind of a label is the part after the prefix, such as PER.
 Trimming is needed because a token may contain more than a name: "America's" is one token, and in `"Acme Inc."` the full stop
 and the closing quote are one token.
 """
@@ -25,7 +23,7 @@ from entitymill.recognition.tokens import Segments
 
 @dataclass(frozen=True)
 class Spans:
-    """Spans of a list of tagged tokens, in order; all arrays have the shape [spans].
+    """Spans (the tokens of one name each) in a list of tagged tokens, in order; all arrays have the shape [spans].
 
     begin: int64, index of the span's first token in the list.
     end: int64, index of the token after the span's last token in the list.
@@ -40,7 +38,7 @@ class Spans:
 
 
 class TagScheme:
-    """The meaning of a model's tags: which tagged tokens join into one span, and which label the span gets.
+    """The meaning of a model's tags: which tagged tokens join into one span, and which kind (such as PER) the span gets.
 
     kinds: the labels without the prefixes B- and I-, sorted.
     """
@@ -49,7 +47,7 @@ class TagScheme:
         """Derive the kinds of entities, and which tags begin a span, from a model's labels.
 
         Args:
-            labels: the model's labels, in the model's order: O, B-PER, I-PER, …
+            labels: the model's tags, in the order of its outputs: O, B-PER, I-PER, …
             splits_kinds: whether an I- tag after a tag of a different kind begins a new span, as in IOB1, or continues the
                 span, as in IOB2.
         """
@@ -61,9 +59,10 @@ class TagScheme:
     def join_spans(self, tags: NDArray[np.int16], confidences: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> Spans:
         """Join the tags of consecutive tokens into spans, and return the spans.
 
-        A span begins at a B-, or at the first I- after an O or in a sentence. It gets the kind of its first tag, and ends
-        before the next B- or O. So an I- of a different kind continues the span, unless `splits_kinds` is set. A span never
-        crosses the end of a sentence. (Source: NerTagsEncoding in Spark NLP 5.5.3.)
+        For example, B-PER, I-PER, O, I-LOC become a PER and a LOC. A span begins at a B- tag, or at an I- tag that comes
+        first in its sentence or after an O. It gets the kind of its first tag, and ends before the next B- or O. So an I- of
+        a different kind continues the span, unless `splits_kinds` is set. A span never crosses the end of a sentence.
+        (Source: NerTagsEncoding in Spark NLP 5.5.3.)
 
         Args:
             tags: tag of each token, as an index into the labels, shape [tagged], where `tagged` is the number of tokens.
@@ -124,7 +123,7 @@ MAX_TRIMMED_CHARS = 500
 
 
 def measure_trim(entity: str) -> tuple[int, int]:
-    """Return how many characters to trim from the front and from the end of a mention.
+    """Return how many characters to trim from the front and from the end of a mention: (0, 2) for "America's".
 
     What is trimmed: parts of HTML tags and emoji at either end; a possessive ending; quotes and brackets that enclose the
     mention or are unpaired; other punctuation with which no name begins or ends; and a full stop that ends a sentence, not
@@ -136,7 +135,7 @@ def measure_trim(entity: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=100_000)
 def _measure_trim(entity: str) -> tuple[int, int]:
-    """Do the work of `measure_trim`, whose check of the length keeps long mentions out of this function's cache."""
+    """Return the result of `measure_trim` for a mention of at most MAX_TRIMMED_CHARS characters; results are cached."""
     begin, end = 0, len(entity)
     while begin < end:
         inner = entity[begin:end]
@@ -156,9 +155,9 @@ def _measure_stray(entity: str) -> tuple[int, int]:
 
 
 def _measure_pair(entity: str) -> tuple[int, int]:
-    """Return how many characters to trim from front and end to remove a pair of brackets or quotes.
+    """Return how many characters to trim from front and end to remove brackets or quotes that enclose the whole mention.
 
-    The pair must enclose the whole mention: "(NATO)", but not "(I) and (II)".
+    The result is (1, 1) for "(NATO)", but (0, 0) for "(I) and (II)".
     """
     closing = PAIRS.get(entity[0])
     if closing is None or len(entity) < 2 or entity[-1] != closing or {entity[0], closing} & set(entity[1:-1]):
@@ -193,7 +192,7 @@ def _measure_possessive(entity: str) -> tuple[int, int]:
 
 
 def _measure_full_stop(entity: str) -> tuple[int, int]:
-    """Return how many characters to trim from front and end to remove a last full stop.
+    """Return how many characters to trim from front and end to remove a full stop.
 
     The full stop of an abbreviation or of initials is kept.
     """
@@ -211,10 +210,7 @@ def _get_last_word(entity: str) -> str:
 
 
 def _measure_markup(entity: str) -> tuple[int, int]:
-    """Return how many characters to trim from front and end to remove a part of an HTML tag at one end.
-
-    Examples are "<p>Satya", 'href="x">Bank' and "Bank</b".
-    """
+    """Return how many characters to trim from front and end to remove a part of an HTML tag at one end, as in "<p>Satya"."""
     if "<" not in entity and ">" not in entity:
         return 0, 0
     opening = _OPENING_MARKUP.match(entity)
@@ -236,21 +232,19 @@ _MEASURES: tuple[Callable[[str], tuple[int, int]], ...] = (
     _measure_markup, _measure_emoji, _measure_stray, _measure_pair, _measure_unpaired, _measure_possessive,
     _measure_full_stop,
 )  # fmt: skip
-"""Functions that return how many characters to trim from the front and from the end of a mention, each for one reason.
-
-The first function that finds something to trim is applied; then all of them are called again with the trimmed mention.
-"""
+"""Functions that return how many characters to trim from the front and from the end of a mention, each for one reason. The
+first function that finds something to trim is applied; then all of them are called again with the trimmed mention."""
 
 
 @dataclass(frozen=True)
 class TaggedTexts:
-    """Several texts with their sentences, tokens, tags and spans.
+    """Several texts with their sentences, tokens, tags and spans (the tokens of one name).
 
     tags: the tags that the tagger returned.
     tokens: int64, shape [tagged tokens]; indices of the tokens that have a tag, in order and without duplicates.
     spans: the spans; their `begin` and `end` are indices in `tokens`.
-    labels: the labels to which the indices in `tags` refer.
-    kinds: the kinds of entities to which the indices in `spans.kinds` refer.
+    labels: the labels to which the indices in `tags` refer, such as B-PER.
+    kinds: the kinds of entities to which the indices in `spans.kinds` refer, such as PER.
     """
 
     texts: Texts

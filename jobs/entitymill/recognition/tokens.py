@@ -1,6 +1,6 @@
 """Split sentences into tokens as Spark NLP 5.5.3's Tokenizer does with its default rules.
 
-A word ends at ASCII white space. (Before, the recognizer replaces all other white space with blanks, except with encoding
+A word ends at ASCII white space. (The recognizer first replaces all other white space with blanks, except with encoding
 sparknlp.) All punctuation at the beginning of a word is one token, and so is all punctuation at its end. A word that
 consists only of punctuation is one token.
 """
@@ -41,7 +41,7 @@ class Segments:
 def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
     """Return the sentences and tokens of texts.
 
-    Omit sentences without a token, and most sentences that consist only of control characters (see
+    Sentences without a token are omitted, and so are most sentences that consist only of control characters (see
     `_drop_invisible_sentences`).
 
     Args:
@@ -90,7 +90,7 @@ def _find_words(texts: Texts, breaks: NDArray[np.int64]) -> tuple[NDArray[np.int
 def _split_off_affixes(
     texts: Texts, begin: NDArray[np.int64], end: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where each token begins and ends, after making the punctuation at either end of a word a separate token."""
+    """Return where each token begins and ends, after splitting punctuation off both ends of words."""
     affix = (texts.classes & AFFIX) != 0
     affected = np.flatnonzero(affix[begin] | affix[end - 1])
     if not len(affected):
@@ -116,12 +116,11 @@ def _split_off_affixes(
 def _drop_invisible_sentences(
     texts: Texts, breaks: NDArray[np.int64], begin: NDArray[np.int64], end: NDArray[np.int64], sentence: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Drop sentences that consist only of control characters, unless such a sentence is a complete text.
+    """Return the begin, end and sentence of each token, without tokens of sentences that have only control characters.
 
-    Return the begin, the end and the sentence of each token that remains.
-
-    Spark NLP drops a sentence if Java's String.trim leaves nothing of the sentence. But if SentenceDetectorDLModel finds no
-    sentence in a text of two or more UTF-16 code units, Spark NLP treats the text as one sentence.
+    Such a sentence stays if it is a complete text. Spark NLP drops a sentence if Java's String.trim leaves nothing of it.
+    But if SentenceDetectorDLModel finds no sentence in a text of two or more UTF-16 code units, Spark NLP treats the text as
+    one sentence.
     """
     edges = texts.edges
     graphic = np.concatenate([[0], np.cumsum((texts.classes & GRAPHIC) != 0)])

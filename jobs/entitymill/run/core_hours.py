@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
 from entitymill.errors import LimitError
 from entitymill.run.summary import JOB, RECOGNITION, Clock, Summary
 from entitymill.run.units import PlannedUnit
-from entitymill.spark import cpu_time, spark_connect
+from entitymill.spark import session, spark_connect
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_NANOSECONDS = 1e9
 
 
 class CostMeter:
@@ -18,22 +26,18 @@ class CostMeter:
     def __init__(self, spark: SparkSession, summary: Summary, clock: Clock, max_core_hours: float | None) -> None:
         """Start to measure CPU seconds; the core-hours count from the start of `clock`.
 
-        Args:
-            spark: the run's session.
-            summary: summary of the run.
-            clock: the run's stopwatch, started when the run began.
-            max_core_hours: core-hours after which no other unit (see `units`) is started; None for no limit.
+        After `max_core_hours`, no other unit of work is started; None sets no limit.
         """
         self._spark = spark
         self._summary = summary
         self._clock = clock
         self._max_core_hours = max_core_hours
-        self._cpu = cpu_time.CpuMeter(spark)
+        self._cpu = CpuMeter(spark)
         self._counted_at = 0.0
         self._stopped = False
 
     def update(self) -> None:
-        """Count the cores, and write the total time, core-hours and, if known, CPU seconds so far to the summary."""
+        """Write the cores, and the total time, core-hours and, if known, CPU seconds so far, to the summary."""
         summary = self._summary
         summary.cores = spark_connect.count_cores(self._spark)
         self._clock.record_total()
@@ -46,11 +50,11 @@ class CostMeter:
             summary.cpu_seconds[JOB] = job + summary.cpu_seconds.get(RECOGNITION, 0.0)
 
     def read_spark_seconds(self) -> float | None:
-        """Return the CPU seconds of the driver and of Spark's tasks so far, without workers and taggers; None if unknown."""
+        """Return the CPU seconds of the driver and of Spark's tasks so far, without Python workers; None if unknown."""
         return self._cpu.read_seconds()
 
     def limit_units(self, units: Iterator[PlannedUnit]) -> Iterator[PlannedUnit]:
-        """Yield units until the run has used `max_core_hours`, but at least one, so that each run makes progress.
+        """Yield units of work until the run has used `max_core_hours`, but at least one, so that each run makes progress.
 
         Before each unit, update the summary. If units are left over, `check_complete` raises an error later.
         """
@@ -62,14 +66,53 @@ class CostMeter:
             yield unit
 
     def check_complete(self) -> None:
-        """Check that `limit_units` has yielded all units.
-
-        Raises:
-            LimitError: the run reached its limit before the last unit.
-        """
+        """Raise LimitError if the run reached its limit before `limit_units` had yielded all units."""
         if self._stopped:
             summary = self._summary
             raise LimitError(
                 f"limits.max_core_hours: the run stopped at {summary.core_hours:.2f} core-hours, after it "
                 f"published {summary.documents:,} of {summary.planned:,} documents; the next run continues."
             )
+
+
+class CpuMeter:
+    """Measures the CPU seconds of this process, the driver's JVM and, on a cluster, Spark's tasks in the executors' JVMs.
+
+    The measurement starts when the meter is created. The CPU time of Python workers is not included.
+    """
+
+    def __init__(self, spark: SparkSession) -> None:
+        self._spark = spark
+        self._tasks: dict[int, float] = {}
+        self._before = 0.0
+        self._before = self.read_seconds() or 0.0
+
+    def read_seconds(self) -> float | None:
+        """Return the CPU seconds used since the meter was created; None with Spark Connect, or if they cannot be read.
+
+        On a cluster, call this often: Spark forgets all but its latest stages (spark.ui.retainedStages).
+        """
+        if spark_connect.is_remote(self._spark):
+            return None
+        context: Any = self._spark.sparkContext
+        with suppress(Exception):  # each Spark version may keep its counters elsewhere
+            java = _read_process_seconds(int(session.get_class(self._spark, "java.lang.ProcessHandle").current().pid()))
+            if not context._jsc.isLocal():
+                self._tasks |= _read_task_seconds(context)
+            return time.process_time() + java + sum(self._tasks.values()) - self._before
+        return None
+
+
+def _read_process_seconds(pid: int) -> float:
+    """Return the CPU seconds of a process without its children, from fields 14 and 15 of proc_pid_stat(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _read_task_seconds(context: Any) -> dict[int, float]:
+    """Return a dict stage id -> CPU seconds of the stage's tasks, for the stages that Spark still remembers."""
+    store, java = context._jsc.sc().statusStore(), context._jvm
+    no_quantiles = context._gateway.new_array(java.double, 0)
+    stages = store.stageList(None, False, False, no_quantiles, java.java.util.ArrayList())
+    found = (stages.apply(at) for at in range(stages.size()))
+    return {int(stage.stageId()): float(stage.executorCpuTime()) / _NANOSECONDS for stage in found}

@@ -25,7 +25,7 @@ _REJECTED = "doc_id string, stage string, code string, detail string"
 
 
 def read_known_failures(tables: Tables) -> set[str]:
-    """Return the ids of documents that crashed or hung the tagger in an earlier run with status done."""
+    """Return the ids of documents that crashed or hung the tagger (model process) in an earlier run with status done."""
     if tables.is_empty("rejects"):
         return set()
     failed = tables.read_latest("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
@@ -39,8 +39,7 @@ def read_known_failures(tables: Tables) -> set[str]:
 def find_first_failures(tables: Tables, last: Row | None) -> DataFrame | None:
     """Return a frame with the doc_id of each document that failed for the first time in run `last`; None if there is none.
 
-    A document fails if it crashes or hangs the tagger. The next run retries these documents once, because the machine may
-    have caused the failure.
+    A document fails if it crashes or hangs the tagger. The next run retries it once, because the machine may be to blame.
     """
     if last is None or not last["rejects"] or not tables.exists("rejects"):
         return None
@@ -54,8 +53,7 @@ def find_first_failures(tables: Tables, last: Row | None) -> DataFrame | None:
 class FailureRecorder:
     """Records the documents of one run that crashed or hung the tagger ("failed documents").
 
-    summary: summary of the run, in which the failed documents are counted.
-    rejects: writer that adds the failed documents to the `rejects` table.
+    rejects: adds the failed documents to the `rejects` table.
     before: ids of documents that failed in earlier runs: the result of `read_known_failures` when the run began.
     """
 
@@ -66,7 +64,7 @@ class FailureRecorder:
     before: set[str]
 
     def record(self, recognized: DataFrame, unit: PlannedUnit) -> tuple[DataFrame, DataFrame]:
-        """Count a unit's failed documents and write them to `rejects`.
+        """Count those documents of a unit that crashed or hung the tagger, and write them to `rejects`.
 
         Args:
             recognized: frame of the unit's documents, with the columns schemas.RECOGNIZED; `failure` is null unless
@@ -77,7 +75,7 @@ class FailureRecorder:
             The documents that did not fail, and a frame with the doc_id of the failed documents.
 
         Raises:
-            RejectedError: more documents failed than limits.max_reject_ratio allows.
+            RejectedError: a larger share of documents failed than limits.max_reject_ratio allows.
         """
         rows = recognized.where(F.col("failure").isNotNull()).select("doc_id", "failure.code", "failure.detail")
         # Collect the failures on the driver: if Spark recomputed them later, other documents might fail.
@@ -92,19 +90,15 @@ class FailureRecorder:
         return exclude_failed(recognized, ids), rejected.select("doc_id")
 
     def check_ratio(self, failed: list[str], unit: PlannedUnit) -> None:
-        """Check that not too many documents of a unit failed; documents that also failed in earlier runs do not count.
+        """Raise RejectedError if a larger share of a unit crashed or hung the tagger than limits.max_reject_ratio allows.
 
-        Args:
-            failed: ids of the unit's failed documents.
-            unit: unit of work to which the documents belong.
-
-        Raises:
-            RejectedError: more documents failed than limits.max_reject_ratio allows.
+        Documents that also failed in earlier runs do not count, and one failure is always allowed. `failed` has the ids of
+        the unit's failed documents.
         """
         ratio = self.settings.limits.max_reject_ratio
         # Documents that fail in every run do not count: a unit may contain only such documents.
         new = sum(doc_id not in self.before for doc_id in failed)
-        if new > 1 and new > ratio * unit.rows:  # one document never fails a unit
+        if new > 1 and new > ratio * unit.rows:
             raise RejectedError(
                 f"{new} of {unit.rows} documents of a unit of {self.settings.source.path} crash or hang the tagger, more "
                 f"than `limits.max_reject_ratio: {ratio:g}` allows. The unit was not published; `rejects` lists these "
@@ -114,13 +108,9 @@ class FailureRecorder:
 
 
 def exclude_failed(recognized: DataFrame, failed: list[str]) -> DataFrame:
-    """Return a unit's documents without the failed ones.
+    """Return a unit's documents without those that crashed or hung the tagger, whose ids are in `failed`.
 
-    If Spark recomputes a lost partition, and another document fails then, the query raises an error.
-
-    Args:
-        recognized: frame of the unit's documents, with the columns schemas.RECOGNIZED.
-        failed: ids of the documents that failed.
+    If Spark recomputes a lost partition, and another document crashes or hangs the tagger then, the query raises an error.
     """
     theirs = F.col("doc_id").isin(failed)
     late = F.raise_error(

@@ -1,4 +1,7 @@
-"""Do a dry run: count documents and units of work, estimate hours, and check what a run checks before it loads the model."""
+"""Do a dry run: count documents and units of work, estimate hours from earlier runs, and do the checks of a run.
+
+A dry run does not load the model; it does the checks that precede this in a real run.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,20 @@ import contextlib
 import json
 from dataclasses import dataclass, field, replace
 
-from pyspark.sql import SparkSession
+from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.run import estimates, guards, units
-from entitymill.run.changes_since import find_changes
-from entitymill.run.summary import Summary
-from entitymill.run.unit_sizes import choose_sizes, read_speed
+from entitymill import schemas
+from entitymill.run import guards, units
+from entitymill.run.guards import find_changes
+from entitymill.run.summary import RECOGNIZING, Summary
+from entitymill.run.units import choose_sizes, read_speed
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
 from entitymill.source.row_comparison import Cause
 from entitymill.spark import spark_connect, storage
-from entitymill.tables import Tables, recovery, table_setup, table_versions
+from entitymill.tables import Tables, recovery, table_setup
 from entitymill.tables.runs import Runs
 from entitymill.workers.engine_choice import Engine
 
@@ -28,6 +32,11 @@ _RESULT_SETTINGS = {
     "output": ("annotations",),
 }
 """Section of the settings -> names of its settings that affect results; an empty tuple means all settings of the section."""
+CORE_SECONDS_PER_PART_SECOND = 1.15
+"""Assumed core-seconds of recognition per second of its measured parts (schemas.PARTS), as Spark also shuffles rows.
+tests/bench/estimates.py compares estimates with runs."""
+_MAX_RUNS = 20
+"""Number of latest runs from which an estimate is made."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ def plan_run(
         summary.plan = Plan(0, 0, 0, tables.read("documents").count(), {}, 0, 0.0, 0.0)
         return
     if has_documents:
-        trusted = record.settled and table_versions.tables_unchanged_since(tables, record.latest)
+        trusted = record.settled and recovery.tables_unchanged_since(tables, record.latest)
         published = tables.read_latest("documents") if trusted else recovery.read_settled_documents(tables)
         found = find_changes(
             settings,
@@ -133,18 +142,11 @@ def _build_plan(
 ) -> Plan:
     """Return the plan of a run with estimated hours, but without `changed_settings`.
 
-    Args:
-        spark: the session.
-        settings: settings of the run.
-        tables: tables of the output, of which `runs` is read for the estimate.
-        found: changes that the run would make.
-        documents: number of documents in the output.
-        fingerprint: fingerprint of the run: a digest of the model and of settings that affect results.
-        speed: code points per second and core in the last run, from `read_speed`.
+    `documents` is the number of documents in the output, and `speed` the result of `read_speed`.
     """
     cores = spark_connect.count_cores(spark)
     number = units.count_units(found, choose_sizes(settings.limits, cores, speed))
-    estimate = estimates.estimate_run(tables, fingerprint, found.chars, number, cores)
+    estimate = estimate_run(tables, fingerprint, found.chars, number, cores)
     return Plan(
         new=found.to_recognize - found.to_replace,
         changed=found.to_replace,
@@ -160,10 +162,10 @@ def _build_plan(
 
 
 def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str) -> tuple[str, ...]:
-    """Return the names of settings that affect results and have changed since an earlier run.
+    """Return the names of the changed settings because of which a run recomputes documents, such as `model.path`.
 
-    The earlier run is the latest run with status done and a fingerprint other than `fingerprint`. The tuple is empty if only
-    this program or the files of the model have changed.
+    They are compared with those of the latest done run with another fingerprint (digest of model and settings). The tuple is
+    empty if only this program or the files of the model have changed since then.
     """
     if not tables.exists("runs"):
         return ()
@@ -181,11 +183,7 @@ def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str)
 
 
 def _check_output(tables: Tables) -> None:
-    """Check that the output can be written, without leaving new directories and without creating a schema.
-
-    Raises:
-        OutputError: the output cannot be written.
-    """
+    """Raise OutputError if the output cannot be written; leave no new directories, and create no schema."""
     path = tables.settings.path
     if path is None:
         table_setup.check_writable(tables, create_schema=False)
@@ -197,3 +195,66 @@ def _check_output(tables: Tables) -> None:
     table_setup.check_writable(tables)
     for directory in missing:
         storage.remove_empty(tables.spark, directory)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimated cost of a run: wall-clock hours, and the same times the number of cores.
+
+    `same_model` says whether the estimate is based on a run with the same model and settings.
+    """
+
+    hours: float
+    core_hours: float
+    same_model: bool
+
+
+def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores: int) -> Estimate | None:
+    """Estimate the cost of a run; return None if no earlier run recognized documents.
+
+    The estimate is based on the largest of the latest runs, because small runs are measured less precisely. Runs with the
+    same fingerprint (digest of model and settings, in `runs`) are preferred.
+
+    Args:
+        chars: code points of the documents to recognize.
+        units: number of units of work (documents that are published together).
+        cores: number of cores of Spark's executors.
+    """
+    if not tables.exists("runs"):
+        return None
+    is_measured = f"chars > 0 AND cores > 0 AND units_done > 0 AND seconds['{RECOGNIZING}'] IS NOT NULL"
+    usable = tables.read("runs").where(f"status IN ('done', 'stopped') AND {is_measured}")
+    rows = usable.orderBy(F.desc("started_at")).limit(_MAX_RUNS).collect()
+    if not rows:
+        return None
+    alike = [row for row in rows if row["fingerprint"] == fingerprint]
+    measured = max(alike or rows, key=lambda row: int(row["chars"]))
+    hours = compute_seconds(measured, rows[0], chars, units, cores) / 3600
+    return Estimate(hours, hours * cores, bool(alike))
+
+
+def compute_seconds(measured: Row, latest: Row, chars: int, units: int, cores: int) -> float:
+    """Return the estimated wall-clock seconds of a run.
+
+    One unit is recognized while the previous one is written. So the longer of recognition and writing counts, plus the
+    writing of the last unit. The measured parts of recognition (schemas.PARTS) are assumed to grow with the number of code
+    points. Its other seconds are assumed to be the start of the workers, equally long in each run.
+
+    Args:
+        measured: row of `runs` of the run on which the estimate of recognition and writing is based.
+        latest: row of `runs` of the latest run, for the estimate of preparation and reading the source.
+        chars: code points of the documents to recognize.
+        units: number of units of work.
+        cores: number of cores of Spark's executors.
+    """
+    seconds = latest["seconds"].get("preparation", 0.0) + latest["seconds"].get("source", 0.0)
+    if not units:
+        return float(seconds)
+    before = measured["seconds"]
+    work = CORE_SECONDS_PER_PART_SECOND * sum(before.get(part, 0.0) for part in schemas.PARTS)
+    if not work:  # the engine sparknlp does not measure its parts
+        work = before[RECOGNIZING] * measured["cores"]
+    start = max(0.0, before[RECOGNIZING] - work / measured["cores"])
+    recognition = start + work / measured["chars"] * chars / cores
+    writing = before.get("writing", 0.0) / measured["units_done"]
+    return float(seconds + max(recognition, (units - 1) * writing) + writing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import uuid
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import open_source
 from entitymill.spark.private_session import create_frame, open_private_session
-from entitymill.tables import Tables, data_files, maintenance, run_messages, sql_changes, table_setup, temporary_tables
+from entitymill.tables import Tables, document_traces, maintenance, sql_changes, table_setup, temporary_tables
 from entitymill.tables.output_tables import DOCUMENT_TABLES, build_write_confs
 from entitymill.tables.runs import Runs
 
@@ -57,11 +58,6 @@ class Findings:
 def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
     """Return where documents occur in the tables and in the tables' old files, without changing anything.
 
-    Args:
-        spark: the session.
-        settings: settings of the job that wrote the tables.
-        ids: ids of the documents to find.
-
     Raises:
         OutputError: the tables do not exist.
         SettingsError: the tables belong to another source.
@@ -74,16 +70,13 @@ def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) 
 def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings: Findings | None = None) -> dict[str, int]:
     """Remove documents from all tables, delete the files that contained them, and record the erasure.
 
-    The function first waits until no job is running. It can safely be called again, for example to complete an erasure
-    that was interrupted. If there is nothing to erase, no document is removed.
+    The function first waits until no job is running. It can safely be called again with the same ids, for example to
+    complete and record an erasure that was interrupted. If there is nothing to erase, no document is removed.
 
     The function always takes the lease, and thus an epoch (see `lease`). So a run that has opened the source, but does
     not hold the lease yet, must open the source again: it may have read the documents.
 
     Args:
-        spark: the session.
-        settings: settings of the job that wrote the tables.
-        ids: ids of the documents to erase.
         findings: result of `find_documents` for these ids; None calls `find_documents` first.
 
     Returns:
@@ -116,24 +109,23 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
 def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found_nothing: bool) -> dict[str, int]:
     """Do the work of `erase`, in its private session, after the checks; return what `erase` returns.
 
-    The rows are counted again, because a run may have changed the tables since `_find_documents`.
-
-    Args:
-        spark: the private session.
-        settings: settings of the job that wrote the tables.
-        ids: ids of the documents to erase.
-        found_nothing: whether `_find_documents` found nothing; if this function finds nothing either, it changes nothing.
+    The rows are counted again, because a run may have changed the tables since `_find_documents`. If that found nothing
+    (`found_nothing`) and this function finds nothing either, it changes nothing, unless an erasure of the same ids was
+    interrupted.
     """
     tables = Tables(spark, settings.output)
     digests = {doc_id: hashlib.sha256(doc_id.encode()).hexdigest() for doc_id in ids}
     id_frame = _create_id_frame(spark, ids)
     name = f"erasure-{uuid.uuid4().hex[:6]}"
-    files_of_runs = run_messages.list_files(tables)
-    with maintenance.exclusive_access(tables, settings, name) as lease:
+    # The digests of the ids identify the erasure in `runs`, without naming a document.
+    note = json.dumps({"erasure": hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()})
+    files_of_runs = document_traces.list_files(tables)
+    with maintenance.exclusive_access(tables, settings, name, note) as lease:
         commits = lease.commits
         _check_source(spark, settings, id_frame)  # a run may have published a document that is back in the source
         rows = _count_rows(tables, ids, id_frame)
-        if found_nothing and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty:
+        interrupted = Runs(tables).was_interrupted(note, lease.epoch)
+        if found_nothing and not interrupted and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty:
             return {}
         with commits.track_change():
             for table in DOCUMENT_TABLES:
@@ -141,8 +133,8 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
                     nothing = tables.read(table).limit(0)
                     commits.execute(table, partial(sql_changes.replace_documents, tables, table, id_frame, nothing))
                     commits.check_committed(table)
-        maintenance.purge_tables(tables, lease.check_now, 0)
-        run_messages.erase_ids(tables, ids, files_of_runs)
+        maintenance.purge_tables(tables, lease.check_now, 0, id_frame)
+        document_traces.erase_ids(tables, ids, files_of_runs)
         table_setup.create_table(tables, RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)
         record = [
@@ -199,7 +191,7 @@ def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict
     """Return the dict `Findings.rows`: table -> doc_id -> number of rows, for the tables that exist."""
     rows = {name: _count_table(tables, name, id_frame) for name in DOCUMENT_TABLES if tables.exists(name)}
     if tables.exists("runs"):
-        rows["runs"] = run_messages.count_rows_by_id(tables, ids)
+        rows["runs"] = document_traces.count_rows_by_id(tables, ids)
     return rows
 
 
@@ -222,11 +214,11 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
             if tables.exists(name):
                 if tables.has_mapped_columns(name):
                     return True  # the files have other names for the columns
-                files = data_files.read_all_files(tables, name, "doc_id string")
+                files = document_traces.read_all_files(tables, name, "doc_id string")
                 if files.join(F.broadcast(id_frame), "doc_id", "left_semi").take(1):
                     return True
-        return tables.exists("runs") and bool(run_messages.find_stale_files(tables, ids))
-    except data_files.READ_ERRORS as error:
+        return tables.exists("runs") and bool(document_traces.find_stale_files(tables, ids))
+    except document_traces.READ_ERRORS as error:
         log.warning(
             "the data files of %s cannot be read (%s); old files may contain the documents",
             tables.output,

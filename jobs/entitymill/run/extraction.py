@@ -20,9 +20,10 @@ from entitymill.source.changes import Mode
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.private_session import open_private_session, override_conf
 from entitymill.spark.session import ADAPTIVE
-from entitymill.tables import Provenance, Tables, output_tables, table_setup
+from entitymill.tables import Tables, output_tables, table_setup
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.lease import Lease
+from entitymill.tables.publisher import Provenance
 from entitymill.tables.runs import Runs
 from entitymill.workers.engine_choice import Engine, open_engine
 
@@ -51,7 +52,6 @@ def extract(
 
     Args:
         spark: a session that `session.check_session` accepted; its properties are the same after the call.
-        settings: settings of the job.
         full: whether to recompute every document, even if nothing changed.
         dry_run: whether to only plan the run and write nothing; the plan is in `Summary.plan`.
         allow_removals: whether the run may remove a larger share of documents than limits.max_removed_ratio.
@@ -97,8 +97,7 @@ def _run_or_record_idle(
 ) -> None:
     """Take the lease (the right to write the output) and run the job; if nothing has changed, only record an idle run.
 
-    `large_source_confs` has the caller's values of the properties in SMALL_QUERIES; the run uses them unless the source is
-    known to be small.
+    `large_source_confs` has the caller's values of the properties SMALL_QUERIES, for sources that are not known to be small.
     """
     # Read `runs` before the source. If another run begins in between, this run notices that once it holds the lease, and
     # then opens the source again.

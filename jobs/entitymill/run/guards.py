@@ -1,4 +1,4 @@
-"""Check a run before it changes anything, and refuse runs that would destroy data.
+"""Check a run before it changes anything, refuse runs that would destroy data, and find what changed since the last run.
 
 A run may not take over the output of another source, nor remove or reject a larger share of documents than the settings
 allow.
@@ -10,16 +10,18 @@ import logging
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError, RejectedError, SettingsError
 from entitymill.run import crashing_documents
 from entitymill.run.summary import Summary, compute_scope, compute_slice_digest
 from entitymill.settings import Settings
+from entitymill.source import change_feed, changes
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source, open_source
-from entitymill.tables import Provenance, Tables, parquet_export, table_setup, table_versions
+from entitymill.tables import Tables, parquet_export, recovery, table_setup
+from entitymill.tables.publisher import Provenance
 from entitymill.tables.runs import Record, Runs
 from entitymill.workers.engine_choice import Engine
 
@@ -27,14 +29,9 @@ log = logging.getLogger(__name__)
 
 
 def check_owner(settings: Settings, owner: str | None) -> None:
-    """Refuse to write to the output of another source, because the run would remove all documents of that source.
+    """Raise SettingsError if the output belongs to another source, because the run would remove that source's documents.
 
-    Args:
-        settings: settings of the run.
-        owner: path of the source from which the output was written; None if there has been no run.
-
-    Raises:
-        SettingsError: the settings name a different source.
+    `owner` is the path of the source from which the output was written; None if there has been no run.
     """
     if not is_another_source(settings, owner):
         return
@@ -47,25 +44,19 @@ def check_owner(settings: Settings, owner: str | None) -> None:
 
 
 def is_another_source(settings: Settings, owner: str | None) -> bool:
-    """Return whether an output belongs to a different source than the settings name; False with output.adopt_source.
+    """Return whether the output belongs to a different source than the settings name; False with output.adopt_source.
 
-    Args:
-        settings: settings of the run.
-        owner: path of the source from which the output was written; None if there has been no run.
+    `owner` is the path of the source from which the output was written; None if there has been no run.
     """
     here = settings.dump_masked()["source"]["path"]
     return owner is not None and not settings.output.adopt_source and owner.rstrip("/") != here.rstrip("/")
 
 
 def check_slice_tables(tables: Tables, slice_: str | None) -> None:
-    """Refuse to replace only one slice if a table is missing, because the rows of other slices would not be restored.
+    """Raise OutputError if a run that replaces only a slice would leave a table without the rows of other slices.
 
-    Args:
-        tables: tables of the output.
-        slice_: digest of the run's slice (the rows that source.where selects); None if the run replaces the whole output.
-
-    Raises:
-        OutputError: one of `entities` and `documents` does not exist, and the other table has rows.
+    This is so if one of `entities` and `documents` is missing and the other one has rows. `slice_` is a digest of
+    source.where, which selects the slice; None if the run replaces the whole output.
     """
     if slice_ is None or tables.is_complete():
         return
@@ -77,17 +68,10 @@ def check_slice_tables(tables: Tables, slice_: str | None) -> None:
 
 
 def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: str | None) -> None:
-    """Refuse to remove a larger share of the documents than limits.max_removed_ratio.
+    """Raise RejectedError if a run would remove a larger share of the documents than limits.max_removed_ratio.
 
-    Args:
-        settings: settings of the run.
-        tables: tables of the output.
-        found: changes that the run would make.
-        slice_: digest of the run's slice (the rows that source.where selects): only its documents are counted; None to
-            count all documents.
-
-    Raises:
-        RejectedError: the run would remove too many documents.
+    If the run replaces a slice (the rows that source.where selects), only documents of the slice count. `slice_` is its
+    digest, otherwise None.
     """
     if not found.to_remove:
         return
@@ -110,15 +94,9 @@ def exceeds_reject_ratio(settings: Settings, found: Changes) -> bool:
 
 
 def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> None:
-    """Refuse to publish anything if a larger share of the source's rows is rejected than limits.max_reject_ratio allows.
+    """Raise RejectedError if a larger share of the source's rows is rejected than limits.max_reject_ratio allows.
 
-    Args:
-        settings: settings of the run.
-        found: changes that the run would make, with the numbers of rejected rows.
-        verb: verb in the message: "were", or "would be" in a dry run.
-
-    Raises:
-        RejectedError: too many rows are rejected.
+    `verb` is for the message: "were", or "would be" in a dry run.
     """
     if exceeds_reject_ratio(settings, found):
         rejected, allowed = sum(found.reject_counts.values()), settings.limits.max_reject_ratio
@@ -134,13 +112,9 @@ def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> Non
 def open_checked_source(
     spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, owner: str | None
 ) -> tuple[Source, Provenance]:
-    """Open the source, and check that the run may write to the output.
+    """Open the source, check that the run may write to the output, and set `summary.scope`.
 
     Args:
-        spark: the session.
-        settings: settings of the run.
-        summary: summary of the run; this function sets `summary.scope`.
-        engine: engine that recognizes the documents.
         owner: path of the source from which the output was written; None if there has been no run.
 
     Returns:
@@ -170,11 +144,10 @@ def open_checked_source(
 
 
 def read_record(tables: Tables, runs: Runs) -> Record:
-    """Return a summary of `runs`; if the table cannot be read, check whether this program wrote the tables.
+    """Return a summary of the `runs` table.
 
-    Raises:
-        OutputError: `runs` cannot be read, and `check_tables` finds that another program or version wrote a table.
-        PySparkException, Py4JJavaError: `runs` cannot be read for another reason.
+    If the table cannot be read because another program or version wrote it, raise OutputError; otherwise, raise Spark's
+    error.
     """
     try:
         return runs.read_record()
@@ -186,8 +159,8 @@ def read_record(tables: Tables, runs: Runs) -> Record:
 def explain_other_job(record: Record, summary: Summary, provenance: Provenance, source: Source) -> str | None:
     """Return why this run cannot rely on the last run's results, for the log; None if it can.
 
-    This run can rely on them if the last run had the same source, slice and settings, and completed all its changes with
-    status done. Also, source.where must be deterministic.
+    It can if the last run had the same source, slice and settings, and completed all its changes with status done. Also,
+    source.where must be deterministic.
     """
     last = record.last
     if last is None:
@@ -219,6 +192,59 @@ def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenan
         return False
     if crashing_documents.find_first_failures(tables, last) is not None:
         return False
-    if not table_versions.tables_unchanged_since(tables, record.latest):
+    if not recovery.tables_unchanged_since(tables, record.latest):
         return False
     return tables.is_complete() and (not tables.exported or parquet_export.is_current(tables))
+
+
+def find_changes(
+    settings: Settings,
+    tables: Tables,
+    source: Source,
+    provenance: Provenance,
+    record: Record,
+    summary: Summary,
+    published: DataFrame,
+    *,
+    full: bool,
+    continues_full: bool,
+    trusted: bool,
+) -> Changes:
+    """Return the changes between the source and the `documents` table.
+
+    Args:
+        tables: tables of the output; `documents` must not be empty.
+        published: frame of the rows of `documents`, with which the source is compared.
+        full: whether to recompute every document.
+        continues_full: whether documents count as recomputed if an unfinished run with --full has recomputed them.
+        trusted: whether all changes of earlier runs are known to be complete, and no other program has changed the tables;
+            only then is the change feed used.
+    """
+    how = "reprocess" if full else settings.incremental.on_fingerprint_change
+    interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if continues_full else frozenset()
+    policy = changes.Policy(provenance.fingerprint, how, provenance.slice, full=full, interrupted_runs=interrupted)
+    if not full:
+        reason = explain_other_job(record, summary, provenance, source)
+        if reason is None and not trusted:
+            reason = "an earlier run did not complete its changes, or another program has changed the tables"
+        found = _find_feed_changes(tables, source, record, published, policy) if reason is None else None
+        if found is not None:
+            return found
+        if reason is not None:
+            log.info("comparing all rows: %s", reason)
+    return changes.compare_all(source, published, policy)
+
+
+def _find_feed_changes(
+    tables: Tables, source: Source, record: Record, published: DataFrame, policy: changes.Policy
+) -> Changes | None:
+    """Return the changes since the last run, from the source's change feed; None if there is no last run or no feed."""
+    last = record.last
+    if last is None:
+        return None
+    feed = change_feed.read_changes_since(tables.spark, source, last.source_version, last.source_committed)
+    if feed is None:
+        return None
+    rejected = None if tables.is_empty("rejects") else tables.read_latest("rejects")
+    retry = crashing_documents.find_first_failures(tables, last)
+    return changes.compare_feed(source, feed, published, rejected, policy, retry)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from entitymill import errors
 from entitymill.errors import DriftError, EntityMillError, LimitError, SessionError, SourceError
-from entitymill.spark import full_disks, requirements
+from entitymill.spark import installation, local_disk
 
 if TYPE_CHECKING:
     from entitymill.run.summary import Summary
@@ -36,7 +36,6 @@ STDOUT = "-"
 """Path that stands for standard output."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SIGNAL_EXIT_BASE = 128
-"""The exit code of a process that a signal ended is this number plus the number of the signal."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -56,11 +55,11 @@ def convert_error(error: BaseException) -> EntityMillError:
     Full disks, missing packages, storage faults and damaged source files get messages of their own. Any other error becomes
     an EntityMillError that names the type of the error.
     """
-    known = error if isinstance(error, EntityMillError) else full_disks.find_fault(error)
+    known = error if isinstance(error, EntityMillError) else local_disk.find_fault(error)
     if known is not None:
         return known
     if isinstance(error, ModuleNotFoundError):
-        said = requirements.explain_missing_package(error)
+        said = installation.explain_missing_package(error)
         return SessionError(said) if said else EntityMillError(f"{error}; reinstall this program.")
     text = str(error)
     raised = _FROM_WORKER.search(text)
@@ -107,14 +106,14 @@ def write_result(path: str, summary: Summary | None, error: BaseException | None
         path: path of the file to write, or STDOUT.
         summary: summary of the run; None if the run ended before the summary was created.
         error: error that ended the run; None if the run succeeded.
-        log: path of the run's log file; None if the run wrote no log file.
+        log: path of the run's log file; None if there is none.
     """
     found: dict[str, Any] = {"status": "done" if error is None else "failed", "exit_code": 0, "error": None, "log": log}
     if error is not None:
         found["error"], found["exit_code"] = describe_error(error)
         if isinstance(error, KeyboardInterrupt | LimitError):
             found["status"] = "stopped"
-        elif isinstance(error, DriftError):  # the run has published all documents
+        elif isinstance(error, DriftError):
             found["status"] = "done"
     if summary is not None:
         found |= {name: value for name, value in asdict(summary).items() if name not in found}
@@ -168,10 +167,7 @@ def stop_on_signals() -> Iterator[None]:
 
 
 def _cancel_jobs() -> None:
-    """Cancel Spark's jobs in a new thread, because the main thread may be inside a call to Spark; do not wait for it.
-
-    This also turns off Spark's log. An error is only logged. Without an active SparkContext, nothing happens.
-    """
+    """Start to cancel Spark's jobs, and turn off Spark's log; without an active SparkContext, do nothing."""
     from pyspark import SparkContext  # noqa: PLC0415  # not all commands need PySpark
 
     context = SparkContext._active_spark_context
@@ -184,6 +180,7 @@ def _cancel_jobs() -> None:
             context.cancelAllJobs()
         except Exception:
             # Spark's JVM has also received the signal; its jobs end with it.
-            log.exception("Spark's jobs could not be cancelled")
+            log.exception("Spark's jobs could not be canceled")
 
+    # The main thread may be inside a call to Spark, so it must not wait.
     threading.Thread(target=cancel, daemon=True).start()

@@ -1,28 +1,41 @@
 """Find the mentions of the next unit (see `units`) while the driver publishes this one, so that executors have work.
 
-All commits to the output's tables stay in the run's own thread, in the order of the units.
+Only recognition runs in a thread of its own. All commits to the output's tables stay in the run's own thread, in order.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
+import threading
+import uuid
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
+from time import monotonic, perf_counter
+from typing import Any, Generic, TypeVar
 
-from pyspark import StorageLevel
+from pyspark import StorageLevel, inheritable_thread_target
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from entitymill.run.summary import count_by_label
 from entitymill.run.units import PlannedUnit
 from entitymill.spark import spark_connect
-from entitymill.spark.background_action import BackgroundAction
 from entitymill.tables.publisher import MAX_LISTED_IDS
 from entitymill.tables.temporary_tables import TemporaryTable
 
 MAX_HELD_UNITS = 2
 """Maximum number of units whose results are computed or stored at the same time. The second unit uses the cores for which
 the first unit has no more tasks."""
+log = logging.getLogger(__name__)
+POOL = "recognition"
+"""Scheduler pool of background actions. With spark.scheduler.mode=FAIR, short jobs of the main thread can run at the same
+time. Without it, they would wait until all tasks of a background action have started."""
+_POOL_PROPERTY = "spark.scheduler.pool"
+_CANCEL_SECONDS, _POLL_SECONDS = 60.0, 0.2
+T = TypeVar("T")
 
 
 class RecognizedUnit:
@@ -38,11 +51,8 @@ class RecognizedUnit:
     def __init__(self, spark: SparkSession, work: PlannedUnit, recognized: DataFrame, results: TemporaryTable) -> None:
         """Start to compute and store the unit's results in the background.
 
-        Args:
-            spark: the run's session.
-            work: the unit's documents to recognize and to remove.
-            recognized: frame of the recognized documents, not yet computed.
-            results: temporary table of the run, to which the results are written if the session does not cache rows.
+        `recognized` is a lazy frame. Its rows are cached or, if Spark Connect refuses to cache, written to the temporary
+        table `results`.
         """
         self.work = work
         self.recognized = recognized
@@ -87,11 +97,9 @@ def recognize_ahead(
     results of a unit are removed when the caller asks for the next unit, or closes the iterator.
 
     Args:
-        spark: the run's session.
-        units: units of the run.
-        recognize: function that returns the frame of a unit's results, without computing it.
-        open_results: function that returns the temporary table for the results of a unit, from the unit's number; the table
-            is written only if the session does not cache rows.
+        recognize: returns the frame of a unit's results, without computing it.
+        open_results: returns the temporary table for the results of a unit, from the unit's number; the table is written
+            only if the session does not cache rows.
     """
     held: deque[PlannedUnit | RecognizedUnit] = deque()
     numbers = itertools.count(1)
@@ -118,7 +126,6 @@ class BusySeconds:
     """Adds up the wall-clock seconds in which at least one unit was being recognized."""
 
     def __init__(self) -> None:
-        """Start at zero."""
         self.seconds = 0.0
         self._until = 0.0
 
@@ -127,3 +134,83 @@ class BusySeconds:
         ended = action.ended or action.began
         self.seconds += max(0.0, ended - max(action.began, self._until))
         self._until = max(self._until, ended)
+
+
+class BackgroundAction(Generic[T]):
+    """An action, such as `DataFrame.collect`, that runs in a thread.
+
+    began, ended: value of `time.perf_counter()` when the action began and ended; `ended` is None while it runs.
+    """
+
+    def __init__(self, spark: SparkSession, action: Callable[[], T]) -> None:
+        """Start the action in a new thread.
+
+        `action` may be canceled at any moment, so it must not change a table that others read.
+        """
+        self._spark = spark
+        self._action = action
+        self._tag = f"entitymill-{uuid.uuid4()}"
+        self._result: Future[T] = Future()
+        self.began = perf_counter()
+        self.ended: float | None = None
+        call: Callable[[], T] = self._call
+        if not spark_connect.is_remote(spark):
+            # A session of Spark Connect has no thread in the JVM whose properties could be inherited.
+            with warnings.catch_warnings():  # PySpark 4 warns that it copies no tags, which are not needed here
+                warnings.filterwarnings("ignore", message="Spark session is not provided")
+                call = inheritable_thread_target(call)
+        self._thread = threading.Thread(target=self._run, args=(call,), name=POOL, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> T:
+        """Wait until the action has ended, and return its result or raise its error."""
+        return self._result.result()
+
+    def cancel(self) -> None:
+        """Cancel the action, if it has not ended, and wait for the end of its thread.
+
+        After 60 seconds, only log a warning.
+        """
+        deadline = monotonic() + _CANCEL_SECONDS
+        # The thread may not have submitted its job yet, so cancel more than once.
+        while self._thread.is_alive() and monotonic() < deadline:
+            with suppress(Exception):  # Spark may have been stopped
+                _cancel_tagged(self._spark, self._tag)
+            self._thread.join(_POLL_SECONDS)
+        if self._thread.is_alive():
+            log.warning(
+                "a canceled Spark action has not stopped within %.0f s; its tasks may still be running", _CANCEL_SECONDS
+            )
+
+    def _call(self) -> T:
+        """Run the action in this thread, with a tag by which `cancel` finds its jobs, and return its result."""
+        _tag_thread(self._spark, self._tag)
+        return self._action()
+
+    def _run(self, call: Callable[[], T]) -> None:
+        """Call a function; store its result or error for `wait`, and the time at which it ended."""
+        try:
+            result = call()
+        except BaseException as error:  # noqa: BLE001 - `wait` raises it, in the thread that needs the result
+            self.ended = perf_counter()
+            self._result.set_exception(error)
+        else:
+            self.ended = perf_counter()
+            self._result.set_result(result)
+
+
+def _tag_thread(spark: Any, tag: str) -> None:
+    """Tag the Spark jobs that this thread will start, for `_cancel_tagged`; outside Spark Connect, put them into POOL."""
+    if spark_connect.is_remote(spark):
+        spark.addTag(tag)
+    else:
+        spark.sparkContext.addJobTag(tag)
+        spark.sparkContext.setLocalProperty(_POOL_PROPERTY, POOL)
+
+
+def _cancel_tagged(spark: Any, tag: str) -> None:
+    """Cancel the Spark jobs with a tag that are running now, but not those that start later."""
+    if spark_connect.is_remote(spark):
+        spark.interruptTag(tag)
+    else:
+        spark.sparkContext.cancelJobsWithTag(tag)

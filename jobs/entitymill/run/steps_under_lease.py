@@ -15,13 +15,13 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.run import crashing_documents, guards, unit_sizes, units
-from entitymill.run.changes_since import find_changes
+from entitymill.run import crashing_documents, guards, units
 from entitymill.run.core_hours import CostMeter
 from entitymill.run.crashing_documents import FailureRecorder
+from entitymill.run.guards import find_changes
 from entitymill.run.recognition_ahead import BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.run.summary import RECOGNIZING, Clock, Summary
-from entitymill.run.unit_sizes import UnitSizes
+from entitymill.run.units import UnitSizes
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
@@ -29,19 +29,17 @@ from entitymill.source.reader import Source
 from entitymill.spark import spark_connect
 from entitymill.spark.private_session import keep_process_state
 from entitymill.tables import (
-    Provenance,
     Tables,
     maintenance,
     output_tables,
     parquet_export,
     recovery,
     table_setup,
-    table_versions,
     temporary_tables,
 )
 from entitymill.tables.lease import Lease
 from entitymill.tables.numbered_commits import retry
-from entitymill.tables.publisher import Publisher, RejectsWriter, Unit
+from entitymill.tables.publisher import Provenance, Publisher, RejectsWriter, Unit
 from entitymill.tables.temporary_tables import TemporaryTable
 from entitymill.workers.engine_choice import Engine
 
@@ -99,8 +97,8 @@ class Run:
         found = self._find_changes(trusted=trusted)
         self.summary.mode = found.mode
         self.summary.rejects = dict(found.reject_counts)
-        cores, speed = spark_connect.count_cores(self.spark), unit_sizes.read_speed(self.earlier_runs.last)
-        sizes = unit_sizes.choose_sizes(self.settings.limits, cores, speed)
+        cores, speed = spark_connect.count_cores(self.spark), units.read_speed(self.earlier_runs.last)
+        sizes = units.choose_sizes(self.settings.limits, cores, speed)
         self.summary.units = units.count_units(found, sizes)
         self.summary.planned = found.to_recognize
         with contextlib.closing(self.units), contextlib.closing(found):
@@ -115,20 +113,12 @@ class Run:
         self.meter.check_complete()
 
     def _prepare_tables(self) -> bool:
-        """Create missing tables, and repair the tables unless their content is certainly complete.
-
-        First, remove temporary tables of earlier runs, check the existing tables, and move back a Parquet export that a dead
-        run moved away. After the creation, note the tables' versions in `versions_before`.
+        """Create missing tables, and return True if the content of all tables is certainly complete; else repair them.
 
         The content is complete if earlier runs completed all their changes, no table was missing, and no other program has
-        changed rows. It is also complete in the first run, if no table existed. A full run always repairs existing tables.
+        changed rows; or if this is the first run, and no table existed. A full run always repairs existing tables.
 
-        Returns:
-            True if no repair was necessary; False if the tables were repaired.
-
-        Raises:
-            OutputError: the run replaces only a slice, but `entities` or `documents` is missing; a passthrough column has
-                another type than in `entities`; or a later run has written a table.
+        Raise OutputError if a check of the tables fails, or a later run has written a table.
         """
         tables, earlier = self.tables, self.earlier_runs
         temporary_tables.remove_leftovers(tables, self.lease.epoch)
@@ -141,10 +131,10 @@ class Run:
         created = recovery.create_missing(tables, self._build_schemas())
         # Older runs can still write tables that are created after this line, so this run must not record their versions.
         existing = [name for name in output_tables.DOCUMENT_TABLES if tables.exists(name)]
-        self.versions_before = table_versions.read_versions(tables, existing)
-        unchanged = earlier.settled and table_versions.tables_unchanged_since(tables, earlier.latest)
-        if self.options.full and earlier.settled and not unchanged and earlier.latest and earlier.latest["output_versions"]:
-            # Another program has changed the tables, perhaps also what an unfinished run with --full has recomputed.
+        self.versions_before = recovery.read_versions(tables, existing)
+        unchanged = earlier.settled and recovery.tables_unchanged_since(tables, earlier.latest)
+        if self.options.full and earlier.settled and not unchanged:
+            # Another program may have changed what an unfinished run with --full has recomputed.
             self.continues_full = False
         settled = unchanged and not created and not self.options.full
         if first_run and not tables_existed and earlier.certain:
@@ -164,11 +154,7 @@ class Run:
         return {**chosen, "annotations": schemas.ANNOTATION_TABLE} if self.settings.output.annotations else chosen
 
     def _find_changes(self, *, trusted: bool) -> Changes:
-        """Return what the run must change: all documents if `documents` is empty; otherwise, the result of `find_changes`.
-
-        Args:
-            trusted: as in `changes_since.find_changes`.
-        """
+        """Return what the run must change: all documents if the output is empty, else what `find_changes` finds."""
         tables, full = self.tables, self.options.full
         if tables.is_empty("documents"):
             return changes.select_all_documents(self.source, Mode.FULL if full else Mode.FIRST)
@@ -187,9 +173,10 @@ class Run:
         )
 
     def _write_rejects(self, found: Changes) -> FailureRecorder:
-        """Write rejected rows of the source to `rejects`; return a recorder for documents that crash or hang the tagger.
+        """Replace rows of `rejects` by the source's rejected rows; return a recorder for documents that crash the tagger.
 
-        They replace all earlier rows of `rejects` or, if the run compared only some ids, the earlier rows of these ids.
+        If the run compared only some ids, only the rows of these ids are replaced; if it replaces a slice, only those of the
+        slice.
         """
         before = crashing_documents.read_known_failures(self.tables)
         rejects = RejectsWriter(self.tables, self.commits, self.provenance)
@@ -205,7 +192,7 @@ class Run:
         """Recognize and publish the units (see `units`), up to limits.max_core_hours, and count them in the summary.
 
         Then assign unchanged documents to this run's slice (the rows that source.where selects). If the run replaces the
-        whole output, set the slice of all documents to null.
+        whole output, set the slice of all documents to null instead.
         """
         publisher = Publisher(
             self.tables, self.commits, self.provenance, self.source.passthrough, annotations=self.settings.output.annotations
@@ -252,13 +239,10 @@ class Run:
         self.summary.units = self.summary.units_done  # with few, large documents, some planned units are empty
 
     def _publish_unit(self, unit: RecognizedUnit, publisher: Publisher, failures: FailureRecorder) -> None:
-        """Wait until a unit is recognized, reject documents that crashed or hung the tagger, and publish all others.
+        """Wait until a unit is recognized, publish its documents, and count it in the summary.
 
-        Rejected documents are also removed from the output. The unit is counted in the summary.
-
-        Raises:
-            RejectedError: too many documents of the unit crashed or hung the tagger.
-            OutputError: another run took over.
+        Documents that crashed or hung the tagger are rejected instead, and removed from the output. If there are too many of
+        them, raise RejectedError; if another run took over, raise OutputError.
         """
         self.summary.stage = "recognition"
         doc_ids = self.summary.add_counts(unit.wait(), ids_collected=unit.lists_ids)
@@ -291,5 +275,5 @@ class Run:
         Errors are ignored. Without versions, the next run checks and compares all documents.
         """
         with contextlib.suppress(Exception):
-            found = table_versions.read_own_versions(self.tables, self.versions_before, self.commits)
+            found = recovery.read_own_versions(self.tables, self.versions_before, self.commits)
             self.summary.output_versions = found

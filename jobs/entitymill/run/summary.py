@@ -15,8 +15,7 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.settings import Settings
-from entitymill.tables import Provenance
-from entitymill.tables.publisher import UnitIds
+from entitymill.tables.publisher import Provenance, UnitIds
 
 if TYPE_CHECKING:
     from entitymill.run.dry_runs import Plan
@@ -46,11 +45,11 @@ class Summary:
     waiting: description of the run for whose end this run waited; empty if this run never waited.
     by_label: label -> number of mentions.
     rejects: reject code -> number of rows.
-    seconds: stage -> wall-clock seconds. The `recognition` stage is the time in which the run only waited for recognition.
-        Other keys are not stages. RECOGNIZING is all the time in which documents were recognized. The keys schemas.PARTS are
-        seconds of recognition, summed over all workers; the engine sparknlp does not measure them. `spark` is the
-        CPU time of the driver and of Spark's tasks then, if Spark reports it. `idle` is the remaining time of all cores
-        while documents were recognized; without `spark`, it includes Spark's work.
+    seconds: stage -> wall-clock seconds; the `recognition` stage is the time in which the run only waited for recognition.
+        Other keys are not stages. RECOGNIZING is all the time in which documents were recognized. The following describe
+        that time: schemas.PARTS are seconds of recognition, summed over all workers (the engine sparknlp does not measure
+        them). `spark` is the CPU time of the driver and of Spark's tasks, if Spark reports it. `idle` is the remaining time
+        of all cores; without `spark`, it includes Spark's work.
     error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded or has not ended.
     chars: number of code points of the processed documents.
     cores: number of tasks that Spark's executors run at once, as last counted.
@@ -100,7 +99,7 @@ class Summary:
         return self.core_seconds / 3600
 
     def add_idle_seconds(self, wall: float, spark: float | None) -> None:
-        """Divide the time of all cores, without the parts of recognition, into Spark's CPU seconds and idle seconds.
+        """Set `seconds["spark"]` and `seconds["idle"]`, the core time in which recognition itself did not run.
 
         Args:
             wall: wall-clock seconds in which documents were recognized.
@@ -116,14 +115,10 @@ class Summary:
         self.stage, self.waiting = "waiting", holder
 
     def add_counts(self, rows: list[Row], *, ids_collected: bool = False) -> UnitIds:
-        """Add a unit's counts to the summary, and return the unit's ids.
+        """Add a unit's counts (the rows of `count_by_label`) to the summary, and return the unit's ids.
 
-        Documents that crashed or hung the tagger are not counted as documents. Their code points are counted, and the
-        returned ids include their ids.
-
-        Args:
-            rows: the rows of `count_by_label`.
-            ids_collected: whether `rows` contains all ids of the unit; if False, `UnitIds.ids` is None.
+        Documents that crashed or hung the tagger are not counted, except their code points; the returned ids include theirs.
+        `ids_collected` says whether `rows` contains all ids of the unit; if not, `UnitIds.ids` is None.
         """
         found = {row["label"]: row for row in rows}
         documents = found.pop(None, None)
@@ -144,7 +139,7 @@ class Summary:
         )
 
     def build_row(self, settings: Settings, provenance: Provenance) -> dict[str, Any]:
-        """Return a dict column -> value for the run's row in `runs`, with secrets masked; the lease sets the others."""
+        """Return column -> value of the run's row in `runs`, with secrets masked; the lease adds the other columns."""
         masked = settings.dump_masked()
         counted = {name: getattr(self, name) for name in schemas.RUNS.names if hasattr(self, name)}
         return counted | {
@@ -168,9 +163,7 @@ def count_by_label(recognized: DataFrame, *, collect_ids: bool) -> DataFrame:
     mentions), and sums, such as chars and sentences. Others are first and last (smallest and greatest doc_id), ids, and
     failed (number of documents that crashed or hung the tagger). In rows with a label, only `rows` is of use.
 
-    Args:
-        recognized: frame of the unit's documents, with the columns schemas.RECOGNIZED.
-        collect_ids: whether to list the ids of all documents in the `ids` column; use this only for small units.
+    With `collect_ids`, the `ids` column lists the ids of all documents; use this only for small units.
     """
     columns = ("chars", "sentences", "tokens", "split_sentences", *(f"{name}_seconds" for name in schemas.TIMES))
     # Count in one pass: each document becomes one row with a null label, and one row per mention with its label.
@@ -187,10 +180,9 @@ def count_by_label(recognized: DataFrame, *, collect_ids: bool) -> DataFrame:
 
 
 class Clock:
-    """A stopwatch that adds the wall-clock seconds of each stage to a summary."""
+    """A stopwatch that adds the wall-clock seconds of each stage to a summary; it starts when it is created."""
 
     def __init__(self, summary: Summary) -> None:
-        """Start the stopwatch."""
         self._summary = summary
         self._began = self._last = perf_counter()
 
@@ -209,9 +201,7 @@ class Clock:
 def compute_scope(settings: Settings, identity: str) -> str:
     """Return a digest of the source table and of the settings that decide which documents a run processes.
 
-    Args:
-        settings: settings of the run.
-        identity: identity of the source table, as in `Source.identity`.
+    `identity` is `Source.identity`, the id of a Delta table.
     """
     about = {
         "source": settings.source.model_dump(mode="json"),

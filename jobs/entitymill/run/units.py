@@ -1,6 +1,7 @@
 """Split a run's work into units: documents whose mentions are found together, and published in the same commits.
 
-Each unit is a range of doc_id, so that the commits of the unit change few files.
+Each unit is a range of doc_id, so that its commits change few files. The sizes of units and of Spark tasks depend on the
+machines, so that cores do not wait for commits or for long tasks. Results do not depend on the sizes.
 """
 
 from __future__ import annotations
@@ -8,19 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
+from entitymill import schemas
 from entitymill.errors import SourceError
-from entitymill.run.unit_sizes import UnitSizes
+from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes
 from entitymill.spark import spark_connect
 from entitymill.tables.temporary_tables import UNIT
 
 MAX_UNITS = 10_000
-"""Maximum number of units in a run."""
 _IS_REMOVED = "_is_removed"
 MIN_TASKS_PER_CORE, MAX_TASKS_PER_CORE = 2, 1000
+CHARS_PER_MB = 1_000_000
+MIN_UNIT_ROWS, MIN_UNIT_CHARS = 100_000, 256_000_000
+"""Smallest value that `choose_sizes` chooses for the maximum size of a unit: smaller units would only cause more commits."""
+SECONDS_PER_UNIT = 30.0
+"""Seconds for which a unit of the maximum size should keep all cores busy: several times as long as the driver needs to
+publish it."""
+SECONDS_PER_TASK = 4.0
+"""Seconds that a Spark task should take. At the end of a unit, idle cores wait about this long for the last tasks."""
+MIN_TASK_CHARS, MAX_TASK_CHARS = 64_000, 1_000_000
+DEFAULT_SPEED = 60_000.0
+"""Assumed code points per second and core if no earlier run has measured them: the speed of the bundled model in int8."""
+MIN_MEASURED_CHARS = 1_000_000
+"""Minimum number of code points that a run must have processed for its speed to be used."""
+_CHARS_PER_ROW = MIN_UNIT_CHARS / MIN_UNIT_ROWS
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,6 @@ def split_work(
     The driver holds only a few numbers per unit.
 
     Args:
-        changes: documents to recognize and to remove in this run.
         sizes: maximum size of a unit.
         write: function that stores a frame, partitioned by its column UNIT, and returns a frame of the stored rows.
         always_store: whether to store the documents even if there is only one unit.
@@ -104,8 +118,6 @@ def repartition_unit(
     """Return a unit's documents, repartitioned by a hash of doc_id, so that a retried task gets the same documents.
 
     Args:
-        spark: the session.
-        unit: unit whose documents are repartitioned.
         task_chars: number of code points in a Spark task.
         partitions: number of partitions; None computes a number from the length of the texts.
         drop_duplicates: whether to keep only one row per id; needed if the source may have changed since its rows were
@@ -115,3 +127,46 @@ def repartition_unit(
     tasks = min(unit.chars // task_chars, MAX_TASKS_PER_CORE * cores)
     spread_out = unit.documents.repartition(partitions or max(tasks, MIN_TASKS_PER_CORE * cores), "doc_id")
     return spread_out.dropDuplicates(["doc_id"]) if drop_duplicates else spread_out
+
+
+@dataclass(frozen=True)
+class UnitSizes:
+    """Approximate sizes of units and Spark tasks.
+
+    rows: maximum number of documents in a unit.
+    chars: maximum number of code points in a unit.
+    task_chars: number of code points in a Spark task.
+    """
+
+    rows: int
+    chars: int
+    task_chars: int
+
+
+def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> UnitSizes:
+    """Return the sizes of units and Spark tasks for a number of cores (tasks that Spark runs at once).
+
+    Args:
+        limits: settings, of which `unit_rows` (documents) and `unit_mb` (millions of code points), if set, replace the
+            chosen maximum size of a unit.
+        cores: number of tasks that Spark runs at once.
+        speed: code points that a core recognizes per second; None to use DEFAULT_SPEED.
+    """
+    speed = speed or DEFAULT_SPEED
+    chars = max(MIN_UNIT_CHARS, int(cores * speed * SECONDS_PER_UNIT))
+    return UnitSizes(
+        limits.unit_rows or int(chars / _CHARS_PER_ROW),
+        chars if limits.unit_mb is None else limits.unit_mb * CHARS_PER_MB,
+        int(min(max(speed * SECONDS_PER_TASK, MIN_TASK_CHARS), MAX_TASK_CHARS)),
+    )
+
+
+def read_speed(run: Row | None) -> float | None:
+    """Return the code points that one core recognized per second in an earlier run, from its row of `runs`.
+
+    Return None if there was no run, the run was too small, or it did not measure the parts of recognition (schemas.PARTS).
+    """
+    if run is None or (run["chars"] or 0) < MIN_MEASURED_CHARS:
+        return None
+    seconds = sum((run["seconds"] or {}).get(part, 0.0) for part in schemas.PARTS)
+    return float(run["chars"]) / seconds if seconds else None

@@ -1,6 +1,6 @@
 """Load and validate all settings from layers of files, environment variables and options.
 
-This package imports neither PySpark nor OpenVINO.
+This package imports neither PySpark nor OpenVINO, so that wrong settings are reported at once.
 """
 
 from entitymill.settings.loading import Settings, list_keys, load

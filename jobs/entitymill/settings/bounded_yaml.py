@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -19,7 +18,7 @@ class YamlLimitError(Exception):
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file, but at most MAX_CHARACTERS + 1 characters; `check_size` rejects a text that long.
+    """Return the text of a file, cut off after MAX_CHARACTERS + 1 characters; `check_size` rejects a text of that length.
 
     Raises:
         OSError: the file cannot be read.
@@ -30,7 +29,7 @@ def read_text(path: Path) -> str:
 
 
 def check_size(text: str) -> None:
-    """Check the size and depth of a YAML text from its parser events, before any value is built.
+    """Check that a YAML text is neither too large nor nested too deeply, without expanding its aliases.
 
     Raises:
         YamlLimitError: the text has too many characters, too many values or levels (with aliases expanded), or a value that
@@ -39,70 +38,38 @@ def check_size(text: str) -> None:
     """
     if len(text) > MAX_CHARACTERS:
         raise YamlLimitError(f"has more than {MAX_CHARACTERS:,} characters")
-    counter = _SizeCounter()
+    # Count first without aliases, and stop at the limits: the nodes of a million characters would take 400 MB.
+    values = levels = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        counter.add(event)
+        values += isinstance(event, yaml.ScalarEvent | yaml.AliasEvent | yaml.CollectionStartEvent)
+        levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        _check_limits(values, levels)
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if node is not None:
+        _measure(node, {})
 
 
-@dataclass
-class _Collection:
-    """A list or mapping whose end the parser has not reached yet.
+def _check_limits(values: int, levels: int) -> None:
+    if values > MAX_VALUES:
+        raise YamlLimitError(f"has more than {MAX_VALUES:,} values, with its aliases expanded")
+    if levels > MAX_DEPTH:
+        raise YamlLimitError(f"is nested deeper than {MAX_DEPTH} levels")
 
-    anchor: name by which aliases refer to the collection; None if it has none.
-    values_before: number of values counted before the collection began.
-    levels: nesting depth of the collection, as far as it was parsed.
+
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """Return the number of values and of nesting levels of a node; raise YamlLimitError if one is too large.
+
+    `known` has the result for the id of each node that was measured before; None while the node is being measured. An alias
+    is the node to which it refers, so it counts as much, and is measured only once.
     """
-
-    anchor: str | None
-    values_before: int
-    levels: int = 1
-
-
-class _SizeCounter:
-    """Counts the values and nesting levels of a YAML text; an alias counts as much as the value that it refers to."""
-
-    def __init__(self) -> None:
-        self._values = 0
-        self._open: list[_Collection] = []
-        self._anchored: dict[str | None, tuple[int, int]] = {}
-        """Anchor -> (number of values, number of levels) of the anchored value."""
-
-    def add(self, event: yaml.Event) -> None:
-        """Count the values and levels that an event adds.
-
-        Raises:
-            YamlLimitError: the text has too many values or levels, or a value that contains itself.
-        """
-        levels = 0
-        if isinstance(event, yaml.CollectionStartEvent):
-            self._open.append(_Collection(event.anchor, self._values))
-            self._values += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            ended = self._open.pop()
-            levels = ended.levels
-            self._anchored[ended.anchor] = (self._values - ended.values_before, levels)
-        elif isinstance(event, yaml.AliasEvent):
-            levels = self._count_alias(event)
-        elif isinstance(event, yaml.ScalarEvent):
-            self._values += 1
-            levels = 1
-            self._anchored[event.anchor] = (1, levels)
-        if self._open:
-            self._open[-1].levels = max(self._open[-1].levels, levels + 1)
-        if self._values > MAX_VALUES:
-            raise YamlLimitError(f"has more than {MAX_VALUES:,} values, with its aliases expanded")
-        if len(self._open) + levels > MAX_DEPTH:
-            raise YamlLimitError(f"is nested deeper than {MAX_DEPTH} levels")
-
-    def _count_alias(self, alias: yaml.AliasEvent) -> int:
-        """Count the values in the value to which an alias refers, and return the number of nesting levels of that value.
-
-        Raises:
-            YamlLimitError: the alias is inside the value to which it refers.
-        """
-        if any(collection.anchor == alias.anchor for collection in self._open):
-            raise YamlLimitError(f"has a value that contains itself: {alias.anchor}")
-        # An alias without an anchor is an error, which the YAML parser reports later.
-        values, levels = self._anchored.get(alias.anchor, (1, 1))
-        self._values += values
-        return levels
+    if id(node) not in known:
+        known[id(node)] = None
+        items = [] if isinstance(node, yaml.ScalarNode) else node.value
+        parts = [_measure(part, known) for item in items for part in (item if isinstance(item, tuple) else (item,))]
+        values, levels = 1 + sum(count for count, _ in parts), 1 + max((depth for _, depth in parts), default=0)
+        _check_limits(values, levels)
+        known[id(node)] = values, levels
+    found = known[id(node)]
+    if found is None:
+        raise YamlLimitError("has a value that contains itself")
+    return found

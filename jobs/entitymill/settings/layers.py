@@ -37,8 +37,7 @@ class Layers:
     def add_file(self, path: Path) -> None:
         """Add a YAML file as the next layer.
 
-        Raises:
-            SettingsError: the file cannot be read, is not YAML, contains a key twice, or contains a secret.
+        Raise a SettingsError if the file cannot be read, is not YAML, contains a key twice, or contains a secret.
         """
         layer, lines = _read_yaml(path)
         secret_masking.refuse_secrets(layer, path)
@@ -48,10 +47,9 @@ class Layers:
     def add_environment(self, environment: Mapping[str, str], all_keys: Collection[str]) -> None:
         """Add the environment variables that begin with ENVIRONMENT_PREFIX as the next layer.
 
-        Case does not matter, except in names of Spark properties (see `_split_variable`).
-
-        Raises:
-            SettingsError: a variable without this prefix looks like a misspelled setting, or a value is not valid YAML.
+        ENTITYMILL__SOURCE__PATH sets source.path, for example. Case does not matter, except in names of Spark properties
+        (see `_split_variable`). Raise a SettingsError if a variable without this prefix looks like a misspelled setting, or
+        if a value is not valid YAML.
         """
         for name, text in sorted(environment.items()):
             if name.startswith(ENVIRONMENT_PREFIX):
@@ -62,8 +60,7 @@ class Layers:
     def add_option(self, override: str) -> None:
         """Add one option `key.path=value` as the next layer.
 
-        Raises:
-            SettingsError: the option does not have this form, or its value is not valid YAML.
+        Raise a SettingsError if the option does not have this form, or if its value is not valid YAML.
         """
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
@@ -73,9 +70,9 @@ class Layers:
         self._assign(key.strip().split("."), text, "")
 
     def describe_origin(self, key: str) -> str:
-        """Return ` (ORIGIN)`, where ORIGIN names the file and line, or the environment variable, that set a key.
+        """Return the end of a message that names what set a key, such as ` (base.yaml, line 3)` or an environment variable.
 
-        For a key that was not set itself, ORIGIN is that of its section. The result is empty if an option set the key, or if
+        For a key that was not set itself, that is what set its section. The result is empty if an option set the key, or if
         neither the key nor its section was set.
         """
         while key and key not in self.origins:
@@ -83,15 +80,10 @@ class Layers:
         return f" ({self.origins[key]})" if self.origins.get(key) else ""
 
     def _assign(self, path: list[str], text: str, origin: str) -> None:
-        """Set one key in `merged`, and record in `origins` what set it.
+        """Set the key with the parts `path` to `text` in `merged`, and record `origin`, the text that names what set it.
 
-        Args:
-            path: the parts of the key path; after spark.conf, the parts of a Spark property's name.
-            text: the value. A list, a mapping or null is parsed as YAML; `Settings` parses any other value.
-            origin: text that names what sets the key; empty for an option.
-
-        Raises:
-            SettingsError: the value is not valid YAML, or a section is already set to a single value.
+        A list, a mapping or null is parsed as YAML; `Settings` parses any other value. Raise a SettingsError if the YAML is
+        not valid, or if a section is already set to a single value.
         """
         if path[:2] == ["spark", "conf"] and len(path) > 2:
             path = ["spark", "conf", ".".join(path[2:])]
@@ -156,7 +148,7 @@ def _join_names(names: list[str]) -> str:
 
 
 def _find_intended_variable(name: str, all_keys: Collection[str]) -> str:
-    """Return the environment variable that the user probably meant; empty if `name` belongs to another program.
+    """Return the environment variable that the user probably meant by `name`; empty if `name` belongs to another program.
 
     Otherwise, misspelled variables such as ENTITYMIL__SOURCE__PATH and ENTITYMILL_SOURCE__PATH would be ignored silently.
     """
@@ -188,8 +180,7 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """Return the content of a YAML file, and the line number of each key path; both are empty for an empty file.
 
-    Raises:
-        SettingsError: the file cannot be read, is not YAML, is too large, contains a key twice, or is not a mapping.
+    Raise a SettingsError if the file cannot be read, is not YAML, is too large, contains a key twice, or is not a mapping.
     """
     try:
         text = bounded_yaml.read_text(path)
@@ -216,13 +207,8 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 def _find_lines(node: yaml.Node | None, file: Path, at: str = "") -> Iterator[tuple[str, int]]:
     """Yield (key path, line number) for each key of a YAML node; a key comes before the keys inside its value.
 
-    Args:
-        node: the node; None for an empty file.
-        file: path of the file, for messages.
-        at: key path of the node; empty for the complete file.
-
-    Raises:
-        SettingsError: a mapping contains a key twice; the YAML parser would silently use the last value.
+    `at` is the key path of the node, and empty for the complete file. Raise a SettingsError, which names `file`, if a
+    mapping contains a key twice: the YAML parser would silently use the last value.
     """
     if not isinstance(node, yaml.MappingNode):
         return

@@ -49,7 +49,7 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_slice(self) -> Settings:
-        """Check that a run that replaces only part of the output has a condition that selects this part."""
+        """Check that `source.where` is set if the run replaces only part of the output: the condition selects this part."""
         if self.output.replace_slice and self.source.where is None:
             raise ValueError("output.replace_slice needs source.where, the condition that selects the rows to replace")
         return self
@@ -92,7 +92,7 @@ class Settings(sections.Section):
 
     @property
     def _follows_sparknlp(self) -> bool:
-        """Return whether results must be those of Spark NLP: whether engine or encoding is `sparknlp`."""
+        """Return whether engine or encoding is `sparknlp`, so that results must be those of Spark NLP."""
         return self.recognition.engine == "sparknlp" or self.recognition.encoding == "sparknlp"
 
     @property
@@ -113,7 +113,7 @@ class Settings(sections.Section):
     def trims_mentions(self) -> bool:
         """Return whether to remove possessive endings and stray punctuation from mentions.
 
-        The default, if mentions.trim is None, is True unless engine or encoding is `sparknlp`.
+        If mentions.trim is None, the result is True unless engine or encoding is `sparknlp`.
         """
         return not self._follows_sparknlp if self.mentions.trim is None else self.mentions.trim
 
@@ -121,7 +121,7 @@ class Settings(sections.Section):
     def makes_labels_consistent(self) -> bool:
         """Return whether to give the same label to all mentions of a document that are spelled alike.
 
-        The default, if mentions.consistent_labels is None, is True unless engine or encoding is `sparknlp`.
+        If mentions.consistent_labels is None, the result is True unless engine or encoding is `sparknlp`.
         """
         chosen = self.mentions.consistent_labels
         return not self._follows_sparknlp if chosen is None else chosen
@@ -130,7 +130,7 @@ class Settings(sections.Section):
     def decoding(self) -> Decoding:
         """Return how tags are chosen from the model's probabilities: `viterbi` or `argmax`.
 
-        The default, if mentions.decoding is None, is `viterbi` unless engine or encoding is `sparknlp`.
+        If mentions.decoding is None, the result is `viterbi` unless engine or encoding is `sparknlp`.
         """
         return self.mentions.decoding or ("argmax" if self._follows_sparknlp else "viterbi")
 
@@ -176,7 +176,10 @@ def _describe_errors(error: ValidationError, layers: Layers, all_keys: Sequence[
 
 
 def _find_key(fault: ErrorDetails, all_keys: Sequence[str]) -> str:
-    """Return the key path of a validation error, without the part that names the rejected member of a union of types."""
+    """Return the key path of the setting to which a validation error belongs.
+
+    If the setting allows several types, pydantic's location also ends with the type that did not match; it is left out.
+    """
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] in ("extra_forbidden", "missing") or fault["loc"][:2] == ("spark", "conf"):
         return key
@@ -209,8 +212,7 @@ def _describe_faults(key: str, faults: Sequence[ErrorDetails], layers: Layers, a
 def list_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
     """Yield the key paths of all settings in a section and of the sections in it, such as `source` and `source.path`.
 
-    Args:
-        prefix: beginning of each key path, such as `source.`.
+    `prefix` is the beginning of each key path, such as `source.`.
     """
     for name, field in section.model_fields.items():
         key = prefix + (field.alias or name)

@@ -11,11 +11,9 @@ from entitymill.settings.sections import Section
 
 
 def _build_file_check(ending: str, reason: str = "") -> Callable[[str | None], str | None]:
-    """Return a validator that accepts None and local paths that end in `ending`, and raises ValueError for other values.
+    """Return a validator that accepts None and local paths that end in `ending`, and otherwise raises a ValueError.
 
-    Args:
-        ending: ending of the file's name, such as `.html`.
-        reason: end of the error message, such as `: the collector reads only such files`.
+    `reason` is the end of the error's message, such as `: the collector reads only such files`.
     """
 
     def check(path: str | None) -> str | None:
@@ -59,7 +57,7 @@ class ReportSettings(Section):
 
 
 class MetricsSettings(Section):
-    """Metrics of the run for Prometheus."""
+    """Where a run writes its metrics for Prometheus: a file, a Pushgateway, or both; by default, nowhere."""
 
     textfile: str | None = Field(None, min_length=1, description=".prom file for node_exporter's textfile collector")
     pushgateway: str | None = Field(None, min_length=1, description="http:// or https:// address of a Pushgateway")
@@ -69,7 +67,7 @@ class MetricsSettings(Section):
 
 
 class LineageSettings(Section):
-    """Lineage events for an OpenLineage receiver."""
+    """Where lineage events (which tables a run read and wrote) are sent: an OpenLineage receiver."""
 
     url: str | None = Field(
         None, min_length=1, description="http:// or https:// address of an OpenLineage receiver (Marquez)"

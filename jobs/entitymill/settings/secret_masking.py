@@ -101,7 +101,7 @@ _SECRET_VALUES = (
     re.compile(rf"-D[\w.]*{_SECRET_WORDS}=\S", re.IGNORECASE),
     re.compile(r"^(?:Shared)?A(?:ccount|ccess)Key=\S", re.IGNORECASE),
 )
-"""Matches a password or token in a URI, in its query string, or in Java options."""
+"""Match a password or token in a URI, in its query string, or in Java options."""
 _FREE_TEXT = {"source.where"}
 """Settings in which text that looks like a secret is allowed."""
 
@@ -154,9 +154,10 @@ def _mask_names(value: Any) -> Any:
 def mask_address(address: str) -> str:
     """Return a path or URI with MASK in place of user and password, and of the query, fragment or `;` options (JDBC).
 
-    Masked URIs of different tables must differ, since a run compares them to decide whether an output belongs to its job.
-    For Hadoop, `?`, `#` and `;` are parts of a path, so two paths may differ only after such a character. Therefore, in
-    local paths and in URIs of Hadoop storages, a digest of the masked text follows MASK.
+    For example, `https://me:pw@host/a?key=1` becomes `https://***@host/a?***`. Masked URIs of different tables must differ,
+    since a run compares them to decide whether an output belongs to its job. In local paths and in URIs of Hadoop storages,
+    `?`, `#` and `;` are parts of a path, in which two tables may differ. Therefore, a digest of the masked text follows MASK
+    there.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None or address.startswith(_PRETRAINED):
@@ -192,8 +193,7 @@ def _has_no_user(scheme: str, authority: str) -> bool:
 def _mask_tail(before: str, rest: str, *, with_digest: bool = False) -> str:
     """Return `before` and `rest`, with the query string, fragment or options at the end of `rest` masked.
 
-    Args:
-        with_digest: whether to add a digest of the masked text, so that different texts look different.
+    With `with_digest`, a digest of the masked text is added, so that different texts look different.
     """
     tail = _TAIL.search(rest)
     if tail is None:
@@ -204,7 +204,7 @@ def _mask_tail(before: str, rest: str, *, with_digest: bool = False) -> str:
 
 @cache
 def _digest(hidden: str) -> str:
-    """Return `-` followed by eight hex digits of a hash that takes 0.1 s, which makes guessing passwords too slow."""
+    """Return `-` and eight hex digits of a hash that takes 0.1 s, so that guessing a password takes too long."""
     return "-" + hashlib.pbkdf2_hmac("sha256", hidden.encode("utf8", "surrogatepass"), b"entitymill", 200_000).hex()[:8]
 
 
@@ -214,13 +214,13 @@ def mask_text(text: str) -> str:
 
 
 def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
-    """Check that a settings file contains no secret, since such files are committed to repositories and copied.
+    """Raise a SettingsError if a settings file contains a secret, since such files are committed to repositories and copied.
+
+    The message names the key of the secret, and does not contain its value.
 
     Args:
-        key: key path of the layer; empty for the file's content.
-
-    Raises:
-        SettingsError: the file contains a secret; the message contains the key of the secret, not its value.
+        layer: the file's content, or the value of one key.
+        key: key path of `layer`; empty for the file's content.
     """
     if isinstance(layer, dict):
         for name, value in layer.items():

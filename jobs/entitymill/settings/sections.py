@@ -12,8 +12,7 @@ from entitymill.recognition.tagger import Decoding, Encoding, Markup, Precision
 from entitymill.settings import unsupported_source_formats
 from entitymill.spark import sql_text
 
-DAY = 86_400
-"""Seconds in a day."""
+DAY = 86_400  # seconds
 DETECTOR_MODEL = "models/sentence_detector"
 """Default path of the saved model of the detector `dl`."""
 PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
@@ -27,10 +26,9 @@ class Section(BaseModel):
 
 
 def _wrap_in_tuple(names: Any) -> Any:
-    """Wrap a single name, as in `passthrough=year`, in a tuple; return any other value unchanged.
+    """Return a single name, as in `passthrough=year`, as a tuple; return any other value unchanged.
 
-    Raises:
-        ValueError: the value is one string with commas, probably several names without brackets.
+    Raise a ValueError for a string with commas, which is probably several names without brackets.
     """
     if isinstance(names, str) and "," in names:
         raise ValueError(f"write several names as a list: [{names}]")
@@ -51,8 +49,8 @@ class SourceSettings(Section):
         (), description="source columns copied to every row of entities", json_schema_extra={"type": ["array", "string"]}
     )
     markup: Markup = Field("none", description="html: tags are not part of sentences and mentions, but count in offsets")
-    max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="most code points; longer texts are rejected")
-    time_zone: str = Field("UTC", description="of times in source.where and of ids that are times; not the session's")
+    max_chars: int = Field(1_000_000, ge=1, le=100_000_000, description="largest number of code points of a valid text")
+    time_zone: str = Field("UTC", description="time zone of times in source.where and in ids; Spark's own is not used")
 
     @field_validator("time_zone")
     @classmethod
@@ -118,7 +116,7 @@ class OutputSettings(Section):
 
 
 class SegmentationSettings(Section):
-    """How documents are split into sentences and tokens."""
+    """How documents are split into sentences."""
 
     detector: Literal["dl", "rules", "sentencex"] | None = Field(
         None,
@@ -137,7 +135,7 @@ class ModelSettings(Section):
 
 
 class RecognitionSettings(Section):
-    """How the model runs."""
+    """How the model runs: engine, encoding, and number format."""
 
     engine: Literal["openvino", "sparknlp"] = Field(
         "openvino", description="openvino: in the Python workers; sparknlp: Spark NLP's own engine in the JVM"
@@ -148,7 +146,7 @@ class RecognitionSettings(Section):
         "sparknlp: as Spark NLP does, always with engine sparknlp",
     )
     precision: Precision = Field(
-        "f32", description="number format of the computation; int8 is fastest, and needs 8-bit weights"
+        "f32", description="number format of the computation; int8 is usually fastest, and needs 8-bit weights"
     )
     sparknlp_model: str | None = Field(
         None, min_length=1, description="for engine sparknlp: saved classifier or PipelineModel, or pretrained:NAME/LANGUAGE"
@@ -164,7 +162,7 @@ class RecognitionSettings(Section):
 
 
 class MentionSettings(Section):
-    """How tagged spans become mentions."""
+    """How the model's tags become mentions."""
 
     trim: bool | None = Field(
         None,
@@ -208,8 +206,7 @@ class EntitySettings(Section):
     def _parse_probabilities(cls, value: Any) -> Any:
         """Return one number, or a dict of label -> number; an empty dict becomes 0.
 
-        Raises:
-            ValueError: a number is missing or not from 0 to 1.
+        Raise a ValueError if a number is missing or not from 0 to 1.
         """
         try:
             by_label = {label: _parse_probability(raw) for label, raw in value.items()} if isinstance(value, dict) else None
@@ -237,7 +234,7 @@ class EntitySettings(Section):
 
 
 class IncrementalSettings(Section):
-    """What happens to unchanged documents after a change of the model or of settings."""
+    """What a run does with unchanged documents if the model or settings have changed."""
 
     on_fingerprint_change: Literal["reprocess", "refuse", "ignore"] = Field(
         "reprocess", description="what to do if the model, the precision or another setting that affects results has changed"
@@ -245,7 +242,7 @@ class IncrementalSettings(Section):
 
 
 class LimitSettings(Section):
-    """When a run stops, waits or times out."""
+    """The limits at which a run stops, waits or times out."""
 
     max_reject_ratio: float = Field(0.05, ge=0, le=1, description="share of rejected rows above which nothing is published")
     max_removed_ratio: float = Field(
@@ -302,7 +299,7 @@ class SparkSettings(Section):
     jars: str = Field("build/jars", description="directories with jars, separated by commas")
     class_archive: Literal["use", "make", "off"] = Field(
         "use",
-        description="for local runs; use: use an archive of Java classes next to the jars; make: also make a missing one",
+        description="archive of Java classes, so that local runs start faster; use: an existing one; make: also create it",
     )
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
     partitions: int | None = Field(

@@ -10,17 +10,13 @@ _PACKED = re.compile(r"\.(gz|bz2|zst|xz|zip)$")
 
 
 def detect_text_format(name: str) -> str | None:
-    """Return `CSV` or `JSON` if `name` is that of such a format or of such a file, which may be compressed; else None."""
+    """Return `CSV` or `JSON` if `name` is such a format or a file of it, which may be compressed (a.csv.gz); else None."""
     plain = _PACKED.sub("", name.rstrip("/").lower())
     return _KINDS.get(plain.rpartition(".")[2])
 
 
 def describe_conversion(kind: str, path: str) -> str:
-    """Return the part of a message that says how to convert a file to Parquet.
-
-    Args:
-        kind: `CSV` or `JSON`.
-    """
+    """Return the part of a message that says how to convert a file to Parquet; `kind` is `CSV` or `JSON`."""
     # Without these options, pandas would turn columns of digits into numbers, and texts such as NA into missing values.
     read, exactly = "read_csv", "dtype=str, keep_default_na=False"
     if kind == "JSON":

@@ -1,25 +1,31 @@
-"""Read what changed in a Delta source since an earlier version, from Delta's change data feed or from appended files."""
+"""Read what changed in a Delta source since an earlier version, from Delta's change data feed or from appended files.
+
+The appended files are used if the source has no feed and its commits only appended rows. A commit file has one action per
+line: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#actions
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
-from entitymill.source import appended_rows, reader
-from entitymill.source.appended_rows import FeedUnavailableError
-from entitymill.source.change_policy import Mode
+from entitymill.source import reader, source_columns
 from entitymill.source.reader import Source
+from entitymill.source.row_comparison import Mode
 
 log = logging.getLogger(__name__)
 MAX_COMMITS = 50_000
-"""Maximum number of commits to read: about one every two seconds for a day. Each one takes about 2 kB on the driver."""
+"""Maximum number of commits to read; each one takes about 2 kB on the driver."""
 SLACK_COMMITS = 20
-"""Number of extra commits to read, because commits may be added while the history is read again."""
+"""Extra commits to read, because commits may be added while the history is read again."""
 NON_DATA_OPERATIONS = frozenset({
     "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
     "ADD CONSTRAINT", "DROP CONSTRAINT",
@@ -32,13 +38,28 @@ WRITE_EVENTS = ("insert", "update_postimage")
 """Types of events whose row is in the table after the commit; the row of any other event is not."""
 CHANGE, COMMIT = "_change_type", "_commit_version"
 """Columns of Delta's change feed: the type of the event, and the version of the commit."""
+_ACTIONS = (
+    "add struct<path: string, dataChange: boolean, deletionVector: struct<storageType: string>>, "
+    "remove struct<dataChange: boolean>, metaData struct<id: string>"
+)
+_STRICT_OPTIONS = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
+"""Options that make a missing or corrupt file an error, regardless of the session's properties."""
+MAX_FILES = 100_000
+"""Maximum number of added files to read: scanning the table is faster than listing more of them on the driver."""
+_WILDCARDS = frozenset("*?[]{}\\")
+_PARTITION_TYPES = (T.StringType, T.IntegerType, T.LongType, T.DateType)
+"""Types whose values are the same in directory names and in Delta's log; timestamps depend on the writer's time zone."""
+
+
+class FeedUnavailableError(Exception):
+    """Raised if the changes of a source cannot be read, and all rows must be compared; the message is the reason."""
 
 
 class SourceReplacedError(FeedUnavailableError):
     """Raised if the source has the path and table id that the last run recorded, but a different commit history.
 
-    For example, somebody restored the table from a backup. The version that the last run read then has another commit time,
-    or does not exist yet.
+    For example, somebody restored the table from a backup: the version that the last run read has another commit time or is
+    gone.
     """
 
 
@@ -48,8 +69,8 @@ class Feed:
 
     mode: Mode.FEED (read from the change feed) or Mode.ARRIVALS (read from appended files).
     events: one row per change event whose row meets `source.where`; an update is two events, with the row before and after
-        it. Empty if nothing changed. The columns are doc_id, text, `passthrough` if there are passthrough columns, CHANGE
-        (type of the event) and COMMIT (version of the commit; always 0 for appended files).
+        it. The columns are doc_id, text, `passthrough` if there are passthrough columns, CHANGE (type of the event) and
+        COMMIT (version of the commit; always 0 for appended files).
     """
 
     mode: Mode
@@ -59,18 +80,16 @@ class Feed:
 def read_changes_since(spark: SparkSession, source: Source, version: str, committed_ms: int | None) -> Feed | None:
     """Return what changed in a Delta source after the version that an earlier run read.
 
+    If all rows must be compared instead, return None, and log the reason.
+
     Args:
-        spark: the session.
         source: source as this run reads it.
         version: version of the source that the earlier run read.
-        committed_ms: commit time of that version in milliseconds since 1970 UTC, as the earlier run recorded it; None if
-            it recorded no time.
-
-    Returns:
-        The changes, or None if all rows must be compared instead; then the reason is logged.
+        committed_ms: commit time of that version in milliseconds since 1970 UTC, as the earlier run recorded it; None if it
+            recorded no time.
     """
     if source.detail is None or not (version.isdigit() and source.version.isdigit()):
-        log.info("comparing all rows: the source is not a Delta table, or was none when the last run read it")
+        log.info("comparing all rows: the source is not a Delta table, or was not one when the last run read it")
         return None
     try:
         return _read_changes(spark, source, int(version), committed_ms)
@@ -89,13 +108,7 @@ def log_unreadable(error: Exception) -> None:
 
 
 def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> Feed:
-    """Return what changed after version `after`.
-
-    `recorded_ms` is the commit time of version `after` as the earlier run recorded it, or None.
-
-    Raises:
-        FeedUnavailableError: all rows must be compared instead.
-    """
+    """Return what changed after version `after`; raise FeedUnavailableError if all rows must be compared instead."""
     commits = _read_commits_since(spark, source, after, recorded_ms)
     changing = [commit for commit in commits if commit["operation"] not in NON_DATA_OPERATIONS]
     first, last = after + 1, int(source.version)
@@ -105,7 +118,7 @@ def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: 
     if _has_change_feed(source):
         read = reader.read_change_feed(spark, source.settings, first, last)
         return Feed(Mode.FEED, reader.select_rows(read, source.settings, CHANGE, COMMIT))
-    appended = appended_rows.read_appended_rows(spark, source, first, last)
+    appended = read_appended_rows(spark, source, first, last)
     return Feed(Mode.ARRIVALS, reader.select_rows(appended, source.settings).withColumns(as_insert))
 
 
@@ -118,11 +131,9 @@ def _has_change_feed(source: Source) -> bool:
 def _read_commits_since(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> list[Row]:
     """Return the commits after version `after`, up to the version that this run reads, oldest first.
 
-    Raises:
-        SourceReplacedError: version `after` was not committed at `recorded_ms`, or is later than the version that this run
-            reads.
-        FeedUnavailableError: `recorded_ms` is None, there are too many commits, or a commit is missing or has an unknown
-            operation.
+    Raise FeedUnavailableError if there are too many, or one is missing or has an unknown operation. Raise
+    SourceReplacedError if version `after` was not committed at `recorded_ms`, or is later than the version that this run
+    reads.
     """
     until = int(source.version)
     if until - after > MAX_COMMITS:
@@ -154,12 +165,12 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
 
 
 def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> list[Row]:
-    """Return the commits of version `oldest` and later, newest first; if possible, the last one is the commit of `oldest`.
+    """Return the commits of version `oldest` and later, newest first.
 
-    The caller compares the time of `oldest` with a recorded time, and only the time of the last commit in a result is
-    reliable: if two commits in a result of DESCRIBE HISTORY have the same time, Delta changes the time of the newer one.
-    Equal times are frequent on S3, where file times are in whole seconds.
+    If possible, the last one is the commit of `oldest`.
     """
+    # `oldest` comes last, because only the last commit's time is reliable: if two commits in a result of DESCRIBE HISTORY
+    # have the same time, Delta changes the time of the newer one. Such times are frequent on S3, which stores whole seconds.
     number = int(source.version) - oldest + 1
     commits = reader.read_history(spark, source.settings, number)
     if commits and commits[-1]["version"] > oldest:  # commits were added after the source was opened
@@ -174,15 +185,12 @@ def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> lis
 def aggregate_events(feed: Feed) -> DataFrame:
     """Return one row per id in the events, with the id's state after the latest commit that has an event of the id.
 
-    All events of appended files count as one commit.
+    All events of appended files count as one commit. The columns are doc_id and:
 
-    Returns:
-        Frame with the column doc_id and these columns, which are computed from the events of this id only:
-
-        - row: one of the rows that the latest commit inserted or updated, as a struct of text and, if present,
-          `passthrough`; null if there is none.
-        - rows_written: number of rows that the latest commit inserted or updated.
-        - net_rows: rows added minus rows removed, over all commits; an update adds and removes a row.
+    - row: one of the rows that the latest commit inserted or updated, as a struct of text and, if present, `passthrough`;
+      null if there is none.
+    - rows_written: number of rows with this id that the latest commit inserted or updated.
+    - net_rows: rows added minus rows removed, over all commits; an update adds and removes a row.
     """
     written = F.col(CHANGE).isin(*WRITE_EVENTS)
     columns = [name for name in feed.events.columns if name not in ("doc_id", CHANGE, COMMIT)]
@@ -199,3 +207,95 @@ def aggregate_events(feed: Feed) -> DataFrame:
         F.max_by("rows_written", COMMIT).alias("rows_written"),
         F.sum("net_rows").alias("net_rows"),
     )
+
+
+def read_appended_rows(spark: SparkSession, source: Source, first: int, last: int) -> DataFrame:
+    """Return the rows, with all columns, that the versions `first` to `last` (inclusive) appended to a Delta source.
+
+    This runs a Spark job that reads the commit files.
+
+    Raises:
+        FeedUnavailableError: a version did more than append rows, or Spark might not read the files as Delta does.
+        PySparkException, Py4JJavaError: a commit or a data file is missing.
+    """
+    detail = source.detail
+    if detail is None:
+        raise FeedUnavailableError("the source is not a Delta table")
+    if detail["properties"].get("delta.columnMapping.mode", "none").lower() != "none":
+        raise FeedUnavailableError("the source has no change feed, and column mapping is on")
+    try:
+        table = reader.read_version(spark, source.settings, source.version)
+        schema = table.schema
+    except ValueError as error:
+        raise FeedUnavailableError("the source has a column of a type that PySpark does not know") from error
+    root = str(detail["location"]).rstrip("/")
+    partitions = list(detail["partitionColumns"])
+    if any(not isinstance(schema[name].dataType, _PARTITION_TYPES) for name in partitions):
+        raise FeedUnavailableError("the source is partitioned by a column that is not a string, an integer or a date")
+    paths = _select_added_paths(_read_actions(spark, root, first, last))
+    _check_paths([root, *paths], partitions)
+    if not paths:
+        return table.limit(0)
+    plain = T.StructType([source_columns.strip_metadata(field) for field in schema])
+    files = spark.read.schema(plain).option("basePath", root).options(**_STRICT_OPTIONS)
+    return files.parquet(*(f"{root}/{path}" for path in paths))
+
+
+def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list[Row]:
+    """Return actions (entries of Delta's log) of some versions that change rows, columns or properties.
+
+    This runs a Spark job. At most MAX_FILES + 1 actions are returned.
+    """
+    commits = [f"{root}/_delta_log/{version:020}.json" for version in range(first, last + 1)]
+    actions = spark.read.schema(_ACTIONS).option("mode", "FAILFAST").options(**_STRICT_OPTIONS).json(commits)
+    data_change = F.coalesce("add.dataChange", "remove.dataChange", F.lit(True))
+    described = actions.select(
+        F.col("add.path").alias("path"),
+        F.col("add").isNotNull().alias("adds"),
+        F.col("remove").isNotNull().alias("removes"),
+        F.col("metaData").isNotNull().alias("alters"),
+        F.col("add.deletionVector").isNotNull().alias("deletion_vector"),
+        data_change.alias("data_change"),
+    )
+    changes_rows = (F.col("adds") | F.col("removes")) & F.col("data_change")
+    return described.where(changes_rows | F.col("deletion_vector") | F.col("alters")).limit(MAX_FILES + 1).collect()
+
+
+def _select_added_paths(actions: list[Row]) -> list[str]:
+    """Return the paths of the added data files, relative to the table's directory.
+
+    Raise FeedUnavailableError if an action does anything but add a data file, or there are more than MAX_FILES actions.
+    """
+    if len(actions) > MAX_FILES:
+        raise FeedUnavailableError(f"the source has no change feed, and more than {MAX_FILES:,} files were added")
+    if any(action["alters"] for action in actions):
+        raise FeedUnavailableError("the source has no change feed, and its columns or properties were altered")
+    if any(action["removes"] or action["deletion_vector"] for action in actions):
+        raise FeedUnavailableError("the source has no change feed, and rows were deleted or rewritten")
+    if not all(action["path"] for action in actions):
+        raise FeedUnavailableError("a commit of the source adds a file without a path")
+    # A path that occurs twice is the same file.
+    return sorted({unquote(action["path"]) for action in actions})
+
+
+def _check_paths(paths: Iterable[str], partitions: list[str]) -> None:
+    """Raise FeedUnavailableError if Spark might read other files, or find other partition columns, than Delta does.
+
+    The first path is that of the table; the others are relative to it.
+    """
+    root, *files = paths
+    if any(not _WILDCARDS.isdisjoint(path) for path in (root, *files)):
+        raise FeedUnavailableError(
+            "the source has no change feed, and a path of its data files contains a wildcard character"
+        )
+    for path in files:
+        *directories, name = path.split("/")
+        if ":" in path.split("/", maxsplit=1)[0] or path.startswith("/"):
+            raise FeedUnavailableError("the source has no change feed, and data files outside its directory were added")
+        if name.startswith(("_", ".")) or name.endswith("._COPYING_"):
+            raise FeedUnavailableError("the source has no change feed, and a file with a hidden name was added")
+        named = [unquote(part.partition("=")[0]) for part in directories if "=" in part]
+        if named != partitions:
+            raise FeedUnavailableError(
+                "the source has no change feed, and the directories of a data file do not match the partition columns"
+            )

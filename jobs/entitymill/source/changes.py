@@ -13,10 +13,9 @@ from pyspark.sql import functions as F
 
 from entitymill.source import change_feed, feed_comparison, row_checks, row_comparison
 from entitymill.source.change_feed import Feed
-from entitymill.source.change_policy import COMPARED_COLUMNS, Mode, Policy
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
-from entitymill.source.row_comparison import Kind, Totals, check_fingerprints
+from entitymill.source.row_comparison import COMPARED_COLUMNS, Kind, Mode, Policy, Totals, check_fingerprints
 from entitymill.spark.spark_connect import cache_on_disk
 
 __all__ = [
@@ -24,10 +23,7 @@ __all__ = [
     "select_all_documents",
 ]  # fmt: skip
 BROADCAST_SLICE = 500_000
-"""Maximum number of rows of a slice (the rows that source.where selects) whose ids are broadcast: about 50 MB.
-
-The broadcast avoids shuffling the documents of other slices.
-"""
+"""Maximum number of rows of a slice (the rows that source.where selects) whose ids are broadcast: about 50 MB."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +37,8 @@ class Changes:
     rejected: frame of rejected rows, with the columns doc_id, stage, code and detail.
     compared_ids: frame with each doc_id that was compared (null for rows without an id), whose rows in `rejects` the run
         replaces. None if all rows of the source were compared; the run then replaces all rejects of the source or slice.
-    adopted: frame with the doc_id of each unchanged document that belongs to another slice or none, and that the run assigns
-        to its own slice.
+    adopted: frame with the doc_id of each unchanged document that the run moves to its own slice (the rows that source.where
+        selects).
     rows: number of rows of which `rejected` is a share, for limits.max_reject_ratio. If all rows were compared, it is the
         number of rows of the source or slice. If only changed rows were compared, it is the number of documents in the
         output (or in the run's slice) plus that of rejected rows; 0 if no row was rejected.
@@ -51,9 +47,8 @@ class Changes:
     chars: total number of code points of the texts in `documents`.
     to_replace: number of `documents` that are already in the output.
     close: function that releases cached data.
-    stale_rejects: number of `compared_ids` that earlier runs rejected, whose rows in `rejects` must be replaced; 0 if
-        `compared_ids` is None. See `FeedComparison`.
-    causes: Cause -> number of changed documents.
+    stale_rejects: number of `compared_ids` that earlier runs rejected; 0 if `compared_ids` is None. See `FeedComparison`.
+    causes: Cause (why a document counts as changed) -> number of changed documents.
     """
 
     mode: Mode
@@ -106,13 +101,12 @@ def compare_all(source: Source, published: DataFrame, policy: Policy) -> Changes
     second time, for the texts to recognize.
 
     Args:
-        source: source of the run.
         published: frame with COMPARED_COLUMNS of all documents in the output, even if the run replaces only a slice.
         policy: rules that decide which documents are recomputed.
 
     Raises:
-        OutputError: the policy refuses the fingerprint of a document in the run's slice, or of a document in another slice
-            that the run would change.
+        OutputError: the policy refuses the fingerprint (digest of models and settings) of a document in the run's slice, or
+            of one in another slice that the run would change.
     """
     check_fingerprints(published, policy)
     validated = source.validate_rows()
@@ -132,8 +126,7 @@ def compare_all(source: Source, published: DataFrame, policy: Policy) -> Changes
 def _restrict_to_slice(source: Source, published: DataFrame, policy: Policy, cached: ExitStack) -> tuple[int, DataFrame]:
     """Count the rows of a slice (the rows that source.where selects), and select the documents to compare with them.
 
-    Returns:
-        The number of rows of the slice, and the rows of `published` that belong to the slice or whose doc_id occurs in it.
+    These are the rows of `published` that belong to the slice or whose doc_id occurs in it.
     """
     ids = cache_on_disk(source.rows.select("doc_id"), cached)
     span = (F.count("*").alias("rows"), F.min("doc_id").alias("least"), F.max("doc_id").alias("most"))
@@ -156,17 +149,15 @@ def compare_feed(
 ) -> Changes | None:
     """Compare only the rows that changed since the last run with the output, and return what the run must do.
 
-    If the change events do not tell which rows an id has now, the id is looked up in the source. This runs Spark jobs, and
-    caches data until `Changes.close` is called.
+    If the change events do not tell which rows an id has now, the id is looked up in the source. If Delta cannot read the
+    events, return None: then all rows must be compared. This runs Spark jobs, and caches data until `Changes.close` is
+    called.
 
     Args:
         source, published, policy: as in `compare_all`.
         feed: changes since the version of the source that the last run read.
         rejected: rows of the `rejects` table, of which only doc_id is used; None if the table is empty.
         retry: frame with the doc_id of each document to look up even if it has no event; None if there are none.
-
-    Returns:
-        What the run must do; None if Delta cannot read the feed; then all rows must be compared.
 
     Raises:
         OutputError: as in `compare_all`.
@@ -194,10 +185,8 @@ def _build_changes(
 ) -> Changes:
     """Return `Changes` from a comparison; the caller must set `rows`, `compared_ids`, `stale_rejects` and `close`.
 
-    `differing` has no rows of kind SAME; `documents` has at least all new and changed documents.
-
-    Raises:
-        OutputError: the policy refuses the fingerprint of a document that the run would change.
+    `differing` has no rows of kind SAME; `documents` has at least all new and changed documents. Raise OutputError if the
+    policy refuses the fingerprint of a document that the run would change.
     """
     other_fingerprint = totals.find_refused_fingerprint()
     if other_fingerprint is not None:

@@ -15,7 +15,7 @@ from entitymill.errors import SourceError
 from entitymill.settings.sections import LimitSettings, SourceSettings
 from entitymill.source import reader, source_columns
 from entitymill.spark import storage
-from entitymill.spark.local_paths import exists_here
+from entitymill.spark.local_disk import exists_here
 from entitymill.spark.sql_text import quote_name, quote_part
 
 SAMPLE = 1000
@@ -35,12 +35,12 @@ class Column:
     atomic: whether the type is atomic, that is, not an array, map or struct.
     text: whether the type is string.
     unique: whether every row has a value, and all values differ.
-    surplus: number of rows that would have to be deleted to make the column unique; with this column as id,
-        a run rejects at least this many rows.
-    null_ids, repeated_ids: number of rows without a value, and of rows whose value also occurs in other rows; 0 if they were
-        not counted. With this column as id, a run rejects all these rows.
     length: mean length of strings in characters; 0 for other types.
     exclusion: reason why the column is not proposed as a passthrough column; empty if it is proposed.
+    surplus: number of rows that would have to be deleted to make the column unique; as the id column, it makes a run reject
+        at least this many rows.
+    null_ids, repeated_ids: number of rows without a value, and of rows whose value also occurs in other rows; 0 if they were
+        not counted. As the id column, it makes a run reject all these rows.
     """
 
     name: str
@@ -149,8 +149,7 @@ def _detect_format(spark: SparkSession, table: str) -> str:
 def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
     """Return the number of inspected rows and the properties of all columns, from at most SAMPLE rows, read in one pass.
 
-    Raises:
-        SourceError: the table has no rows.
+    Raise SourceError if the table has no rows.
     """
     kinds: dict[str, T.StructField | None] = {}
     for name in source_columns.list_columns(table):
@@ -208,8 +207,7 @@ def _is_internal(name: str) -> bool:
 def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: str) -> Column:
     """Return the candidate that is the best id column. This may run Spark jobs.
 
-    Raises:
-        SourceError: with each of the candidates as id column, a run would reject too many rows.
+    Raise SourceError if a run would reject too many rows, whichever candidate is the id column.
     """
     closest = None
     for column in sorted(candidates, key=_rank_as_id):
@@ -231,10 +229,9 @@ def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: 
 
 
 def _count_bad_ids(table: DataFrame, column: Column) -> Column:
-    """Return a copy of `column` with `null_ids` and `repeated_ids`, counted in the first SAMPLE rows with a Spark job.
+    """Return `column` with `null_ids` and `repeated_ids`, counted in the first SAMPLE rows with a Spark job.
 
-    `repeated_ids` counts every row whose id occurs more than once. A column already known to be unique is returned
-    unchanged, without a Spark job.
+    A column already known to be unique is returned unchanged, without a Spark job.
     """
     if column.unique:
         return column
@@ -250,8 +247,7 @@ def _count_bad_ids(table: DataFrame, column: Column) -> Column:
 def describe_bad_ids(column: Column, rows: int) -> str:
     """Describe what a run does with the rows whose ids are null or occur several times; empty if there are none.
 
-    Args:
-        rows: number of inspected rows.
+    `rows` is the number of inspected rows.
     """
     if not column.rejected:
         return ""
@@ -282,14 +278,9 @@ def _rank_as_id(column: Column) -> tuple[bool, bool, int, int]:
 
 
 def _find_column(name: str, columns: list[Column], option: str, requirement: str) -> Column:
-    """Return the atomic column with this name.
+    """Return the atomic column with this name; raise SourceError if there is none.
 
-    Args:
-        option: subject of the message: the user's option, its value and the table, such as `--id x of t`.
-        requirement: what the column must contain, such as `of strings`, for the message.
-
-    Raises:
-        SourceError: no atomic column has this name.
+    The message is made of `option` (such as `--text x of t`) and `requirement` (such as `of strings`).
     """
     for column in columns:
         if column.name == name and column.atomic:

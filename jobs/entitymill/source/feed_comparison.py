@@ -14,10 +14,9 @@ from pyspark.sql import functions as F
 
 from entitymill.source import change_feed, row_checks, row_comparison
 from entitymill.source.change_feed import Feed
-from entitymill.source.change_policy import COMPARED_COLUMNS, PENDING, Policy
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
-from entitymill.source.row_comparison import Kind, Totals
+from entitymill.source.row_comparison import COMPARED_COLUMNS, PENDING, Kind, Policy, Totals
 from entitymill.spark.spark_connect import cache_on_disk
 
 log = logging.getLogger(__name__)
@@ -35,8 +34,8 @@ class FeedComparison:
     totals: totals of `differing`.
     documents: result of `row_checks.select_documents`, with at least all new and changed documents.
     compared_ids: frame with each doc_id that was compared; null stands for rows without an id.
-    stale_rejects: number of `compared_ids` that earlier runs rejected, whose rows in `rejects` must be replaced.
-        The null id counts whenever it is in `compared_ids` and `rejects` has any rows.
+    stale_rejects: number of `compared_ids` that earlier runs rejected, whose rows in `rejects` must be replaced. The null id
+        counts whenever it is in `compared_ids` and `rejects` has any rows.
     """
 
     differing: DataFrame
@@ -58,7 +57,6 @@ def compare_events(
     """Compare the latest state of each changed id with the output; look up undecided ids in the source.
 
     Args:
-        source: source of the run.
         feed: changes since the version of the source that the last run read.
         published: frame with COMPARED_COLUMNS of all documents in the output.
         rejected: rows of the `rejects` table, of which only doc_id is used; None if the table is empty.
@@ -95,23 +93,19 @@ def compare_events(
 
 
 def _add_ids_to_look_up(latest: DataFrame, ids: DataFrame) -> DataFrame:
-    """Return the rows of `latest` with a new column `must_look_up`, and a row for each id in `ids` that has no event.
+    """Return `latest` with a column `must_look_up` (true or null), and a row for each id in `ids` that has no event.
 
-    The column is true for the ids in `ids`, and null for all others. Null ids are not added.
+    The column is true for the ids in `ids`; null ids are ignored.
     """
     flagged = ids.where("doc_id IS NOT NULL").select("doc_id").distinct().withColumn("must_look_up", F.lit(True))
     return latest.join(flagged, "doc_id", "full").fillna(0, ["rows_written", "net_rows"])
 
 
 def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
-    """Validate the row, if any, that the latest commit inserted or updated for each id.
+    """Return the columns of `row_checks.validate_rows` for the row, if any, that the latest commit wrote for each id.
 
-    Returns:
-        Frame with the columns of `row_checks.validate_rows`, and these:
-
-        - present: whether the latest commit inserted or updated exactly one row.
-        - rows_written, net_rows: as in `change_feed.aggregate_events`.
-        - must_look_up: whether the id must be looked up, whatever its events are.
+    Added columns: rows_written and net_rows as in `change_feed.aggregate_events`; present (whether the latest commit wrote
+    exactly one row); and must_look_up (whether to look up the id whatever its events are).
     """
     rows = latest.select(
         "doc_id",
@@ -136,7 +130,8 @@ def _flag_rejected(validated: DataFrame, rejected: DataFrame | None) -> DataFram
 def _select_related(published: DataFrame, ids: DataFrame, policy: Policy) -> DataFrame:
     """Return the published documents whose doc_id is in `ids`, and those with the status PENDING.
 
-    If the run replaces a slice (see `Policy.slice`), a document of another slice is returned only if its doc_id is in `ids`.
+    If the run replaces a slice (the rows that source.where selects), PENDING documents of other slices are returned only if
+    `ids` has them.
     """
     listed = ids.select("doc_id", F.lit(True).alias("is_listed"))
     own = published if policy.slice is None else published.where(row_comparison.is_in_run_slice(policy))
@@ -150,14 +145,13 @@ def _select_related(published: DataFrame, ids: DataFrame, policy: Policy) -> Dat
 def _explain_undecided() -> Column:
     """Return an expression for the reason why an id is undecided (must be looked up in the source); null for other ids.
 
-    Its columns have the aliases of `row_comparison.compare_rows`: s for the id's events, o for its published document.
-
-    An id is undecided in any of these cases:
+    Its columns have the aliases of `row_comparison.compare_rows`: s for the id's events, o for its published document. An id
+    is undecided in any of these cases:
 
     - The id is null, an earlier run rejected it, it must be retried, or its document has the status PENDING.
     - The latest commit wrote several rows of the id.
     - The id does not have as many rows now as the latest commit wrote. The number of rows now is the number before the
-      events (1 if the document is published, otherwise 0) plus `net_rows` (rows added minus rows removed).
+      events (1 if the document is published, otherwise 0) plus `net_rows` (rows added minus removed).
     """
     output_rows = F.col("o.doc_id").isNotNull().cast("int")
     return (
@@ -173,22 +167,16 @@ def _explain_undecided() -> Column:
 def _look_up_rows(
     source: Source, ids: DataFrame, id_count: int, events: DataFrame, cached: ExitStack
 ) -> tuple[DataFrame, DataFrame]:
-    """Return the rows that the source has for some ids, without reading texts again that `events` contains.
-
-    This runs Spark jobs.
+    """Return the rows that the source has for some ids, without reading texts again that `events` contains; run Spark jobs.
 
     Args:
-        source: source of the run.
         ids: frame with the columns doc_id (distinct ids; one may be null) and present (as in `_validate_latest`).
         id_count: number of rows of `ids`.
-        events: rows that the latest commit of each id inserted or updated: frame with the columns doc_id, text and, if
-            configured, `passthrough`.
-        cached: stack that releases the cached data when it is closed.
+        events: rows that the latest commit of each id inserted or updated, with the columns of `source.rows`.
 
     Returns:
-        Two frames with the columns of `row_checks.validate_rows`. The first has all rows of the ids; the text is null in
-        rows that are rejected because of their id. The second has only the rows whose texts were read from
-        the source, because `events` does not contain them.
+        Two frames with the columns of `row_checks.validate_rows`. The first has all rows of the ids, without text if they
+        are rejected because of their id. The second has only the rows whose texts were read from the source.
     """
     ids = F.broadcast(ids) if id_count <= BROADCAST_IDS else ids
     same_id = F.col("s.doc_id").eqNullSafe(F.col("i.doc_id"))

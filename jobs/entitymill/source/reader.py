@@ -17,7 +17,7 @@ from pyspark.sql import types as T
 
 from entitymill.errors import SettingsError, SourceError
 from entitymill.settings.sections import SourceSettings
-from entitymill.source import row_checks, source_columns, source_condition, unreadable_source
+from entitymill.source import row_checks, source_columns, unreadable_source
 from entitymill.spark import overlapping_paths, storage
 from entitymill.spark.private_session import reads_cached_rows
 from entitymill.spark.sql_text import quote_name, quote_part
@@ -60,11 +60,9 @@ class Source:
         return row_checks.validate_rows(row_checks.count_copies(self.rows), self.settings.max_chars)
 
     def check_output(self, output: str) -> None:
-        """Check that an output path does not overlap this source, and is not inside another table.
+        """Raise SettingsError if an output path is inside the source, contains the source, or is inside another table.
 
-        Raises:
-            SettingsError: the path is inside the source, contains the source, or is inside another table.
-            OSError: the path's scheme is unknown, or its client is not configured.
+        Raise OSError if the path's scheme is unknown, or its client is not configured.
         """
         spark = self.rows.sparkSession
         address = storage.qualify(spark, output)
@@ -110,7 +108,7 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         version=table.version,
         identity="" if detail is None else str(detail["id"]),
         location=_find_location(spark, settings) if detail is None else str(detail["location"]),
-        nondeterministic=source_condition.is_nondeterministic(spark, settings.where),
+        nondeterministic=source_columns.is_nondeterministic(spark, settings.where),
         size=table.size,
         detail=detail,
         settings=settings,
@@ -121,12 +119,9 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
 def select_rows(table: DataFrame, settings: SourceSettings, *extra_columns: str) -> DataFrame:
     """Return doc_id, text, `passthrough` if configured, and `extra_columns` of the rows that meet `source.where`.
 
-    `table` is a frame with all columns of the source.
-
-    Raises:
-        SourceError: `source.where` is not a valid condition for this table.
+    `table` is a frame with all columns of the source. Raise SourceError if `source.where` is not a valid condition for it.
     """
-    selected = source_condition.apply_condition(table, settings)
+    selected = source_columns.apply_condition(table, settings)
     columns = [F.col(quote_part(column)) for column in settings.passthrough]
     struct = [F.struct(*columns).alias("passthrough")] if columns else []
     doc_id = F.col(quote_part(settings.id_column)).cast("string").alias("doc_id")
@@ -163,11 +158,8 @@ def read_history(spark: SparkSession, settings: SourceSettings, limit: int) -> l
 
 
 def commit_time_ms(commit: Row) -> int:
-    """Return the time of a commit from `read_history`, in milliseconds since 1970 UTC.
-
-    A conversion in SQL would need a Spark job. This one is correct, because PySpark returns times in the time zone of this
-    process, not of the session.
-    """
+    """Return the time of a commit from `read_history`, in milliseconds since 1970 UTC."""
+    # PySpark returns times in the time zone of this process, not the session. A conversion in SQL would be a Spark job.
     return round(commit["timestamp"].timestamp() * 1000)
 
 
@@ -205,7 +197,6 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
     """Return a table of mentions: an `entities` table, or gold annotations.
 
     Args:
-        spark: the session.
         address: path of a Delta table, Parquet files or a JSON Lines file (.jsonl); or table:NAME for a catalog table.
         setting: command-line option that names the table, for messages.
         columns: names of columns that the table must have.
@@ -260,11 +251,7 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
 
 
 def _check_not_cached(rows: DataFrame, settings: SourceSettings) -> None:
-    """Check that Spark would read a view or table, and not rows that the caller has cached, which may be outdated.
-
-    Raises:
-        SourceError: the view, or a table that it reads, is cached.
-    """
+    """Raise SourceError if a view or table is cached: Spark would read the cached rows, which may be outdated."""
     if reads_cached_rows(rows):
         raise SourceError(
             f"source.path: rows of {settings.path} are cached in this Spark application, and may be older than the source: "
@@ -273,13 +260,10 @@ def _check_not_cached(rows: DataFrame, settings: SourceSettings) -> None:
 
 
 def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
-    """Do the work of `open_table` for Parquet files; columns that Spark cannot read are left out of `rows`.
+    """Do the work of `open_table` for Parquet files; leave out columns that the first file shows to be unreadable.
 
-    Only the first data file is searched for such columns, and on Spark Connect none. The version is a digest of the names,
-    sizes and modification times of all files.
-
-    Raises:
-        SettingsError: the path is a Delta table or inside of one.
+    The version is a digest of the names, sizes and modification times of all files. Raise SettingsError if the path is a
+    Delta table or inside of one.
     """
     # List the files before Spark does. If a file is added in between, the digest does not cover it, and the next run sees a
     # new version.

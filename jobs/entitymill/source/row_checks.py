@@ -6,7 +6,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 BROADCAST_DUPLICATES = 100_000
-"""Maximum number of duplicate ids that are broadcast; the broadcast avoids shuffling the source's rows."""
+"""Maximum number of duplicate ids that are broadcast, which avoids shuffling the source's rows."""
 CODE = "_code"
 """Name of the column with the reject code of a row, which is null if the row is a document."""
 _TIMESTAMP_FORMAT = "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"
@@ -46,9 +46,7 @@ def count_copies(rows: DataFrame) -> DataFrame:
 def validate_rows(rows: DataFrame, max_chars: int) -> DataFrame:
     """Return all rows, with the new columns `chars` (code points of the text) and CODE (reject code; null for documents).
 
-    Args:
-        rows: frame with at least the columns doc_id, text and copies.
-        max_chars: longest accepted text, in code points.
+    `rows` has at least the columns doc_id, text and copies; `max_chars` is the longest accepted text, in code points.
     """
     cases = " ".join(f"WHEN {wrong} THEN '{code}'" for code, (wrong, _) in CODES.items()).format(most=max_chars)
     return rows.withColumn("chars", F.length("text")).withColumn(CODE, F.expr(f"CASE {cases} END"))

@@ -1,6 +1,6 @@
 """Compare rows of the source with the output, and decide whether each document is new, changed, removed or the same.
 
-`change_policy.Policy` explains fingerprints and slices.
+`Mode` is the way in which a run finds its documents; `Policy` holds the rules by which it decides what to recompute.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError
 from entitymill.source import row_checks
-from entitymill.source.change_policy import COMPARED_COLUMNS, PENDING, Policy
 from entitymill.source.row_checks import CODE
+
+COMPARED_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice", "run_id")
+"""Columns of the `documents` table that are needed to compare the table with the source."""
+PENDING = "pending"
+"""Status of a document whose mentions may be incomplete, because a run died; the next run recomputes the document."""
 
 
 class Kind(StrEnum):
@@ -153,9 +157,10 @@ def _passthrough_differs(policy: Policy) -> Column:
 
 
 def is_in_run_slice(policy: Policy) -> Column:
-    """Return a condition that is true for published documents of the run's slice, or for all if the run replaces no slice.
+    """Return a condition that is true for published documents of the run's slice (the rows that source.where selects).
 
-    The run may remove only these documents when they are no longer in the source.
+    If the run replaces no slice, it is true for all. Only these documents may be removed when they are no longer in the
+    source.
     """
     return F.lit(True) if policy.slice is None else F.col("slice").eqNullSafe(policy.slice)
 
@@ -163,7 +168,8 @@ def is_in_run_slice(policy: Policy) -> Column:
 def has_refused_fingerprint(policy: Policy) -> Column:
     """Return a condition that is true for published documents whose fingerprint the policy refuses.
 
-    Documents with the status PENDING are never refused, because they are recomputed anyway.
+    The fingerprint is a digest of models and settings. Documents with the status PENDING are never refused, because they are
+    recomputed anyway.
     """
     if not policy.refuses_other_fingerprints:
         return F.lit(False)
@@ -171,16 +177,10 @@ def has_refused_fingerprint(policy: Policy) -> Column:
 
 
 def check_fingerprints(published: DataFrame, policy: Policy) -> None:
-    """Check that the output has no document whose fingerprint the policy refuses.
+    """Raise OutputError if a published document has a fingerprint (digest of models and settings) that the policy refuses.
 
-    If the run replaces a slice, only documents of the slice are checked here. `compare_all` and `compare_feed` later check
-    the documents of other slices that the run would change.
-
-    Args:
-        published: frame with COMPARED_COLUMNS of all documents in the output.
-
-    Raises:
-        OutputError: the output has such a document.
+    If the run replaces a slice, only its documents are checked here. `compare_all` and `compare_feed` later check the
+    documents of other slices that the run would change.
     """
     if not policy.refuses_other_fingerprints:
         return
@@ -237,3 +237,50 @@ def sum_outcomes(outcomes: DataFrame) -> list[Row]:
         F.max("other_fingerprint").alias("other_fingerprint"),
     )
     return sums.collect()
+
+
+class Mode(StrEnum):
+    """How a run finds the documents that it must recognize.
+
+    FIRST: all documents, because the output had none. FULL: all documents, because the user asked for it (--full).
+    COMPARE: all rows were compared with the output. FEED: rows from the change feed were compared. ARRIVALS: rows from
+    appended data files were compared. NONE: the run had nothing to do.
+    """
+
+    FIRST = "first"
+    FULL = "full"
+    COMPARE = "compare"
+    FEED = "feed"
+    ARRIVALS = "arrivals"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Rules that decide which documents a run recomputes.
+
+    fingerprint: fingerprint of this run: a digest of models, precision and other settings that affect results.
+    on_fingerprint_change: value of `incremental.on_fingerprint_change`: `reprocess` documents in the output whose
+        fingerprint differs from this run's, `ignore` them (leave them as they are), or `refuse` the run. A full run always
+        reprocesses them.
+    slice: digest of source.where if the run replaces a slice (the rows that source.where selects); otherwise None.
+    full: whether to recompute every document, except those that `interrupted_runs` wrote, even if it has not changed.
+    interrupted_runs: ids of full runs with this fingerprint that did not complete; the documents that they wrote are up to
+        date.
+    """
+
+    fingerprint: str
+    on_fingerprint_change: str
+    slice: str | None
+    full: bool = False
+    interrupted_runs: frozenset[str] = frozenset()
+
+    @property
+    def refuses_other_fingerprints(self) -> bool:
+        """Whether the run fails if the output has documents of another fingerprint (digest of models and settings)."""
+        return self.on_fingerprint_change == "refuse" and not self.full
+
+    @property
+    def reprocesses_other_fingerprints(self) -> bool:
+        """Whether documents of another fingerprint (digest of models and settings) count as changed, even if refused."""
+        return self.on_fingerprint_change != "ignore" or self.full

@@ -1,4 +1,7 @@
-"""Check the source columns that the settings name, among them passthrough columns, which are copied to `entities`."""
+"""Check the source columns that the settings name, and apply the condition `source.where`.
+
+Passthrough columns are columns that are copied from the source to `entities`.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,16 @@ from difflib import get_close_matches
 from typing import Any
 
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession, functions
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import SourceError
 from entitymill.settings.sections import SourceSettings
+from entitymill.source import unreadable_source
 from entitymill.spark import spark_connect
-from entitymill.spark.sql_text import quote_part
+from entitymill.spark.sql_text import blank_literals, quote_part
 
 _FORBIDDEN_CHARACTERS = " ,;{}()\n\t="
 """Characters that Delta and Parquet do not allow in names of columns."""
@@ -31,13 +35,23 @@ _STORABLE_TYPES = (
     T.TimestampNTZType, T.UserDefinedType,
 )  # fmt: skip
 """Types that Delta, Parquet and Arrow can all store, directly or inside arrays, maps and structs."""
+_NONDETERMINISTIC = re.compile(
+    r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b"
+    r"|\b(session_)?user\s*\(|\bin\s*\(\s*table\b",
+    re.IGNORECASE,
+)
+"""Matches parts of a condition that may select other rows each time: functions that return times, random values or the user,
+special dates such as DATE 'yesterday', subqueries, and the column _metadata."""
+_FUNCTION = re.compile(r"([a-z_]\w*`?\s*\.\s*)?`?\b([a-z_]\w*)`?\s*\(", re.IGNORECASE)
+"""Matches the name of a function and its opening parenthesis; the first group matches if a schema is named."""
+_KEYWORDS = frozenset({"all", "and", "any", "between", "case", "else", "in", "like", "not", "or", "some", "then", "when"})
+"""Keywords that may precede a parenthesis, in addition to functions."""
 
 
 def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructField]:
     """Check the columns that the settings name, and return the schema fields of the passthrough columns in `entities`.
 
-    Raises:
-        SourceError: a column is missing or has an unsuitable type.
+    Raise SourceError if a column is missing or has an unsuitable type.
     """
     path = settings.path
     [key] = find_fields(table, [settings.id_column], "id_column", path)
@@ -54,11 +68,8 @@ def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructFi
 def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[T.StructField]:
     """Return the schema fields of the named columns; the table may have other columns of types that PySpark does not know.
 
-    Args:
-        setting: setting under `source` that names the columns, for messages.
-
-    Raises:
-        SourceError: a column does not exist, or PySpark does not know its type.
+    Raise SourceError if a column does not exist, or PySpark does not know its type. `setting` is the setting under `source`
+    that names the columns, for the message.
     """
     existing = list_columns(table)
     found = []
@@ -94,14 +105,9 @@ def describe_type(table: DataFrame, name: str) -> str:
 
 
 def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_out: Mapping[str, str]) -> None:
-    """Check that no setting needs a column that Spark cannot read.
+    """Raise SourceError if a setting needs a column that Spark cannot read.
 
-    Args:
-        table: the source without the columns that Spark cannot read.
-        left_out: name -> type of each column that Spark cannot read.
-
-    Raises:
-        SourceError: a setting needs such a column; the message contains the column's type.
+    `table` is the source without such columns; `left_out` has the name -> type of each of them.
     """
     needed = dict.fromkeys(settings.passthrough, "passthrough")
     needed |= {settings.text_column: "text_column", settings.id_column: "id_column"}
@@ -131,8 +137,7 @@ def suggest_columns(name: str, existing: list[str]) -> str:
 def check_passthrough(fields: list[T.StructField], path: str) -> list[T.StructField]:
     """Check passthrough fields, and return them with only their comments as metadata, for the schema of `entities`.
 
-    Raises:
-        SourceError: a field cannot be a column of `entities`.
+    Raise SourceError if a field cannot be a column of `entities`.
     """
     taken = {name.lower() for name in schemas.ENTITY_COLUMNS} | _HELPER_COLUMNS
     for field in fields:
@@ -199,3 +204,50 @@ def _concatenate_field_names(kind: T.DataType) -> str:
     if isinstance(kind, T.MapType):
         return _concatenate_field_names(kind.keyType) + _concatenate_field_names(kind.valueType)
     return ""
+
+
+def is_nondeterministic(spark: SparkSession, where: str | None) -> bool:
+    """Return whether a condition may later select other rows, even if no row has changed.
+
+    It may if it depends on time, random numbers, other tables, metadata of the data files, or a function of a user.
+    """
+    return where is not None and (has_nondeterministic_part(where) or _calls_user_function(spark, where))
+
+
+def has_nondeterministic_part(where: str) -> bool:
+    """Return whether a condition contains a word, such as `now`, that usually makes it depend on more than the row.
+
+    Words in string literals and in names of columns count, too.
+    """
+    return _NONDETERMINISTIC.search(where) is not None
+
+
+def _calls_user_function(spark: SparkSession, where: str) -> bool:
+    """Return whether a condition calls a function that a user has defined: it may depend on time or on other tables.
+
+    A function whose schema is named always counts as defined by a user.
+    """
+    calls = list(_FUNCTION.finditer(blank_literals(where)))
+    if any(call[1] for call in calls):
+        return True
+    called = {call[2].casefold() for call in calls} - _KEYWORDS
+    # What `pyspark.sql.functions` has is Spark's own, and needs no look into the catalog.
+    called = {name for name in called if not hasattr(functions, name)}
+    try:
+        defined = spark.sql("SHOW USER FUNCTIONS").collect() if called else []
+    except PySparkException:  # a catalog without functions, or whose functions this user may not list
+        return True
+    return not called.isdisjoint(row["function"].rpartition(".")[2].casefold() for row in defined)
+
+
+def apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
+    """Return the rows that meet `source.where`, all rows if it is not set; raise SourceError if the condition is invalid."""
+    if settings.where is None:
+        return table
+    try:
+        return table.where(settings.where)
+    except PySparkException as error:
+        reason = unreadable_source.summarize_error(error)
+        raise SourceError(
+            f"source.where: {settings.where!r} is not a valid condition on {settings.path}: {reason}."
+        ) from error

@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 
 from entitymill.settings import unsupported_source_formats
 from entitymill.settings.sections import SourceSettings
-from entitymill.spark import py4j_classes, spark_connect, storage
+from entitymill.spark import session, spark_connect, storage
 
 _FEATURES = re.compile(r"unsupported by (?:this version of )?Delta Lake \W*([\d.]*\d)\W*: ([^\n]+?)\.?$", re.MULTILINE)
 _WILDCARD = re.compile(r"[*?\[\]{}]")
@@ -106,10 +106,9 @@ def parse_unreadable_type(error: Exception) -> str | None:
 
 
 def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
-    """Return the first data file in a listing, from which Spark infers all columns; None if there is no data file.
+    """Return the first data file in a listing of `storage.list_files`; None if there is no data file.
 
-    Args:
-        listing: result of `storage.list_files`.
+    From this file, Spark infers all columns.
     """
     for address, _, _ in listing:
         if address.rpartition("/")[2][:1] not in ("_", "."):
@@ -119,9 +118,6 @@ def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
 
 def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructType, dict[str, str]] | None:
     """Find which columns of a Parquet file Spark can read; this runs on the driver, without a Spark job.
-
-    Args:
-        address: URI of a Parquet file, on any file system that Spark's Hadoop client can read.
 
     Returns:
         The schema of the readable columns, and a dict name -> Parquet type of the unreadable columns. None if Spark can read
@@ -145,25 +141,25 @@ def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructTy
 
 def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any], Any]:
     """Return the columns of a Parquet file, and Spark's converter for Parquet schemas, as py4j proxies."""
-    session: Any = spark._jsparkSession
+    java_session: Any = spark._jsparkSession
     _, path = storage.hadoop_path(spark, address)
-    input_file = py4j_classes.get_class(spark, "org.apache.parquet.hadoop.util.HadoopInputFile")
-    file = input_file.fromPath(path, session.sessionState().newHadoopConf())
-    reader = py4j_classes.get_class(spark, "org.apache.parquet.hadoop.ParquetFileReader").open(file)
+    input_file = session.get_class(spark, "org.apache.parquet.hadoop.util.HadoopInputFile")
+    file = input_file.fromPath(path, java_session.sessionState().newHadoopConf())
+    reader = session.get_class(spark, "org.apache.parquet.hadoop.ParquetFileReader").open(file)
     try:
         columns = list(reader.getFooter().getFileMetaData().getSchema().getFields())
     finally:
         reader.close()
     name = "org.apache.spark.sql.execution.datasources.parquet.ParquetToSparkSchemaConverter"
-    return columns, py4j_classes.get_class(spark, name)(session.sessionState().conf())
+    return columns, session.get_class(spark, name)(java_session.sessionState().conf())
 
 
 def _build_parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
     """Return a Parquet schema with these columns, as a py4j proxy."""
-    fields = py4j_classes.get_class(spark, "java.util.ArrayList")()
+    fields = session.get_class(spark, "java.util.ArrayList")()
     for column in columns:
         fields.add(column)
-    return py4j_classes.get_class(spark, "org.apache.parquet.schema.MessageType")("columns", fields)
+    return session.get_class(spark, "org.apache.parquet.schema.MessageType")("columns", fields)
 
 
 def _find_unreadable_type(spark: SparkSession, converter: Any, columns: Iterable[Any]) -> str | None:

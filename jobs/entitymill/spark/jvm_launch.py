@@ -24,13 +24,16 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.find_spark_home import _find_spark_home
 
-from entitymill.spark.private_directories import create_scratch_directory
+from entitymill.spark.local_disk import create_scratch_directory
 
 log = logging.getLogger(__name__)
 _ARGUMENTS = "PYSPARK_SUBMIT_ARGS"
 """Environment variable from which PySpark reads the arguments for spark-submit."""
 _FILE = "--properties-file"
 _JAVA_OPTIONS = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
+_JAVA_VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "SPARK_SUBMIT_OPTS", _ARGUMENTS)
+"""Environment variables that may hold options for Spark's JVM."""
+_AGENT = re.compile(r"-(javaagent|agentlib|agentpath):|-XX:(\+FlightRecorder|StartFlightRecording)")
 _ARCHIVE_NAME, _ARCHIVE_ENDING = "entitymill-classes-", ".jsa"
 _SILENT = ("-Xlog:cds=off", "-Xlog:cds+dynamic=off")
 """JVM options that turn off warnings about an unsuitable archive, and about classes that cannot be archived."""
@@ -41,11 +44,8 @@ def launch_jvm(properties: Mapping[str, str]) -> None:
     """Start the JVM for this process's SparkContext, unless it is already running.
 
     PySpark would pass each property as `--conf` on the command line. Instead, this function writes the properties to a file
-    that only this user can read. It deletes the file when the JVM has started.
-
-    Args:
-        properties: properties of the session; they override those in spark-defaults.conf, or in the file that
-            PYSPARK_SUBMIT_ARGS names.
+    that only this user can read. It deletes the file when the JVM has started. `properties` override those in
+    spark-defaults.conf, or in the file that PYSPARK_SUBMIT_ARGS names.
     """
     before = os.environ.get(_ARGUMENTS)
     arguments, base = _split_properties_file(shlex.split(before or "pyspark-shell"))
@@ -101,8 +101,8 @@ def _split_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
 def _hide_system_properties(options: str, file: Path) -> str:
     """Move the `-D` options of a JVM to the new file `file`, and return the options with `@FILE` in their place.
 
-    Without `-D` options, no file is written. Options that begin with `-Dspark` are not moved: Spark reports that they are
-    not allowed.
+    Without `-D` options, no file is written. Options that begin with `-Dspark` are not moved, so that Spark can report that
+    they are not allowed.
     """
     everything = shlex.split(options)
     moved = [option for option in everything if option.startswith("-D") and not option.startswith("-Dspark")]
@@ -147,6 +147,17 @@ def choose_class_archive_options(jars: Sequence[str], *, make: bool) -> list[str
     new_archive = create_scratch_directory(_ARCHIVE_NAME) / name
     atexit.register(_store_archive, new_archive, directory)
     return [f"-XX:ArchiveClassesAtExit={new_archive}", *_SILENT]
+
+
+def loads_agent(properties: Mapping[str, str]) -> bool:
+    """Return whether Spark's JVM will load an agent, such as a monitoring tool, or Java's flight recorder.
+
+    Java 17 crashes if an agent looks at a class from an archive that was made on top of Java's own archive, as ours is.
+    `properties` are the Spark properties of the session, without those in spark-defaults.conf.
+    """
+    known = {**read_file_properties(), **properties}
+    options = [*(known.get(key, "") for key in _JAVA_OPTIONS), *(os.environ.get(name, "") for name in _JAVA_VARIABLES)]
+    return any(_AGENT.search(option) for option in options)
 
 
 def _hash_class_path(jars: Sequence[str]) -> str:

@@ -65,8 +65,7 @@ def check_output_path(source: str, output: str, exists: Exists, names: Names) ->
     Args:
         source: path or URI of the source's files: `source.path`, or the location of a catalog table; empty for a view.
         output: value of `output.path`.
-        exists: function that returns whether a path exists: `storage.exists`.
-        names: function that returns the names of the files that match a pattern: `storage.list_names`.
+        exists, names: functions such as `storage.exists` and `storage.list_names`.
 
     Raises:
         SettingsError: the output overlaps with the source or with another table.
@@ -97,8 +96,7 @@ def find_enclosing_table(address: str, exists: Exists, names: Names | None = Non
 
     Args:
         address: path or URI of a directory or file, which need not exist.
-        exists: the same function as for `check_output_path`.
-        names: the same function as for `check_output_path`; None to find only Delta tables.
+        exists, names: functions as in `check_output_path`; with `names` None, only Delta tables are found.
     """
     for directory in _walk_up(address):
         inside = directory.rstrip("/")

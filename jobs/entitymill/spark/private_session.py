@@ -36,6 +36,8 @@ PINNED = {
     "spark.sql.legacy.charVarcharAsString": "false",
     "spark.sql.readSideCharPadding": "true",
     "spark.sql.legacy.sizeOfNull": "true",
+    # How much of a plan `reads_cached_rows` sees.
+    "spark.sql.maxPlanStringLength": str(2**31 - 16),
     # How files are read.
     "spark.sql.files.ignoreCorruptFiles": "false",
     "spark.sql.files.ignoreMissingFiles": "false",
@@ -91,9 +93,7 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
     later restored, and runs in the same session wait for each other.
 
     Args:
-        spark: the caller's session.
         time_zone: time zone in which times are compared and cast to strings.
-        confs: Spark properties to set in addition to PINNED.
 
     Raises:
         SessionError: a session of Spark Connect refuses to set Delta's transaction numbers.
@@ -124,8 +124,7 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
 def _clear_inherited(spark: SparkSession) -> Iterator[None]:
     """Unset the properties UNSET of a Spark Connect session inside the block, and restore them at its end.
 
-    Raises:
-        SessionError: the session refuses to set Delta's transaction numbers.
+    Raise SessionError if the session refuses to set Delta's transaction numbers.
     """
     before = {key: spark.conf.get(key, None) for key in UNSET}
     try:
@@ -156,10 +155,10 @@ def clone_session(spark: SparkSession) -> SparkSession:
 
 @contextmanager
 def keep_process_state() -> Iterator[None]:
-    """Restore, at the end of the block, what PySpark sets for all threads of the process.
+    """Restore, at the end of the block, the two things that PySpark sets for all threads: `RDD.toDF` and the active session.
 
-    A new SparkSession object makes `RDD.toDF` use its session. `createDataFrame` makes its session the one that
-    `SparkSession.getActiveSession` returns. Without this function, another thread could write with a run's session.
+    A new SparkSession object makes `RDD.toDF` use its session. `createDataFrame` makes its session the active one. Without
+    this function, another thread could write with a run's session.
     """
     distributed = getattr(pyspark, "RDD", None)  # a package with only the client of Spark Connect has no RDDs
     with _PROCESS_STATE:
@@ -173,7 +172,7 @@ def keep_process_state() -> Iterator[None]:
 
 
 def run_statement(spark: SparkSession, statement: str, *, confs: Mapping[str, str] = NO_CONFS) -> None:
-    """Run an SQL statement; `confs` are Spark properties for this statement alone, such as a transaction number.
+    """Run an SQL statement; `confs` are Spark properties for only this statement, such as a transaction number.
 
     Other threads can get hold of a session, for example through PySpark's `RDD.toDF`, and write their own tables with it. So
     the properties are set in a copy of the session that only Java knows. On Spark Connect, which cannot copy a session, they

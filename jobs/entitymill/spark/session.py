@@ -1,4 +1,7 @@
-"""Open the SparkSession (an existing one, or a new one if plain `python` runs this program), and send files to executors."""
+"""Open the Spark session with what the job needs, check it, and send this package and other files to the executors.
+
+It also makes PySpark's frequent look-ups of Java classes faster.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,23 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from py4j.java_gateway import JavaClass, JavaMember
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from entitymill import extensions
 from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
-from entitymill.spark import py4j_classes, requirements, spark_connect
-from entitymill.spark.jvm_launch import choose_class_archive_options, launch_jvm, parse_properties, read_file_properties
-from entitymill.spark.local_paths import find_installed
-from entitymill.spark.private_directories import choose_local_directory, create_scratch_directory
+from entitymill.spark import installation, spark_connect
+from entitymill.spark.jvm_launch import (
+    choose_class_archive_options,
+    launch_jvm,
+    loads_agent,
+    parse_properties,
+    read_file_properties,
+)
+from entitymill.spark.local_disk import choose_local_directory, create_scratch_directory, find_installed
 
 DEFAULTS = "conf/spark-defaults.conf"
 ADAPTIVE = "spark.sql.adaptive.enabled"
@@ -35,6 +44,9 @@ _REMOTE = "SPARK_REMOTE"
 """Environment variable from which Spark reads the URL of a Spark Connect server."""
 _sent: dict[tuple[str, str], Path] = {}
 """(session id, file name) -> local path of a file that was sent to the session's executors."""
+HADOOP_PATH = "org.apache.hadoop.fs.Path"
+_USED_BY_PYSPARK = ("functions", "SparkSession", "SparkSession$", "PythonUtils")
+"""Names that PySpark looks up in `SparkContext._jvm` at each call of a function, cast or conversion."""
 
 
 def open_session(
@@ -50,8 +62,7 @@ def open_session(
     This package is sent to the session's executors.
 
     Args:
-        settings: settings of a new session; used only if this program starts Spark itself.
-        name: name of the application; used only if this program starts Spark itself.
+        settings, name: settings and application name of a new session; used only if this program starts Spark itself.
         sparknlp: whether Spark NLP is required, for engine `sparknlp`.
         spark: the caller's session; None to find or start one.
         brief: function that returns whether the run is so small that the JVM should use only its fast compiler; called only
@@ -69,7 +80,7 @@ def open_session(
             spark = SparkSession.builder.getOrCreate() if exists else _start_session(settings, name, brief=brief())
     check_session(spark, sparknlp=sparknlp)
     if not spark_connect.is_remote(spark):
-        py4j_classes.remember_classes(spark)
+        remember_classes(spark)
     ship_package(spark)
     return spark
 
@@ -93,10 +104,9 @@ def on_databricks() -> bool:
 def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkSession:
     """Start Spark's JVM and a session; see `open_session` for the arguments.
 
-    Raises:
-        SessionError: there is no Java, no jar in a directory of `spark.jars`, or Spark cannot start.
+    Raise SessionError if there is no Java, no jar in a directory of `spark.jars`, or Spark cannot start.
     """
-    no_java = requirements.explain_missing_java()
+    no_java = installation.explain_missing_java()
     if no_java:
         raise SessionError(no_java)
     jars = _find_jars(settings)
@@ -121,16 +131,15 @@ def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkS
 
 
 def _find_jars(settings: SparkSettings) -> list[str]:
-    """Return the absolute paths of all jars in the directories that `spark.jars` names.
+    """Return the absolute paths of all jars in the directories that the setting `spark.jars` lists.
 
-    Raises:
-        SessionError: a directory contains no jar.
+    Raise SessionError if a directory contains no jar.
     """
     jars = []
     for directory in settings.jars.split(","):
         found = sorted(str(jar.resolve()) for jar in Path(find_installed(directory.strip())).glob("*.jar"))
         if not found:
-            raise SessionError(requirements.describe_missing_jars(directory))
+            raise SessionError(installation.describe_missing_jars(directory))
         jars += found
     return jars
 
@@ -152,7 +161,7 @@ def _build_session_properties(settings: SparkSettings, jars: list[str], *, brief
     logging = _PACKAGE / "conf" / "log4j2.properties"
     java = [f"-Dlog4j2.configurationFile={logging.as_uri()}"] if logging.is_file() else []
     java += [QUICK_START] if local and brief else []
-    if local and settings.class_archive != "off":
+    if local and settings.class_archive != "off" and not loads_agent(settings.conf):
         java += map(shlex.quote, choose_class_archive_options(jars, make=settings.class_archive == "make"))
     options = {"spark.driver.extraJavaOptions": " ".join(java)} if java else {}
     if local:
@@ -168,22 +177,20 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
     """Check that a session has everything that a run needs, so that the run does not fail later with an unclear error.
 
     With Spark Connect, only the version of Spark is checked, and Spark NLP is refused. On Databricks, Delta is not checked.
-
-    Raises:
-        SessionError: Spark, Delta or a required Spark NLP is missing or has an unsuitable version.
+    Raise SessionError if Spark, Delta or a required Spark NLP is missing or has an unsuitable version.
     """
-    requirements.check_spark(spark.version)
+    installation.check_spark(spark.version)
     if spark_connect.is_remote(spark):
         if sparknlp:
             raise SessionError(
                 "`recognition.engine: sparknlp` does not work through Spark Connect: set `recognition.engine: openvino`."
             )
         return
-    scala = str(py4j_classes.get_class(spark, "scala.util.Properties").versionNumberString())
+    scala = str(get_class(spark, "scala.util.Properties").versionNumberString())
     if not on_databricks():  # Databricks has its own Delta, in other jars
-        requirements.check_delta(_find_class(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
+        installation.check_delta(_find_class(spark, "io.delta.tables.DeltaTable"), spark.version, scala)
     if sparknlp:
-        requirements.check_sparknlp(
+        installation.check_sparknlp(
             scala,
             classes=has_class(spark, "com.johnsnowlabs.nlp.DocumentAssembler"),
             package=importlib.util.find_spec("sparknlp") is not None,
@@ -202,7 +209,7 @@ def has_class(spark: SparkSession, name: str) -> bool:
 
 def _find_class(spark: SparkSession, name: str) -> str | None:
     """Return the URL of a class on the driver's class path, which names its jar; None if there is no such class."""
-    loader = py4j_classes.get_class(spark, "org.apache.spark.util.Utils").getContextOrSparkClassLoader()
+    loader = get_class(spark, "org.apache.spark.util.Utils").getContextOrSparkClassLoader()
     found = loader.getResource(name.replace(".", "/") + ".class")
     return None if found is None else str(found.toString())
 
@@ -214,7 +221,7 @@ def ship_package(spark: SparkSession) -> None:
     """
     if not _PACKAGE.is_dir():  # already inside a zip or a wheel that Spark distributes
         return
-    packages = [_PACKAGE, *(_PACKAGE.with_name(name) for name in extensions.PACKAGES)]
+    packages = [_PACKAGE, *(_PACKAGE.with_name(name) for name in installation.PACKAGES)]
     sources = sorted(source for package in packages for source in package.rglob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     archive = create_scratch_directory("entitymill-code-") / f"entitymill-{digest}.zip"
@@ -228,11 +235,9 @@ def ship_package(spark: SparkSession) -> None:
 def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
     """Send a file to the executors or, if a copy was already sent to the session, delete `file`.
 
-    The name of a file must depend on its content, because Spark rejects a second file with the same name.
-
-    Args:
-        file: file in a directory that `create_scratch_directory` created.
-        code: whether the file is a zip of Python modules, which is added to the workers' path.
+    The name of a file must depend on its content, because Spark rejects a second file with the same name. `file` must be in
+    a directory from `create_scratch_directory`. With `code`, it is a zip of Python modules, which is added to the workers'
+    path.
     """
     key = (spark_connect.get_session_id(spark), file.name)
     if key in _sent:
@@ -244,3 +249,36 @@ def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
     else:
         (spark.sparkContext.addPyFile if code else spark.sparkContext.addFile)(str(file))
     _sent[key] = file
+
+
+class RememberedClass(JavaClass):  # type: ignore[misc]  # py4j has no types
+    """A Java class that looks up each of its static methods only once."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a static member; store a method in this object, so that its next use does not ask Java."""
+        member = super().__getattr__(name)
+        if isinstance(member, JavaMember):
+            setattr(self, name, member)
+        return member
+
+
+def get_class(spark: SparkSession, name: str) -> Any:
+    """Return the py4j proxy of a Java class by its full name; an unknown class raises an error only when it is used."""
+    return JavaClass(name, _get_client(spark))
+
+
+def remember_classes(spark: SparkSession) -> None:
+    """Store Java classes that PySpark uses often, so that PySpark no longer searches for them in this Spark application."""
+    view: Any = spark.sparkContext._jvm
+    for name in _USED_BY_PYSPARK:
+        if name in vars(view):
+            continue
+        found: Any = getattr(view, name, None)
+        if type(found) is JavaClass:
+            setattr(view, name, RememberedClass(found._fqn, _get_client(spark)))
+
+
+def _get_client(spark: SparkSession) -> Any:
+    """Return py4j's client for the JVM of a session."""
+    gateway: Any = spark.sparkContext._gateway
+    return gateway._gateway_client

@@ -26,7 +26,7 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import SettingsError
 from entitymill.settings.sections import OutputSettings
-from entitymill.spark.local_paths import FILE, exists_here, to_local_path
+from entitymill.spark.local_disk import FILE, exists_here, to_local_path
 
 log = logging.getLogger(__name__)
 _MANY_ROWS = 1_000_000
@@ -41,15 +41,14 @@ def is_remote(spark: SparkSession) -> bool:
 
 
 def keeps_caches(spark: SparkSession) -> bool:
-    """Return whether cached rows cannot be lost before they are released: only if Spark runs in local mode."""
+    """Return whether cached rows stay until they are released: only in local mode, because a cluster can lose executors."""
     return not is_remote(spark) and re.match(r"local(\[|$)", spark.conf.get("spark.master", "") or "") is not None
 
 
 def check_output(spark: SparkSession, output: OutputSettings) -> None:
-    """Check that a session can write an output; Spark Connect can write only tables of a catalog, and no annotations.
+    """Raise SettingsError if a session uses Spark Connect and the output needs more than tables of a catalog.
 
-    Raises:
-        SettingsError: the session uses Spark Connect, which cannot write this output.
+    Spark Connect can write neither to `output.path` nor annotations.
     """
     if not is_remote(spark):
         return
@@ -62,7 +61,7 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
 def try_persist(frame: DataFrame, level: StorageLevel) -> bool:
     """Mark a frame to be cached when it is first computed; return False if the session does not cache rows.
 
-    This may be the case only for sessions of Spark Connect, such as those of Databricks' serverless compute.
+    Only sessions of Spark Connect may refuse to cache, such as those of Databricks' serverless compute.
     """
     try:
         frame.persist(level)
@@ -118,8 +117,7 @@ def get_session_id(spark: SparkSession) -> str:
 def exists(spark: SparkSession, path: str) -> bool:
     """Return whether a path exists; False for an empty directory that is not on this program's own disk.
 
-    Raises:
-        OSError: Spark cannot access the path.
+    Raise OSError if Spark cannot access the path.
     """
     if exists_here(to_local_path(path)):
         return True
@@ -134,8 +132,7 @@ def exists(spark: SparkSession, path: str) -> bool:
 def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
     """Yield (path, size in bytes, modification time in ms) of every file below a directory, sorted by path.
 
-    Raises:
-        OSError: the directory cannot be listed.
+    Raise OSError if the directory cannot be listed.
     """
     here = to_local_path(path)
     if exists_here(here):
@@ -151,11 +148,8 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
 def list_names(spark: SparkSession, pattern: str) -> list[str]:
     """Return the names of files that match a path with wildcards in its last part, as `storage.list_names` does.
 
-    On this program's own disk, this includes the names of directories; on other disks, it includes instead the names of
-    files in subdirectories.
-
-    Raises:
-        OSError: Spark cannot access the path.
+    On this program's own disk, matching directories are included. On other disks they are not, but files in subdirectories
+    are. Raise OSError if Spark cannot access the path.
     """
     directory, _, name = pattern.rpartition("/")
     if exists_here(to_local_path(directory)):
@@ -167,10 +161,8 @@ def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
     """Yield (path, size in bytes, modification time in ms) of every file below a directory on this program's own disk.
 
     If `top` is a file, yield only this file. Hadoop's checksums (.crc) are skipped. The order is arbitrary. Hadoop's client
-    is not used: it would start a process, `ls`, for each file, and would fail if another run removed a file meanwhile.
-
-    Raises:
-        OSError: the directory cannot be listed.
+    is not used: it would start a process, `ls`, for each file, and would fail if another run removed a file meanwhile. Raise
+    OSError if the directory cannot be listed.
     """
     if not top.is_dir():
         yield _describe_local_file(top)
@@ -195,11 +187,7 @@ def _raise_unless_missing(error: OSError) -> None:
 
 
 def fetch(spark: SparkSession, path: str, into: Path) -> None:
-    """Copy one file to a local path, as `storage.fetch` does.
-
-    Raises:
-        OSError: the file is missing or cannot be read.
-    """
+    """Copy one file to a local path, as `storage.fetch` does; raise OSError if the file is missing or cannot be read."""
     here = to_local_path(path)
     if exists_here(here):
         shutil.copyfile(here, into)

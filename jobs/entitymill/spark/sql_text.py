@@ -23,10 +23,9 @@ _LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 
 
 def split_name(name: str) -> tuple[str, ...]:
-    """Split a table or schema name at its dots outside backquotes, and return the levels without backquotes.
+    """Return the levels of a table or schema name, without backquotes; raise ValueError if the name is not valid.
 
-    Raises:
-        ValueError: the name is not valid.
+    For example, "main.`a.b`" gives ("main", "a.b").
     """
     levels, at = [], 0
     while True:
@@ -48,11 +47,7 @@ def split_name(name: str) -> tuple[str, ...]:
 
 
 def check_name(name: str, max_levels: int) -> None:
-    """Check that a name is valid and has at most `max_levels` levels.
-
-    Raises:
-        ValueError: the name is not valid, or has more levels.
-    """
+    """Raise ValueError if a table or schema name is not valid, or has more than `max_levels` levels."""
     levels = len(split_name(name))
     if levels > max_levels:
         raise ValueError(
@@ -63,10 +58,8 @@ def check_name(name: str, max_levels: int) -> None:
 def quote_name(spark: SparkSession, name: str) -> str:
     """Return a table or schema name with each level in backquotes, without the catalog if it is the current one.
 
-    Open-source Delta supports only names with two levels; Delta on Databricks also supports three levels.
-
-    Raises:
-        ValueError: the name is not valid.
+    Open-source Delta supports only names with two levels; Delta on Databricks also supports three levels. Raise ValueError
+    if the name is not valid.
     """
     levels = split_name(name)
     if len(levels) == MAX_LEVELS and levels[0] == spark.catalog.currentCatalog():
@@ -80,7 +73,7 @@ def quote_part(part: str) -> str:
 
 
 def blank_literals(text: str) -> str:
-    """Return SQL with an empty string in place of each string literal."""
+    """Return SQL with an empty string in place of each string literal: `a = 'x'` becomes `a = ''`."""
     return _LITERAL.sub("''", text)
 
 
@@ -105,12 +98,9 @@ def type_to_sql(kind: T.DataType) -> str:
 
 
 def check_condition(where: str) -> None:
-    """Check that a condition calls none of _READ_FUNCTIONS, which could make it select different rows in each run.
+    """Raise ValueError if a condition calls one of _READ_FUNCTIONS, which could make it select different rows in each run.
 
     Names of these functions inside string literals are allowed.
-
-    Raises:
-        ValueError: the condition calls such a function.
     """
     found = _READ_FUNCTIONS.search(_LITERAL.sub("''", where))
     if found:

@@ -21,8 +21,8 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from entitymill.errors import StorageError, strip_quoted_values
-from entitymill.spark import py4j_classes, spark_connect
-from entitymill.spark.local_paths import exists_here, find_installed
+from entitymill.spark import session, spark_connect
+from entitymill.spark.local_disk import exists_here, find_installed
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
 """Session -> its Hadoop configuration, cached because Spark copies a thousand properties to create one."""
@@ -49,6 +49,11 @@ _roots: set[str] = set()
 """Scheme and bucket of each URI that this program has used; only these may be quoted from errors of Spark tasks."""
 
 
+def escape_pattern(path: str) -> str:
+    """Return a pattern for Hadoop, or for Spark's readers, that matches only this path."""
+    return _GLOB.sub(_ESCAPED, path)
+
+
 def forget_configuration(spark: SparkSession) -> None:
     """Forget the cached Hadoop configuration of a session, because the session's properties may have changed."""
     _confs.pop(spark, None)
@@ -57,13 +62,12 @@ def forget_configuration(spark: SparkSession) -> None:
 def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
     """Return Hadoop's FileSystem and Path objects for a path or URI, as py4j proxies.
 
-    Raises:
-        OSError: the scheme is unknown or its client is not configured; the message is Hadoop's.
+    Raise OSError if the scheme is unknown or its client is not configured; the message is Hadoop's.
     """
     if root := _ROOT.match(path):
         _roots.add(root[0])
     with _translate_errors(path):
-        java_path = py4j_classes.get_class(spark, py4j_classes.HADOOP_PATH)(path)
+        java_path = session.get_class(spark, session.HADOOP_PATH)(path)
         if spark not in _confs:
             _confs[spark] = spark._jsparkSession.sessionState().newHadoopConf()
         system = java_path.getFileSystem(_confs[spark])
@@ -73,8 +77,7 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
 def qualify(spark: SparkSession, path: str) -> str:
     """Return a path as a complete URI, with its scheme and, if the path is relative, the working directory.
 
-    Raises:
-        OSError: the scheme is unknown or its client is not configured.
+    Raise OSError if the scheme is unknown or its client is not configured.
     """
     return spark_connect.qualify(path) if spark_connect.is_remote(spark) else str(hadoop_path(spark, path)[1].toString())
 
@@ -91,11 +94,7 @@ def prefer_local_file(path: str) -> str:
 
 
 def exists(spark: SparkSession, path: str) -> bool:
-    """Return whether a path exists.
-
-    Raises:
-        OSError: the file system cannot be accessed.
-    """
+    """Return whether a path exists; raise OSError if the file system cannot be accessed."""
     if spark_connect.is_remote(spark):
         return spark_connect.exists(spark, path)
     system, java_path = hadoop_path(spark, path)
@@ -106,8 +105,7 @@ def exists(spark: SparkSession, path: str) -> bool:
 def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
     """Yield (path, size in bytes, modification time in ms) of every file below a directory, sorted by path.
 
-    Raises:
-        OSError: the directory cannot be listed.
+    Raise OSError if the directory cannot be listed.
     """
     if spark_connect.is_remote(spark):
         yield from spark_connect.list_files(spark, path)
@@ -128,23 +126,18 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
 def list_names(spark: SparkSession, pattern: str) -> list[str]:
     """Return the sorted names of files and directories that match a path with wildcards in its last part.
 
-    Raises:
-        OSError: the file system cannot be accessed.
+    Raise OSError if the file system cannot be accessed.
     """
     if spark_connect.is_remote(spark):
         return spark_connect.list_names(spark, pattern)
     directory, _, name = pattern.rpartition("/")
-    system, java_path = hadoop_path(spark, f"{_GLOB.sub(_ESCAPED, directory)}/{name}")
+    system, java_path = hadoop_path(spark, f"{escape_pattern(directory)}/{name}")
     with _translate_errors(pattern):
         return sorted(str(status.getPath().getName()) for status in system.globStatus(java_path) or ())
 
 
 def fetch(spark: SparkSession, path: str, into: Path) -> None:
-    """Copy one file to a local path.
-
-    Raises:
-        OSError: the file is missing or cannot be read.
-    """
+    """Copy one file to a local path; raise OSError if the file is missing or cannot be read."""
     if spark_connect.is_remote(spark):
         spark_connect.fetch(spark, path, into)
         return
@@ -156,11 +149,7 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 
 def write(spark: SparkSession, path: str, text: str) -> None:
-    """Write a small text file, replacing an existing one.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write a small text file, replacing an existing one; raise OSError if the file cannot be written."""
     system, java_path = hadoop_path(spark, path)
     with _translate_errors(path):
         stream = system.create(java_path, True)
@@ -177,22 +166,14 @@ def remove_empty(spark: SparkSession, path: str) -> None:
 
 
 def remove(spark: SparkSession, path: str) -> None:
-    """Delete a file, or a directory with its content, if it exists.
-
-    Raises:
-        OSError: the file system cannot delete it.
-    """
+    """Delete a file, or a directory with its content, if it exists; raise OSError if the file system cannot delete it."""
     system, java_path = hadoop_path(spark, path)
     with _translate_errors(path):
         system.delete(java_path, True)
 
 
 def rename(spark: SparkSession, path: str, to: str) -> bool:
-    """Rename a file or directory, and return whether that succeeded.
-
-    Raises:
-        OSError: the file system raised an error.
-    """
+    """Rename a file or directory, and return whether that succeeded; raise OSError if the file system raised an error."""
     system, source = hadoop_path(spark, path)
     _, target = hadoop_path(spark, to)
     with _translate_errors(path):
@@ -202,8 +183,7 @@ def rename(spark: SparkSession, path: str, to: str) -> bool:
 def hash_files(spark: SparkSession, addresses: Iterable[str]) -> str:
     """Return one SHA-256, in hexadecimal, of the contents of several files; their names and order do not matter.
 
-    Raises:
-        OSError: a file cannot be read.
+    Raise OSError if a file cannot be read.
     """
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "copy"
@@ -223,12 +203,11 @@ def combine_digests(digests: Iterable[str]) -> str:
 def check_writable(spark: SparkSession, directory: str) -> None:
     """Check that a directory can be written: create the directory, then create and delete an empty file in it.
 
-    Raises:
-        OSError: the directory or the file cannot be created, or the file cannot be deleted.
+    Raise OSError if the directory or the file cannot be created, or the file cannot be deleted.
     """
     system, java_path = hadoop_path(spark, directory)
     # The name is unique, so that runs that start at the same time do not delete each other's file.
-    probe = py4j_classes.get_class(spark, py4j_classes.HADOOP_PATH)(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
+    probe = session.get_class(spark, session.HADOOP_PATH)(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
     with _translate_errors(directory):
         if not system.mkdirs(java_path):
             raise OSError("the directory cannot be created")

@@ -1,7 +1,6 @@
 """Find and remove half-made tables: directories that a run left behind when it died while it was creating a table.
 
-Such a directory is empty, or has a Delta log without commits. In a catalog, the log may also have the commit that created
-the table.
+Such a directory is empty, or has a Delta log without commits; in a catalog, perhaps with the commit that created the table.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from entitymill.errors import OutputError
-from entitymill.spark import py4j_classes, spark_connect, storage
+from entitymill.spark import session, spark_connect, storage
 from entitymill.spark.sql_text import MAX_LEVELS, quote_part, split_name
 
 _SESSION_CATALOG = "spark_catalog"
@@ -38,7 +37,7 @@ def is_half_made(spark: SparkSession, directory: str) -> bool:
 def clear_log(spark: SparkSession, directory: str) -> None:
     """Delete the empty Delta log of a half-made table, because Delta would treat the directory as a table.
 
-    Only temporary files and empty directories are deleted, so that a table that another run is creating right now survives.
+    Only temporary files and empty directories are deleted, so a table that another run is creating right now survives.
     """
     log = f"{directory}/_delta_log"
     for name in storage.list_names(spark, f"{log}/.*"):
@@ -49,19 +48,18 @@ def clear_log(spark: SparkSession, directory: str) -> None:
 
 
 def clear_in_catalog(spark: SparkSession, name: str, mark: str, *, quiet_seconds: float = 0) -> None:
-    """Clear the directory of a managed table that is missing in the catalog because a run died while it created the table.
+    """Remove what a dead run left in the default directory of a managed table that is missing in the catalog.
 
-    If the table's default directory does not exist or is unknown, do nothing.
+    Only an empty Delta log, or one whose only commit created the table, is removed. If the directory does not exist or is
+    unknown, nothing happens.
 
     Args:
-        spark: the session.
         name: full name of the table (catalog, schema, table), as in the settings.
         mark: text that is in the first commit of each table of this program.
-        quiet_seconds: if a file is younger than this many seconds, another run may be creating the table; 0 turns this check
-            off.
+        quiet_seconds: if a file is younger than this, another run may be creating the table; 0 turns this check off.
 
     Raises:
-        OutputError: another run may be creating the table, or the directory contains data or commits.
+        OutputError: another run may be creating the table, or the directory contains data or other commits.
     """
     directory = _find_default_directory(spark, name)
     if directory is None or not storage.exists(spark, directory):
@@ -80,7 +78,7 @@ def clear_in_catalog(spark: SparkSession, name: str, mark: str, *, quiet_seconds
 
 
 def _is_only_created(spark: SparkSession, directory: str, mark: str) -> bool:
-    """Return whether a directory contains nothing but a first commit with the text `mark`, and no data files."""
+    """Return whether a directory contains only a first commit with the text `mark`, and no data files."""
     if storage.list_names(spark, f"{directory}/_delta_log/*.json") != [_FIRST_COMMIT]:
         return False
     if any(file.endswith(".parquet") for file, *_ in storage.list_files(spark, directory)):
@@ -92,20 +90,17 @@ def _is_only_created(spark: SparkSession, directory: str, mark: str) -> bool:
 
 
 def _find_default_directory(spark: SparkSession, name: str) -> str | None:
-    """Return the session catalog's default directory for a managed table.
-
-    Return None for other catalogs, which choose a new directory for each table, and on Spark Connect.
-    """
+    """Return the session catalog's default directory for a table; None for other catalogs and on Spark Connect."""
     if spark_connect.is_remote(spark):
         return None
     levels = split_name(name)
     catalog = levels[0] if len(levels) == MAX_LEVELS else spark.catalog.currentCatalog()
-    if catalog != _SESSION_CATALOG:
+    if catalog != _SESSION_CATALOG:  # other catalogs choose a new directory for each table
         return None
     state = spark._jsparkSession.sessionState()
     try:
         identifier = state.sqlParser().parseTableIdentifier(".".join(map(quote_part, levels[-2:])))
         directory = state.catalog().defaultTablePath(identifier)
-        return str(py4j_classes.get_class(spark, py4j_classes.HADOOP_PATH)(directory).toString())
+        return str(session.get_class(spark, session.HADOOP_PATH)(directory).toString())
     except (PySparkException, Py4JJavaError):
         return None

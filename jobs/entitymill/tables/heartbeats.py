@@ -1,7 +1,7 @@
 """Write and read heartbeats: each run rewrites a small file next to the tables while the run is alive.
 
-Writing a heartbeat needs no Spark job, so a busy cluster does not delay it. The age of a heartbeat is measured by the
-storage's own clock.
+Writing a heartbeat needs no Spark job, so a busy cluster does not delay it. The storage's own clock tells the age of a
+heartbeat.
 
 On most storage, heartbeats only avoid wasted work; the tables are correct without them. On storage where one Delta commit
 may overwrite another (S3 without a commit service), they are necessary: each run first writes its own file and then lists
@@ -15,7 +15,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,7 @@ class Heartbeat:
     def __init__(self, tables: Tables, run_id: str, lease_seconds: float) -> None:
         """Choose the path of the heartbeat file; nothing is written yet.
 
-        Args:
-            tables: tables of an output with a path, not in a catalog.
-            run_id: id of the run, which is also the file's name.
-            lease_seconds: age of a heartbeat, in seconds, from which its run counts as dead.
+        `tables` must have a path, and not be in a catalog. A run counts as dead when its heartbeat is `lease_seconds` old.
         """
         self._spark = tables.spark
         self._directory = tables.address(DIRECTORY)
@@ -49,8 +46,7 @@ class Heartbeat:
     def beat(self, row: Mapping[str, Any]) -> None:
         """Write or rewrite the heartbeat file; its new modification time shows that the run is alive.
 
-        Args:
-            row: the run's current row of the `runs` table; `entitymill runs` shows it.
+        `row` is the run's current row of the `runs` table, which `entitymill runs` shows.
         """
         storage.write(self._spark, self._own, json.dumps(row, default=str))
 
@@ -71,7 +67,7 @@ class Heartbeat:
         return alive
 
     def stop(self) -> None:
-        """Delete the heartbeat file, and its directory if this is then empty; an error is only logged."""
+        """Delete the heartbeat file, and its directory if this is then empty; an OSError is only logged."""
         try:
             storage.remove(self._spark, self._own)
             storage.remove_empty(self._spark, self._directory)
@@ -93,23 +89,23 @@ def read_all(tables: Tables) -> dict[str, dict[str, Any]]:
     return {address.rpartition("/")[2]: _read_file(tables.spark, address) for address in addresses}
 
 
-def read_latest_sign_of_life(tables: Tables) -> datetime | None:
-    """Return when the latest run last showed that it is alive; None if there is no such run, or if it has ended.
+def may_have_frozen_run(tables: Tables, longest: timedelta) -> bool:
+    """Return whether a frozen run might still commit files that it wrote longer ago than `longest`.
 
-    This is the time of the run's heartbeat file or, if there is none, the end of the run's lease according to `runs`. The
-    latest run is the one with the greatest epoch (see `lease`).
+    Each run that ends settled (with all changes complete) has blocked the commits of all earlier runs. So the result is
+    False if the latest run (with the greatest epoch, see `lease`) ended settled. It is also False if that run is running,
+    and its last heartbeat is younger than `longest`; without a heartbeat file, the end of its lease counts instead.
     """
-    if not tables.exists("runs"):
-        return None
     record = Runs(tables).read_record()
     if record.latest is None or record.lease_until is None:
-        return None
+        return record.latest is not None and not record.settled
     try:
         files = list(storage.list_files(tables.spark, tables.address(DIRECTORY))) if tables.root is not None else []
     except OSError:  # no run has written a heartbeat here
         files = []
     times = [modified for address, _, modified in files if address.endswith(f"/{record.latest['run_id']}")]
-    return datetime.fromtimestamp(times[0] / 1000, timezone.utc) if times else record.lease_until
+    alive = datetime.fromtimestamp(times[0] / 1000, timezone.utc) if times else record.lease_until
+    return datetime.now(timezone.utc) - alive > longest
 
 
 def commits_may_collide(tables: Tables) -> bool:

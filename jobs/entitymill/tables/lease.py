@@ -1,11 +1,10 @@
 """Let one run at a time work on an output; other runs wait until the lease of that run ends.
 
-A lease is the right of one run to write an output. It ends when the run ends, or when the run has sent no sign of life (see
-`heartbeats`) for limits.lease_seconds. The lease only avoids wasted work.
-
-The epoch keeps the tables correct, even if two runs write at once: with its first commit to `runs`, each run takes an epoch,
-a number that is greater than the epochs of all earlier runs. From then on, Delta refuses commits of earlier runs to `runs`.
-`recovery.settle` makes Delta refuse them in the other tables, too. See docs/decisions.md.
+A lease is the right of one run to write an output. It ends with the run, or limits.lease_seconds after the run's last
+heartbeat (see `heartbeats`). The lease only avoids wasted work; the epoch keeps the tables correct, even if two runs write
+at once. With its first commit to `runs`, each run takes an epoch, a number greater than all earlier ones. From then on,
+Delta refuses commits of earlier runs to `runs`; after `recovery.settle`, it refuses their commits to all tables. See
+docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -59,13 +58,10 @@ class Lease:
 
         Args:
             tables: tables of the output, in the run's private session (see `private_session`).
-            limits: settings, of which `wait_seconds` and `lease_seconds` are used.
-            run_id: id of this run.
-            build_row: function that returns the current values of the run's row of `runs`; None writes only the mode
-                `maintenance`.
+            build_row: returns the current values of the run's row of `runs`; None writes only the mode `maintenance`.
             record: summary of `runs`, if the caller has just read it; None to read it. If another run has begun since then,
                 Delta skips this run's first commit, and the lease reads `runs` again and retries.
-            on_wait: function that is called with a description of the run for which this run waits.
+            on_wait: is called with a description of the run for which this run waits.
         """
         self._tables = tables
         self._limits = limits
@@ -88,11 +84,7 @@ class Lease:
         """Summary of `runs` before this run took the lease."""
 
     def __enter__(self) -> Self:
-        """Take the lease; wait while another run holds it.
-
-        Raises:
-            OutputError: another run still holds the lease after `limits.wait_seconds`.
-        """
+        """Take the lease as soon as no other run holds it; raise OutputError after waiting `limits.wait_seconds`."""
         deadline = time.monotonic() + self._limits.wait_seconds
         holder = "another run that just began"
         for attempt in itertools.count():
@@ -115,10 +107,9 @@ class Lease:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Release the lease, unless `end` has already released it; log an error of the release instead of raising it.
+        """Release the lease, unless `end` has already released it; only log an error of the release.
 
-        The run's status becomes done without an error, stopped after KeyboardInterrupt or LimitError, and failed after any
-        other error.
+        The run's status becomes done without an error, stopped after KeyboardInterrupt or LimitError, otherwise failed.
         """
         if not self._stopped.is_set():
             status = "failed"
@@ -129,7 +120,6 @@ class Lease:
             try:
                 self.end(status)
             except Exception:
-                # The error of the run itself matters more than this one.
                 log.exception("the lease could not be released; the next run waits until it expires")
         if self._heartbeat is not None:
             self._heartbeat.stop()
@@ -137,8 +127,7 @@ class Lease:
     def end(self, status: str) -> None:
         """Write the run's final status to `runs`, and release the lease.
 
-        Raises:
-            OutputError: `status` is done, but another run took over, so Delta skipped the commit to `runs`.
+        Raise OutputError if `status` is done, but another run took over, so that Delta skipped the commit to `runs`.
         """
         self._stopped.set()
         self._thread.join()
@@ -147,22 +136,12 @@ class Lease:
             self._raise_lost()
 
     def check_if_due(self) -> None:
-        """Check that no other run took over, unless the last check is less than half of `limits.lease_seconds` old.
-
-        The check only avoids wasted work: Delta refuses the commits of a run that lost its lease.
-
-        Raises:
-            OutputError: another run took over.
-        """
+        """Raise OutputError if another run took over; do not check again within half of `limits.lease_seconds`."""
         if time.time() - self._checked_at >= self._limits.lease_seconds / 2:
             self.check_now()
 
     def check_now(self) -> None:
-        """Check that no other run took over.
-
-        Raises:
-            OutputError: another run took over.
-        """
+        """Raise OutputError if another run took over: Delta refuses this run's commits, so further work is wasted."""
         if self._runs.read_record().epoch != self.epoch:
             self._raise_lost()
         self._checked_at = time.time()
@@ -179,8 +158,7 @@ class Lease:
     def _try_to_take(self) -> str | None:
         """Try to take the lease; return None on success, or else a description of the run that holds it.
 
-        The description is empty if another run has just committed to `runs`, or if the run that holds the lease is unknown.
-        A run that writes heartbeat files writes one first, and deletes it if it does not get the lease.
+        The description is empty if another run has just committed to `runs`, or if the holder is unknown.
         """
         taken = False
         try:
@@ -199,17 +177,15 @@ class Lease:
                 self._heartbeat.stop()
 
     def _choose_epoch(self) -> tuple[Record, int]:
-        """Return a summary of `runs`, and the epoch for this run: one more than the greatest epoch in the summary.
+        """Return a summary of `runs` (created if missing), and the next epoch: one more than the greatest epoch known.
 
-        Somebody may have restored or deleted rows of `runs`. Then Delta skips this run's first commit, and the next call
-        returns a larger epoch. Other runs may have begun after the summary was read, so the summary's `certain` is False.
-
-        If the `runs` table is missing, create it. Retry after errors, because another run may be creating it as well.
+        If other runs may have begun after the summary was read, its field `certain` is False.
         """
-        for attempt in range(TRIES):
+        for attempt in range(TRIES):  # another run may be creating `runs` as well
             try:
                 if attempt or not self._tables.is_current("runs"):
                     self._runs.create()
+                # If somebody has restored or deleted rows of `runs`, only its history has the greatest epoch.
                 noted = self._runs.read_greatest_epoch_in_history() if self._skips else 0
                 found = self._record or self._runs.read_record()
                 self._record = None
@@ -231,11 +207,7 @@ class Lease:
         raise AssertionError
 
     def _begin(self, earlier_runs: Record, epoch: int) -> bool:
-        """Commit the run's row to `runs` with this epoch; return whether Delta accepted the commit.
-
-        The commit also gives the rows of dead runs the status died. `epoch`, `commits` and `started` are set in any case,
-        and `earlier_runs` only on success.
-        """
+        """Commit the run's row to `runs`, and mark dead runs as died; return whether Delta accepted the commit."""
         self.epoch = epoch
         self.commits = Commits(self._tables, self._run_id, epoch)
         self.started = choose_start(earlier_runs.last)
@@ -254,11 +226,7 @@ class Lease:
         return True
 
     def _build_row(self, status: str) -> dict[str, Any]:
-        """Return the run's row of `runs` (see schemas.RUNS).
-
-        The columns about the lease, such as epoch and status, are set here. The others come from the function `build_row`
-        that was passed to the constructor.
-        """
+        """Return the run's row of `runs`: the values of `build_row`, and the columns about the lease, such as status."""
         now = datetime.now(timezone.utc)
         running = status == "running"
         return {
@@ -274,9 +242,9 @@ class Lease:
         }
 
     def _beat_while_held(self) -> None:
-        """Write heartbeats, BEATS_PER_LEASE times per lease, until the lease is released; this runs in a separate thread.
+        """Write BEATS_PER_LEASE heartbeats per lease until it is released (in a separate thread); only log errors.
 
-        In a catalog and on Spark Connect, rewrite the row of `runs` instead of a heartbeat file. Errors are only logged.
+        Where there are no heartbeat files, in a catalog and on Spark Connect, rewrite the run's row of `runs` instead.
         """
         # Use a separate session: in the run's session, another thread may have set a transaction number for its statement.
         runs = Runs(Tables(clone_session(self._tables.spark), self._tables.settings))

@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
 
 from pyspark.errors import ParseException
+from pyspark.sql import DataFrame
 
 from entitymill.errors import OutputError, SettingsError, StorageError
 from entitymill.settings import Settings
@@ -20,11 +21,11 @@ from entitymill.spark.private_session import create_frame, override_conf
 from entitymill.tables import (
     NAMES,
     Tables,
+    document_traces,
     heartbeats,
     parquet_export,
     recovery,
     sql_changes,
-    table_versions,
     temporary_tables,
 )
 from entitymill.tables.lease import Lease
@@ -71,10 +72,8 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 
     Also delete rows of idle runs (runs that had nothing to do) from `runs` after IDLE_DAYS. A job may run at the same time.
 
-    Args:
-        tables: tables of the output.
-        sort: whether to rewrite all files in order of doc_id (ZORDER), so that a later change of a few documents rewrites
-            only a few files.
+    With `sort`, rewrite all files in order of doc_id (ZORDER), so that a later change of a few documents rewrites only a few
+    files.
     """
 
     def optimize_table(name: str) -> None:
@@ -91,7 +90,7 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 def compact_small_files(tables: Tables) -> None:
     """Compact the small files of each table that has more than MAX_FILES files, if its files are small on average.
 
-    SMALL_SHARE and SMALL_PART define which size is small. The number and size of the files come from the cached result of
+    SMALL_SHARE and SMALL_PART define which size is small. Number and size of the files are the cached ones of
     `Tables.detail`.
     """
     target = tables.settings.target_file_mb * 1024 * 1024
@@ -111,9 +110,9 @@ def compact_small_files(tables: Tables) -> None:
 def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange]:
     """Delete the files that no table version of the last `hours` hours refers to, and return how each table's files changed.
 
-    A job may run at the same time. But a run that has shown no sign of life for half of these hours might be frozen between
-    writing files and committing them. Then this function first takes the lease and a new epoch (see `lease`), so that Delta
-    refuses commits of the frozen run: they would refer to deleted files.
+    A job may run at the same time. But a run that left changes incomplete, or has been silent for half of these hours, might
+    be frozen before it commits its files. Then this function first takes the lease and a new epoch (see `lease`), so that
+    Delta refuses commits of the frozen run: they would refer to deleted files.
 
     Raises:
         SettingsError: `hours` is less than 24, so files of a running job might be deleted.
@@ -123,21 +122,19 @@ def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange
             f"--retain-hours: {hours:g} is less than {DAY_HOURS}, the minimum for `vacuum`, because a job may be "
             "running. Use `purge` to delete younger files: it waits until no job is running."
         )
-    frozen = heartbeats.read_latest_sign_of_life(tables)
-    if frozen is not None and (datetime.now(timezone.utc) - frozen) / timedelta(hours=1) > hours / 2:
+    if heartbeats.may_have_frozen_run(tables, timedelta(hours=hours / 2)):
         with exclusive_access(tables, settings, f"vacuum-{uuid.uuid4().hex[:6]}"):
-            return _apply_to_tables(tables, lambda name: _vacuum(tables, name, hours))
+            pass  # this blocks the commits of all earlier runs
     return _apply_to_tables(tables, lambda name: _vacuum(tables, name, hours))
 
 
 def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableChange]:
     """Wait until no job is running, then delete all files that contain removed rows; return how each table's files changed.
 
-    This includes files of old table versions, and files that failed runs left behind.
+    This includes files of old table versions. Files that a run left behind when it died are deleted if they are a day old.
+    `tables` must be in a private session (see `private_session`).
 
     Args:
-        tables: tables of the output, in a private session (see `private_session`).
-        settings: settings of the job.
         hours: table versions younger than this stay readable, with the rows that were removed after them.
 
     Raises:
@@ -148,7 +145,7 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
 
 
 @contextmanager
-def exclusive_access(tables: Tables, settings: Settings, run_id: str) -> Iterator[Lease]:
+def exclusive_access(tables: Tables, settings: Settings, run_id: str, note: str | None = None) -> Iterator[Lease]:
     """Hold the lease (the right to write the output) inside the context, so that no job runs, and yield the lease.
 
     On entry, repair changes that dead runs left incomplete. On exit, update the Parquet export, unless the block failed.
@@ -158,20 +155,22 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str) -> Iterato
 
     Args:
         tables: tables of the output, in a private session.
-        settings: settings of the job.
-        run_id: run id for the row that the lease writes to `runs`.
+        run_id: run id for the row in `runs`.
+        note: value for the column `settings` of this row.
 
     Raises:
         OutputError: a job is still running after `limits.wait_seconds`, or another run took over meanwhile.
     """
-    row: dict[str, Any] = {"mode": MAINTENANCE}
+    row: dict[str, Any] = {"mode": MAINTENANCE, "settings": note}
     with Lease(tables, settings.limits, run_id, lambda: row) as lease:
         temporary_tables.remove_leftovers(tables, lease.epoch)
-        before = table_versions.read_versions(tables, [name for name in DOCUMENT_TABLES if tables.exists(name)])
+        before = recovery.read_versions(tables, [name for name in DOCUMENT_TABLES if tables.exists(name)])
         earlier = lease.earlier_runs
-        trusted = earlier.settled and table_versions.tables_unchanged_since(tables, earlier.latest)
+        trusted = earlier.settled and recovery.tables_unchanged_since(tables, earlier.latest)
         if tables.is_complete():
             trusted = recovery.settle(tables, lease.commits) == 0 and trusted
+        else:
+            recovery.block_earlier_runs(tables, lease.commits)
         try:
             yield lease
             if tables.exported and not parquet_export.is_current(tables):
@@ -179,7 +178,7 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str) -> Iterato
         finally:
             if trusted:
                 with suppress(Exception):
-                    row["output_versions"] = table_versions.read_own_versions(tables, before, lease.commits)
+                    row["output_versions"] = recovery.read_own_versions(tables, before, lease.commits)
         lease.end("done")
 
 
@@ -193,17 +192,19 @@ def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[
     return nullcontext()
 
 
-def purge_tables(tables: Tables, check_now: Callable[[], None], hours: float) -> list[TableChange]:
+def purge_tables(
+    tables: Tables, check_now: Callable[[], None], hours: float, id_frame: DataFrame | None = None
+) -> list[TableChange]:
     """Delete all files of DOCUMENT_TABLES that contain removed rows, and return how each table's files changed.
 
     If this program is frozen, another run may take over and write new files. So only files that existed before `check_now`
-    are deleted. This protection is missing where files cannot be listed: on Spark Connect, and in catalogs that give no
-    access to files.
+    are deleted. Files that `find_uncommitted_files` returns are kept, unless they contain an id of `id_frame`. These
+    protections are missing where files cannot be listed: on Spark Connect, and in catalogs that give no access to files.
 
     Args:
-        tables: tables of the output.
         check_now: `Lease.check_now`, which raises OutputError if another run took over.
         hours: as in `purge`.
+        id_frame: frame with the ids of erased documents in the column doc_id.
 
     Raises:
         OutputError: with `hours` 0, VACUUM has kept files with removed rows.
@@ -212,10 +213,16 @@ def purge_tables(tables: Tables, check_now: Callable[[], None], hours: float) ->
 
     def purge_table(name: str) -> None:
         tables.spark.sql(f"REORG TABLE {tables.sql_name(name)} APPLY (PURGE)")
-        files = _list_files(tables, name)
+        files = document_traces.list_files_with_times(tables, name)
+        if files is not None:
+            kept_files = document_traces.find_uncommitted_files(tables, files)
+            if id_frame is not None:  # their rows must go, and Delta refuses to commit what was compacted from erased rows
+                kept_files -= document_traces.find_files_with_ids(tables, name, kept_files, id_frame)
+            files = [file for file in files if file[0].rpartition("/")[2] not in kept_files]
+            log.info("%d young files of %s, which no commit names, are kept", len(kept_files), tables.address(name))
         check_now()
         _vacuum(tables, name, hours, files)
-        if files is not None and hours == 0 and (left := _count_old_files(tables, name, files)):
+        if files is not None and hours == 0 and (left := document_traces.count_old_files(tables, name, files)):
             kept[name] = f"{left} old files of {tables.address(name)}"
 
     # `runs` is not purged: it contains no documents, and idle runs may write it at the same time.
@@ -240,42 +247,10 @@ def _apply_to_tables(tables: Tables, change: Callable[[str], object], names: Seq
     return done
 
 
-def _list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
-    """Return (path, size in bytes, modification time in ms) of a table's files.
-
-    Return None on Spark Connect, and if a catalog does not let the program list the files. If the output is a directory that
-    cannot be listed, raise the error.
-    """
-    if spark_connect.is_remote(tables.spark):
-        return None
-    try:
-        return list(storage.list_files(tables.spark, tables.location(name)))
-    except (OSError, StorageError):
-        if tables.root is not None:
-            raise
-        return None  # Unity Catalog does not let programs list the directories of tables
-
-
-def _count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> int:
-    """Return how many of the listed data files remain in addition to those of the current version.
-
-    VACUUM keeps a file that a machine whose clock is ahead wrote or removed. Files in hidden directories do not count.
-    """
-    root = tables.location(name).rstrip("/")
-    listed = {path for path, *_ in files if path.endswith(".parquet")}
-    remaining = {path for path, *_ in _list_files(tables, name) or () if path in listed}
-    parts = (path.rpartition(root)[2].strip("/").removeprefix("_change_data/").split("/") for path in remaining)
-    visible = sum(not any(part.startswith(("_", ".")) for part in found) for found in parts)
-    tables.forget(name)
-    current = tables.detail(name)
-    return 0 if current is None else max(0, visible - int(current["numFiles"]))
-
-
 def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, int, int]] | None = None) -> None:
     """Delete the files of a table that no table version of the last `hours` hours refers to.
 
-    Args:
-        files: path, size in bytes and modification time in ms of each file that may be deleted; None for all files.
+    `files` has path, size in bytes and modification time in ms of each file that may be deleted; None for all files.
     """
     spark = tables.spark
     tasks = _LISTING_TASKS_PER_CORE * spark_connect.count_cores(spark)

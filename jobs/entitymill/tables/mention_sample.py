@@ -1,8 +1,7 @@
 """Draw a reproducible sample of mentions from `entities`, and read the sentences around them.
 
-The mentions are divided into strata: groups from which equally many mentions are drawn. The order of the mentions depends on
-a hash of seed and mention id, so the same tables and options always give the same sample. The first mentions of each stratum
-are taken with `orderBy` and `limit`, so that Spark does not have to sort all rows.
+Equally many mentions are drawn from each stratum (a group of mentions, such as those of one label). Which ones depends on a
+hash of seed and mention id, so the same tables and options always give the same sample.
 """
 
 from __future__ import annotations
@@ -109,10 +108,9 @@ def _check_stratum_column(entities: DataFrame, settings: Settings, by: str) -> N
 
 
 def _count_strata(entities: DataFrame, by: str) -> dict[str | None, int]:
-    """Return a dict stratum -> number of mentions; the stratum None has the mentions in which the column `by` is null.
+    """Return stratum -> number of mentions; raise SettingsError if there are more than MAX_STRATA strata.
 
-    Raises:
-        SettingsError: there are more than MAX_STRATA strata.
+    The stratum None has the mentions in which the column `by` is null.
     """
     counts = entities.groupBy(_build_stratum(by)).agg(F.count("*").alias("mentions")).limit(MAX_STRATA + 1).collect()
     if len(counts) > MAX_STRATA:
@@ -123,9 +121,7 @@ def _count_strata(entities: DataFrame, by: str) -> dict[str | None, int]:
 def allocate_sample(sizes: dict[str | None, int], count: int) -> dict[str | None, int]:
     """Return a dict stratum -> number of mentions to draw from it, as even as the sizes of the strata allow.
 
-    Args:
-        sizes: stratum -> number of mentions.
-        count: number of mentions to draw from all strata together.
+    For example, a sample of 10 from strata of 2, 100 and 100 mentions has 2, 4 and 4 of them.
     """
     shares: dict[str | None, int] = {}
     remaining = count
@@ -139,8 +135,7 @@ def allocate_sample(sizes: dict[str | None, int], count: int) -> dict[str | None
 def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: SampleRequest) -> list[Row]:
     """Return the drawn rows of `entities`, sorted by stratum, rank and hash: from each stratum, the rows of lowest rank.
 
-    The rank is the confidence (LEAST_CONFIDENT), the number of mentions with the same spelling (RARE), or 0 (RANDOM). Rows
-    of the same rank are drawn in the order of their hash. RARE draws at most one mention of each spelling.
+    The rank is the confidence (LEAST_CONFIDENT), the number of mentions with the same spelling (RARE), or 0 (RANDOM).
     """
     own_hash = F.xxhash64(F.lit(str(request.seed)), F.col("mention_id")).alias(_HASH)
     spelling = F.xxhash64("entity_normalized").alias(_SPELLING)
@@ -152,7 +147,7 @@ def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: S
     else:
         rank = F.col("confidence") if request.strategy == LEAST_CONFIDENT else F.lit(0)
         candidates = hashed.drop(_SPELLING).withColumn(_RANK, rank)
-    firsts = []
+    firsts = []  # `orderBy` with `limit` keeps Spark from sorting all rows
     for stratum, number in allocate_sample(sizes, request.count).items():
         if number:
             own = candidates.where(F.col(_STRATUM).eqNullSafe(F.lit(stratum)))
@@ -171,8 +166,8 @@ def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: S
 def choose_hash_limit(number: int, size: int) -> int:
     """Return a limit for the hashes of rows, such that about 4 * number + 100 rows have a hash up to the limit.
 
-    Spark copies each row that it orders, so rows with larger hashes are filtered out first. The number of rows up to the
-    limit varies by about its square root, so in practice it is never less than `number`.
+    Spark copies each row that it orders, so rows with larger hashes are filtered out first. In practice, at least `number`
+    rows remain: their number varies by about its square root.
 
     Args:
         number: number of rows to draw.
@@ -200,12 +195,9 @@ def _add_sentences(
     drawn: Sequence[Row],
     sample: MentionSample,
 ) -> MentionSample:
-    """Return the sample with its sentences, which are cut off CONTEXT_CHARS before and after a drawn mention.
+    """Return the sample with its sentences, cut off CONTEXT_CHARS before and after a drawn mention.
 
-    Mentions are omitted if the source no longer has the text in which their run found them.
-
-    Raises:
-        SourceError: the source cannot be read, or all mentions would be omitted.
+    Mentions are omitted if the source no longer has their text; if that is so for all, raise SourceError.
     """
     current = _find_current_texts(spark, tables, drawn)
     keys: dict[tuple[str, int, int], list[str]] = {}
@@ -245,21 +237,17 @@ def _add_sentences(
 
 
 def _find_current_texts(spark: SparkSession, tables: Tables, drawn: Sequence[Row]) -> dict[tuple[str, str], str]:
-    """Return a dict (doc_id, run_id) -> SHA-256 of the text that the run read, for the documents of the drawn mentions.
-
-    The run_id is the one in `documents`; mentions with another run_id are outdated.
-    """
+    """Return (doc_id, run_id in `documents`) -> SHA-256 of the text that this run read, for the drawn mentions."""
+    # Mentions with another run_id than their document are outdated.
     ids = create_frame(spark, sorted({(row["doc_id"],) for row in drawn}), "doc_id string")
     documents = tables.read_latest("documents").select("doc_id", "run_id", "text_hash").join(F.broadcast(ids), "doc_id")
     return {(row["doc_id"], row["run_id"]): row["text_hash"] for row in documents.collect()}
 
 
 def _read_texts(source: DataFrame, keys: DataFrame) -> dict[tuple[str, int, int], str]:
-    """Return a dict (doc_id, first, after) -> text between these offsets, for texts that have not changed since their run.
+    """Return (doc_id, first, after) -> text between these offsets, for texts that have not changed since their run.
 
-    Args:
-        source: frame with the columns doc_id and text.
-        keys: frame with the columns doc_id, first, after, and known_hash, the SHA-256 of the text that the run read.
+    `keys` has the columns doc_id, first, after, and known_hash, the SHA-256 of the text that the run read.
     """
     same = (
         source.select("doc_id", "text").join(F.broadcast(keys), "doc_id").where(F.sha2("text", 256) == F.col("known_hash"))

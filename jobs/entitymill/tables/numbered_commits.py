@@ -1,8 +1,7 @@
 """Give each commit a transaction number, so that Delta applies it only once and refuses commits of runs with an older epoch.
 
-Every commit contains Delta's txnAppId and txnVersion (the transaction number). Each run has an epoch, a number that is
-greater than the epochs of all earlier runs; the txnVersion is computed from the epoch and the number of the commit in the
-run. Delta silently skips a commit whose txnVersion is not greater than the last one in the table. Delta rejects a commit if
+The number is Delta's txnVersion, computed from the run's epoch (greater than all earlier ones) and the number of the commit
+in the run. Delta skips a commit whose txnVersion is not greater than the last one in the table. It rejects a commit if
 another writer has changed the table's txnVersion since the commit began.
 https://docs.delta.io/latest/delta-batch.html#idempotent-writes
 """
@@ -32,7 +31,6 @@ APPLICATION, RUNS_APPLICATION = "entitymill", "entitymill-runs"
 COMMITS_PER_EPOCH = 1_000_000
 """The n-th commit of a run has the txnVersion epoch * COMMITS_PER_EPOCH + n."""
 TRIES = 5
-"""Maximum number of attempts of a commit."""
 PAUSE_SECONDS = 0.5
 """Pause before the second attempt; each later pause is twice as long as the one before."""
 RECENT_COMMITS = 10
@@ -59,7 +57,7 @@ _PERMANENT_ERRORS = (
 class Commits:
     """Makes the Delta commits of one run, with increasing transaction numbers.
 
-    Because of the numbers, Delta skips a repeated commit, and refuses commits of a run from which a later run took over.
+    Because of the numbers, Delta skips a repeated commit, and refuses all commits once a later run has taken over.
     """
 
     def __init__(self, tables: Tables, run_id: str, epoch: int) -> None:
@@ -87,8 +85,8 @@ class Commits:
         """Treat the commits inside the context as one change; if the context raises, `settled` stays False.
 
         Args:
-            unit: number of the unit of work (documents that are committed together), which Delta's history records for each
-                commit. None keeps the number of an outer context.
+            unit: number of the unit of work (documents that are committed together), which Delta's history then records with
+                each commit. None keeps the number of an outer context.
         """
         self._open_changes += 1
         outer_unit = self._unit
@@ -106,21 +104,18 @@ class Commits:
         """Replace the rows that meet an SQL condition (None: all rows) in one commit; the new rows need not meet it.
 
         Args:
-            frame: the new rows.
-            name: name of the table.
-            condition: the SQL condition.
-            after_conflict: whether to try again if another writer has committed first.
+            after_conflict: whether to retry if another writer has committed first.
         """
         options = self._number_commit(name)
         self._commit(name, lambda: self._tables.replace(frame, name, condition, options), after_conflict=after_conflict)
 
     def execute(self, name: str, statement: Callable[..., object]) -> None:
-        """Call a function that runs an SQL statement, and give Delta the transaction number in Spark properties.
+        """Call a function that runs an SQL statement, with the next transaction number in Spark properties.
 
         Args:
             name: name of the table that the statement changes.
-            statement: function that makes at most one commit, with the properties that it gets as its argument `confs` (see
-                `private_session.run_statement`); it is called again after an error that may be temporary.
+            statement: makes at most one commit, with the Spark properties in its argument `confs` (see
+                `private_session.run_statement`). After an error that may be temporary, it is called again.
         """
         options = self._number_commit(name)
         confs = {
@@ -131,19 +126,17 @@ class Commits:
         self._commit(name, lambda: statement(confs=confs))
 
     def fence(self, name: str) -> None:
-        """Make an empty commit to a table, after which Delta accepts no commit of an older epoch.
+        """Make an empty commit to a table, after which Delta accepts no commit of a run with an older epoch.
 
-        Raises:
-            OutputError: a run with a greater epoch has written the table.
+        Raise OutputError if a later run has written to the table.
         """
         self.append(self._tables.read(name).limit(0), name)
         self.check_committed(name)
 
     def check_committed(self, name: str) -> None:
-        """Check that Delta accepted this run's latest commit to a table; Delta silently skips commits of older epochs.
+        """Raise OutputError if Delta skipped this run's latest commit to a table, because a later run has written to it.
 
-        Raises:
-            OutputError: a run with a greater epoch has written the table.
+        Delta skips a commit without an error if its transaction number is not greater than the table's last one.
         """
         if not self.has_committed(name):
             raise OutputError(
@@ -165,17 +158,14 @@ class Commits:
         self._tries = 1
 
     def _commit(self, name: str, commit: Callable[[], object], *, after_conflict: bool = True) -> None:
-        """Call a function that commits to a table, with retries, and count the commit; commits to `runs` are not tracked."""
+        """Call a function that commits to a table, with retries, and count the commit."""
         # `runs` has no rows of documents, and the heartbeat thread may write it at any time.
         with nullcontext() if name == "runs" else self.track_change():
             retry(name, commit, self._tries, after_conflict=after_conflict)
             self.counts[name] += 1
 
     def _number_commit(self, name: str) -> dict[str, str]:
-        """Return options for Delta's writer: the next transaction number, and a note for the table's history.
-
-        Each call uses up a number. `has_committed` looks for the number of the latest call for the table.
-        """
+        """Return options for Delta's writer: the next transaction number, and a note for the table's history."""
         number = self._last_numbers[name] = next(self._numbers)
         about: dict[str, object] = {"entitymill": self.run_id, "epoch": self.epoch, "number": number}
         if self._unit is not None:
@@ -187,7 +177,7 @@ class Commits:
 def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
     """Return the notes (JSON objects in userMetadata) that this program wrote in a table's recent commits, newest first.
 
-    The keys are entitymill (the run id), epoch, number (the transaction number) and, for documents, unit (number of the
+    The keys are entitymill (the run id), epoch, number (the transaction number) and, for documents, unit (the number of the
     unit of work). Idle runs write only entitymill.
     """
     notes = []
@@ -199,15 +189,13 @@ def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
 
 
 def retry(what: str, change: Callable[[], object], tries: int = TRIES, *, after_conflict: bool = True) -> None:
-    """Call a function that changes a table, and retry after errors that may be temporary.
-
-    Other errors, and the error of the last attempt, are raised.
+    """Call a function that changes a table, and retry after errors that may be temporary; raise others, and the last one.
 
     Args:
         what: what the function changes, for log messages.
-        change: function to call; it must be safe to call again after a failure.
+        change: must be safe to call again after a failure.
         tries: maximum number of attempts.
-        after_conflict: whether to try again if another writer has committed first.
+        after_conflict: whether to retry if another writer has committed first.
     """
     for attempt in range(tries):
         try:
@@ -236,9 +224,9 @@ def is_retryable(error: Exception) -> bool:
 
 
 def _join_java_classes(error: Exception) -> str:
-    """Return one string with the Java classes and messages of an error and its causes, each cut to 300 characters.
+    """Return the Java classes and messages of an error and its causes in one string, each cut to 300 characters.
 
-    For an error of PySpark, return its first 2,000 characters; for any other error, return its class name.
+    For an error of PySpark, return the first 2,000 characters of its message; for any other error, return its class name.
     """
     if isinstance(error, Py4JJavaError):
         named, cause = [], error.java_exception

@@ -21,7 +21,6 @@ NAMES = ("entities", "documents", "rejects", "runs", "annotations", "erasures")
 PUBLISHED_TABLES = ("annotations", "entities", "documents")
 """Tables with the results of documents, in the order in which a unit of work (documents published together) is committed."""
 DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
-"""Tables with rows about documents."""
 TEMPORARY_PREFIX = "entitymill_"
 """Prefix of the names of temporary tables in a catalog; the prefix outside a catalog is an underscore."""
 DELTA_ENTITIES = "entities_delta"
@@ -46,7 +45,6 @@ class Tables:
     """The Delta tables of one output; with `output.format: parquet`, `entities` also has a Parquet export."""
 
     def __init__(self, spark: SparkSession, settings: OutputSettings) -> None:
-        """Keep references to the session and the settings; nothing is read yet."""
         self.spark = spark
         self.settings = settings
         self._details: dict[str, Row] = {}
@@ -87,12 +85,12 @@ class Tables:
         return self.catalog_name(name)
 
     def location(self, name: str) -> str:
-        """Return the URI of a table's directory, even in a catalog; there, the table's name if `detail` returns None."""
+        """Return the URI of a table's directory; in a catalog, the table's name if the table cannot be described."""
         detail = None if self.root is not None else self.detail(name)
         return self.address(name) if detail is None else str(detail["location"])
 
     def read(self, name: str) -> DataFrame:
-        """Return a frame of a table; its rows may change between uses of the frame, unlike those of `read_latest`."""
+        """Return a frame of a table; unlike that of `read_latest`, its rows may change between two uses."""
         if self.root is None:
             return self.spark.read.table(self.catalog_name(name))
         return self.spark.read.format("delta").load(self.address(name))
@@ -100,7 +98,7 @@ class Tables:
     def read_latest(self, name: str) -> DataFrame:
         """Return a frame of a table's current version, which later commits do not change.
 
-        A frame of `read` could use rows that the caller cached before another program changed the table. On Spark Connect,
+        A frame of `read` may use rows that the caller cached before another program changed the table. On Spark Connect,
         each use of such a frame reads the version that is then current.
         """
         reader = self.spark.read.option("versionAsOf", self.version(name))
@@ -120,8 +118,7 @@ class Tables:
     def detail(self, name: str) -> Row | None:
         """Return the result of DESCRIBE DETAIL, which is cached; None if there is no such Delta table or the query fails.
 
-        Raises:
-            StorageError: the storage cannot be reached.
+        Raise StorageError if the storage cannot be reached.
         """
         if name not in self._details:
             try:
@@ -154,7 +151,7 @@ class Tables:
     def is_empty(self, name: str) -> bool:
         """Return whether a Delta table does not exist, or had no data file when `detail` was cached.
 
-        If `detail` returns None, check whether the table exists and, if it does, read one row.
+        If the table cannot be described, look for the table and a row of it instead.
         """
         found = self.detail(name)
         if found is None:  # perhaps because of a temporary error: a run must not mistake a full table for an empty one
@@ -173,7 +170,7 @@ class Tables:
         return self.exists("documents") and self.exists("entities")
 
     def on_object_store(self) -> bool:
-        """Return whether the output is on storage that cannot rename a directory atomically."""
+        """Return whether the output is on an object store, which cannot rename a directory atomically."""
         return self.address("entities").startswith(_OBJECT_STORES)
 
     def cached_properties(self, name: str) -> dict[str, str]:
@@ -182,11 +179,11 @@ class Tables:
         return {} if found is None else dict(found["properties"])
 
     def has_mapped_columns(self, name: str) -> bool:
-        """Return whether the columns of a Delta table have other names in its data files."""
+        """Return whether a Delta table has column mapping, so that its data files have other names for the columns."""
         return self.cached_properties(name).get("delta.columnMapping.mode", "none") != "none"
 
     def properties(self, name: str) -> dict[str, str]:
-        """Clear the cached `detail` of a Delta table, and return its current properties; empty if there is no such table."""
+        """Return the current properties of a Delta table, without the cache; empty if there is no such table."""
         self.forget(name)
         return self.cached_properties(name)
 
@@ -244,10 +241,9 @@ class Tables:
     def fit_file_size(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
         """Return rows repartitioned for files of about `output.target_file_mb`, sorted by doc_id for data skipping.
 
-        If adaptive execution is off, all rows go into one partition.
+        If adaptive execution is off, as in runs on small sources, all rows go into one partition.
 
         Args:
-            frame: rows to write.
             by: column to repartition by, so that each file contains few of its values; None to let Spark choose.
         """
         # Adaptive execution merges small partitions and splits large ones, but each shuffle becomes a Spark job.

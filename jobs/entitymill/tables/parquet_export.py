@@ -1,7 +1,7 @@
 """Export `entities` as plain Parquet: at the end of a run, copy the Delta table and replace the previous export.
 
-A marker file in each export contains the version of the Delta table and the run's epoch (see `lease`). It tells later runs
-whether the export is outdated and has to be written again.
+A marker file in each export contains the Delta table's version and the run's epoch (number). It tells later runs whether the
+export is outdated.
 """
 
 from __future__ import annotations
@@ -45,11 +45,7 @@ def is_current(tables: Tables) -> bool:
 
 
 def check_export(tables: Tables) -> None:
-    """Check that the export would not replace a directory that this program did not write.
-
-    Raises:
-        OutputError: the export's path exists, but has no marker file.
-    """
+    """Raise OutputError if the export would replace a directory without a marker file, which another program wrote."""
     address = _address(tables)
     if storage.exists(tables.spark, address) and _read_marker(tables, address) is None:
         raise OutputError(
@@ -75,13 +71,10 @@ def restore_previous(tables: Tables) -> None:
 def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     """Write `entities` as Parquet, and replace the previous export; between two renames, there is no export.
 
-    Transaction numbers (see `numbered_commits`) protect Delta's commits, but not renames: a run that was frozen after
-    `check_now` may replace the export of a later run. The marker of the replaced export shows this, and the run then moves
-    the later export back.
+    A rename, unlike a Delta commit, cannot be refused: a run that was frozen after `check_now` may replace the export of a
+    later run. The marker of the replaced export shows this, and the run then moves the later export back.
 
     Args:
-        tables: tables of the output.
-        epoch: epoch of this run.
         check_now: `Lease.check_now`, which raises OutputError if another run took over.
 
     Raises:
@@ -94,6 +87,7 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     tables.fit_file_size(frame, by="label").write.partitionBy("label").mode("overwrite").parquet(written)
     storage.write(spark, f"{written}/{_MARKER}", json.dumps(asdict(Marker(epoch, version, _read_table_id(tables)))))
     check_now()
+    check_export(tables)  # again: another program may have written there during the run
     if storage.exists(spark, entities):
         _rename(tables, entities, replaced)
     try:
@@ -116,8 +110,8 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     now = _read_marker(tables, entities)
     if now is None or now.epoch != epoch:
         raise OutputError(
-            f"output.path: an earlier run woke up and replaced {entities} by its older export: run again to export the "
-            "table."
+            f"output.path: an earlier run, which was frozen, replaced {entities} by its older export; run again to export "
+            "the table."
         )
 
 

@@ -1,30 +1,127 @@
 """Publish recognized documents (those whose mentions were found) and remove documents, one unit of work at a time.
 
-A unit of work is a set of documents that are published together, in one commit per table. The order of these commits is
-`annotations`, `entities`, `documents`. `documents` comes last, because it records what `entities` contains.
-docs/decisions.md explains what happens if a run dies between these commits.
+A unit of work is a set of documents that are published together, in one commit per table. `documents` is committed last,
+because it records what `entities` contains. docs/decisions.md explains what happens if a run dies in between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
+from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
+from entitymill.source import row_checks
+from entitymill.spark import spark_connect
 from entitymill.spark.private_session import create_frame, run_statement
 from entitymill.spark.sql_text import quote_literal
-from entitymill.tables import sql_changes, table_rows, table_setup
+from entitymill.tables import sql_changes, table_setup
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import Tables
-from entitymill.tables.table_rows import Provenance
 
+_QUOTES = "['\N{RIGHT SINGLE QUOTATION MARK}]"
+_BLANKS, _POSSESSIVE = quote_literal(r"(?U)\s+"), quote_literal(f"(?<=[sS]){_QUOTES}$|{_QUOTES}[sS]$")
+_NORMALIZED = f"lower(regexp_replace(trim(regexp_replace(entity, {_BLANKS}, ' ')), {_POSSESSIVE}, ''))"
+"""SQL expression for the normalized entity; (?U) makes \\s match Unicode white space, including no-break spaces."""
 MAX_LISTED_IDS = 1000
 """Up to this many documents are replaced with a condition that lists their ids, at half the cost of a MERGE."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Values that a run writes into each of its rows, to show from which run, model and source version the row comes.
+
+    model: name of the model.
+    fingerprint: digest of everything but the text that decides a result: model, precision and settings.
+    slice: digest of source.where if the run replaces a slice (the rows that source.where selects); otherwise None.
+    source_committed: commit time of the source's Delta version, in milliseconds since 1970; None for other sources.
+    """
+
+    run_id: str
+    started_at: datetime
+    model: str
+    fingerprint: str
+    source_version: str
+    slice: str | None = None
+    source_committed: int | None = None
+
+    def columns(self) -> dict[str, Column]:
+        """Return name -> column for run_id and processed_at, the last columns of `entities` and `documents`."""
+        return {"run_id": F.lit(self.run_id), "processed_at": F.lit(self.started_at)}
+
+
+def select_table_columns(rows: DataFrame, schema: T.StructType) -> DataFrame:
+    """Return rows with exactly the columns of a table's schema.
+
+    On Spark Connect, the columns become nullable: results may come from a temporary table, whose columns all are. Delta
+    checks for nulls when it writes the rows.
+    """
+    return rows.to(_make_nullable(schema) if spark_connect.is_remote(rows.sparkSession) else schema)
+
+
+def _make_nullable(kind: Any) -> Any:
+    """Return a data type in which each field, element and value may be null."""
+    if isinstance(kind, T.StructType):
+        fields = [T.StructField(old.name, _make_nullable(old.dataType), metadata=old.metadata) for old in kind]
+        return T.StructType(fields)
+    if isinstance(kind, T.ArrayType):
+        return T.ArrayType(_make_nullable(kind.elementType))
+    if isinstance(kind, T.MapType):
+        return T.MapType(kind.keyType, _make_nullable(kind.valueType))
+    return kind
+
+
+def add_normalized(mentions: DataFrame) -> DataFrame:
+    """Return the rows with a new column `entity_normalized`, computed from the column `entity`.
+
+    Spellings that differ only in case, white space, or a possessive ending have the same normalized form, such as "Apple's"
+    and "apple".
+    """
+    return mentions.withColumn(schemas.NORMALIZED.name, F.expr(_NORMALIZED))
+
+
+def build_entities(recognized: DataFrame, provenance: Provenance) -> DataFrame:
+    """Return rows of `entities`, one per mention of the recognized documents, with any passthrough columns.
+
+    The mention_id is doc_id, begin and end, such as `d1:5-9`.
+    """
+    passthrough = [name for name in recognized.columns if name == "passthrough"]
+    exploded = recognized.select("doc_id", F.explode("mentions").alias("mention"), *passthrough)
+    mention_id = F.concat("doc_id", F.lit(":"), "mention.begin", F.lit("-"), "mention.end").alias(schemas.MENTION_ID.name)
+    rows = exploded.select("doc_id", mention_id, "mention.*", *(f"{name}.*" for name in passthrough))
+    return add_normalized(rows).withColumns({"model": F.lit(provenance.model), **provenance.columns()})
+
+
+def build_documents(recognized: DataFrame, provenance: Provenance) -> DataFrame:
+    """Return rows of `documents`, one per recognized document; `status` is `blank` without tokens, otherwise `done`."""
+    return recognized.withColumns(
+        {
+            "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),
+            "entities": F.size("mentions"),
+            "passthrough_hash": row_checks.hash_passthrough(recognized.columns),
+            "slice": F.lit(provenance.slice).cast("string"),
+            "fingerprint": F.lit(provenance.fingerprint),
+            "source_version": F.lit(provenance.source_version),
+            **provenance.columns(),
+        }
+    )
+
+
+def build_rejects(rejected: DataFrame, provenance: Provenance) -> DataFrame:
+    """Return rows of `rejects` from rows with the columns doc_id, stage, code and detail."""
+    return rejected.withColumns(
+        {
+            "slice": F.lit(provenance.slice).cast("string"),
+            "run_id": F.lit(provenance.run_id),
+            "at": F.lit(provenance.started_at),
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -73,12 +170,7 @@ class Publisher:
     ) -> None:
         """Prepare to write `entities`, `documents` and, if requested, `annotations`; these tables must exist.
 
-        Args:
-            tables: tables of the output, in the run's private session.
-            commits: object that makes the run's commits.
-            provenance: values that the run writes into each row.
-            passthrough: schema fields of the passthrough columns.
-            annotations: whether to write the `annotations` table.
+        `tables` must be in the run's private session (see `private_session`).
         """
         self.tables = tables
         self._commits = commits
@@ -106,13 +198,13 @@ class Publisher:
         with self._commits.track_change(self._unit):
             if self._annotations:
                 annotated = unit.recognized.withColumn("run_id", F.lit(self._provenance.run_id))
-                change("annotations", table_rows.select_table_columns(annotated, schemas.ANNOTATION_TABLE))
+                change("annotations", select_table_columns(annotated, schemas.ANNOTATION_TABLE))
             elif self._old_annotations and replaces:
                 change("annotations", self.tables.read("annotations").limit(0))
-            entities = table_rows.build_entities(unit.recognized, self._provenance)
-            change("entities", table_rows.select_table_columns(entities, self._schema))
-            documents = table_rows.build_documents(unit.recognized, self._provenance)
-            change("documents", table_rows.select_table_columns(documents, schemas.DOCUMENTS))
+            entities = build_entities(unit.recognized, self._provenance)
+            change("entities", select_table_columns(entities, self._schema))
+            documents = build_documents(unit.recognized, self._provenance)
+            change("documents", select_table_columns(documents, schemas.DOCUMENTS))
 
     def remove(self, ids: DataFrame) -> None:
         """Remove documents from the tables without publishing any; `ids` is a frame with a column doc_id."""
@@ -134,14 +226,12 @@ class Publisher:
             self._commits.execute("documents", partial(run_statement, self.tables.spark, update))
 
     def _append(self, name: str, frame: DataFrame) -> None:
-        """Append rows to a table in one commit."""
         self._commits.append(self._fit_file_size(name, frame), name)
 
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
         """Return a function of (table name, new rows) that replaces all rows of a unit's published and removed documents.
 
-        The function uses a condition that lists the ids if all are known and there are at most MAX_LISTED_IDS; otherwise, a
-        MERGE. If the unit removes documents, this method runs Spark jobs to read their ids.
+        If all ids are known and at most MAX_LISTED_IDS, the function lists them in a condition; otherwise, it uses a MERGE.
         """
         old_ids = unit.recognized.select("doc_id")
         ids = None if unit.doc_ids.ids is None else set(unit.doc_ids.ids)
@@ -159,11 +249,10 @@ class Publisher:
         return partial(self._merge, old_ids=old_ids, between=between)
 
     def _replace(self, name: str, frame: DataFrame, *, condition: str) -> None:
-        """Replace the rows of a table that meet an SQL condition, in one commit."""
         self._commits.replace(self._fit_file_size(name, frame), name, condition)
 
     def _merge(self, name: str, frame: DataFrame, *, old_ids: DataFrame, between: tuple[str, str] | None) -> None:
-        """Replace the rows of documents in a table with a MERGE; see `sql_changes.replace_documents` for the arguments."""
+        """Replace the rows of documents in a table with a MERGE; `between` is as in `sql_changes.replace_documents`."""
         self._commits.execute(name, partial(sql_changes.replace_documents, self.tables, name, old_ids, frame, between))
 
     def _fit_file_size(self, name: str, frame: DataFrame) -> DataFrame:
@@ -171,10 +260,9 @@ class Publisher:
 
 
 class RejectsWriter:
-    """Writes a run's rejected rows to `rejects`."""
+    """Writes a run's rejected rows, with the columns doc_id, stage, code and detail, to `rejects`, which must exist."""
 
     def __init__(self, tables: Tables, commits: Commits, provenance: Provenance) -> None:
-        """Prepare to write the `rejects` table, which must exist, and find out whether it is empty."""
         self._tables = tables
         self._commits = commits
         self._provenance = provenance
@@ -183,11 +271,7 @@ class RejectsWriter:
     def replace_all(self, rejected: DataFrame, *, any_rejected: bool) -> None:
         """Replace all rows of `rejects`, or only those of a slice (rows that source.where selects) if the run replaces one.
 
-        If there are neither old nor new rows, nothing is written.
-
-        Args:
-            rejected: frame of the rejected rows, with the columns doc_id, stage, code and detail.
-            any_rejected: whether `rejected` has any rows.
+        If there are neither old nor new rows, nothing is written. `any_rejected` says whether `rejected` has any rows.
         """
         condition = f"slice = '{self._provenance.slice}'" if self._provenance.slice else None
         if any_rejected or (not self._empty and self._tables.read_latest("rejects").where(condition or "true").take(1)):
@@ -199,7 +283,7 @@ class RejectsWriter:
         Args:
             ids: frame with the column doc_id; null stands for the rows without an id (if the run replaces a slice, only for
                 those of the slice).
-            rejected: frame of the rejected rows, with the columns doc_id, stage, code and detail.
+            rejected: frame of the rejected rows.
             any_rejected: whether `rejected` has any rows.
             any_stale: whether `rejects` may already have rows of these ids; if False, the new rows are only appended.
         """
@@ -213,10 +297,10 @@ class RejectsWriter:
         self._commits.execute("rejects", replace)
 
     def add(self, rejected: DataFrame) -> None:
-        """Append rows to `rejects`, from a frame with the columns doc_id, stage, code and detail."""
+        """Append rows with the columns doc_id, stage, code and detail to `rejects`."""
         self._commits.append(self._build_rows(rejected), "rejects")
 
     def _build_rows(self, rejected: DataFrame) -> DataFrame:
         """Return rows of `rejects`, repartitioned for files of about the target size."""
-        built = table_rows.select_table_columns(table_rows.build_rejects(rejected, self._provenance), schemas.REJECTS)
+        built = select_table_columns(build_rejects(rejected, self._provenance), schemas.REJECTS)
         return self._tables.fit_file_size(built)

@@ -1,55 +1,63 @@
-"""Repair the tables after a run that may have left changes incomplete (`settled` is not true in its row of `runs`).
+"""Repair the tables after a run that may have left changes incomplete, and find changes by other programs.
 
-A document is unsound if its mentions in `entities` are not those that `documents` records. Unsound documents get the status
-PENDING, and the run recomputes them. docs/decisions.md explains why this repair is sufficient.
+A document is unsound if its mentions in `entities` are not those that `documents` records, because a run died between two
+commits. Unsound documents get the status PENDING, and the run recomputes them. docs/decisions.md explains why this suffices.
+
+Each run records the tables' versions at its end. If another program has changed a table since, for example an operator by
+RESTORE or DELETE, the next run checks and compares all documents.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill.source.change_policy import PENDING
+from entitymill.source.change_feed import NON_DATA_OPERATIONS
+from entitymill.source.row_comparison import PENDING
 from entitymill.spark.spark_connect import cache_on_disk
 from entitymill.tables import sql_changes, table_setup
 from entitymill.tables.numbered_commits import Commits
-from entitymill.tables.output_tables import Tables
+from entitymill.tables.output_tables import DOCUMENT_TABLES, Tables
 
 log = logging.getLogger(__name__)
 FENCED = ("documents", "entities", "annotations", "rejects", "erasures")
 """Tables in the order in which `settle` blocks commits of older runs. `documents` comes first: if an older run's commit to
 `entities` is refused, the run must not record in `documents` that its mentions are in `entities`."""
+_LATER_COMMITS = 10
+"""Number of commits, for example by OPTIMIZE, that may be added while a table's history is read."""
 
 
 def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
-    """Create the missing tables, and return whether any was missing.
+    """Create missing tables, and add missing columns to the others; return whether any table was missing.
 
-    Args:
-        tables: tables of the output.
-        schemas_: table name -> schema, for each table that the run writes.
+    `schemas_` is a dict table name -> schema.
     """
     created = [name for name, schema in schemas_.items() if table_setup.create_table(tables, name, schema)]
     return bool(created)
 
 
-def settle(tables: Tables, commits: Commits) -> int:
-    """Block commits of older runs to every table, then give unsound documents the status PENDING, to be recomputed.
-
-    Returns:
-        The number of unsound documents.
-
-    Raises:
-        OutputError: a later run has written a table.
-    """
+def block_earlier_runs(tables: Tables, commits: Commits) -> None:
+    """Make Delta refuse commits of earlier runs to each existing table; raise OutputError if a later run has written one."""
     for name in FENCED:
         if tables.exists(name):
             commits.fence(name)
     tables.forget()
+
+
+def settle(tables: Tables, commits: Commits) -> int:
+    """Block commits of older runs to every table, then give unsound documents the status PENDING, to be recomputed.
+
+    A document is unsound if `entities` does not have exactly the mentions that `documents` records. Return the number of
+    unsound documents; raise OutputError if a later run has written a table.
+    """
+    block_earlier_runs(tables, commits)
     with ExitStack() as cached:
         unsound = cache_on_disk(find_unsound_documents(tables), cached)
         number = unsound.count()
@@ -67,7 +75,8 @@ def settle(tables: Tables, commits: Commits) -> int:
 def read_settled_documents(tables: Tables) -> DataFrame:
     """Return the rows that `documents` would have after `settle`, without writing anything.
 
-    For an unsound document without a row in `documents`, only doc_id and status are not null.
+    So documents that a dead run published only partially have the status PENDING. If `documents` has no row of such a
+    document, all columns but doc_id and status are null.
     """
     unsound = find_unsound_documents(tables).select("doc_id", F.lit(PENDING).alias("found"))
     joined = tables.read_latest("documents").join(unsound, "doc_id", "full")
@@ -77,9 +86,8 @@ def read_settled_documents(tables: Tables) -> DataFrame:
 def find_unsound_documents(tables: Tables) -> DataFrame:
     """Return a frame with doc_id, run_id and slice of each unsound document that does not have the status PENDING yet.
 
-    `slice` is a digest of source.where if a run replaced only the rows that source.where selects; otherwise null.
-
-    A document is sound if all of these are true:
+    `slice` is a digest of source.where if a run replaced only the rows that source.where selects; otherwise null. A document
+    is sound if all of these are true:
 
     - `documents` has exactly one row of it.
     - `entities` has as many rows of it as this row says, all with the run_id of this row.
@@ -111,10 +119,7 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
 
 
 def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
-    """Return a frame with the number of rows, and the smallest and greatest run_id, of each doc_id in a table.
-
-    The columns are doc_id, {prefix}_rows, {prefix}_first and {prefix}_last.
-    """
+    """Return doc_id, {prefix}_rows (number of its rows), and {prefix}_first and {prefix}_last (least, greatest run_id)."""
     return (
         tables.read_latest(name)
         .groupBy("doc_id")
@@ -127,10 +132,81 @@ def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
 
 
 def _is_of_named_run(prefix: str) -> Column:
-    """Return a condition: each row of a document in a table has the same run_id as the document's row in `documents`.
+    """Return a condition: the rows of a document in a table, if any, have the run_id of its row in `documents`.
 
-    The condition is also true if the table has no row of the document. `prefix` is the argument with which `_count_rows` was
-    called for the table.
+    `prefix` is the argument with which `_count_rows` was called for the table.
     """
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs
+
+
+def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
+    """Return a dict table -> number of its current version."""
+    return {name: tables.version(name) for name in names}
+
+
+def read_own_versions(tables: Tables, before: dict[str, int], commits: Commits) -> dict[str, int]:
+    """Return a dict table -> number of its current version, or an empty dict if another program may have changed rows.
+
+    `before` has the versions before this run's first commit to the tables; `commits` made this run's commits.
+    """
+    present = read_versions(tables, list(before))
+    for name, version in present.items():
+        # In most runs the numbers are equal, and the history need not be read, which takes a Spark job.
+        made = commits.counts[name]
+        if version != before[name] + made and not _is_only_changed_by(tables, name, before[name], version, commits.run_id):
+            return {}
+    return present
+
+
+def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
+    """Return whether the tables have the same rows as after run `latest`; OPTIMIZE and VACUUM do not change rows.
+
+    The result is False if `latest` is None or recorded no versions, or if a table has been removed or created since.
+    """
+    recorded = None if latest is None else latest["output_versions"]
+    if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):
+        return False
+    for name, before in recorded.items():
+        if not tables.exists(name):
+            return False
+        present = tables.version(name)
+        if present != before and not _is_only_changed_by(tables, name, before, present, None):
+            return False
+    return True
+
+
+def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, run_id: str | None) -> bool:
+    """Return whether each commit between two versions was made by run `run_id`, or changed no rows (such as OPTIMIZE).
+
+    If `run_id` is None, no commit may have changed rows.
+    """
+    since = tables.history(name, max(present - before, 0) + _LATER_COMMITS)
+    since = since.where((F.col("version") > before) & (F.col("version") <= present))
+    rows = since.select("operation", "userMetadata").collect()
+    others = [
+        row["operation"]
+        for row in rows
+        if row["operation"] not in NON_DATA_OPERATIONS and (run_id is None or _read_run_id(row["userMetadata"]) != run_id)
+    ]
+    if present < before:
+        reason = f"its version {present} is older than version {before}, which a run recorded"
+    elif others:
+        reason = f"operations: {', '.join(others)}"
+    elif len(rows) != present - before:
+        reason = f"its history lacks commits since version {before}"
+    else:
+        return True
+    log.warning(
+        "another program may have changed rows of %s (%s), so all documents have to be checked and compared",
+        tables.address(name),
+        reason,
+    )
+    return False
+
+
+def _read_run_id(metadata: str | None) -> object:
+    """Return the run id in a commit's userMetadata; None if another program made the commit."""
+    with suppress(ValueError, AttributeError):
+        return json.loads(metadata or "").get("entitymill")
+    return None

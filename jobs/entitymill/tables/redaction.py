@@ -1,7 +1,6 @@
 """Write a copy of the source in which the mentions of chosen labels are masked.
 
-A document is written only if the tables contain results for its current text. Rejected rows, and documents that no run has
-processed yet, are left out, so that no text is written unmasked.
+So that no text is written unmasked, a document is written only if the tables contain results for its current text.
 """
 
 from __future__ import annotations
@@ -38,12 +37,7 @@ _SPANS = "array<struct<begin: int, end: int, label: string>>"
 
 @dataclass(frozen=True)
 class RedactionResult:
-    """Counts of a redaction.
-
-    documents: number of documents that were written.
-    mentions: number of mentions that were masked.
-    left_out: number of source rows that were not written.
-    """
+    """Number of written documents, of masked mentions, and of source rows that were not written."""
 
     documents: int
     mentions: int
@@ -63,9 +57,7 @@ def redact(
     """Write a copy of the source with masked mentions, and return counts; replace an earlier copy in one commit.
 
     Args:
-        spark: the session.
-        settings: settings of the job that wrote the tables.
-        to: target: the path of a Delta table, or table:NAME for a table in a catalog.
+        to: path of a Delta table, or table:NAME for a table in a catalog.
         labels: labels of the mentions to mask; empty masks all labels.
         mask: replacement for each mention, as in `mask_text`.
         partly: whether to leave out documents without current results; if False, they raise SourceError.
@@ -73,7 +65,7 @@ def redact(
 
     Raises:
         OutputError: the entity tables do not exist, or `to` exists and `redact` did not write it.
-        SettingsError: a label is not in `known_labels`, and no mention has it; or `to` overlaps the source or is inside
+        SettingsError: a label is neither in `known_labels` nor in the tables; or `to` overlaps the source or is inside
             another table.
         SourceError: documents would be left out, and `partly` is False.
     """
@@ -115,8 +107,7 @@ def _redact(
 def _select_verified_texts(source: Source, documents: DataFrame, entities: DataFrame, labels: Sequence[str]) -> DataFrame:
     """Return doc_id, text, spans and, if configured, `passthrough` of the documents with results for their current text.
 
-    A job may be between its commits to `entities` and `documents`. So a document is left out unless `entities` has as many
-    mentions of it as `documents` says, all with the run id in `documents`.
+    Documents whose mentions are not complete are left out: a job may be between its commits to `entities` and `documents`.
     """
     span = F.struct("begin", "end", "label")
     chosen = F.when(F.col("label").isin(*labels), span) if labels else span
@@ -174,12 +165,7 @@ def _sql_name(spark: SparkSession, to: str) -> str:
 
 
 def _check_target(spark: SparkSession, source: Source, to: str) -> None:
-    """Check that the redacted copy may be written to a target.
-
-    Raises:
-        OutputError: the target cannot be reached, or exists and `redact` did not write it.
-        SettingsError: the target is a new path that overlaps the source or is inside another table.
-    """
+    """Raise an error unless the redacted copy may be written to `to`; the conditions are those of `redact`."""
     named = _sql_name(spark, to)
     try:
         target_exists = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)

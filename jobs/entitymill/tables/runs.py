@@ -1,6 +1,7 @@
 """Read and write the `runs` table, which has one row per run.
 
-The row with the greatest epoch (see `lease`) is that of the latest run. Idle runs, which had nothing to do, have no epoch.
+The latest run is the one with the greatest epoch, a number that grows with each run. Idle runs (with nothing to do) have
+none.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Record:
     latest: row of the run with the greatest epoch, including maintenance.
     sliced: whether any run has replaced a slice (the rows that source.where selects).
     running: whether any row has the status running.
-    certain: whether it is certain that no other run began after this summary was read and before this run's first commit.
+    certain: False if another run may have begun between the reading of this summary and this run's first commit.
     """
 
     last: Row | None = None
@@ -76,7 +77,6 @@ class Runs:
     """The `runs` table of an output."""
 
     def __init__(self, tables: Tables) -> None:
-        """Keep a reference to the tables of the output; nothing is read yet."""
         self._tables = tables
 
     def create(self) -> None:
@@ -112,10 +112,7 @@ class Runs:
         """Return the number that precedes the first run's epoch: the creation time of `runs`, in seconds since 1970.
 
         Runs that begin at the same time get the same number. If somebody removes the table and a run creates it again,
-        epochs keep growing.
-
-        Raises:
-            OutputError: the table does not exist.
+        epochs keep growing. Raise OutputError if the table does not exist.
         """
         detail = self._tables.detail("runs")
         if detail is None:
@@ -132,15 +129,22 @@ class Runs:
     def find_unfinished_full_runs(self, fingerprint: str) -> frozenset[str]:
         """Return the ids of --full runs that are newer than the latest run with status done, and have the given fingerprint.
 
-        Idle runs and maintenance do not count.
-
-        Args:
-            fingerprint: digest of the model and the settings that decide the results.
+        The fingerprint is a digest of the model and the settings that decide results. Idle runs and maintenance do not
+        count.
         """
         rows = self._tables.read_latest("runs").where(F.col("epoch").isNotNull() & (F.col("mode") != MAINTENANCE))
         kinds = rows.select("run_id", "epoch", "mode", "status", "fingerprint").orderBy(F.desc("epoch")).collect()
         since = itertools.takewhile(lambda row: row["status"] != "done", kinds)
         return frozenset(row["run_id"] for row in since if (row["mode"], row["fingerprint"]) == ("full", fingerprint))
+
+    def was_interrupted(self, settings: str, before: int) -> bool:
+        """Return whether the latest run with this value of the column `settings` has another status than done.
+
+        Only runs whose epoch is less than `before` count. For example, this finds an erasure that was killed.
+        """
+        rows = self._tables.read_latest("runs").where((F.col("settings") == settings) & (F.col("epoch") < before))
+        latest = rows.select("status").orderBy(F.desc("epoch")).limit(1).collect()
+        return any(row["status"] != "done" for row in latest)
 
     def write_row(
         self,
@@ -156,7 +160,7 @@ class Runs:
 
         Args:
             row: column name -> value of the run's row.
-            commits: object that makes the run's commits.
+            commits: makes the run's commits.
             mark_dead: whether to keep the replaced rows of other runs, with the status died; if False, delete them.
             heartbeats: run id -> last heartbeat of each dead run, from which the kept rows get their PROGRESS.
         """
@@ -183,7 +187,6 @@ class Runs:
         retry("runs", append)
 
     def _build_frame(self, row: dict[str, Any]) -> DataFrame:
-        """Return a frame with one row of `runs`."""
         # Build the row from literals: createDataFrame would start a Python worker, which takes five times as long.
         columns = [_literal(row.get(field.name), field.dataType).alias(field.name) for field in schemas.RUNS]
         return self._tables.spark.range(1).coalesce(1).select(*columns)
@@ -216,15 +219,14 @@ def _literal(value: Any, kind: T.DataType) -> Column:
 
 
 def _as_utc(local: datetime) -> datetime:
-    """Convert a time from Spark to UTC; Spark returns times without a time zone, in this machine's local time."""
+    """Convert a time from Spark, which has no time zone and is in this machine's local time, to UTC."""
     return local.astimezone(timezone.utc)
 
 
 def choose_start(last: Row | None) -> datetime:
     """Return the start time (UTC) of a run that begins now: always later than that of run `last`, even if the clocks differ.
 
-    Args:
-        last: value of `Record.last`; None if there is no earlier run.
+    `last` is the value of `Record.last`.
     """
     now = datetime.now(timezone.utc)
     if last is None:

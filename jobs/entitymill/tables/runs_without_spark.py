@@ -10,7 +10,7 @@ from typing import Any
 
 from entitymill.errors import OutputError
 from entitymill.settings.sections import OutputSettings
-from entitymill.spark.local_paths import FILE, is_certainly_local, to_local_path
+from entitymill.spark.local_disk import FILE, is_certainly_local, to_local_path
 from entitymill.tables.heartbeats import DIRECTORY
 
 
@@ -20,16 +20,13 @@ def read_rows(
     """Return the latest rows of `runs`, newest first; None if they can only be read with Spark.
 
     Times are datetimes without tzinfo in this machine's time zone, as Spark returns them. Columns that the table lacks are
-    None.
+    None. Raise OutputError if no run has written the tables yet.
 
     Args:
         settings: where the tables are.
         conf: Spark properties from the settings.
         columns: names of the columns to read.
         last: maximum number of rows.
-
-    Raises:
-        OutputError: no run has written the tables yet.
     """
     try:
         from deltalake import DeltaTable  # noqa: PLC0415  # installed only with the extra `report`

@@ -16,9 +16,9 @@ from entitymill.tables.output_tables import Tables
 def run_with_view(
     tables: Tables, frame: DataFrame, build_statement: Callable[[str], str], *, confs: Mapping[str, str] = NO_CONFS
 ) -> None:
-    """Make a view of a frame, and run the SQL statement that `build_statement` returns for the view's name.
+    """Make a temporary view of a frame, and run the SQL statement that `build_statement` returns for the view's name.
 
-    For `confs` see `run_statement`.
+    `confs` are Spark properties for the statement, as in `run_statement`.
     """
     view = f"entitymill_{uuid.uuid4().hex}"
     frame.createOrReplaceTempView(view)
@@ -37,11 +37,9 @@ def replace_documents(
     *,
     confs: Mapping[str, str] = NO_CONFS,
 ) -> None:
-    """Delete all rows of some documents and insert new rows, in one commit.
+    """Delete all rows of some documents from a table and insert new rows, in one commit.
 
     Args:
-        tables: tables of the output.
-        name: name of the table.
         old_ids: frame with the distinct doc_ids whose rows are deleted. In `rejects`, a null id deletes the rows without an
             id: those of the slice in the column `slice` of `old_ids`, or all if that column is null or missing.
         rows: rows to insert.
@@ -75,11 +73,9 @@ def upsert(
     insert: bool = True,
     confs: Mapping[str, str] = NO_CONFS,
 ) -> None:
-    """Update rows by doc_id, and insert rows with new ids, in one commit.
+    """Update the rows of a table by doc_id, and insert rows with new ids, in one commit.
 
     Args:
-        tables: tables of the output.
-        name: name of the table.
         rows: frame with distinct doc_ids, and other columns of the table.
         update: names of the columns to update in existing rows.
         insert: whether to insert rows with new ids; if False, they are ignored.

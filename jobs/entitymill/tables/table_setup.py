@@ -10,7 +10,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.spark import full_disks, storage
+from entitymill.spark import local_disk, storage
 from entitymill.spark.private_session import create_frame
 from entitymill.spark.sql_text import quote_literal, quote_name, quote_part, type_to_sql
 from entitymill.tables import half_made_tables, parquet_export
@@ -35,9 +35,7 @@ outside and inside a catalog. An older directory without a commit was left by a 
 def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
     """Check that tables can be written to the output; create its directory, or its schema in the catalog, if missing.
 
-    Args:
-        tables: tables of the output.
-        create_schema: whether to create a missing schema; if False, a missing schema is not an error.
+    With `create_schema` False, a missing schema is neither created nor an error.
 
     Raises:
         OutputError: the directory cannot be written; the schema cannot be looked up or created; or the settings ask for a
@@ -49,7 +47,7 @@ def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
                 f"output.format: parquet needs storage that renames a directory atomically, which the storage of "
                 f"{tables.settings.path} does not; set output.format=delta, or choose another output.path."
             )
-        full_disks.watch(tables.root or tables.settings.path, "output.path")
+        local_disk.watch(tables.root or tables.settings.path, "output.path")
         try:
             storage.check_writable(tables.spark, tables.settings.path)
         except OSError as error:
@@ -90,10 +88,8 @@ def check_tables(tables: Tables) -> None:
 def check_tables_to_write(tables: Tables) -> None:
     """Check the tables as `check_tables` does, and check that Delta never forgets their transaction numbers.
 
-    Delta uses these numbers to refuse commits of runs that were frozen (see `numbered_commits`).
-
-    Raises:
-        OutputError: as in `check_tables`, or a table has the property that makes Delta forget transaction numbers.
+    Delta uses these numbers to refuse commits of runs that were frozen (see `numbered_commits`). Raise OutputError as
+    `check_tables` does, or if a table has the property that makes Delta forget them.
     """
     check_tables(tables)
     for name in NAMES:
@@ -106,12 +102,9 @@ def check_tables_to_write(tables: Tables) -> None:
 
 
 def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None:
-    """Check that passthrough columns, which are copied from the source to `entities`, have the same types in both.
+    """Raise OutputError if a passthrough column (copied from the source to `entities`) has another type in `entities`.
 
     Columns that `entities` lacks are accepted.
-
-    Raises:
-        OutputError: a type differs.
     """
     if not fields or not tables.exists("entities"):
         return
@@ -127,13 +120,10 @@ def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None
 
 
 def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
-    """Create a Delta table, or add missing columns and properties to an existing one.
+    """Create a Delta table and return True, or add missing columns and properties to an existing one and return False.
 
     A new table gets NOT NULL keys, column comments and, for some tables, a CHECK constraint. If an earlier run died while it
     was creating the table, its leftovers are removed first.
-
-    Returns:
-        Whether the table was created; False if it existed.
 
     Raises:
         OutputError: a table is missing in the catalog, but its directory has data, or another run is creating it.
@@ -174,13 +164,13 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
 def allow_deletion_vectors(tables: Tables, name: str) -> None:
     """Turn on deletion vectors for a table of at least LARGE_BYTES, if `output.deletion_vectors` is auto.
 
-    Call this before rows of the table are replaced. The size is the cached one of `detail`. All runs make the same change,
-    so its commit needs no transaction number.
+    Call this before rows of the table are replaced. The size is the cached one of `detail`.
     """
     found = tables.detail(name) if tables.settings.deletion_vectors == "auto" else None
     if found is None or found["sizeInBytes"] < LARGE_BYTES or found["properties"].get(_VECTORS) == "true":
         return
     statement = f"ALTER TABLE {tables.sql_name(name)} SET TBLPROPERTIES ({_format_properties({_VECTORS: 'true'})})"
+    # All runs make the same change, so its commit needs no transaction number.
     retry(name, lambda: tables.spark.sql(statement))
     tables.forget(name)
 
@@ -231,5 +221,4 @@ def _column_ddl(field: T.StructField) -> str:
 
 
 def _format_properties(properties: dict[str, str]) -> str:
-    """Return the SQL text of table properties, for TBLPROPERTIES."""
     return ", ".join(f"{quote_literal(key)} = {quote_literal(value)}" for key, value in properties.items())

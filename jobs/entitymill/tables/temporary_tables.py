@@ -1,12 +1,12 @@
 """Write a run's temporary tables, which store rows that the run reads more than once.
 
-A run splits its work into units (documents that are published together). If there are several units, or if the source
-may change during the run, one temporary table stores all texts. The table is partitioned by unit, so that each unit reads
-only its own texts. If the session does not cache rows, each unit gets another temporary table, for its results.
+A run splits its work into units (documents that are published together). If there are several units, or if the source may
+change during the run, one table stores all texts, partitioned by unit. If the session does not cache rows, each unit gets
+another table, for its results.
 
-Temporary tables are Delta tables next to the output's tables. Their names begin with an underscore or, in a catalog, with
-`entitymill_`. The names contain the run's epoch (see `lease`), so no two runs share a table. The run removes its temporary
-tables; if the run dies, the next run removes them.
+These Delta tables are next to the output's tables. Their names begin with an underscore or, in a catalog, with
+`entitymill_`, and contain the run's epoch (see `lease`), so no two runs share one. The run removes its temporary tables; if
+it dies, the next run removes them.
 """
 
 from __future__ import annotations
@@ -34,10 +34,8 @@ class TemporaryTable:
         """Choose the table's name; nothing is written yet.
 
         Args:
-            tables: tables of the output.
             epoch: the number that the run got from its lease (see `lease`).
-            results_of: number of the unit (documents that are published together) whose results the table gets; None if it
-                gets the texts of all units.
+            results_of: number of the unit whose results the table gets; None if it gets the texts of all units.
         """
         self._tables = tables
         self._name = f"{_PREFIX}{epoch}" if results_of is None else f"{_PREFIX}{epoch}{_RESULTS}{results_of}"
@@ -51,13 +49,13 @@ class TemporaryTable:
     def create(self, documents: DataFrame) -> None:
         """Drop any table of the same name and, in a catalog, create an empty one with the columns of `documents`.
 
-        Outside a catalog, `fill` creates the table. In a catalog, the table must exist before rows are written, because a
-        failed write would otherwise leave files that belong to no table. Call this in the thread that makes the run's
-        commits: Delta reads transaction numbers from the session.
+        Outside a catalog, `fill` creates the table. Call this in the thread that makes the run's commits: Delta reads
+        transaction numbers from the session.
         """
         self._tables.drop(self._name)
         self._created = True
         if self._tables.root is None:
+            # In a catalog, a failed write would otherwise leave files that belong to no table.
             table = documents.limit(0).writeTo(self._tables.sql_name(self._name)).using("delta")
             table = table.tableProperty(*_NO_STATISTICS)
             (table.partitionedBy(F.col(UNIT)) if UNIT in documents.columns else table).create()

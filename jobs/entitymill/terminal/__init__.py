@@ -1,1 +1,1 @@
-"""Output that people read on a terminal: the console, the progress and the summary of a run."""
+"""What people read or edit: the console, the progress and the summary of a run, and the files of reviewed samples."""

@@ -17,9 +17,8 @@ from entitymill.errors import EntityMillError
 
 T = TypeVar("T")
 COLORS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
-"""Label -> the rich style in which its mentions are shown."""
+"""Label -> the rich style in which its mentions are shown; labels that are missing here get OTHER_COLOR."""
 OTHER_COLOR = "bold black on plum2"
-"""The style of all other labels."""
 MAX_SHOWN_CHARS = 120
 """Length, in characters, up to which a mention is shown completely; of a longer mention, only both ends are shown."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -135,10 +134,7 @@ def _extract_safe_message(error: BaseException) -> str:
 
 
 def _find_inner_frames(error: BaseException) -> list[str]:
-    """Return the stack frames and exception classes, of Java and Python, that are in the message of a Spark error.
-
-    The list has at most _MAX_FRAMES items. It is empty if the message contains none.
-    """
+    """Return the stack frames and exception classes, of Java and Python, in a Spark error's message: at most _MAX_FRAMES."""
     return [match[0].strip() for match in _FRAME.finditer(str(error))][:_MAX_FRAMES]
 
 
@@ -162,6 +158,8 @@ def select_style(label: str) -> str:
 
 def clip_overlaps(spans: Iterable[tuple[int, int, T]], first: int = 0) -> Iterator[tuple[int, int, T]]:
     """Yield spans that do not overlap: cut off what an earlier span covers, and what lies before `first`.
+
+    For example, (0, 5) and (3, 8) become (0, 5) and (5, 8).
 
     Args:
         spans: (begin, end, value) of each span, sorted by begin. A span of which nothing remains is left out.

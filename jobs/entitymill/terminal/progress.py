@@ -1,4 +1,7 @@
-"""Show the progress of a run: as a bar on a terminal, as lines of text elsewhere, or as lines of JSON on request."""
+"""Show the progress of a run: as a bar on a terminal, as lines of text elsewhere, or as lines of JSON on request.
+
+`begin` and `end` are for other commands: they print on stderr what the command is doing.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,10 @@ LINE_SECONDS, BAR_SECONDS = 60.0, 0.5
 _BAR_WIDTH = 30
 _RECOGNITION, _RECOGNIZING = "recognition", "recognizing"
 """Name of the stage that recognizes documents, and the key in `Summary.seconds` for the time of recognition."""
+FIRST_NOTE_SECONDS, NOTE_SECONDS = 3.0, 30.0
+"""Seconds from the start of a step to the first line about it, and seconds between two further lines."""
+_steps: list[tuple[threading.Event, threading.Thread]] = []
+"""The current step: the event that ends it, and the thread that prints it; empty if there is none."""
 
 
 class Progress:
@@ -87,10 +94,7 @@ class Progress:
     def _estimate_speed(self, summary: Summary, done: int) -> tuple[float | None, float | None]:
         """Return (sentences per second of recognition, estimated remaining seconds); each is None while it is unknown.
 
-        The first call during recognition starts the clock for the estimate.
-
-        Args:
-            done: number of finished documents; may be an estimate.
+        The first call during recognition starts the clock for the estimate. `done` is the number of finished documents.
         """
         if self._began is None:
             self._began = time.monotonic() if summary.stage == _RECOGNITION else None
@@ -139,7 +143,7 @@ def describe_progress(state: dict[str, Any]) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as text, in seconds, minutes, hours or days, depending on its length."""
+    """Return a duration as text, such as "90 s", "5 min", "3 h" or "4 days"."""
     for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -160,3 +164,34 @@ def _compute_finished_share() -> float:
         return 0.0
     largest = max(stages, key=lambda info: info.numTasks, default=None)
     return largest.numCompletedTasks / max(1, largest.numTasks) if largest is not None else 0.0
+
+
+def begin(step: str) -> None:
+    """Begin a step, such as "starting Spark", and end the step before it.
+
+    A thread prints the step, but only if it takes longer than FIRST_NOTE_SECONDS.
+    """
+    end()
+    ended = threading.Event()
+    thread = threading.Thread(target=_print_step, args=(step, ended), daemon=True)
+    _steps.append((ended, thread))
+    thread.start()
+
+
+def end() -> None:
+    """End the current step, if there is one, and wait for its thread."""
+    while _steps:
+        ended, thread = _steps.pop()
+        ended.set()
+        thread.join()
+
+
+def _print_step(step: str, ended: threading.Event) -> None:
+    """Print lines about a step until `ended` is set; print nothing if that happens within FIRST_NOTE_SECONDS."""
+    console = open_console(stderr=True, highlight=False, soft_wrap=True)
+    began = time.monotonic()
+    if ended.wait(FIRST_NOTE_SECONDS):
+        return
+    console.print(f"{step} …", style="dim", markup=False)
+    while not ended.wait(NOTE_SECONDS):
+        console.print(f"{step}, {time.monotonic() - began:.0f} s so far …", style="dim", markup=False)

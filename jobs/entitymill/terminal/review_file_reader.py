@@ -72,11 +72,7 @@ def read_review(file: Path) -> Review:
 
 
 def _read_csv(file: Path, text: str) -> Review:
-    """Return the answers in a CSV file.
-
-    Raises:
-        SourceError: a column is missing, or a row is malformed.
-    """
+    """Return the answers in a CSV file; raise SourceError if a column is missing, or a row is malformed."""
     header = text.partition("\n")[0]
     # Spreadsheets of some countries separate columns with semicolons.
     delimiter = ";" if header.count(";") > header.count(",") else ","
@@ -100,10 +96,8 @@ def _read_csv(file: Path, text: str) -> Review:
 def _read_row(row: dict[str, Any], where: str) -> Judgment | None:
     """Return the reviewer's answer in a row of the CSV file; None if the reviewer left both columns empty.
 
-    A mention counts as wrong if the reviewer gave it another label, even if the `correct` column is empty.
-
-    Raises:
-        SourceError: the row has no label, an unknown or contradictory answer, or an invalid confidence.
+    A mention counts as wrong if the reviewer gave it another label, even if the `correct` column is empty. Raise SourceError
+    if the row has no label, an unknown or contradictory answer, or an invalid confidence.
     """
     label, answer = (row["label"] or "").strip(), (row[CORRECT] or "").strip().lower()
     corrected = (row.get(CORRECTED_LABEL) or "").strip()
@@ -122,11 +116,7 @@ def _read_row(row: dict[str, Any], where: str) -> Judgment | None:
 
 
 def _read_confidence(value: object, where: str) -> float:
-    """Return a confidence as a number.
-
-    Raises:
-        SourceError: the value is not a number from 0 to 1.
-    """
+    """Return a confidence as a number; raise SourceError if the value is not a number from 0 to 1."""
     try:
         confidence = float(str(value))
     except ValueError:
@@ -139,8 +129,7 @@ def _read_confidence(value: object, where: str) -> float:
 def _read_label_studio(file: Path, text: str) -> Review:
     """Return the answers in a JSON export of Label Studio.
 
-    Raises:
-        SourceError: the text is not a JSON export, or a task in it was not made by `entitymill sample`.
+    Raise SourceError if the text is not a JSON export, or a task in it was not made by `entitymill sample`.
     """
     try:
         tasks = json.loads(text)
@@ -167,13 +156,8 @@ def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
     label. All spans of this annotation are added to `review.annotated`, and to `review.found` if the entity table has them.
     If the task has no such annotation, its mentions of the sample are added to `review.unreviewed`.
 
-    Args:
-        task: one task of the export. A malformed task raises one of Python's lookup, type or value errors.
-        review: the review to which the answers are added.
-        where: file and number of the task, for messages.
-
-    Raises:
-        SourceError: a confidence is not a number from 0 to 1.
+    Raise SourceError, which begins with `where`, if a confidence is not a number from 0 to 1. A malformed task raises one of
+    Python's lookup, type or value errors.
     """
     data = task["data"]
     drawn = set(data["mention_ids"])
@@ -198,10 +182,7 @@ def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
 def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
     """Yield (begin, end, label) for each label of one result of an annotation; nothing if the result is not a span.
 
-    The yielded offsets are code points, even if those in the file are UTF-16 code units.
-
-    Args:
-        text: the text that the reviewer saw.
+    The yielded offsets count code points in `text`, which the reviewer saw, even if the file counts UTF-16 code units.
     """
     if result.get("type") != "labels":
         return
@@ -218,5 +199,8 @@ def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
 
 
 def convert_from_utf16(text: str, offset: int) -> int:
-    """Convert an offset in UTF-16 code units to code points; an offset inside a surrogate pair moves to its end."""
+    """Convert an offset in UTF-16 code units to code points; an offset inside a surrogate pair moves to its end.
+
+    For example, in "😀a" the offset 2 becomes 1.
+    """
     return len(text.encode("utf-16-le", "surrogatepass")[: 2 * offset].decode("utf-16-le", "replace"))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from entitymill.errors import OutputError
-from entitymill.spark import local_paths
+from entitymill.spark import local_disk
 
 CSV, LABEL_STUDIO, CONLL = "csv", "label-studio", "conll"
 FORMATS = (LABEL_STUDIO, CSV, CONLL)
@@ -72,11 +72,10 @@ def choose_format(file: Path) -> str | None:
 def write_file(file: Path, content: str) -> None:
     """Write a text to a file in UTF-8, atomically replacing an existing file.
 
-    Raises:
-        OutputError: the file cannot be written.
+    Raise OutputError if the file cannot be written.
     """
     try:
-        local_paths.write_atomically(file, content.encode("utf8"))
+        local_disk.write_atomically(file, content.encode("utf8"))
     except OSError as error:
         raise OutputError(f"--to: {file} cannot be written: {error.strerror}.") from error
 
@@ -176,8 +175,7 @@ def _tag_tokens(sentence: Sentence) -> Iterator[tuple[str, int, int, str]]:
 def _split_tokens(sentence: Sentence, begin: int, end: int) -> Iterator[tuple[str, int, int]]:
     """Yield (token, begin in the document, end in the document) for each token of a part of a sentence.
 
-    Args:
-        begin, end: offsets of the part in the sentence.
+    `begin` and `end` are the offsets of this part in the sentence.
     """
     for found in _TOKEN.finditer(sentence.text, begin, end):
         yield found[0], sentence.begin + found.start(), sentence.begin + found.end()

@@ -75,8 +75,8 @@ def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -
 def find_threshold(judgments: Iterable[Judgment], wanted_precision: float) -> Threshold | None:
     """Return the smallest threshold at or above which the precision is at least `wanted_precision`; None if there is none.
 
-    The threshold is 0 if all mentions together have this precision. At or above a higher threshold, the precision may be
-    lower, so every confidence in the sample is tried.
+    The threshold is 0 if all mentions together have this precision. Every confidence in the sample is tried, because a
+    higher threshold may have a lower precision.
     """
     ordered = sorted(judgments, key=lambda judgment: judgment.confidence, reverse=True)
     best, correct = None, 0
@@ -99,7 +99,6 @@ def score_review(review: Review, wanted_precision: float, labels: Sequence[str] 
     """Return a dictionary label -> score, sorted by label; the last key, ALL, has the score of these labels together.
 
     Args:
-        review: the reviewers' answers.
         wanted_precision: minimum precision, from 0 to 1, of the mentions at or above the threshold of each score.
         labels: the labels to score; empty for all labels. Labels that do not occur in the review are ignored.
     """

@@ -85,7 +85,7 @@ def _build_seconds_table(spent: dict[str, float]) -> Table:
 
 
 def add_cost(table: Table, core_hours: float, documents: int, settings: Settings) -> None:
-    """Add rows to `table` with core-hours, in total and, if `documents` is not 0, per million documents.
+    """Add rows to `table` with core-hours, in total and, unless `documents` is 0, per million documents.
 
     If cost.per_core_hour is set, the rows also have the price.
     """

@@ -36,7 +36,7 @@ _OUT_OF_MEMORY_TEXTS = ("bad_alloc", "Failed to allocate", "out_of_memory")
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Load the work that the worker sends, and process the worker's batches until the worker closes the connection.
+    """Load what the worker asks for, and process the worker's batches until the worker closes the connection.
 
     Args:
         descriptor: file descriptor of the connection to the worker.
@@ -61,18 +61,16 @@ def serve(descriptor: int, parent: int) -> None:
 
 
 def _tag_serialized(tag: Batch, content: bytes) -> bytes:
-    """Return the result of `tag` for a batch; both are serialized."""
+    """Return the result of `tag` for a batch; both the batch and the result are serialized."""
     return serialize_batch(tag(deserialize_batch(content)))
 
 
 def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides_message: bool = False) -> Any:
     """Return the result of `make`; if `make` fails, send the error to the worker, and end this process.
 
-    If memory runs out or Rust code panics, no error is sent, and the worker sees only the exit code.
-
-    Args:
-        hides_message: whether to hide the messages of errors that other packages raised. Such a message may quote a
-            document, and Spark would log it.
+    If memory runs out or Rust code panics, no error is sent, and the worker sees only the exit code. With `hides_message`,
+    the messages of errors that other packages raised are hidden: such a message may quote a document, and Spark would log
+    it.
     """
     try:
         return make()

@@ -1,9 +1,8 @@
 """Run code that may crash or hang in a child process, so that the parent survives and knows which batch is the cause.
 
-The parent is a Python worker of Spark or a command, such as `entitymill tag`; this module calls both a worker.
-
-The child is a new program, not a fork, because OpenVINO's threads do not survive a fork. Batches are sent in both directions
-as Arrow IPC messages. If the worker ends, the kernel kills the child, and the connection between the two is closed.
+The parent is a Python worker of Spark or a command, such as `entitymill tag`; this module calls both a worker. The child is
+a new program, not a fork, because OpenVINO's threads do not survive a fork. Batches are sent in both directions as Arrow IPC
+messages. If the worker ends, the kernel kills the child.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 CRASHED, TIMED_OUT = "tagger_crashed", "tagger_timed_out"
 """Reject codes of documents whose child process died or exceeded the time limit."""
 WINDOW_CHARS = 128 * 1024
-"""Size of a window (a batch of documents sent to a child at once) in code points: about 1,024 sentences, enough to fill the
-rows into which the tagger packs sentences."""
+"""Size in code points of a window: the batch of documents that is sent to a child at once. This is about 1,024 sentences,
+enough to fill the rows into which the tagger packs sentences."""
 START_SECONDS = 600.0
 """Time limit, in seconds, for a child to load its model and to test it."""
 _EXIT_SECONDS = 30.0
@@ -78,7 +77,7 @@ class Loading:
 
 
 class ChildLostError(Exception):
-    """Raised if a child died or was killed.
+    """Raised if a child process died, or was killed because it exceeded a time limit.
 
     `code` is CRASHED or TIMED_OUT; `detail` says how the child ended, without text of documents.
     """
@@ -132,7 +131,9 @@ class Child:
             raise self._describe_start_failure(lost) from lost
 
     def __call__(self, batch: pa.RecordBatch, seconds: float) -> pa.RecordBatch:
-        """Send one batch to the child, and return the result. After an exception, the child is closed.
+        """Send one batch to the child, and return its result, which must arrive within `seconds`.
+
+        After an exception, the child is closed.
 
         Raises:
             ChildLostError: the child died, or exceeded the time limit.
@@ -148,13 +149,10 @@ class Child:
         self._process.wait()
 
     def _request(self, send: Callable[[], None], seconds: float) -> Any:
-        """Send one message and return the child's answer; after an error, close the child, so that no late answer is read.
+        """Send one message, and return the child's answer or raise the error that is its answer.
 
-        The time limit, `seconds`, covers sending, waiting and receiving; when it expires, the child is killed.
-
-        Raises:
-            ChildLostError: the child died, or exceeded the time limit.
-            Exception: the error that the child sent as its answer.
+        If sending, waiting and receiving take more than `seconds`, or if the child dies, raise a ChildLostError. After any
+        error, the child is closed, so that no late answer is read.
         """
         expired = threading.Event()
 
@@ -185,13 +183,13 @@ class Child:
         return answer
 
     def _receive(self) -> Any:
-        """Return the child's next answer; of the `Loading` messages that come before the answer, keep the last file."""
+        """Return the child's next answer, and keep the file of the last `Loading` message before it."""
         while isinstance(answer := self._connection.recv(), Loading):
             self._file = answer.file
         return answer
 
     def _describe_start_failure(self, lost: ChildLostError) -> EntityMillError:
-        """Return the error for a child that was lost before it was ready."""
+        """Return the error for a child that was lost before it was ready: a ModelError if loading a file crashed it."""
         if self._file and lost.code == CRASHED and lost.detail not in _ENDS_NOT_CAUSED_BY_FILE:
             return ModelError(
                 f"{self._file} crashes the process that loads it ({lost.detail}): the file is damaged or malicious. Copy "

@@ -1,4 +1,8 @@
-"""Select the engine that recognizes a run's documents, and compute the fingerprint of its results."""
+"""Select the engine that recognizes a run's documents, and compute the fingerprint of its results.
+
+The fingerprint is a digest of everything except the text that decides a document's result. By default, a run whose
+fingerprint differs recomputes the documents of earlier runs.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,13 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill import extensions, schemas
+from entitymill import schemas
 from entitymill.errors import EntityMillError
-from entitymill.recognition import cpu_features
+from entitymill.recognition import hardware
 from entitymill.recognition.tagger import Execution, check_precision
 from entitymill.settings import Settings
 from entitymill.settings.sections import EntitySettings
+from entitymill.spark import installation
 from entitymill.workers import engine_openvino
 from entitymill.workers.worker import RecognitionOptions
 
@@ -44,10 +49,11 @@ class Engine:
 
 
 def open_engine(spark: SparkSession, settings: Settings) -> Engine:
-    """Return the engine that the settings select, after checking its model and its sentence detector without loading them.
+    """Return the engine that the settings select, after checking its model and its sentence detector.
 
-    The weights are not read until `Engine.load`, since the run may have no documents to recognize. If the settings
-    `entities` select mentions, the engine drops all other mentions from its results.
+    Engine openvino reads the weights only in `Engine.load`, since the run may have no documents to recognize; engine
+    sparknlp reads them here. If the section `entities` of the settings selects mentions, the engine drops all others from
+    its results.
 
     Raises:
         ModelError: the model or the detector is missing, or does not fit the settings.
@@ -74,7 +80,7 @@ def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
     """
 
     def keep(mention: Column) -> Column:
-        """Return a condition that is true if `mention`, a struct, is to be kept."""
+        """Return the condition under which `mention`, a struct, is kept."""
         label = mention["label"]
         minimum = F.lit(0.0 if chosen.by_label else chosen.min_confidence)
         for name, confidence in chosen.by_label.items():
@@ -87,21 +93,16 @@ def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
 
 
 def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
-    """Return engine `openvino` for the model bundle and the detector that the settings name.
+    """Return engine `openvino` for the model bundle and the detector that the settings name, without reading the weights.
 
-    This function reads only the manifest, the detector's files and, if the settings name labels, the model's labels. Only
-    `Engine.load` reads the other files, checks all of them, and sends them to the executors. If Spark runs on this machine,
-    and its processor computes slowly in the chosen precision, a warning is logged.
-
-    Raises:
-        ModelError: the model or the detector is missing, or the model's weights do not allow the chosen precision.
-        SettingsError: the settings `entities` name a label that the model does not have.
+    `Engine.load` reads them, and sends all files to the executors. A warning is logged if Spark runs on this machine, and
+    its processor computes slowly in the chosen precision. Errors are those of `open_engine`.
     """
     recognition = settings.recognition
     manifest = engine_openvino.read_manifest(spark, settings.model.path)
     engine_openvino.check_labels(spark, settings.model.path, settings.entities.mentioned_labels)
     check_precision(recognition.precision, manifest.precision)
-    drawback = cpu_features.read_processor().find_drawback(recognition.precision)
+    drawback = hardware.read_processor().find_drawback(recognition.precision)
     if drawback is not None and (spark.conf.get("spark.master", "") or "").startswith("local"):
         log.warning("recognition.precision: %s, such as this one; compare precisions with `entitymill benchmark`", drawback)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
@@ -143,13 +144,11 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
-    """Return engine `sparknlp`, after opening its pipeline; so `Engine.load` has nothing left to load.
+    """Return engine `sparknlp`, whose pipeline is already open; `Engine.load` has nothing left to load.
 
-    Raises:
-        ModelError: the pipeline or one of its models is missing, or does not fit the settings.
-        SettingsError: the extension is not installed, or the settings `entities` name a label that the model does not have.
+    Errors are those of `open_engine`.
     """
-    extension = extensions.load(f"{extensions.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
+    extension = installation.load(f"{installation.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
     name, parts, recognize = extension.open_pipeline(spark, settings)
     return Engine(name, _compute_fingerprint({**parts, **_list_result_settings(settings)}), lambda: recognize)
 

@@ -19,8 +19,8 @@ from entitymill.recognition import sentences, sentences_dl_saved
 from entitymill.recognition.sentences import Kind
 from entitymill.recognition.tagger import bundle
 from entitymill.settings.sections import PRETRAINED
-from entitymill.spark import requirements, session, storage
-from entitymill.spark.private_directories import create_scratch_directory
+from entitymill.spark import installation, session, storage
+from entitymill.spark.local_disk import create_scratch_directory
 from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
 FACTORY = "entitymill.workers.recognition_child:open_recognition"
@@ -28,13 +28,12 @@ FACTORY = "entitymill.workers.recognition_child:open_recognition"
 
 
 def ship_model(spark: SparkSession, path: str) -> ShippedModel:
-    """Read and check a bundle on the driver, and distribute its files to the executors, each of which fetches them once.
+    """Check a bundle on the driver, send its files to the executors, and return its manifest and the files' names there.
+
+    Each executor fetches the files once.
 
     Args:
         path: the bundle's directory, on any file system that Spark can read.
-
-    Returns:
-        The bundle's manifest, and the names under which executors find its files.
 
     Raises:
         ModelError: the bundle is missing or incomplete, differs from its manifest, or has a label that cannot name a
@@ -58,27 +57,18 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
 
 
 def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
-    """Check that a bundle's model has all labels that the settings `entities` name.
+    """Raise a SettingsError if a bundle's model does not have one of `labels`, which the settings `entities` name.
 
-    Args:
-        labels: the labels in the settings, such as PER; if empty, no file is read.
-
-    Raises:
-        SettingsError: the model does not have one of the labels.
-        ModelError: the model's labels cannot be read.
+    If `labels` is empty, no file is read. Raise a ModelError if the model's labels cannot be read.
     """
     if labels:
         refuse_unknown_labels(path, labels, list_entity_labels(spark, path))
 
 
 def refuse_unknown_labels(path: str, labels: Sequence[str], available: Sequence[str]) -> None:
-    """Check that the model at `path` has all labels that the settings `entities` name.
+    """Raise a SettingsError if the model at `path` does not have one of `labels`, which the settings `entities` name.
 
-    Args:
-        available: the model's labels, without the prefixes B- and I-.
-
-    Raises:
-        SettingsError: the model does not have one of the labels.
+    `available` are the model's labels without the prefixes B- and I-, such as PER.
     """
     unknown = [label for label in labels if label not in available]
     if unknown:
@@ -86,11 +76,7 @@ def refuse_unknown_labels(path: str, labels: Sequence[str], available: Sequence[
 
 
 def list_entity_labels(spark: SparkSession, path: str) -> list[str]:
-    """Return the labels of a bundle's model without the prefixes B- and I-, sorted.
-
-    Raises:
-        ModelError: the model's labels cannot be read.
-    """
+    """Return the sorted labels of a bundle's model, such as PER; raise a ModelError if they cannot be read."""
     copy = create_scratch_directory("entitymill-labels-") / bundle.LABELS
     try:
         storage.fetch(spark, f"{storage.prefer_local_file(path).rstrip('/')}/{bundle.LABELS}", copy)
@@ -100,11 +86,7 @@ def list_entity_labels(spark: SparkSession, path: str) -> list[str]:
 
 
 def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
-    """Return the manifest of a bundle on any file system.
-
-    Raises:
-        ModelError: the path is not a bundle, or its manifest cannot be read or is invalid.
-    """
+    """Return the manifest of a bundle on any file system; raise a ModelError if there is no bundle, or if it is invalid."""
     copy = create_scratch_directory("entitymill-manifest-") / bundle.MANIFEST
     directory = storage.prefer_local_file(path).rstrip("/")
     try:
@@ -150,10 +132,9 @@ def _identify_without_files(kind: Kind) -> str:
 
 
 def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
-    """Return name -> path of the two files that make up a saved detector; other files in its directory are ignored.
+    """Return name -> path of the two files of a saved detector; raise a ModelError if it is missing or is not one.
 
-    Raises:
-        ModelError: the detector is missing, or is not a saved detector.
+    Other files in its directory are ignored.
     """
     if PRETRAINED.fullmatch(model):
         raise ModelError(
@@ -164,7 +145,7 @@ def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
     try:
         directory = storage.prefer_local_file(model).rstrip("/")
         if not storage.exists(spark, directory):
-            advice = requirements.explain_missing_model(model)
+            advice = installation.explain_missing_model(model)
             advice = advice or "specify a saved SentenceDetectorDLModel, or set segmentation.detector=sentencex"
             raise ModelError(f"segmentation.model: there is nothing at {model}; {advice}.")
         parts = [
@@ -186,10 +167,9 @@ def _build_detector_error(model: str, reason: object) -> ModelError:
 
 
 def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetector:
-    """Read and check a sentence detector on the driver, and distribute its files, if it has any, to the executors.
+    """Check a sentence detector on the driver, send its files, if any, to the executors, and return where these find them.
 
-    Raises:
-        ModelError: the saved detector is missing, damaged, or has an unsupported architecture.
+    Raise a ModelError if the saved detector is missing, damaged, or has an unsupported architecture.
     """
     if kind != "dl":
         return ShippedDetector({}, kind, {}, _identify_without_files(kind))
@@ -213,15 +193,14 @@ def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetecto
 def recognize(
     documents: DataFrame, model: ShippedModel, detector: ShippedDetector, options: RecognitionOptions, seconds: float
 ) -> DataFrame:
-    """Return a lazy DataFrame that recognizes documents on the executors, with one row per document.
+    """Return a lazy DataFrame with the mentions of documents, one row per document, which executors will compute.
+
+    Its columns are schemas.RECOGNIZED, passthrough if the documents have it, and schemas.ANNOTATIONS if the options ask for
+    them.
 
     Args:
         documents: DataFrame with the columns doc_id, text, text_hash, chars, and optionally passthrough.
         seconds: time limit, in seconds, for a window (a batch of documents sent to the child process at once).
-
-    Returns:
-        DataFrame with schemas.RECOGNIZED, the column passthrough if the documents have it, and schemas.ANNOTATIONS if the
-        options ask for them.
     """
     passthrough = [field for field in documents.schema.fields if field.name == "passthrough"]
     columns = ["doc_id", "text_hash", "chars", "text", *(field.name for field in passthrough)]

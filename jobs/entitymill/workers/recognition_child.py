@@ -28,15 +28,14 @@ def open_recognition(
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """Load and test the sentence detector and the model, and return a function that recognizes documents.
 
+    The returned function takes a window (a batch of documents sent to the child process at once). It returns one row per
+    document with schemas.RECOGNIZED, the column passthrough if the window has it, and annotations if the options ask for
+    them.
+
     Args:
         model: the bundle's files (name -> local path), its manifest, and its path or URI for messages.
         detector: the sentence detector's files (name -> local path), their digests (name -> SHA-256), and the detector's
             path or URI for messages.
-
-    Returns:
-        A function that takes a window (a batch of documents sent to the child process at once). It returns one row per
-        document with schemas.RECOGNIZED, the column passthrough if the window has it, and annotations if the options ask for
-        them.
 
     Raises:
         ModelError: a file on this machine differs from the file that the driver checked, or cannot be loaded.

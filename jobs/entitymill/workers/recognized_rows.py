@@ -103,13 +103,10 @@ def read_failed_ids(results: pa.RecordBatch) -> list[str]:
 
 
 def _build_batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, annotations: bool) -> pa.RecordBatch:
-    """Return a batch of the computed `columns`, and of the columns that are copied from the documents.
+    """Return a batch of the computed `columns` (name -> column), and of columns that are copied from the documents.
 
-    Args:
-        documents: the documents. The columns doc_id, text_hash and chars are copied from them, and so are passthrough and
-            ner if they are present.
-        columns: name -> column for all other columns of schemas.RECOGNIZED, and for schemas.ANNOTATIONS if they are added.
-        annotations: as in `build_rows`.
+    doc_id, text_hash and chars are copied, and so are passthrough and ner if the documents have them. `annotations` is that
+    of `build_rows`.
     """
     # Spark assigns columns by position, in this order: schemas.RECOGNIZED, passthrough, schemas.ANNOTATIONS.
     copied = [name for name in documents.schema.names if name in ("passthrough", "ner")]

@@ -1,9 +1,9 @@
 """Recognize the documents of a Spark task with engine openvino; this module runs in Spark's Python workers.
 
-A worker splits the documents into windows: batches of documents sent to a child process at once. If the child dies or
-exceeds the time limit of a window, the worker retries the window's documents one by one, with a new child. A document that
-fails again gets a row with a `failure`. Every new child first tags a test text, so that no document is blamed if the child
-fails on every text. The worker itself does not load OpenVINO.
+A worker sends documents to a child process in windows (batches). If the child dies or exceeds the time limit of a window,
+the worker retries the window's documents one by one, with a new child. A document that fails again gets a row with a
+`failure`. Every new child first tags a test text, so that no document is blamed if the child fails on every text. The worker
+itself does not load OpenVINO.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Shipped:
 
 @dataclass(frozen=True)
 class ShippedModel(Shipped):
-    """A model bundle whose files Spark distributes."""
+    """A model bundle whose files Spark distributes to the executors."""
 
     manifest: bundle.Manifest
 
 
 @dataclass(frozen=True)
 class ShippedDetector(Shipped):
-    """A sentence detector whose files, if it has any, Spark distributes.
+    """A sentence detector whose files, if it has any, Spark distributes to the executors.
 
     digests: file name -> SHA-256 of the file.
     identity: string that identifies the detector in the fingerprint (see `engine_choice.Engine`).
@@ -101,7 +101,7 @@ class Worker:
     seconds: time limit for a window of up to WINDOW_CHARS; the time limit of a longer window is proportionally longer.
     factory: the function that the child calls, as `module:function` (see `child_process.Work`). It is
         `recognition_child.open_recognition` or, in tests, a function with the same arguments that fails on some texts.
-    signature: the driver's `errors.SIGNATURE`, which marks errors of this worker.
+    signature: the driver's `errors.SIGNATURE`, by which the driver recognizes errors of this worker.
     """
 
     model: ShippedModel
@@ -128,8 +128,7 @@ class Worker:
     def _recognize_all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of all documents of a task, with this process's own CPU time added to that of the child.
 
-        Raises:
-            WorkerError: more than MAX_FAILED_DOCUMENTS documents failed; their ids are logged on the worker.
+        Raise a WorkerError, and log the documents' ids on the worker, if more than MAX_FAILED_DOCUMENTS documents fail.
         """
         model = (self.model.files(), self.model.manifest, self.model.where)
         detector = (self.detector.files(), self.detector.digests, self.detector.where)
@@ -150,7 +149,7 @@ class Worker:
                 yield recognized_rows.add_cpu_seconds(result, cpu - cpu_before)
 
     def _recognize_window(self, work: child_process.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """Send a window to the child process, and yield a batch with one row for each document of the window.
+        """Send a window (a batch of documents) to the child process, and yield one row for each document.
 
         If the child dies or exceeds the time limit, send the documents to a new child, one by one, and yield one batch each.
         """
@@ -168,17 +167,18 @@ class Worker:
             return recognized_rows.build_failure_row(document, lost.code, lost.detail, annotations=self.options.annotations)
 
     def _compute_time_limit(self, window: pa.RecordBatch) -> float:
-        """Return the time limit, in seconds, of a window (a batch of documents sent to the child process at once).
+        """Return the time limit of a window in seconds: `seconds`, or proportionally more for more than WINDOW_CHARS.
 
-        The limit is `seconds` or, for more than WINDOW_CHARS code points, proportionally longer, up to MAX_WAIT_SECONDS.
+        It is at most MAX_WAIT_SECONDS.
         """
         return min(MAX_WAIT_SECONDS, self.seconds * max(1.0, sum(window.column("chars").to_pylist()) / WINDOW_CHARS))
 
 
 def cut_windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Regroup the rows of `batches` into windows of at least one row, in the same order, and yield the windows.
+    """Regroup the rows of `batches` into windows (the batches that a child gets at once), in the same order, and yield them.
 
-    A window ends with the document that reaches WINDOW_CHARS, or with the input batch that reaches WINDOW_BYTES.
+    A window ends with the document that reaches WINDOW_CHARS, or with the input batch that reaches WINDOW_BYTES. No window
+    is empty.
     """
     parts: list[pa.RecordBatch] = []
     chars = 0

@@ -25,7 +25,7 @@ from encoder import build, tokenizer
 from start import load_bundle
 from tokenizers import Tokenizer
 
-from entitymill.recognition.cpu_features import read_processor
+from entitymill.recognition.hardware import read_processor
 
 MAX_PIECES = 128
 BATCH_PIECES = 1024

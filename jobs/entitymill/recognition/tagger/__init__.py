@@ -1,9 +1,8 @@
-"""Predict the tags of tokens with a token classifier on OpenVINO, without Spark.
+"""Predict the tags of tokens, such as B-PER, with a token classifier on OpenVINO, without Spark.
 
-This module defines the tagger's options and its result. `bundle` reads and checks the model's files. `encoding` splits
-tokens into pieces (subwords in the model's vocabulary). `model_rows` arranges the pieces of sentences in rows, each of which
-is one line of the network's input. `packing` puts several sentences into one row, and changes the network to accept such
-packed rows. `network` reads, checks and compiles the network, and `inference` runs it.
+This module defines the tagger's options and its result. `bundle` reads and checks the model's files. `network` reads and
+compiles the network, and `inference` runs it. `model_rows` splits tokens into pieces (subwords in the model's vocabulary),
+and arranges them in rows, which are lines of the network's input. `packing` puts several sentences into one row.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Execution:
     """The options with which a model is run.
 
     precision: number format of the computation; always set, because OpenVINO's default depends on the processor.
-    encoding: how tokens become pieces: `complete`, or `sparknlp` for the method of Spark NLP.
+    encoding: how tokens become pieces (subwords): `complete`, or `sparknlp` for the method of Spark NLP.
     threads: number of threads for inference, at most the number of cores of a Spark task.
     decoding: `viterbi` for the most probable valid sequence of tags; `argmax`, like Spark NLP, for each token's most
         probable tag.
@@ -41,29 +40,21 @@ class Execution:
 
 
 def list_precisions(stored: str) -> tuple[Precision, ...]:
-    """Return the precisions in which a model can run, given the precision in which its weights are stored."""
+    """Return the precisions in which a model can run; `stored` is the precision in which its weights are stored."""
     return ("f32", "bf16", "int8") if stored == "int8" else ("f32", "bf16")
 
 
 def check_choice(option: str, value: str, allowed: Any) -> None:
-    """Check that an option of the Python API has an allowed value.
+    """Raise a SettingsError if `value` is not one of the values of `allowed`, a Literal type such as Precision.
 
-    Args:
-        allowed: a Literal type, such as Precision.
-
-    Raises:
-        SettingsError: the value is not allowed.
+    `option` is the option's name, for the message.
     """
     if value not in get_args(allowed):
         raise SettingsError(f"{option}: {value!r} is not one of {', '.join(get_args(allowed))}.")
 
 
 def check_precision(precision: Precision, stored: str) -> None:
-    """Check that a model can run in a precision, given the precision in which its weights are stored.
-
-    Raises:
-        ModelError: `precision` is int8, but `stored` is not.
-    """
+    """Raise a ModelError if `precision` is int8, but the model's weights are not stored as int8 (`stored`)."""
     if precision == "int8" and stored != "int8":
         raise ModelError(
             f"The precision is `int8`, but the model's weights are {stored}. Choose another `recognition.precision`, or "

@@ -15,9 +15,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entitymill.errors import ModelError
-from entitymill.recognition.confidence_scaling import Scaling
+from entitymill.recognition.decoding import Scaling
 from entitymill.recognition.guarded_loading import MAX_LABEL_BYTES, MAX_LABEL_CHARACTERS
-from entitymill.spark import requirements
+from entitymill.spark import installation
 
 MANIFEST = "manifest.json"
 FILES = ("openvino_model.xml", "openvino_model.bin", "vocab.txt", "tokenizer.json", "labels.json")
@@ -65,7 +65,7 @@ class Manifest(BaseModel):
     def digest(self) -> str:
         """Return one SHA-256, in hex, of the digests of the files, the tagging scheme, and the scaling of confidences.
 
-        Other fields do not change the result.
+        No other field of the manifest affects it.
         """
         scheme = {} if self.scheme == "iob2" else {"scheme": self.scheme}
         scaling = {"confidence": self.model_dump(include={"confidence"})["confidence"]} if self.confidence else {}
@@ -81,7 +81,7 @@ def is_plain_name(name: str) -> bool:
     """Return whether a name from an untrusted file is a plain file name, not a path to another directory.
 
     A plain name consists of 1 to 100 ASCII letters, digits and the characters ._- and does not begin with . or -. So Python,
-    Hadoop and Spark find no separator, URI scheme or wildcard in the name.
+    Hadoop and Spark find no separator, URI scheme or wildcard in it.
     """
     return _PLAIN_NAME.fullmatch(name) is not None
 
@@ -93,7 +93,7 @@ def sha256(path: Path) -> str:
 
 
 def read_manifest(text: str, where: str) -> Manifest:
-    """Return the manifest of a bundle, after parsing and checking it.
+    """Return the manifest of a bundle, after parsing and checking `text`; `where` is the bundle's path or URI, for messages.
 
     Raises:
         ModelError: the text is not JSON; a field is missing, unknown or of the wrong type; a required file is not listed; or
@@ -130,10 +130,9 @@ def read_manifest(text: str, where: str) -> Manifest:
 
 
 def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
-    """Return the manifest of a bundle in a local directory, and the paths of the bundle's files, which are not checked.
+    """Return the manifest of a bundle in a local directory, and file name -> path of each of its files, unchecked.
 
-    Raises:
-        ModelError: the manifest is invalid or cannot be read.
+    Raise a ModelError if the manifest is invalid or cannot be read.
     """
     try:
         text = (directory / MANIFEST).read_text(encoding="utf8", errors="replace")
@@ -147,10 +146,10 @@ def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
 
 
 def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
-    """Check that every file of a bundle exists and has the SHA-256 in the manifest, before anything reads it.
+    """Raise a ModelError if a file of a bundle is missing, or has another SHA-256 than the manifest says.
 
-    Raises:
-        ModelError: a file is missing or altered.
+    Callers do this before anything reads the files. `files` is file name -> local path, and `where` is the bundle's path or
+    URI, for messages.
     """
     for name, expected in manifest.files.items():
         path = files.get(name)
@@ -160,11 +159,7 @@ def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
 
 
 def check_file(path: Path, expected: str, name: str, where: str) -> None:
-    """Check that a file of a model has the expected SHA-256.
-
-    Raises:
-        ModelError: the file is altered.
-    """
+    """Raise a ModelError if a model's file does not have the SHA-256 `expected`; `name` and `where` are for the message."""
     actual = sha256(path)
     if actual != expected:
         raise ModelError(
@@ -176,8 +171,7 @@ def check_file(path: Path, expected: str, name: str, where: str) -> None:
 def read_labels(path: Path) -> tuple[str, ...]:
     """Return a model's tags in the order of the network's outputs: O and tags such as B-PER and I-PER.
 
-    Raises:
-        ModelError: the file is not a JSON list of such tags, or a label cannot be the name of a partition.
+    Raise a ModelError if the file is not a JSON list of such tags, or if `check_labels` rejects a label.
     """
     try:
         labels = json.loads(path.read_text(encoding="utf8"))
@@ -195,14 +189,11 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def check_labels(tags: Sequence[str], where: str) -> None:
-    """Check that every label can be the name of a directory, because the `entities` table is partitioned by label.
+    """Raise a ModelError if a label cannot name a directory: the `entities` table is partitioned by label.
 
     Args:
         tags: tags in the order of the network's outputs; the part after B- or I- is the label.
         where: the file that lists the tags, for messages.
-
-    Raises:
-        ModelError: a label is empty, too long, contains an invalid character, or is Spark's name for "no label".
     """
     for number, tag in enumerate(tags):
         label = tag[2:] if tag[:2] in ("B-", "I-") else tag
@@ -238,7 +229,7 @@ def shorten_label(label: str) -> str:
 
 
 def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
-    """Write and return the manifest of a bundle, with the SHA-256 of each of FILES that the bundle has.
+    """Write the manifest into a bundle's directory, with the SHA-256 of each of FILES that is there, and return it.
 
     Args:
         manifest: every field of `Manifest` except `files`; an invalid field raises a ModelError.
@@ -256,8 +247,8 @@ def update_manifest(directory: Path, **fields: object) -> Manifest:
 
 
 def describe_missing(path: str) -> str:
-    """Return the end of a message, which says that there is no bundle at a path, and what the user can do."""
-    advice = requirements.explain_missing_model(path)
+    """Return the end of an error message for a model path at which there is nothing, with what the user can do."""
+    advice = installation.explain_missing_model(path)
     if advice:
         return f"there is nothing at {path}; {advice} ({_HELP_PAGE})."
     if path.startswith("pretrained:"):
@@ -275,7 +266,7 @@ def describe_missing(path: str) -> str:
 
 
 def describe_other_format(path: str, names: Collection[str]) -> str:
-    """Return the end of a message, which says what a directory contains instead of a bundle, and what the user can do.
+    """Return the end of an error message for a directory that is not a bundle: what it contains, and what the user can do.
 
     Args:
         names: names of the files and directories in the directory.
@@ -288,7 +279,7 @@ def describe_other_format(path: str, names: Collection[str]) -> str:
 
 
 def _detect_format(names: Collection[str]) -> str | None:
-    """Return a phrase for the format of a model that has files with these names; None if the format is unknown."""
+    """Return a phrase for the format of a model with these files, such as "an ONNX directory"; None if it is unknown."""
     if "config.json" in names and any(map(_HUGGING_FACE_WEIGHTS.fullmatch, names)):
         return "a Hugging Face directory"
     if "metadata" in names:

@@ -1,8 +1,8 @@
 """Run a compiled model: `Tagger` takes the tokens of sentences, and returns a tag and its probability for each token.
 
-Three modules prepare the input of the network. `encoding` splits tokens into pieces (subwords in the model's vocabulary).
-`model_rows` puts the pieces of each sentence into one row, or into several overlapping rows if the sentence is too long.
-`packing` removes duplicate rows, and packs several of these rows into one row of the network's input.
+Other modules prepare the network's input. `model_rows` splits tokens into pieces (subwords), and puts the pieces of a
+sentence into one row, or into several overlapping rows. `packing` removes duplicates, and packs several of these rows into
+one row of the network's input.
 """
 
 from __future__ import annotations
@@ -17,16 +17,21 @@ import openvino as ov
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from entitymill import extensions
 from entitymill.errors import ModelError, is_rust_panic
-from entitymill.recognition.best_tag_sequence import ViterbiDecoder
-from entitymill.recognition.confidence_scaling import Scaling
+from entitymill.recognition.decoding import Scaling, ViterbiDecoder
 from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger import Decoding, Encoding, Execution, Tags, bundle, check_precision, network, packing
-from entitymill.recognition.tagger.encoding import Encoder, build_wordpiece_tokenizer
-from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, CompleteRows, RowMaker, Rows
+from entitymill.recognition.tagger.model_rows import (
+    SPECIAL_PIECES,
+    CompleteRows,
+    Encoder,
+    RowMaker,
+    Rows,
+    build_wordpiece_tokenizer,
+)
 from entitymill.recognition.tagger.packing import Batch
+from entitymill.spark import installation
 
 _TEST_SENTENCE = ("The", "quick", "brown", "fox", "jumps", "over", "13", "lazy", "dogs", ".")
 SENTENCES_AT_ONCE = 1024
@@ -63,8 +68,8 @@ class Tagger:
         """Create a tagger for a compiled model; every timer in the attribute `seconds` starts at 0.
 
         Args:
-            maker: the encoding, which turns sentences into rows.
-            labels: the model's labels, in the order of its outputs.
+            maker: turns the tokens of sentences into rows of the network's input.
+            labels: the model's tags, in the order of its outputs: O, B-PER, I-PER, …
             positions: result of `packing.convert_to_packed`; None if the model takes only one sentence per row.
             scheme: the tagging scheme of the labels, which says how tags join to mentions (see `bundle.Scheme`).
             decoding: how tags are chosen from their probabilities (see `Execution`).
@@ -91,6 +96,7 @@ class Tagger:
 
         Args:
             files: file name -> local path, for every file that the manifest lists.
+            where: path or URI of the bundle, for messages; empty for the model's name.
 
         Raises:
             ModelError: a file is missing or altered, the files do not fit each other, or the model does not run in the
@@ -170,7 +176,7 @@ class Tagger:
     def _compute_probabilities(
         self, tokens: Sequence[str], lengths: NDArray[np.int64], begins: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
-        """Return the tagged tokens, the probability of each label, and the sentences longer than the model's limit.
+        """Return the tagged tokens, the probabilities of their labels, and the sentences longer than the model's limit.
 
         Tokens and sentences are returned as indices; the shapes are [tagged], [tagged, labels] and [long sentences]. The
         arguments are those of `tag`, but each sentence has a token. The time spent is added to `seconds`.
@@ -197,13 +203,10 @@ class Tagger:
     def _run_batch(
         self, batch: Batch, rows: Rows, chosen: NDArray[np.int64], offsets: NDArray[np.int64], logits: NDArray[np.float32]
     ) -> None:
-        """Run the network on a batch, and write the logits of the batch's pieces into `logits`.
+        """Run the network on a batch, and write the logits of the batch's pieces into `logits`, in place.
 
-        Args:
-            batch: the batch, whose items are rows of `rows`.
-            chosen: index in `rows` of each item of the batch, shape [items].
-            offsets: where the logits of each item start in `logits`, shape [items].
-            logits: the logits of all pieces of all distinct rows of `rows`, shape [pieces, labels]; changed in place.
+        `chosen` has the index in `rows` of each item of the batch, and `offsets` the place in `logits` of its first piece.
+        `logits` has the shape [pieces of all distinct rows, labels].
         """
         counts = (rows.end - rows.begin)[chosen] + SPECIAL_PIECES
         starts = np.cumsum(counts) - counts
@@ -241,7 +244,7 @@ def _empty_result(labels: int) -> tuple[NDArray[np.int64], NDArray[np.int16], ND
 
 
 def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: Encoding) -> RowMaker:
-    """Return the object that turns sentences into rows for a model, with the given encoding.
+    """Return the object that turns the tokens of sentences into rows of the network's input, with the given encoding.
 
     Raises:
         ModelError: the vocabulary lacks a special piece, such as [CLS].
@@ -249,16 +252,15 @@ def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: E
     """
     if encoding == "complete":
         return CompleteRows(Encoder(tokenizer, manifest.max_length - SPECIAL_PIECES), manifest.max_length)
-    extension = extensions.load(f"{extensions.SPARKNLP}.sparknlp_encoding", "recognition.encoding: sparknlp")
+    extension = installation.load(f"{installation.SPARKNLP}.sparknlp_encoding", "recognition.encoding: sparknlp")
     maker: RowMaker = extension.SparkNlpRows(tokenizer, manifest.sparknlp_max_length, lowercase=manifest.casing == "uncased")
     return maker
 
 
 def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str = "") -> Tokenizer:
-    """Read a bundle's tokenizer.json; if the bundle has none, build the tokenizer from its vocab.txt and casing.
+    """Return the tokenizer of a bundle from its tokenizer.json or, if there is none, from its vocab.txt and casing.
 
-    Raises:
-        ModelError: the file cannot be read as a tokenizer.
+    Raise a ModelError if the file cannot be read as a tokenizer.
     """
     name, where = _tokenizer_file_name(manifest), where or manifest.name
     with loading(f"{where}/{name}"):

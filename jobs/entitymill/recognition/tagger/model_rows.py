@@ -1,22 +1,32 @@
-"""Put the pieces of sentences into rows for the model, and determine which piece decides the tag of each token.
+"""Split tokens into pieces, put them into rows for the model, and determine which piece decides the tag of each token.
 
-Pieces are subwords in the model's vocabulary (see `encoding`). A sentence becomes one row. A sentence longer than the
-model's limit becomes several overlapping windows, each of which is one row. Exactly one window decides the tag of each
-token. Afterwards, `packing` puts several of these rows into one row of the network's input.
+Pieces are subwords in the model's vocabulary. A sentence becomes one row. A sentence longer than the model's limit becomes
+several overlapping windows, each of which is one row. Afterwards, `packing` puts several of these rows into one row of the
+network's input.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from entitymill.recognition.tagger.encoding import Encoder
+from entitymill.errors import ModelError
 
+MAX_CACHED_WORDS = 200_000
+"""Maximum number of distinct words in a cache (about 50 MB). A cache that would grow larger is cleared first."""
+MAX_CACHED_CHARACTERS = 20_000_000
+"""Maximum total number of characters of the words in a cache, needed because a word may be as long as its text."""
+# The pieces for begin, end, padding and unknown words: of BERT and DistilBERT, and of RoBERTa and XLM-RoBERTa.
+BERT_PIECES = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+ROBERTA_PIECES = ("<s>", "</s>", "<pad>", "<unk>")
 SPECIAL_PIECES = 2
 """Number of special pieces in a row: [CLS] before the other pieces, and [SEP] after them."""
 CONTEXT_SHARE = 8
@@ -25,10 +35,135 @@ No context is needed on a side where the sentence begins or ends."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows for the model. [CLS] and [SEP] are not stored; they are added when the rows are put into a batch.
+class Pieces:
+    """The pieces (subwords) of a list of tokens.
 
-    ids: int32, shape [pieces]; the piece ids of all sentences, concatenated.
+    ids: int32, shape [pieces]; the piece ids of all tokens, concatenated.
+    starts: int64, shape [tokens + 1]; token i has ids[starts[i]:starts[i + 1]], at least one id.
+    """
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int64]
+
+
+class WordCache(ABC):
+    """A cache in which each distinct word is encoded only once; a subclass says how words are encoded.
+
+    Each word is encoded independently of the others, so looking up distinct words gives the same result as encoding
+    sentences. This is faster, because a text has far fewer distinct words than words.
+    """
+
+    def __init__(self, *shape: int) -> None:
+        """Create an empty cache; the value of a piece is an array of shape `shape` or, without `shape`, a number."""
+        self._shape = shape
+        self._clear()
+
+    @abstractmethod
+    def _encode(self, words: list[str]) -> Sequence[Sequence[object]]:
+        """Return a list for each word, with the values of the word's pieces."""
+
+    def _clear(self) -> None:
+        """Remove all words from the cache."""
+        self._word_numbers: dict[str, int] = {}
+        self._characters = 0
+        self._values = np.zeros((0, *self._shape), np.int32)
+        self._starts = np.zeros(1, np.int64)
+
+    def _encode_tokens(self, tokens: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return the values of all tokens' pieces, and the index at which each token's values start.
+
+        The shapes are [pieces, *shape] and [tokens + 1]. Words that are not in the cache are encoded and added to it.
+        """
+        new = [word for word in dict.fromkeys(tokens) if word not in self._word_numbers]
+        added = sum(map(len, new))
+        if len(self._word_numbers) + len(new) > MAX_CACHED_WORDS or self._characters + added > MAX_CACHED_CHARACTERS:
+            self._clear()
+            new = list(dict.fromkeys(tokens))
+            added = sum(map(len, new))
+        self._characters += added
+        if new:
+            self._add_words(new)
+        words = np.fromiter((self._word_numbers[token] for token in tokens), np.int64, len(tokens))
+        return gather_rows(self._values, self._starts, words)
+
+    def _add_words(self, words: list[str]) -> None:
+        """Encode distinct words that are not in the cache, and add them to it."""
+        encoded = self._encode(words)
+        for word in words:
+            self._word_numbers[word] = len(self._word_numbers)
+        counts = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(counts)])
+        flat = np.array([piece for pieces in encoded for piece in pieces], np.int32).reshape(-1, *self._shape)
+        self._values = np.concatenate([self._values, flat])
+
+
+class Encoder(WordCache):
+    """A cache that encodes tokens with a bundle's tokenizer; the value of a piece is its id."""
+
+    def __init__(self, tokenizer: Tokenizer, max_pieces: int) -> None:
+        """Look up the ids of a tokenizer's special pieces, and switch off its own truncation and padding.
+
+        The special pieces are those of RoBERTa if the vocabulary has <s> but not [CLS], otherwise those of BERT. Raise a
+        ModelError if one is missing. Pieces of a token beyond `max_pieces` are dropped, since only a token's first piece
+        decides its tag.
+        """
+        self.truncated: set[str] = set()
+        """Words in the cache that have more than `max_pieces` pieces."""
+        super().__init__()
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._max_pieces = max_pieces
+        roberta = tokenizer.token_to_id("[CLS]") is None and tokenizer.token_to_id("<s>") is not None
+        special = ROBERTA_PIECES if roberta else BERT_PIECES
+        self.cls_id, self.sep_id, self.pad_id, self._unk_id = (find_special_id(tokenizer, piece) for piece in special)
+
+    def encode(self, tokens: Sequence[str]) -> Pieces:
+        """Return the pieces of every token: at most `max_pieces`, and [UNK] if normalization leaves nothing of the token."""
+        return Pieces(*self._encode_tokens(tokens))
+
+    def _clear(self) -> None:
+        super()._clear()
+        self.truncated.clear()
+
+    def _encode(self, words: list[str]) -> list[list[int]]:
+        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(words, add_special_tokens=False)]
+        self.truncated.update(word for word, ids in zip(words, encoded, strict=True) if len(ids) > self._max_pieces)
+        return [ids[: self._max_pieces] or [self._unk_id] for ids in encoded]
+
+
+def gather_rows(
+    values: NDArray[np.int32], starts: NDArray[np.int64], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return (values, starts) of the selected `rows` of a ragged array, whose row i is values[starts[i]:starts[i + 1]]."""
+    counts = starts[rows + 1] - starts[rows]
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    shift = np.repeat(starts[rows] - ends[:-1], counts)
+    return values[np.arange(ends[-1]) + shift], ends
+
+
+def find_special_id(tokenizer: Tokenizer, piece: str) -> int:
+    """Return the id of a special piece, such as [CLS]; raise a ModelError if the vocabulary does not contain it."""
+    number = tokenizer.token_to_id(piece)
+    if number is None:
+        raise ModelError(f"The model's vocabulary has no {piece}; only the vocabularies of BERT and RoBERTa are supported.")
+    return int(number)
+
+
+def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool) -> Tokenizer:
+    """Return BERT's tokenizer (normalization and WordPiece) for a vocab.txt, for a bundle that has no tokenizer.json."""
+    pieces = vocabulary.read_text(encoding="utf8").rstrip("\n").split("\n")
+    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows for the model; each has the pieces (subwords) of a sentence, or of one window of a long sentence.
+
+    ids: int32, shape [pieces]; the piece ids of all sentences, without [CLS] and [SEP], which are added to a batch later.
     begin, end: int64, shape [rows]; row r contains the pieces ids[begin[r]:end[r]].
     tokens: int64, shape [tagged]; indices of the tokens that get a tag, row by row.
     positions: int64, shape [tagged]; position in the row (0 is [CLS]) of the piece that decides the token's tag.
@@ -46,7 +181,7 @@ class Rows:
 
 
 class RowMaker(Protocol):
-    """The interface of an encoding, which turns sentences into rows.
+    """The interface of an encoding, which turns the tokens of sentences into rows for the model.
 
     cls_id, sep_id, pad_id: piece ids of [CLS], [SEP] and [PAD].
     max_length: maximum number of pieces in a row, including [CLS] and [SEP].
@@ -58,7 +193,7 @@ class RowMaker(Protocol):
     max_length: int
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Return the rows in which the model reads sentences.
+        """Return the rows (lines of the model's input) for sentences.
 
         Args:
             tokens: the tokens of all sentences, concatenated.
@@ -98,11 +233,9 @@ class CompleteRows:
 
 
 def find_truncated_sentences(tagged: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the indices of the sentences that Spark NLP truncated: those whose last token has no tag.
+    """Return the indices of the sentences that Spark NLP truncated: those whose last token is not in `tagged`.
 
-    Args:
-        tagged: indices of the tokens that have a tag.
-        starts: where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
+    `starts` says where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
     """
     has_tag = np.zeros(int(starts[-1]), np.bool_)
     has_tag[tagged] = True
@@ -149,10 +282,10 @@ def plan_windows(piece_starts: NDArray[np.int64], sentence_starts: NDArray[np.in
 def _plan_sentence_windows(
     piece_starts: NDArray[np.int64], sentence_begin: int, sentence_end: int, capacity: int
 ) -> NDArray[np.int64]:
-    """Return windows for one long sentence, each of which has as many tokens as fit into a row.
+    """Return the rows of one long sentence: windows with as many tokens as fit, which overlap by about a quarter.
 
-    Each window overlaps the previous one by about a quarter; the last window may overlap more. The result has the columns
-    begin, end, own_begin and own_end of `Windows`; shape [windows, 4].
+    The last window may overlap more. The result has the columns begin, end, own_begin and own_end of `Windows`, shape
+    [windows, 4].
     """
     context = capacity // CONTEXT_SHARE
     spans: list[tuple[int, int]] = []

@@ -16,29 +16,25 @@ from entitymill.recognition.tagger import Precision, bundle
 
 INPUTS = ("input_ids", "attention_mask")
 MIN_POSITIONS = 8
-"""Minimum number of rows of a position embedding; an embedding with fewer rows is not one of positions."""
+"""Minimum number of rows of a position embedding (a table with a vector for each position in a sentence)."""
 MAX_CACHED_SHAPES = 64
 """Maximum number of primitives that OpenVINO caches per compiled model: enough for all shapes of batches from `packing`."""
 
 
 def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
-    """Return the OpenVINO network in two files. The weights are memory-mapped, so processes on one machine share them.
+    """Return the OpenVINO network in two files; raise a ModelError if they are not one.
 
-    Raises:
-        ModelError: the files are not an OpenVINO network.
+    The weights are memory-mapped, so processes on one machine share them.
     """
     with loading(f"{where}/{bundle.NETWORK}"):
         return ov.Core().read_model(xml, weights)
 
 
 def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int, where: str) -> None:
-    """Check that a network has the inputs of a token classifier and fits its vocabulary and labels.
+    """Raise a ModelError unless a network has the inputs of a token classifier and fits its vocabulary and labels.
 
     OpenVINO accepts ids of pieces (subwords) beyond the embedding table, and then returns wrong results without an error. So
     the ids in the vocabulary are checked here. The number of outputs is checked unless the network leaves it open.
-
-    Raises:
-        ModelError: the inputs, the outputs or the vocabulary do not fit the network.
     """
     names = {name for port in model.inputs for name in port.get_names()}
     if names != set(INPUTS):
@@ -64,8 +60,7 @@ def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int,
 def embedding_shape(model: ov.Model) -> tuple[int, int]:
     """Return the number of rows and of columns of the word embedding, the table from which `input_ids` selects rows.
 
-    Raises:
-        ModelError: the network has no such table.
+    Raise a ModelError if the network has no such table.
     """
     waiting = list(model.input("input_ids").get_target_inputs())
     while waiting:
@@ -82,13 +77,7 @@ def embedding_shape(model: ov.Model) -> tuple[int, int]:
 
 
 def check_max_length(model: ov.Model, max_length: int, where: str) -> None:
-    """Check that a network has positions for `max_length` pieces in an input row.
-
-    A network without a position embedding passes.
-
-    Raises:
-        ModelError: the network has fewer positions.
-    """
+    """Raise a ModelError if a network has a position embedding with fewer than `max_length` rows."""
     available = count_positions(model)
     if available is not None and max_length > available:
         raise ModelError(
@@ -102,10 +91,8 @@ def count_positions(model: ov.Model) -> int | None:
 
     Callers compare a model's maximum length with this number, because OpenVINO accepts positions beyond the table without an
     error. The position embedding is the smallest table that is as wide as the word embedding and has at least MIN_POSITIONS
-    rows. The embedding of token types has fewer rows, or was folded into a constant.
-
-    Raises:
-        ModelError: the network has no word embedding.
+    rows. (The embedding of token types has fewer rows, or was folded into a constant.) Raise a ModelError if the network has
+    no word embedding.
     """
     width = embedding_shape(model)[1]
     rows = []
@@ -118,10 +105,10 @@ def count_positions(model: ov.Model) -> int | None:
 
 
 def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.CompiledModel:
-    """Return a network compiled for one Spark task, with one stream.
+    """Return a network compiled for one Spark task, with one stream; `model` may be changed in place.
 
     Args:
-        model: a checked network, for which `check_precision` allows the precision. It may be changed in place.
+        model: a checked network, for which `check_precision` allows the precision.
         precision: number format of the computation. In int8 without calibration, activations are quantized per piece
             (subword). So the results of a sentence do not depend on the other sentences in its batch.
         threads: number of threads for inference, at most the number of cores of the task.
@@ -183,7 +170,7 @@ def precision_properties(precision: Precision, group: int) -> dict[str, str | in
 
 
 def find_dependencies(model: ov.Model) -> dict[str, frozenset[str]]:
-    """Return node name -> names of the network inputs on whose values, not only shapes, the node depends."""
+    """Return node name -> names of the network inputs on whose values (not only shapes) the node's output depends."""
     found: dict[str, frozenset[str]] = {}
     for node in model.get_ordered_ops():
         name, kind = node.get_friendly_name(), node.get_type_name()
@@ -198,17 +185,16 @@ def find_dependencies(model: ov.Model) -> dict[str, frozenset[str]]:
 
 
 def source_name(port: ov.Input) -> str:
-    """Return the friendly name of the node that a port reads."""
+    """Return the friendly name of the node whose output a port (an input of a node) reads."""
     return str(port.get_source_output().get_node().get_friendly_name())
 
 
 def evaluate(
     model: ov.Model, outputs: Sequence[ov.Output], inputs: dict[str, NDArray[np.int64]]
 ) -> list[NDArray[np.generic]]:
-    """Return the values of outputs of nodes inside a network, computed in f32.
+    """Return the values of some outputs of nodes inside a network, computed in f32; the network is not changed.
 
     Args:
-        model: the network; it is not changed.
         inputs: name -> value of every input of the network.
     """
     part = ov.Model(list(outputs), model.get_parameters(), "part")

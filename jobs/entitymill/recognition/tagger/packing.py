@@ -3,14 +3,6 @@
 The rows have only a few lengths, so there is little padding, and the network is compiled only for a few shapes. In this
 module, a sentence is a row of `model_rows`: a complete sentence, or a window of a long sentence. Pieces are subwords in the
 model's vocabulary.
-
-No sentence in a row sees another. Two inputs replace attention_mask: `positions`, which count from the start of each
-sentence, and `segments`, the number of each piece's sentence. A piece attends only to the pieces in its segment. Different
-architectures can be changed in this way. Masks and positions are identified by the inputs on which they depend, and by their
-values for a test input. (Source of the idea: Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination".)
-
-Sentences are assigned to rows from the longest to the shortest. Each goes to the row with the least room that is sufficient,
-which fills the rows to about 99 %. Sentences that occur several times are run only once.
 """
 
 from __future__ import annotations
@@ -77,7 +69,11 @@ def _plan_packed_batches(lengths: NDArray[np.int64]) -> Iterator[Batch]:
 
 
 def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
-    """Return a list of the sentences in each row, and a list of the rows' lengths in pieces."""
+    """Return a list of the sentences in each row, and a list of the rows' lengths in pieces.
+
+    Sentences are assigned from the longest to the shortest. Each goes to the row with the least room that is sufficient,
+    which fills the rows to about 99 %.
+    """
     rows: list[list[int]] = []
     sizes: list[int] = []
     with_room: dict[int, list[int]] = {}
@@ -129,6 +125,8 @@ def find_distinct_sentences(
 ) -> tuple[list[int], NDArray[np.int64]]:
     """Return the indices of the distinct sentences, and for each sentence its index among the distinct sentences.
 
+    The network then processes sentences that occur several times only once.
+
     Args:
         ids: piece ids of all sentences, shape [pieces].
         begins: where the pieces of each sentence begin, shape [sentences].
@@ -150,7 +148,12 @@ class _NotPackableError(Exception):
 
 
 def convert_to_packed(model: ov.Model, max_length: int, piece_id: int) -> NDArray[np.int64] | None:
-    """Change a network, in place, to accept packed rows.
+    """Change a network, in place, to accept packed rows, in which no sentence sees another.
+
+    Two inputs replace attention_mask: `positions`, which count from the start of each sentence, and `segments`, the number
+    of each piece's sentence. A piece attends only to the pieces in its segment. The nodes to change are found by the inputs
+    on which they depend, and by their values for a test input. So this works for different architectures. (Source: Krell et
+    al. 2021, "Efficient Sequence Packing without Cross-contamination".)
 
     Args:
         model: network with the inputs input_ids and attention_mask. Afterwards, its inputs are input_ids, positions and
@@ -199,7 +202,7 @@ def convert_to_packed(model: ov.Model, max_length: int, piece_id: int) -> NDArra
 
 
 def _find_mask_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -> list[ov.Input]:
-    """Return the ports that receive a mask, in nodes that combine a mask with values that depend on the piece ids.
+    """Return the ports (node inputs) that receive a mask, in nodes that combine it with values that depend on the piece ids.
 
     A value is a mask if it depends only on the input attention_mask.
     """
@@ -213,14 +216,9 @@ def _find_mask_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -
 
 
 def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, float]:
-    """Return the two values that occur in a mask: the value for a visible piece, and the value for a hidden piece.
+    """Return the values for a visible and for a hidden piece from a mask in which only the first piece is visible.
 
-    Args:
-        value: the mask for a test input in which only the first piece is visible.
-        length: number of pieces in the test input.
-
-    Raises:
-        _NotPackableError: the value is not such a mask.
+    `length` is the number of pieces in the mask. Raise a _NotPackableError if `value` is not such a mask.
     """
     if value.ndim != 4 or value.shape[1] != 1 or value.shape[-1] != length or length < 2:
         raise _NotPackableError
@@ -231,7 +229,7 @@ def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, f
 
 
 def _find_table_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -> list[ov.Input]:
-    """Return the ports that receive the row numbers for embedding tables, such as those of words and of positions."""
+    """Return the ports (node inputs) that select rows of embedding tables, such as those of words and of positions."""
     ports = []
     for node in model.get_ordered_ops():
         if (
@@ -249,15 +247,10 @@ def _find_table_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) 
 def _find_positions(
     ports: list[ov.Input], values: list[NDArray[np.generic]], length: int
 ) -> tuple[ov.Input, NDArray[np.int64]]:
-    """Return the port that receives the row numbers for the position embedding, and these numbers for the test input.
+    """Return the port (node input) that selects rows of the position embedding, and its row numbers for a test input.
 
-    Args:
-        ports: result of `_find_table_ports`.
-        values: value at each port for a test input of equal pieces.
-        length: number of pieces in the test input.
-
-    Raises:
-        _NotPackableError: the values of no port, or of several ports, are positions.
+    `ports` is the result of `_find_table_ports`. `values` has the value at each port for a test input of `length` equal
+    pieces. Raise a _NotPackableError unless the values of exactly one port are positions.
     """
     candidates = []
     for port, value in zip(ports, values, strict=True):

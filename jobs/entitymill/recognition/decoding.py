@@ -1,30 +1,32 @@
-"""Choose the most probable sequence of tags that the tagging scheme allows."""
+"""Turn the tagger's probabilities into the most probable sequence of allowed tags, and scale the confidences of mentions.
+
+Confidences are scaled so that, for example, nine in ten mentions with confidence 0.9 are correct.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 _MIN_PROBABILITY = np.finfo(np.float32).tiny
-"""Replaces a probability of 0, whose logarithm is not finite."""
+_EPSILON = 1e-6
 
 
 class ViterbiDecoder:
-    """A decoder for the most probable sequence of tags in which every I-X follows a B-X or an I-X (IOB2).
+    """A decoder for the most probable sequence of tags in which every I-X follows a B-X or an I-X (the scheme IOB2).
 
-    Apart from that rule, tags are treated as independent. So if the most probable tags of a sentence's tokens form a valid
-    sequence, it is also the most probable sequence. Only the other sentences, a few percent, need the algorithm of Viterbi
-    (1967).
+    For example, B-PER, I-PER is valid, and O, I-PER is not. Apart from that rule, tags are treated as independent. So if the
+    most probable tags of a sentence's tokens are valid, they are the result. Only the other sentences, a few percent, need
+    the algorithm of Viterbi (1967).
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
-        """Derive the allowed transitions from a model's labels.
+        """Derive which tag may follow which from the model's tags, in the order of its outputs: O, B-PER, I-PER, …
 
-        Args:
-            labels: the model's labels, in the model's order: O, B-PER, I-PER, … If there is no label B-X, I-X may follow
-                any label.
+        If there is no tag B-X, I-X may follow any tag.
         """
         bound = [label.startswith("I-") and f"B-{label[2:]}" in labels for label in labels]
         self._may_begin = ~np.array(bound, np.bool_)
@@ -32,7 +34,7 @@ class ViterbiDecoder:
         self._may_follow = self._may_begin[None, :] | (kinds[:, None] == kinds[None, :])
 
     def decode(self, probabilities: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return each sentence's most probable valid sequence of tags, as indices into the labels, shape [tokens].
+        """Return the most probable valid sequence of tags of every sentence, as indices into the labels, shape [tokens].
 
         Args:
             probabilities: probability of each label for each token, shape [tokens, labels].
@@ -60,13 +62,10 @@ class ViterbiDecoder:
         lengths: NDArray[np.int64],
         tags: NDArray[np.int64],
     ) -> None:
-        """Replace the tags of sentences whose most probable tags are not a valid sequence, with Viterbi's algorithm.
+        """Replace, in `tags`, the tags of sentences whose most probable tags are not a valid sequence.
 
-        Args:
-            probabilities: as in `decode`.
-            starts: index of the first token of each invalid sentence, from the longest to the shortest sentence.
-            lengths: number of tokens of each invalid sentence, in the same order.
-            tags: the tags of all tokens; those of the invalid sentences are changed in place.
+        The new tags are the most probable valid sequence, found with Viterbi's algorithm. `starts` and `lengths` have the
+        first token and the number of tokens of each such sentence, from the longest to the shortest.
         """
         steps = np.where(self._may_follow, 0.0, -np.inf)
         best = np.where(self._may_begin, _compute_logarithms(probabilities[starts]), -np.inf)
@@ -86,7 +85,7 @@ class ViterbiDecoder:
 
 
 def _compute_logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the natural logarithms of probabilities, which are first raised to _MIN_PROBABILITY, so all are finite."""
+    """Return the natural logarithms of probabilities; 0 counts as the smallest positive float, so that all are finite."""
     return np.log(np.maximum(probabilities, _MIN_PROBABILITY).astype(np.float64))
 
 
@@ -100,8 +99,7 @@ def make_labels_consistent(
 
     Args:
         keys: (document, spelling) of each mention.
-        kinds: index of each mention's label (see `tags_to_mentions.TagScheme`), shape [mentions].
-        confidences: confidence of each mention, shape [mentions].
+        kinds: index of each mention's label, shape [mentions], as `confidences`.
     """
     groups: dict[tuple[int, str], list[int]] = {}
     for number, key in enumerate(keys):
@@ -116,3 +114,41 @@ def make_labels_consistent(
             kinds[changed] = winner
             confidences[changed] = sums[winner] / np.count_nonzero(before == winner)
     return kinds, confidences
+
+
+class Scaling(BaseModel):
+    """The scaling of the confidences of one label: logit(scaled) = logit(confidence) / temperature + offset.
+
+    A temperature above 1 moves confidences toward 0.5, for a model whose confidences are too extreme. The offset raises or
+    lowers all of them, including 0.5. (Source: Platt, Probabilistic Outputs for Support Vector Machines, 1999; Guo et al.,
+    On Calibration of Modern Neural Networks, 2017.)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    temperature: float = Field(gt=0, le=1000)
+    offset: float = Field(ge=-1000, le=1000)
+
+
+def compute_logits(confidences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return log(p / (1 - p)) for each confidence p; 0 and 1 are first moved inward by 0.000001, to keep it finite."""
+    clipped = np.clip(confidences, _EPSILON, 1 - _EPSILON)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+def scale_confidences(
+    confidences: NDArray[np.float64], kinds: NDArray[np.int64], labels: Sequence[str], scalings: Mapping[str, Scaling]
+) -> NDArray[np.float64]:
+    """Return the scaled confidences of mentions, shape [mentions]; a label without a scaling keeps its confidences.
+
+    Args:
+        kinds: index of each mention's label in `labels`, shape [mentions].
+        scalings: label -> scaling.
+    """
+    if not scalings:
+        return confidences
+    temperatures = np.array([scalings[label].temperature if label in scalings else 1.0 for label in labels])
+    offsets = np.array([scalings[label].offset if label in scalings else 0.0 for label in labels])
+    scaled = 1 / (1 + np.exp(-(compute_logits(confidences) / temperatures[kinds] + offsets[kinds])))
+    is_scaled = np.array([label in scalings for label in labels])[kinds]
+    return np.where(is_scaled, scaled, confidences)

@@ -1,7 +1,12 @@
-"""Check the versions of Spark, Delta, Java and packages, and tell how to install what is missing."""
+"""Check which versions of Spark, Delta and Java are installed, and load extensions; say how to install what is missing.
+
+An extension is a package such as entitymill_reports. The core imports extensions only by name, when a setting or a command
+needs one. So it runs without any extension; a test enforces that.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -10,12 +15,33 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 from urllib.parse import unquote, urlparse
 
 from entitymill.errors import SessionError, SettingsError
 from entitymill.settings import Settings
-from entitymill.spark.local_paths import exists_here, find_installed
+from entitymill.spark.local_disk import exists_here, find_installed
+
+SPARK_NLP_SCALA = "2.12"
+COMMANDS = {
+    "spark": "install", "spark4": "install-spark4", "spark41": "install-spark41", "connect": "install-spark4",
+    "report": "extras", "metrics": "extras", "lineage": "extras", "sparknlp": "extras", "prepare": "prepare",
+}  # fmt: skip
+"""pip extra of this package -> make target that installs it in a clone of the repository. The key `prepare` is not an extra:
+it stands for the packages that prepare models."""
+_ROOT = Path(__file__).parents[3]
+_REPOSITORY = _ROOT if (_ROOT / "Makefile").is_file() and (_ROOT / "pyproject.toml").is_file() else None
+"""Directory of the clone from which this package runs; None if the package was installed from a wheel."""
+_PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
+"""Module -> name of the module's package in messages."""
+EXTRAS = {"report": ("deltalake", "jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
+"""pip extra of this package -> the modules that it installs."""
+_MODELS_DIRECTORY = "models"
+"""Directory of the bundled models, as in the setting model.path=models/demo."""
+MODELS, REPORTS, SPARKNLP = "entitymill_models", "entitymill_reports", "entitymill_sparknlp"
+PACKAGES = (MODELS, REPORTS, SPARKNLP)
+"""The extensions."""
 
 
 class DeltaRelease(NamedTuple):
@@ -43,7 +69,7 @@ DELTA = {
         version="3.3.3",
         artifact="delta-spark",
         scala="2.12",
-        fitting="3.",
+        fitting="3.3.",
         target="jars",
         sha256="4912bf902a1c453aba3bd838ff212dedd357155212f9bb37a6b47d97f2827ebc",
         storage_sha256="45ad193053fd30cebe6d9ab1889873cde39b223a0f210e00ebee8b6642476901",
@@ -68,25 +94,12 @@ DELTA = {
     ),
 }
 """Release of Spark -> release of Delta."""
-SPARK_NLP_SCALA = "2.12"
-COMMANDS = {
-    "spark": "install", "spark4": "install-spark4", "spark41": "install-spark41", "connect": "install-spark4",
-    "report": "extras", "metrics": "extras", "lineage": "extras", "sparknlp": "extras", "prepare": "prepare",
-}  # fmt: skip
-"""Extra of this package -> make target that installs it in a clone of the repository. The key `prepare` is not an extra: it
-stands for the packages that prepare models."""
-_ROOT = Path(__file__).parents[3]
-_REPOSITORY = _ROOT if (_ROOT / "Makefile").is_file() and (_ROOT / "pyproject.toml").is_file() else None
-"""Directory of the clone from which this package runs; None if the package was installed from a wheel."""
 
 
 def install_command(extra: str = "") -> str:
-    """Return the shell command that adds an extra to this installation.
+    """Return the shell command that adds a pip extra (a key of COMMANDS) to this installation; "" adds what every run needs.
 
     The command never makes pip look for this package in a package index: it is in none, so anyone could register its name.
-
-    Args:
-        extra: key of COMMANDS; empty for the packages that every run needs.
     """
     if _REPOSITORY is not None:
         target = COMMANDS.get(extra, "install")
@@ -112,20 +125,10 @@ def _find_wheel_file() -> str | None:
 
 PREPARE = f"packages for preparing models: `{install_command('prepare')}`"
 """Part of a message: how to install the packages that prepare models."""
-_PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
-"""Module -> name of the module's package in messages."""
-EXTRAS = {"report": ("deltalake", "jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
-"""Extra of this package -> the modules that it installs."""
-MODELS = "models"
-"""Directory of the bundled models, as in the setting model.path=models/demo."""
 
 
 def check_spark(version: str) -> None:
-    """Check that this program supports a version of Spark.
-
-    Raises:
-        SessionError: the version is not supported.
-    """
+    """Check that this program supports a version of Spark; raise SessionError if the version is not supported."""
     if _major_minor(version) not in DELTA:
         *others, newest = DELTA
         raise SessionError(f"Spark {version} is not supported: this program runs on Spark {', '.join(others)} and {newest}.")
@@ -139,7 +142,6 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
     Args:
         jar: location of Delta's classes, which usually names a jar; None if Delta is not on Spark's class path.
         spark: version of Spark, which `check_spark` has accepted.
-        scala: Scala version for which Spark was built.
 
     Raises:
         SessionError: Delta is missing or does not fit.
@@ -158,10 +160,9 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
 
 
 def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
-    """Check that engine `sparknlp` can run: it needs Spark NLP's jars, its Python package, and Scala 2.12.
+    """Raise SessionError unless engine `sparknlp` can run: it needs Spark NLP's jars, its Python package, and Scala 2.12.
 
-    Raises:
-        SessionError: the jars or the Python package are missing, or Spark was built for another version of Scala.
+    `classes` and `package` say whether the jars and the Python package were found.
     """
     if _major_minor(scala) != SPARK_NLP_SCALA:
         raise SessionError(
@@ -183,13 +184,9 @@ def _major_minor(version: str) -> str:
 
 
 def require_extra(asked_by: str, extra: str) -> None:
-    """Check that the packages for a setting or a command are installed; call this before any work starts.
+    """Raise SettingsError if a package of a pip extra (a key of EXTRAS) is missing; call this before any work starts.
 
-    Args:
-        extra: key of EXTRAS.
-
-    Raises:
-        SettingsError: a package is missing.
+    `asked_by` is the setting or command that needs the extra, for the message.
     """
     missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
     if missing:
@@ -230,10 +227,11 @@ def explain_missing_java() -> str | None:
 
 def explain_missing_model(path: str) -> str | None:
     """Return the part of a message that says how to get a missing bundled model; None for other models."""
-    if Path(path).parts[:1] != (MODELS,):
+    if Path(path).parts[:1] != (_MODELS_DIRECTORY,):
         return None
     return (
-        f"copy the directory {MODELS} of the repository, or of build/package, to the working directory, or set another model"
+        f"copy the directory {_MODELS_DIRECTORY} of the repository, or of build/package, to the working directory, or set "
+        "another model"
     )
 
 
@@ -248,10 +246,8 @@ def describe_missing_jars(directory: str) -> str:
 def check_installation(settings: Settings) -> None:
     """Check, before a run starts Spark itself, that PySpark, Java, Delta's jars and the model are there.
 
-    If only one thing is missing, this function accepts it: the code that needs it raises an error.
-
-    Raises:
-        SessionError: several things are missing; the message names all, so that one look is enough.
+    Raise SessionError if several of them are missing; the message names all. A single missing one is accepted here, because
+    the code that needs it raises an error.
     """
     if _comes_from_elsewhere(settings.spark.master):
         return
@@ -269,5 +265,27 @@ def check_installation(settings: Settings) -> None:
 
 
 def _comes_from_elsewhere(master: str) -> bool:
-    """Return whether Spark comes from elsewhere: from spark-submit, from Databricks, or from a cluster."""
+    """Return whether this program does not start Spark: spark-submit, Databricks or a cluster provides it."""
     return not master.startswith("local") or bool({"PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION"} & set(os.environ))
+
+
+def load(module: str, needed_by: str) -> ModuleType:
+    """Import a module of an extension, such as entitymill_reports.observer, and return it.
+
+    Args:
+        needed_by: the setting or command that needs the module, for the message.
+
+    Raises:
+        SettingsError: the extension is not installed.
+        ModuleNotFoundError: the extension is installed, but a library that it needs is not.
+    """
+    package = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise SettingsError(
+            f"{needed_by} needs the package {package}, which is not installed: copy it from the repository or the "
+            "wheel to the directory in which the package entitymill is installed."
+        ) from error

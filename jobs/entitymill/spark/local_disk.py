@@ -1,0 +1,218 @@
+"""Handle files on this machine's disk: find local paths and files of the repository, and detect full disks.
+
+It also holds private temporary directories. Spark's own `blockmgr-*` directories, which contain document text, are readable
+by everyone and remain after a SIGKILL. Instead, each process has one private directory, with mode 0700, for all its
+temporary files. A normal exit deletes it. If the process is killed, the next process of this program on the machine does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from entitymill.errors import StorageError
+
+_CODE = Path(__file__).parents[2]
+REPOSITORY = _CODE.parent if _CODE.name == "jobs" else None
+"""Root of the clone from which this package runs; None if the package was installed without the repository."""
+FILE = "file:"
+"""Scheme of URIs of files on a machine's own disk."""
+_CLUSTERS = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")
+"""If any of these environment variables is set, a path without a scheme may be on a cluster's file system."""
+_DEFAULT_FILE_SYSTEM = "fs.defaultFS"
+"""End of the names of properties that set the file system of paths without a scheme."""
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]*:")
+LOCAL = "spark.local.dir"
+"""Property that names the directory of Spark's blocks and shuffle files."""
+_VARIABLES = ("SPARK_LOCAL_DIRS", "LOCAL_DIRS")
+"""Environment variables that override the property LOCAL."""
+_PREFIX = "entitymill-process-"
+_LOCK = "in-use"
+_directories: dict[tuple[int, Path], tuple[Path, IO[str]]] = {}
+"""(process id, parent directory) -> the private directory, and its lock, which the kernel releases when the process ends."""
+FULL_BYTES = 64_000_000
+"""After an error which says that a disk is full, every disk with fewer free bytes than this counts as full."""
+_FULL_DISK_MESSAGES = ("No space left on device", "Disk quota exceeded")
+_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+_watched: dict[str, str] = {}
+"""Directory -> the setting that names it."""
+
+
+def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
+    """Return whether Spark would certainly look up a path on this machine's disk; False for every path with a scheme.
+
+    `conf` has the Spark properties from the settings; this function also considers those in spark-defaults.conf.
+    """
+    if _SCHEME.match(path) or any(name in os.environ for name in _CLUSTERS):
+        return False
+    from entitymill.spark.jvm_launch import read_file_properties  # noqa: PLC0415  # imports PySpark
+
+    return not any(key.endswith(_DEFAULT_FILE_SYSTEM) for key in (*conf, *read_file_properties()))
+
+
+def to_local_path(address: str) -> Path:
+    """Return the path of a `file:` URI, or of an address without a scheme."""
+    return Path("/" + address.removeprefix(FILE).lstrip("/")) if address.startswith(FILE) else Path(address)
+
+
+def exists_here(path: str | Path) -> bool:
+    """Return whether a path exists on this machine's disk; False if it may not be looked up, or if a name is too long."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
+
+
+def find_installed(path: str) -> str:
+    """Return the path in the repository of a relative path that exists in the repository but not in the working directory.
+
+    Any other path is returned unchanged: an absolute path, a URI, a path with `..`, or a path that exists in the working
+    directory or nowhere.
+    """
+    relative = Path(path)
+    if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts or exists_here(relative):
+        return path
+    installed = REPOSITORY / relative
+    return str(installed) if exists_here(installed) else path
+
+
+def pin_path(path: str) -> str:
+    """Return a path that means the same in every working directory.
+
+    A path that exists in the working directory, but not in the repository, becomes absolute. Others stay unchanged.
+    """
+    is_installed = REPOSITORY is not None and exists_here(REPOSITORY / path)
+    return str(Path(path).absolute()) if exists_here(path) and not is_installed else path
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a file, or replace an existing file or link, atomically: rename a temporary file in the same directory.
+
+    The temporary file gets a random name, and must not exist yet. Otherwise, others who may write to the directory could
+    create a link with that name, so that this program overwrites any file of its user. Raise OSError if the file cannot be
+    written; no temporary file remains.
+    """
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    try:
+        with os.fdopen(opened, "wb") as writing:
+            writing.write(content)
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def open_private_directory(parent: Path | None = None) -> Path:
+    """Return this process's private directory in `parent`; None means Python's directory for temporary files.
+
+    The first call creates the directory, and deletes the private directories of processes that have ended. Raise OSError if
+    the parent directory cannot be written.
+    """
+    parent = Path(tempfile.gettempdir()) if parent is None else parent
+    key = (os.getpid(), parent)
+    if key not in _directories:
+        parent.mkdir(parents=True, exist_ok=True)
+        delete_unused(parent)
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        _directories[key] = (directory, _lock(directory))
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return _directories[key][0]
+
+
+def list_parents() -> list[Path]:
+    """Return the parent directories of this process's private directories."""
+    return [parent for pid, parent in _directories if pid == os.getpid()]
+
+
+def create_scratch_directory(prefix: str) -> Path:
+    """Create a directory in this process's private directory, and return its path; it exists until this process ends.
+
+    Its name begins with `prefix`.
+    """
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=open_private_directory()))
+
+
+def choose_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
+    """Return a dict with the property that makes Spark store blocks and shuffle files in a private directory.
+
+    The private directory is created in the directory that spark.local.dir, in the session's `properties`, names. In these
+    cases, the dict is empty, and Spark uses the directories that the user chose:
+
+    - spark.local.dir names several directories, or one that cannot be written.
+    - The environment variable SPARK_LOCAL_DIRS or LOCAL_DIRS is set.
+    """
+    chosen = properties.get(LOCAL)
+    if (chosen is not None and "," in chosen) or any(name in os.environ for name in _VARIABLES):
+        return {}
+    with contextlib.suppress(OSError):  # Spark itself reports a directory that it cannot write
+        return {LOCAL: str(open_private_directory(None if chosen is None else Path(chosen)))}
+    return {}
+
+
+def delete_unused(parent: Path) -> None:
+    """Delete the private directories in `parent` that belong to this user and whose processes have ended."""
+    for directory in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            is_ours = not directory.is_symlink() and directory.stat().st_uid == os.getuid()
+            if is_ours and (directory / _LOCK).is_file():
+                with _lock(directory):
+                    shutil.rmtree(directory)
+
+
+def _lock(directory: Path) -> IO[str]:
+    """Lock a private directory for this process, and return the lock file; closing the file releases the lock.
+
+    Raise OSError if another process holds the lock, which means that it is still running.
+    """
+    file = os.fdopen(os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def watch(directory: str, setting: str) -> None:
+    """Remember a directory to which this program writes, so that `find_fault` checks its disk.
+
+    `directory` is ignored if it is a URI of other storage. `setting` is the setting that names it, for the message.
+    """
+    path = directory.removeprefix("file:")
+    if ":" not in path.partition("/")[0]:
+        _watched[path] = setting
+
+
+def find_fault(error: BaseException) -> StorageError | None:
+    """Return a StorageError that names the full disks if `error` occurred because a disk is full; otherwise None.
+
+    The error number of an OSError is reliable. The text of an error is not: it may quote a document with the same words. So
+    the text counts only if a watched disk, or a disk with a private directory of this process, really is full.
+    """
+    full_by_number = isinstance(error, OSError) and error.errno in _ERRNOS
+    if not full_by_number and not any(message in str(error) for message in _FULL_DISK_MESSAGES):
+        return None
+    watched = {**_watched, **{str(path): LOCAL for path in list_parents()}}
+    full = [f"{setting}: the disk of {path} is full" for path, setting in watched.items() if _is_full(path)]
+    if full_by_number and not full:
+        full = [f"{getattr(error, 'filename', None) or 'a disk of this machine'}: there is no space left"]
+    if not full:
+        return None
+    return StorageError(f"{'; '.join(full)}; published data is intact; free some space, then run again.")
+
+
+def _is_full(directory: str) -> bool:
+    """Return whether the disk of a directory, which need not exist yet, has fewer free bytes than FULL_BYTES."""
+    existing = next((path for path in (Path(directory), *Path(directory).parents) if path.exists()), None)
+    return existing is not None and shutil.disk_usage(existing).free < FULL_BYTES
