@@ -16,7 +16,7 @@ SAFE = {
     ("output_tables", "hint"): "constant text and the name of a column of ours",
     ("reader", "limit"): "an int",
     ("output_tables", "condition"): "made by callers of quoted names and literals; for DELETE constants only",
-    **{(name, "view"): "a name of ours" for name in ("sql_changes", "maintenance", "document_traces")},
+    **{(name, "view"): "a name of ours" for name in ("sql_changes", "maintenance", "run_messages")},
     ("sql_changes", "inside"): "constant text with quoted literals",
     ("sql_changes", "names"): "joined from quote_part",
     ("sql_changes", "values"): "joined from quote_part",

@@ -13,10 +13,10 @@ from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import schemas
-from entitymill.run import guards, units
+from entitymill.run import guards
 from entitymill.run.guards import find_changes
 from entitymill.run.summary import RECOGNIZING, Summary
-from entitymill.run.units import choose_sizes, read_speed
+from entitymill.run.units import choose_sizes, count_units, read_speed
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
@@ -145,7 +145,7 @@ def _build_plan(
     `documents` is the number of documents in the output, and `speed` the result of `read_speed`.
     """
     cores = spark_connect.count_cores(spark)
-    number = units.count_units(found, choose_sizes(settings.limits, cores, speed))
+    number = count_units(found, choose_sizes(settings.limits, cores, speed))
     estimate = estimate_run(tables, fingerprint, found.chars, number, cores)
     return Plan(
         new=found.to_recognize - found.to_replace,

@@ -21,7 +21,7 @@ from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import open_source
 from entitymill.spark.private_session import create_frame, open_private_session
-from entitymill.tables import Tables, document_traces, maintenance, sql_changes, table_setup, temporary_tables
+from entitymill.tables import Tables, data_files, maintenance, run_messages, sql_changes, table_setup, temporary_tables
 from entitymill.tables.output_tables import DOCUMENT_TABLES, build_write_confs
 from entitymill.tables.runs import Runs
 
@@ -119,22 +119,22 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
     name = f"erasure-{uuid.uuid4().hex[:6]}"
     # The digests of the ids identify the erasure in `runs`, without naming a document.
     note = json.dumps({"erasure": hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()})
-    files_of_runs = document_traces.list_files(tables)
+    files_of_runs = run_messages.list_files(tables)
     with maintenance.exclusive_access(tables, settings, name, note) as lease:
         commits = lease.commits
         _check_source(spark, settings, id_frame)  # a run may have published a document that is back in the source
         rows = _count_rows(tables, ids, id_frame)
-        interrupted = Runs(tables).was_interrupted(note, lease.epoch)
-        if found_nothing and not interrupted and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty:
+        nothing = found_nothing and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty
+        if nothing and not Runs(tables).was_interrupted(note, lease.epoch):
             return {}
         with commits.track_change():
             for table in DOCUMENT_TABLES:
                 if rows.get(table):
-                    nothing = tables.read(table).limit(0)
-                    commits.execute(table, partial(sql_changes.replace_documents, tables, table, id_frame, nothing))
+                    no_rows = tables.read(table).limit(0)
+                    commits.execute(table, partial(sql_changes.replace_documents, tables, table, id_frame, no_rows))
                     commits.check_committed(table)
         maintenance.purge_tables(tables, lease.check_now, 0, id_frame)
-        document_traces.erase_ids(tables, ids, files_of_runs)
+        run_messages.erase_ids(tables, ids, files_of_runs)
         table_setup.create_table(tables, RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)
         record = [
@@ -191,7 +191,7 @@ def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict
     """Return the dict `Findings.rows`: table -> doc_id -> number of rows, for the tables that exist."""
     rows = {name: _count_table(tables, name, id_frame) for name in DOCUMENT_TABLES if tables.exists(name)}
     if tables.exists("runs"):
-        rows["runs"] = document_traces.count_rows_by_id(tables, ids)
+        rows["runs"] = run_messages.count_rows_by_id(tables, ids)
     return rows
 
 
@@ -214,11 +214,11 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
             if tables.exists(name):
                 if tables.has_mapped_columns(name):
                     return True  # the files have other names for the columns
-                files = document_traces.read_all_files(tables, name, "doc_id string")
+                files = data_files.read_all_files(tables, name, "doc_id string")
                 if files.join(F.broadcast(id_frame), "doc_id", "left_semi").take(1):
                     return True
-        return tables.exists("runs") and bool(document_traces.find_stale_files(tables, ids))
-    except document_traces.READ_ERRORS as error:
+        return tables.exists("runs") and bool(run_messages.find_stale_files(tables, ids))
+    except data_files.READ_ERRORS as error:
         log.warning(
             "the data files of %s cannot be read (%s); old files may contain the documents",
             tables.output,

@@ -18,7 +18,6 @@ from entitymill import schemas
 from entitymill.run import crashing_documents, guards, units
 from entitymill.run.core_hours import CostMeter
 from entitymill.run.crashing_documents import FailureRecorder
-from entitymill.run.guards import find_changes
 from entitymill.run.recognition_ahead import BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.run.summary import RECOGNIZING, Clock, Summary
 from entitymill.run.units import UnitSizes
@@ -159,7 +158,7 @@ class Run:
         if tables.is_empty("documents"):
             return changes.select_all_documents(self.source, Mode.FULL if full else Mode.FIRST)
         published = tables.read_latest("documents")
-        return find_changes(
+        return guards.find_changes(
             self.settings,
             tables,
             self.source,

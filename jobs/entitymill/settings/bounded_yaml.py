@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,7 +19,7 @@ class YamlLimitError(Exception):
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file, cut off after MAX_CHARACTERS + 1 characters; `check_size` rejects a text of that length.
+    """Return the text of a file, cut off after MAX_CHARACTERS + 1 characters; `compose` rejects a text of that length.
 
     Raises:
         OSError: the file cannot be read.
@@ -28,8 +29,8 @@ def read_text(path: Path) -> str:
         return file.read(MAX_CHARACTERS + 1)
 
 
-def check_size(text: str) -> None:
-    """Check that a YAML text is neither too large nor nested too deeply, without expanding its aliases.
+def compose(text: str) -> yaml.Node | None:
+    """Return the root node of a YAML text, or None if it is empty, after checking that it is neither too large nor too deep.
 
     Raises:
         YamlLimitError: the text has too many characters, too many values or levels (with aliases expanded), or a value that
@@ -47,6 +48,12 @@ def check_size(text: str) -> None:
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if node is not None:
         _measure(node, {})
+    return node
+
+
+def construct(node: yaml.Node | None) -> Any:
+    """Return the value of a node that `compose` returned; None for None. Raise yaml.YAMLError if a value is not valid."""
+    return None if node is None else yaml.SafeLoader("").construct_document(node)
 
 
 def _check_limits(values: int, levels: int) -> None:

@@ -91,8 +91,7 @@ class Layers:
         try:
             value: Any = text
             if text.strip()[:1] in ("[", "{") or text in ("null", "~"):
-                bounded_yaml.check_size(text)
-                value = yaml.safe_load(text)
+                value = bounded_yaml.construct(bounded_yaml.compose(text))
         except bounded_yaml.YamlLimitError as error:
             raise SettingsError(f"{key_path}: the value {error}.") from error
         except yaml.YAMLError as error:
@@ -183,12 +182,9 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     Raise a SettingsError if the file cannot be read, is not YAML, is too large, contains a key twice, or is not a mapping.
     """
     try:
-        text = bounded_yaml.read_text(path)
-        bounded_yaml.check_size(text)
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
+        node = bounded_yaml.compose(bounded_yaml.read_text(path))
         lines = dict(_find_lines(node, path))
-        content = None if node is None else loader.construct_document(node)
+        content = bounded_yaml.construct(node)
     except OSError as error:
         raise SettingsError(f"--config {path}: {error.strerror or error}.") from error
     except bounded_yaml.YamlLimitError as error:

@@ -7,7 +7,8 @@
 - Documents: `publisher` publishes and removes documents; `temporary_tables` stores the texts of a run's units of work
   (documents that are committed together); `parquet_export` copies `entities` for readers without Delta.
 - Between runs: `maintenance` compacts and purges tables; `redaction` and `text_masking` write redacted texts;
-  `mention_sample` draws mentions for review; `document_traces` finds and erases what is left of erased documents.
+  `mention_sample` draws mentions for review; `run_messages` finds and erases document ids in
+  `runs`; `data_files` reads and lists data files of older table versions.
 """
 
 from entitymill.tables.output_tables import NAMES, Tables

@@ -97,8 +97,10 @@ def may_have_frozen_run(tables: Tables, longest: timedelta) -> bool:
     and its last heartbeat is younger than `longest`; without a heartbeat file, the end of its lease counts instead.
     """
     record = Runs(tables).read_record()
-    if record.latest is None or record.lease_until is None:
-        return record.latest is not None and not record.settled
+    if record.latest is None:
+        return False
+    if record.lease_until is None:
+        return not record.settled
     try:
         files = list(storage.list_files(tables.spark, tables.address(DIRECTORY))) if tables.root is not None else []
     except OSError:  # no run has written a heartbeat here

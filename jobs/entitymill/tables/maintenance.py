@@ -21,7 +21,7 @@ from entitymill.spark.private_session import create_frame, override_conf
 from entitymill.tables import (
     NAMES,
     Tables,
-    document_traces,
+    data_files,
     heartbeats,
     parquet_export,
     recovery,
@@ -198,13 +198,13 @@ def purge_tables(
     """Delete all files of DOCUMENT_TABLES that contain removed rows, and return how each table's files changed.
 
     If this program is frozen, another run may take over and write new files. So only files that existed before `check_now`
-    are deleted. Files that `find_uncommitted_files` returns are kept, unless they contain an id of `id_frame`. These
-    protections are missing where files cannot be listed: on Spark Connect, and in catalogs that give no access to files.
+    are deleted, and of these only the ones that `select_deletable_files` returns. These protections are missing where files
+    cannot be listed: on Spark Connect, and in catalogs that give no access to files.
 
     Args:
         check_now: `Lease.check_now`, which raises OutputError if another run took over.
         hours: as in `purge`.
-        id_frame: frame with the ids of erased documents in the column doc_id.
+        id_frame: frame with the ids of erased documents in the column doc_id; None if none were erased.
 
     Raises:
         OutputError: with `hours` 0, VACUUM has kept files with removed rows.
@@ -213,16 +213,12 @@ def purge_tables(
 
     def purge_table(name: str) -> None:
         tables.spark.sql(f"REORG TABLE {tables.sql_name(name)} APPLY (PURGE)")
-        files = document_traces.list_files_with_times(tables, name)
+        files = data_files.list_files(tables, name)
         if files is not None:
-            kept_files = document_traces.find_uncommitted_files(tables, files)
-            if id_frame is not None:  # their rows must go, and Delta refuses to commit what was compacted from erased rows
-                kept_files -= document_traces.find_files_with_ids(tables, name, kept_files, id_frame)
-            files = [file for file in files if file[0].rpartition("/")[2] not in kept_files]
-            log.info("%d young files of %s, which no commit names, are kept", len(kept_files), tables.address(name))
+            files = data_files.select_deletable_files(tables, name, files, id_frame)
         check_now()
         _vacuum(tables, name, hours, files)
-        if files is not None and hours == 0 and (left := document_traces.count_old_files(tables, name, files)):
+        if files is not None and hours == 0 and (left := data_files.count_old_files(tables, name, files)):
             kept[name] = f"{left} old files of {tables.address(name)}"
 
     # `runs` is not purged: it contains no documents, and idle runs may write it at the same time.

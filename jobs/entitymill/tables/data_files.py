@@ -1,0 +1,137 @@
+"""Read and list a table's data files in the storage, including files of older versions and of failed commits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from entitymill.errors import StorageError
+from entitymill.spark import spark_connect, storage
+from entitymill.spark.private_session import create_frame
+from entitymill.tables.output_tables import Tables
+
+log = logging.getLogger(__name__)
+FILE = "file"
+_READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}
+"""Spark options for reading all subdirectories, and for skipping files that are deleted during the read or incomplete."""
+READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
+"""Errors that `read_all_files`, or an action on its result, may raise: some catalogs give no access to files of tables."""
+_NAMED_FILES = "add struct<path: string>, remove struct<path: string>"
+"""The parts of a Delta log that name data files, as a schema."""
+_DAY_MS = timedelta(days=1) / timedelta(milliseconds=1)
+
+
+def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
+    """Return the rows of all data files in a table's directory, including deleted rows; the column FILE names their file.
+
+    `schema` lists the columns to read as a DDL string; columns that a file lacks are null. With `output.format: parquet`,
+    the Parquet export of `entities` is also read.
+    """
+    directories = [tables.location(name)]
+    if name == "entities" and tables.exported and storage.exists(tables.spark, f"{tables.root}/{name}"):
+        directories.append(f"{tables.root}/{name}")
+    reader = tables.spark.read.options(**_READER_OPTIONS).schema(schema)
+    return reader.parquet(*directories).withColumn(FILE, F.substring_index("_metadata.file_path", "/", -1))
+
+
+def list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
+    """Return (path, size in bytes, modification time in ms) of a table's files.
+
+    Return None on Spark Connect, and if a catalog does not let the program list the files. If the output is a directory that
+    cannot be listed, raise the error.
+    """
+    if spark_connect.is_remote(tables.spark):
+        return None
+    try:
+        return list(storage.list_files(tables.spark, tables.location(name)))
+    except (OSError, StorageError):
+        if tables.root is not None:
+            raise
+        return None  # Unity Catalog does not let programs list the directories of tables
+
+
+def count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> int:
+    """Return how many of the listed data files remain in addition to those of the current version.
+
+    VACUUM keeps a file that a machine whose clock is ahead wrote or removed. Files in hidden directories do not count.
+    """
+    root = tables.location(name).rstrip("/")
+    listed = {path for path, *_ in files if path.endswith(".parquet")}
+    remaining = {path for path, *_ in list_files(tables, name) or () if path in listed}
+    parts = (path.rpartition(root)[2].strip("/").removeprefix("_change_data/").split("/") for path in remaining)
+    visible = sum(not any(part.startswith(("_", ".")) for part in found) for found in parts)
+    tables.forget(name)
+    current = tables.detail(name)
+    return 0 if current is None else max(0, visible - int(current["numFiles"]))
+
+
+def select_deletable_files(
+    tables: Tables, name: str, files: Sequence[tuple[str, int, int]], id_frame: DataFrame | None
+) -> list[tuple[str, int, int]]:
+    """Return those of a table's files that VACUUM may delete although another program may be working on the table.
+
+    These are all files but the data files that are younger than a day, and that no commit has added or removed. Another
+    program may be about to commit such a file: Delta lets an OPTIMIZE commit its files even if VACUUM has just deleted them.
+    Or a run that died has left it, or it is the empty file that Delta writes with an empty commit.
+
+    Args:
+        files: path, size in bytes and modification time in ms of each file in the table's directory; this must include
+            the file of a commit that was made just now, because its modification time serves as the current time.
+        id_frame: frame with the ids of erased documents in the column doc_id. A young file that contains one is returned,
+            too: its rows must go, and Delta refuses to commit what was compacted from erased rows.
+    """
+    kept = _find_uncommitted_files(tables, files)
+    if id_frame is not None:
+        kept -= _find_files_with_ids(tables, name, kept, id_frame)
+    log.info("%d young files of %s, which no commit names, are kept", len(kept), tables.address(name))
+    return [file for file in files if _file_name(file[0]) not in kept]
+
+
+def _find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]]) -> set[str]:
+    """Return the names of those data files that are younger than a day, and that no commit has added or removed."""
+    logs = {path: modified for path, _, modified in files if "/_delta_log/" in path}
+    now = max(logs.values())
+    data = {path: modified for path, _, modified in files if path not in logs and "/_change_data/" not in path}
+    young = {_file_name(path) for path, time in data.items() if path.endswith(".parquet") and now - time < _DAY_MS}
+    if not young:
+        return young
+    # The commit that added a young file is young, too. If Delta has already deleted it, a young checkpoint has its content.
+    recent = [
+        path for path, modified in logs.items() if now - modified < 2 * _DAY_MS and not _file_name(path).startswith(".")
+    ]
+    names = F.broadcast(create_frame(tables.spark, [(file,) for file in young], f"{FILE} string"))
+    for kind in ("json", "parquet"):
+        paths = [storage.escape_pattern(path) for path in recent if path.endswith(f".{kind}")]
+        if paths:
+            actions = tables.spark.read.schema(_NAMED_FILES).format(kind).load(paths)
+            named = actions.select(F.substring_index(F.coalesce("add.path", "remove.path"), "/", -1).alias(FILE))
+            young -= {row[FILE] for row in named.join(names, FILE, "left_semi").distinct().collect()}
+    return young
+
+
+def _find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: DataFrame) -> set[str]:
+    """Return those of the data files, given by name, that contain any of the ids in the column doc_id of `id_frame`.
+
+    If the files cannot be read, log a warning, and return an empty set. A file that its writer did not complete counts as
+    empty.
+    """
+    if not files or tables.has_mapped_columns(name):  # the files have other names for the columns, so any may contain an id
+        return files
+    rows = read_all_files(tables, name, "doc_id string").where(F.col(FILE).isin(*files))
+    try:
+        found = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").select(FILE).distinct().collect()
+    except READ_ERRORS as error:
+        kind = type(error).__name__
+        log.warning("young files of %s cannot be read (%s); they may contain the documents", tables.address(name), kind)
+        return set()
+    return {row[FILE] for row in found}
+
+
+def _file_name(path: str) -> str:
+    return path.rpartition("/")[2]
