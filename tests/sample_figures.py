@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 
@@ -31,7 +32,7 @@ def run(number: int, **other: object) -> Run:
     started = START + timedelta(days=number)
     made = Run(
         run_id=f"run{number}",
-        started=started,
+        started_at=started,
         status="done",
         mode="compare",
         model=f"model {SCRIPT}",
@@ -41,14 +42,14 @@ def run(number: int, **other: object) -> Run:
         documents=100,
         units=2,
         sentences=2000,
+        sentences_per_second=2000 / 60,
         rejects=3,
-        by_label={"PER": 600, "LOC": 400},
+        entities_by_label={"PER": 600, "LOC": 400},
         seconds={"preparation": 2.0, "source": 8.0, "recognition": 40.0, "writing": 10.0, "total": 60.0},
         current_mentions=1000,
         confidence=0.9,
         core_hours=0.5,
-        price=0.04,
-        currency=f"EUR{SCRIPT}",
+        settings=json.dumps({"cost": {"per_core_hour": 0.04, "currency": f"EUR{SCRIPT}"}}),
     )
     return replace(made, **other)  # type: ignore[arg-type]
 

@@ -130,9 +130,9 @@ def _compute_changes(run: Run, before: Sequence[Run], bounds: ReportSettings) ->
     """
     mentions, earlier_mentions = run.mentions, sum(other.mentions for other in before)
     changes = []
-    for label in sorted({label for other in (run, *before) for label in other.by_label}):
-        was = sum(other.by_label.get(label, 0) for other in before) / earlier_mentions if earlier_mentions else 0.0
-        now = run.by_label.get(label, 0) / mentions if mentions else 0.0
+    for label in sorted({label for other in (run, *before) for label in other.entities_by_label}):
+        was = sum(other.entities_by_label.get(label, 0) for other in before) / earlier_mentions if earlier_mentions else 0.0
+        now = run.entities_by_label.get(label, 0) / mentions if mentions else 0.0
         changes.append(Change("share", label, was, now, now - was, bounds.drift_share))
     was = 1000 * earlier_mentions / sum(other.sentences for other in before)
     now = 1000 * mentions / run.sentences

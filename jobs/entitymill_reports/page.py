@@ -120,12 +120,12 @@ def _draw_runs(content: PageContent) -> dict[str, str]:
     runs = [run for run in content.runs if run.status == "done" and run.sentences][:SHOWN_RUNS][::-1]
     found = {}
     if runs:
-        days = [f"{run.started:%-d %b}" for run in runs]
-        labels = days if len(set(days)) == len(days) else [f"{run.started:%-d %b %H:%M}" for run in runs]
+        days = [f"{run.started_at:%-d %b}" for run in runs]
+        labels = days if len(set(days)) == len(days) else [f"{run.started_at:%-d %b %H:%M}" for run in runs]
         stages = {stage: [run.seconds.get(stage, 0.0) for run in runs] for stage in STAGES}
         found["seconds"] = plots.draw_stacked_bars(labels, stages, "Seconds by stage and run", about="run of", seconds=True)
         speeds: dict[str, list[float | None]] = {
-            "complete run": [run.speed for run in runs],
+            "complete run": [run.sentences_per_second for run in runs],
             "recognition": [_compute_recognition_speed(run) for run in runs],
         }
         found["speed"] = plots.draw_lines(labels, speeds, "Sentences per second by run", about="run of")
@@ -140,7 +140,7 @@ def _draw_runs(content: PageContent) -> dict[str, str]:
 
 def _compute_rates(runs: list[Run], label: str) -> list[float]:
     """Return, for each run, the number of mentions of a label per 1,000 sentences; each run must have sentences."""
-    return [1000 * run.by_label.get(label, 0) / run.sentences for run in runs]
+    return [1000 * run.entities_by_label.get(label, 0) / run.sentences for run in runs]
 
 
 def _compute_recognition_speed(run: Run) -> float | None:
@@ -157,7 +157,7 @@ def _find_newer_failed_run(content: PageContent) -> Run | None:
     newest = content.runs[0] if content.runs else None
     if newest is None or newest == content.run or newest.status not in ("failed", "died"):
         return None
-    is_latest = content.last_idle is None or content.last_idle < newest.started
+    is_latest = content.last_idle is None or content.last_idle < newest.started_at
     return newest if is_latest else None
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
+from entitymill.run_row import RunRow
+
 STAGES = ("preparation", "source", "recognition", "writing")
 """The stages of a run, in order. Their durations are wall-clock times."""
 CONFIDENCE_BINS = 20
@@ -16,47 +18,18 @@ SENTENCE_BIN = 20
 """Width of a bin for lengths of sentences, in characters."""
 SENTENCE_BINS = 21
 """Number of bins for lengths of sentences; the last bin also counts all longer sentences."""
-_NAMES = ("mode", "model", "fingerprint", "source", "source_version")
-_NUMBERS = ("documents", "removed", "units", "sentences", "rejects", "core_hours")
 
 
 @dataclass(frozen=True)
-class Run:
-    """A row of the `runs` table.
+class Run(RunRow):
+    """A row of the `runs` table, with measures of the run's mentions.
 
-    started: when the run started, in UTC.
-    mode: how the run found its documents (see `page.MODES`).
-    fingerprint: digest of everything but the texts that decides the run's results: models, precision, settings.
-    by_label: label -> number of mentions that the run found.
-    seconds: stage -> seconds: wall-clock time for STAGES, `recognizing` and `total`; summed over all cores for the parts of
-        recognition (see `run.summary.Summary`).
     current_mentions: number of the run's mentions that are still in the `entities` table.
     confidence: mean confidence of the current mentions; None if there are no current mentions.
-    core_hours: hours of the complete run, times its cores.
-    price: price of one core for one hour in the run's settings; None if it is not set.
-    currency: currency of the price.
     """
 
-    run_id: str
-    started: datetime
-    status: str
-    mode: str = ""
-    model: str = ""
-    fingerprint: str = ""
-    source: str = ""
-    source_version: str = ""
-    documents: int = 0
-    removed: int = 0
-    units: int = 0
-    sentences: int = 0
-    rejects: int = 0
-    by_label: Mapping[str, int] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
     current_mentions: int = 0
     confidence: float | None = None
-    core_hours: float = 0.0
-    price: float | None = None
-    currency: str = ""
 
     @property
     def core_hours_per_million(self) -> float:
@@ -66,7 +39,7 @@ class Run:
     @property
     def mentions(self) -> int:
         """The number of mentions that the run found."""
-        return sum(self.by_label.values())
+        return sum(self.entities_by_label.values())
 
     @property
     def total(self) -> float:
@@ -74,32 +47,9 @@ class Run:
         return self.seconds.get("total", 0.0)
 
     @property
-    def speed(self) -> float:
-        """The sentences per second of the complete run; 0 if the time was not recorded."""
-        return self.sentences / self.total if self.total else 0.0
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any], current_mentions: int = 0, confidence: float | None = None) -> Run:
-        """Build a run from a row of the `runs` table, with times in UTC, which any version of this program may have written.
-
-        `current_mentions` and `confidence` are the fields of the same names.
-        """
-        cost = json.loads(row.get("settings") or "{}").get("cost", {})
-        names: dict[str, Any] = {name: row.get(name) or "" for name in _NAMES}
-        numbers: dict[str, Any] = {name: row.get(name) or 0 for name in _NUMBERS}
-        return cls(
-            run_id=row["run_id"],
-            started=row["started_at"],
-            status=row["status"],
-            current_mentions=current_mentions,
-            confidence=confidence,
-            **names,
-            **numbers,
-            by_label=dict(row.get("entities_by_label") or {}),
-            seconds=dict(row.get("seconds") or {}),
-            price=cost.get("per_core_hour"),
-            currency=cost.get("currency", ""),
-        )
+    def cost(self) -> Mapping[str, Any]:
+        """The section `cost` of the run's settings: `per_core_hour` (None if it is not set) and `currency`."""
+        return {"per_core_hour": None, "currency": "", **json.loads(self.settings or "{}").get("cost", {})}
 
 
 @dataclass(frozen=True)
@@ -272,4 +222,4 @@ class PageContent:
     @property
     def before(self) -> tuple[Run, ...]:
         """The runs before the run that the page shows, newest first."""
-        return () if self.run is None else tuple(run for run in self.runs if run.started < self.run.started)
+        return () if self.run is None else tuple(run for run in self.runs if run.started_at < self.run.started_at)

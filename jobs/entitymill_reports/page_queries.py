@@ -105,7 +105,7 @@ def read_runs(reader: TableReader, run_id: str | None = None) -> tuple[Run | Non
     """
     runs = _build_runs(reader.read_rows(_LATEST_RUNS), _count_mentions(reader, None))
     run = select_run(runs, run_id)
-    return run, tuple(other for other in runs if run is not None and other.started < run.started)
+    return run, tuple(other for other in runs if run is not None and other.started_at < run.started_at)
 
 
 def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
@@ -123,7 +123,7 @@ def _build_runs(rows: list[dict[str, Any]], counts: list[dict[str, Any]]) -> tup
         own = [count for count in counts if count["run_id"] == row["run_id"]]
         mentions = sum(count["mentions"] for count in own)
         mean = sum(count["confidence"] for count in own) / mentions if mentions else None
-        found.append(Run.from_row(row, mentions, mean))
+        found.append(Run.from_values(row, current_mentions=mentions, confidence=mean))
     return tuple(found)
 
 
@@ -276,7 +276,7 @@ def read_unit_speeds(reader: TableReader, run: Run | None) -> tuple[UnitSpeed, .
         commit = json.loads(row["userMetadata"])
         if "unit" not in commit:
             continue
-        last = run.started if commit["unit"] == 1 else last
+        last = run.started_at if commit["unit"] == 1 else last
         if last is not None:  # otherwise the start of the unit is unknown
             seconds = max(0.0, (row["at"] - last).total_seconds())
             found.append(UnitSpeed(commit["unit"], seconds, _count_written_rows(row["operationMetrics"] or {})))

@@ -42,7 +42,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    latest = run(2, by_label={"PER": 950, "LOC": 50})
+    latest = run(2, entities_by_label={"PER": 950, "LOC": 50})
     made = figures(run=latest, runs=(latest, run(1), run(0)), shown=shown())
     written = tmp_path_factory.mktemp("page") / "page.html"
     written.write_text(page.render(made, drift.compare_runs(made.run, made.before, ReportSettings())), encoding="utf8")
@@ -52,7 +52,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_busy_content() -> PageContent:
     """Return content whose plots have many bars with long labels: runs of one day, months, large documents, many units."""
     latest = [
-        replace(run(0), run_id=f"run{number}", started=START + timedelta(minutes=number)) for number in range(20, 0, -1)
+        replace(run(0), run_id=f"run{number}", started_at=START + timedelta(minutes=number)) for number in range(20, 0, -1)
     ]
     months = {date(2020 + number // 12, 1 + number % 12, 1): {"PER": number + 1} for number in range(60)}
     return figures(

@@ -19,6 +19,7 @@ import pytest
 from pyarrow.fs import FileSelector
 from pyspark.sql import SparkSession
 
+from entitymill.run_row import RunRow
 from entitymill.settings.sections import OutputSettings, SparkSettings
 from entitymill.spark.session import open_session
 from entitymill.tables import Tables
@@ -211,7 +212,7 @@ def heartbeat(spark: SparkSession, name: str, seconds: float = 60) -> Heartbeat:
 
 def is_alone(own: Heartbeat) -> bool:
     """Write a heartbeat, and return whether there are no others; if there are, delete the heartbeat again."""
-    own.beat({})
+    own.beat(RunRow("own"))
     if not own.read_other_runs():
         return True
     own.stop()

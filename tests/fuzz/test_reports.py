@@ -53,7 +53,7 @@ def page_of(texts: dict[str, str]) -> str:
     """Return a page that shows a text in each of PLACES."""
     names = [field.name for field in dataclasses.fields(run(2)) if field.name in texts]
     label = texts["label"]
-    latest = run(2, by_label={label: 950, "LOC": 50}, **{name: texts[name] for name in names})
+    latest = run(2, entities_by_label={label: 950, "LOC": 50}, **{name: texts[name] for name in names})
     parts = (Part(texts["plain"]), Part(texts["mention"], label, 0.3, sampled=True), *shown().sentences[1].parts)
     made = figures(
         output=texts["output"],

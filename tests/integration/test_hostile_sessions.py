@@ -21,6 +21,7 @@ from pyspark.sql import SparkSession
 from delta_reader import read_delta
 from entitymill.errors import SourceError
 from entitymill.run.steps_under_lease import Run
+from entitymill.run_row import RunRow
 from entitymill.settings import sections
 from entitymill.spark.private_session import PINNED, UNSET
 from entitymill.spark.session import open_session
@@ -277,7 +278,7 @@ def run_on_a_busy_cluster(directory: Path) -> None:
         queue = threading.Thread(target=lambda: tasks.foreach(lambda _: time.sleep(1)))
         queue.start()
         while queue.is_alive():
-            rival.beat({})
+            rival.beat(RunRow("rival"))
             looks.append(bool(rival.read_other_runs()))
             time.sleep(0.2)
         rival.stop()

@@ -14,6 +14,7 @@ import pytest
 from entitymill import settings
 from entitymill.commands.maintain import main as maintain_tables
 from entitymill.errors import SettingsError
+from entitymill.run_row import RunRow
 from entitymill.spark.private_session import open_private_session
 from entitymill.tables import Tables, heartbeats, maintenance
 from entitymill.tables.output_tables import build_write_confs
@@ -120,7 +121,7 @@ def test_where_the_storage_mixes_up_writers_maintenance_waits_for_a_job(
     """If storage may lose concurrent commits, as S3 may, maintenance must wait for a run; tests/cluster tests S3 itself."""
     monkeypatch.setattr(heartbeats, "commits_may_collide", lambda *_: True)
     job = heartbeats.Heartbeat(tables_of(small_files)[0], "job", 120)
-    job.beat({"run_id": "job"})
+    job.beat(RunRow("job"))
     options = [item for option in small_files.options("limits.wait_seconds=0") for item in ("--set", option)]
     for task in ("optimize", "vacuum"):
         assert maintain_tables([*options, task]) == 1

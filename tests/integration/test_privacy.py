@@ -19,6 +19,7 @@ from delta_reader import read_delta
 from entitymill import cli, settings
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.run.erasure import erase, find_documents
+from entitymill.run_row import RunRow
 from entitymill.tables import Tables, publisher
 from entitymill.tables.redaction import redact
 from entitymill.tables.run_messages import ERASED_CONDITION
@@ -220,14 +221,9 @@ def test_messages_that_name_the_document_are_erased(filled: Job) -> None:
         "e2": ("source: the row 'mrs jonesson' has no text.", {"source": {"path": "x", "where": "id <> 'mrs jones'"}}),
     }
     for run_id, (error, chosen) in said.items():
-        row = {
-            "run_id": run_id,
-            "started_at": datetime.now(timezone.utc),
-            "status": "failed",
-            "mode": "none",
-            "error": error,
-        }
-        runs.append_idle({**row, "settings": None if chosen is None else json.dumps(chosen)})
+        settings = None if chosen is None else json.dumps(chosen)
+        row = RunRow(run_id, datetime.now(timezone.utc), status="failed", mode="none", error=error, settings=settings)
+        runs.append_idle(row)
     filled.spark.sql(f"OPTIMIZE delta.`{filled.output}/runs`")
     number = read_delta(filled.output / "runs").num_rows
     assert erase(filled.spark, loaded(filled, ADOPTED), ["mrs jones"])["runs"] == 2

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import SparkSession
 
 from entitymill.errors import OutputError, RejectedError
 from entitymill.run import guards
 from entitymill.run.summary import Summary
+from entitymill.run_row import RunRow
 from entitymill.source import changes
 from entitymill.source.changes import Mode, Policy
 from entitymill.source.reader import Source
@@ -127,7 +128,7 @@ def test_others_that_changed_rows_are_noticed(
 ) -> None:
     """The output has two units, so that OPTIMIZE has files to compact."""
     tables = copied(sliced, tmp_path)
-    latest = Row(output_versions=recovery.read_versions(tables, WRITTEN))
+    latest = RunRow("r1", output_versions=recovery.read_versions(tables, WRITTEN))
     for statement in statements:
         tables.spark.sql(statement.format(**{name: tables.sql_name(name) for name in DOCUMENT_TABLES}))
     assert unchanged_since(tables, latest) == only_we
@@ -140,16 +141,16 @@ def test_a_table_that_was_put_back_created_or_removed_is_noticed(
     """A table from a backup that is older than the last run has a smaller version than the last run recorded."""
     tables = copied(sliced, tmp_path)
     present = recovery.read_versions(tables, WRITTEN)
-    assert unchanged_since(tables, Row(output_versions=present))
+    assert unchanged_since(tables, RunRow("r1", output_versions=present))
     before = present["entities"] + 1
-    assert not unchanged_since(tables, Row(output_versions={**present, "entities": before}))
+    assert not unchanged_since(tables, RunRow("r1", output_versions={**present, "entities": before}))
     assert f"(its version {before - 1} is older than version {before}, which a run recorded), so all" in caplog.text
     assert not unchanged_since(tables, None)
-    assert not unchanged_since(tables, Row(output_versions=None))
+    assert not unchanged_since(tables, RunRow("r1"))
     without = {name: version for name, version in present.items() if name != "rejects"}
-    assert not unchanged_since(tables, Row(output_versions=without)), "an older run created it meanwhile"
+    assert not unchanged_since(tables, RunRow("r1", output_versions=without)), "an older run created it meanwhile"
     shutil.rmtree(tmp_path / "out" / "rejects")
-    assert not unchanged_since(tables, Row(output_versions=present))
+    assert not unchanged_since(tables, RunRow("r1", output_versions=present))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_a_table_that_was_put_back_created_or_removed_is_noticed(
 def test_a_run_goes_on_only_from_a_whole_one_with_the_same_settings(
     source_of: Callable[..., Source], changed: dict[str, Any], *, moving: bool, reason: str | None
 ) -> None:
-    last = Row(**{"run_id": "r1", "status": "done", "scope": "s", "fingerprint": "f1", "settled": True, **changed})
+    last = replace(RunRow("r1", status="done", scope="s", fingerprint="f1", settled=True), **changed)
     summary, provenance = Summary("r2", DAY, scope="s"), Provenance("r2", DAY, "m", "f1", "1")
     source = replace(source_of(), nondeterministic=moving)
     assert guards.explain_other_job(Record(last=last, latest=last), summary, provenance, source) == reason
@@ -190,7 +191,7 @@ def test_there_is_nothing_new_in_the_same_commit_of_the_source(
         "run_id": "r1", "status": "done", "scope": "s", "fingerprint": "f1", "settled": True, "source_version": "1",
         "source_committed": 7, "rejects": 0, "output_versions": recovery.read_versions(ten, WRITTEN),
     }  # fmt: skip
-    last = Row(**{**row, **changed})
+    last = RunRow.from_values({**row, **changed})
     provenance = replace(Provenance("r2", DAY, "m", "f1", "1", source_committed=7), **source_changed)
     record = Record(last=last, latest=last)
     assert guards.has_nothing_to_do(record, ten, Summary("r2", DAY, scope="s"), provenance, source_of()) == nothing

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pyspark.sql import SparkSession
 from entitymill import schemas
 from entitymill.commands import list_runs
 from entitymill.errors import OutputError
+from entitymill.run_row import RunRow
 from entitymill.settings.sections import LimitSettings, OutputSettings
 from entitymill.spark import storage
 from entitymill.tables import Tables, heartbeats, lease, runs_without_spark, table_setup
@@ -97,7 +99,7 @@ def take_and_end(tables: Tables, name: str) -> Lease:
 
 
 def test_a_second_run_waits_for_a_live_one_and_names_it(tables: Tables) -> None:
-    with Lease(tables, AT_ONCE, "one", lambda: {"mode": "first"}) as one:
+    with Lease(tables, AT_ONCE, "one", lambda: RunRow("one", mode="first")) as one:
         one.commits.earlier_runs_settled = True
         with pytest.raises(OutputError, match=r"run one \(on .*\) is writing to .*/out; run again when it is done"):
             Lease(tables, AT_ONCE, "two").__enter__()
@@ -105,7 +107,7 @@ def test_a_second_run_waits_for_a_live_one_and_names_it(tables: Tables) -> None:
         assert [file.name for file in beating(tables)] == ["one"]
     two = take_and_end(tables, "two")
     assert two.earlier_runs.last is not None
-    assert (two.earlier_runs.last["run_id"], two.earlier_runs.settled) == ("one", True)
+    assert (two.earlier_runs.last.run_id, two.earlier_runs.settled) == ("one", True)
     assert two.epoch > one.epoch
     assert statuses(tables) == [("one", "done"), ("two", "done")]
     assert beating(tables) == []
@@ -146,7 +148,7 @@ def test_a_run_with_an_outdated_heartbeat_is_taken_over_and_notices(tables: Tabl
     following = take_and_end(tables, "next")
     assert following.epoch > frozen.epoch
     assert following.earlier_runs.latest is not None
-    assert (following.earlier_runs.latest["run_id"], following.earlier_runs.settled) == ("frozen", False)
+    assert (following.earlier_runs.latest.run_id, following.earlier_runs.settled) == ("frozen", False)
     assert statuses(tables) == [("frozen", "died"), ("next", "done")]
     with pytest.raises(OutputError, match="run next took over"):
         frozen.check_now()
@@ -157,20 +159,20 @@ def test_a_run_with_an_outdated_heartbeat_is_taken_over_and_notices(tables: Tabl
 
 
 def test_a_dead_run_keeps_the_progress_of_its_last_heartbeat(tables: Tables) -> None:
-    dead = Lease(tables, AT_ONCE, "dead", lambda: {"mode": "first", "units": 3, "units_done": 0, "planned": 9})
+    row = RunRow("dead", mode="first", units=3, planned=9)
+    dead = Lease(tables, AT_ONCE, "dead", lambda: row)
     dead.__enter__()
     dead._stopped.set()
     dead._thread.join()
     assert dead._heartbeat is not None
-    dead._heartbeat.beat({"run_id": "dead", "stage": "writing", "units": 3, "units_done": 2, "documents": 6})
+    dead._heartbeat.beat(replace(row, status="running", stage="writing", units_done=2, documents=6))
     [file] = beating(tables)
     os.utime(file, (time.time() - OLD, time.time() - OLD))
     take_and_end(tables, "next")
-    found = {row["run_id"]: row for row in list_runs.read_runs(tables, 2)}
-    assert [found["dead"][name] for name in ("status", "stage", "units_done", "documents", "planned")] == [
-        "died", "writing", 2, 6, 9,
-    ]  # fmt: skip
-    assert found["next"]["units_done"] is None
+    found = {row.run_id: row for row in list_runs.read_runs(tables, 2)}
+    last = found["dead"]
+    assert (last.status, last.stage, last.units_done, last.documents, last.planned) == ("died", "writing", 2, 6, 9)
+    assert found["next"].units_done == 0
 
 
 def test_a_run_that_came_and_went_since_the_last_look_is_noticed(tables_after_a_run: Tables) -> None:
@@ -179,27 +181,27 @@ def test_a_run_that_came_and_went_since_the_last_look_is_noticed(tables_after_a_
     between = take_and_end(tables, "between")
     with Lease(tables, LimitSettings(wait_seconds=60), "last", record=seen) as held:
         assert held.earlier_runs.latest is not None
-        assert held.earlier_runs.latest["run_id"] == "between"
+        assert held.earlier_runs.latest.run_id == "between"
         assert held.epoch > between.epoch
 
 
 def test_heartbeats_show_how_far_a_run_is(tables: Tables) -> None:
-    row = {"mode": "first", "documents": 0, "planned": 9, "units": 3, "units_done": 0}
-    with Lease(tables, LimitSettings(wait_seconds=0, lease_seconds=6), "one", lambda: dict(row)):
+    row = RunRow("one", mode="first", planned=9, units=3)
+    with Lease(tables, LimitSettings(wait_seconds=0, lease_seconds=6), "one", lambda: row):
         version = tables.version("runs")
-        row |= {"documents": 6, "units_done": 2}
+        row = replace(row, documents=6, units_done=2)
         for _ in range(100):
             time.sleep(0.1)
-            if runs_without_spark.read_heartbeats(tables.settings, {}).get("one", {}).get("units_done") == 2:
+            if [one.units_done for one in runs_without_spark.read_heartbeats(tables.settings, {})] == [2]:
                 break
         [found] = list_runs.read_runs(tables, 1)
-        assert (found["status"], found["documents"], found["units_done"]) == ("running", 6, 2)
+        assert (found.status, found.documents, found.units_done) == ("running", 6, 2)
         [same] = list_runs._read_local_runs(tables.settings, {}, 1) or []
-        assert {**same, "until": None} == {**found, "until": None}
+        assert replace(same, until=None) == replace(found, until=None)
         assert tables.version("runs") == version, "a heartbeat is no commit"
     take_and_end(tables, "two")
     assert list_runs._read_local_runs(tables.settings, {}, 5) == list_runs.read_runs(tables, 5)
-    assert [row["run_id"] for row in list_runs._read_local_runs(tables.settings, {}, 1) or []] == ["two"]
+    assert [row.run_id for row in list_runs._read_local_runs(tables.settings, {}, 1) or []] == ["two"]
 
 
 def test_runs_are_read_without_spark_only_where_that_is_possible(tables_after_a_run: Tables, tmp_path: Path) -> None:
@@ -209,19 +211,17 @@ def test_runs_are_read_without_spark_only_where_that_is_possible(tables_after_a_
         OutputSettings(path="s3a://lake/out"),
         OutputSettings(path=f"{tmp_path}/no"),
     ):
-        assert runs_without_spark.read_rows(place, {}, ("run_id",), 1) is None
-        assert runs_without_spark.read_heartbeats(place, {}) == {}
+        assert runs_without_spark.read_rows(place, {}, 1) is None
+        assert runs_without_spark.read_heartbeats(place, {}) == []
     (tmp_path / "empty").mkdir()
     with pytest.raises(OutputError, match="no run has written"):
-        runs_without_spark.read_rows(OutputSettings(path=f"{tmp_path}/empty"), {}, ("run_id",), 1)
+        runs_without_spark.read_rows(OutputSettings(path=f"{tmp_path}/empty"), {}, 1)
     elsewhere_by_default = {"spark.hadoop.fs.defaultFS": "hdfs://name:8020"}
-    assert (
-        runs_without_spark.read_rows(OutputSettings(path=f"{tmp_path}/empty"), elsewhere_by_default, ("run_id",), 1) is None
-    )
+    assert runs_without_spark.read_rows(OutputSettings(path=f"{tmp_path}/empty"), elsewhere_by_default, 1) is None
     tables.spark.sql(f"ALTER TABLE {tables.sql_name('runs')} SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
     tables.spark.sql(f"DELETE FROM {tables.sql_name('runs')} WHERE run_id = 'none'")
-    found = runs_without_spark.read_rows(tables.settings, {}, ("run_id", "no_such_column"), 1)
-    assert found in (None, [{"run_id": "first", "no_such_column": None}])
+    found = runs_without_spark.read_rows(tables.settings, {}, 1)
+    assert found is None or [row.run_id for row in found] == ["first"]
 
 
 def test_a_lease_without_heartbeats_is_renewed_by_commits(tables_after_a_run: Tables) -> None:
@@ -332,33 +332,31 @@ def test_a_lease_is_given_back_though_its_heartbeat_cannot_be_deleted(
 def test_an_outdated_heartbeat_is_deleted_whatever_its_clock(tables: Tables, left: float, alive: list[str]) -> None:
     """The storage's clock decides the age of a heartbeat; times that a run writes into its heartbeat do not count."""
     other = Heartbeat(tables, "other", 120)
-    other.beat({"run_id": "other", "started_at": DAY})
+    other.beat(RunRow("other", DAY))
     [file] = beating(tables)
     os.utime(file, (time.time() - left, time.time() - left))
     own = Heartbeat(tables, "own", 120)
-    own.beat({"run_id": "own"})
-    assert [row["run_id"] for row in own.read_other_runs()] == alive
+    own.beat(RunRow("own"))
+    assert [row.run_id for row in own.read_other_runs()] == alive
     assert [path.name for path in beating(tables)] == sorted([*alive, "own"])
     own.stop()
 
 
 def test_a_heartbeat_that_is_just_being_written_counts(tables: Tables) -> None:
     own = Heartbeat(tables, "own", 120)
-    own.beat({"run_id": "own"})
+    own.beat(RunRow("own"))
     (beating(tables)[0].parent / "other").write_text('{"run_id": "ot')
-    assert own.read_other_runs() == [{}]
-    with pytest.raises(OutputError, match="another run that just began is writing"):
+    assert own.read_other_runs() == [RunRow("other")]
+    with pytest.raises(OutputError, match=r"run other \(on an unknown host\) is writing"):
         Lease(tables, AT_ONCE, "next").__enter__()
-    found: dict[str, dict[str, Any]] = heartbeats.read_all(tables)
-    assert found == {"own": {"run_id": "own"}, "other": {}}
+    assert sorted(heartbeats.read_all(tables), key=lambda row: row.run_id) == [RunRow("other"), RunRow("own")]
 
 
 def test_processes_are_named_by_their_host() -> None:
-    row = {"run_id": "a", "process": json.dumps({"host": "here", "pid": 1})}
+    row = RunRow("a", process=json.dumps({"host": "here", "pid": 1}))
     assert lease._describe_run(row) == "run a (on here)"
-    named = "run a (on an unknown host, its lease lasts until 2026-11-26 00:00:00)"
-    assert lease._describe_run({"run_id": "a", "until": DAY}) == named
-    assert lease._describe_run({}) == ""
+    named = f"run a (on an unknown host, its lease lasts until {DAY.astimezone():%Y-%m-%d %H:%M:%S})"
+    assert lease._describe_run(RunRow("a", until=DAY)) == named
 
 
 def test_a_run_that_begins_between_two_looks_is_seen(tables_after_a_run: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,8 +395,8 @@ def test_a_look_is_not_certain_if_the_epoch_is_not_the_next_one(tables_after_a_r
     following = take_and_end(tables, "next")
     latest = following.earlier_runs.latest
     assert latest is not None
-    assert (latest["run_id"], latest["settled"], following.earlier_runs.settled) == ("first", False, False)
-    assert following.epoch == latest["epoch"] + 2
+    assert (latest.run_id, latest.settled, following.earlier_runs.settled) == ("first", False, False)
+    assert following.epoch == (latest.epoch or 0) + 2
     assert not following.earlier_runs.certain
 
 

@@ -12,6 +12,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.run.summary import Summary, count_by_label
+from entitymill.run_row import RunRow
 from entitymill.tables import Tables, publisher, recovery, table_setup
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.publisher import Provenance, Publisher, RejectsWriter, Unit, UnitIds
@@ -71,7 +72,7 @@ def test_rows_of_an_older_epoch_are_not_added(tables: Tables) -> None:
     runs = Runs(tables)
     runs.create()
     for name, epoch in (("young", 5), ("old", 4)):
-        Commits(tables, name, epoch).append(runs._build_frame({"run_id": name, "started_at": DAY, "status": "done"}), "runs")
+        Commits(tables, name, epoch).append(runs._build_frame(RunRow(name, DAY, status="done")), "runs")
     assert [row["run_id"] for row in read_rows(tables, "runs")] == ["young"]
 
 

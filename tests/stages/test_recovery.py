@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.errors import OutputError
+from entitymill.run_row import RunRow
 from entitymill.spark.private_session import run_statement
 from entitymill.tables import Tables, numbered_commits, recovery, temporary_tables
 from entitymill.tables.numbered_commits import Commits
@@ -48,7 +49,7 @@ def writing(spark: SparkSession, with_ten: Path, tmp_path: Path) -> Writing:
 
 def add_run(tables: Tables, run_id: str, slice_: str | None = None, *, annotations: bool = False) -> None:
     chosen = json.dumps({"output": {"annotations": annotations}})
-    row = {"run_id": run_id, "started_at": DAY, "settings": chosen, "slice": slice_}
+    row = RunRow(run_id, DAY, settings=chosen, slice=slice_)
     tables.append(Runs(tables)._build_frame(row), "runs")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from delta.exceptions import DeltaConcurrentModificationException
 
+from entitymill.run_row import RunRow
 from entitymill.tables import Tables
 from entitymill.tables.runs import Runs
 from entitymill_reports.prometheus_metrics import read_totals
@@ -17,7 +18,7 @@ from .conftest import DAY
 
 def add(tables: Tables, number: int, **values: object) -> None:
     row = {"run_id": f"run {number}", "started_at": DAY + timedelta(days=number), "epoch": number, "mode": "compare"}
-    tables.append(Runs(tables)._build_frame({**row, **values}), "runs")
+    tables.append(Runs(tables)._build_frame(RunRow.from_values({**row, **values})), "runs")
 
 
 def test_an_output_is_of_the_source_whose_run_came_to_its_end(tables: Tables) -> None:
@@ -32,7 +33,7 @@ def test_an_output_is_of_the_source_whose_run_came_to_its_end(tables: Tables) ->
     seen = runs.read_record()
     assert seen.last is not None
     assert seen.latest is not None
-    assert (seen.owner, seen.last["run_id"], seen.latest["run_id"], seen.epoch) == ("/a", "run 3", "run 4", 4)
+    assert (seen.owner, seen.last.run_id, seen.latest.run_id, seen.epoch) == ("/a", "run 3", "run 4", 4)
     add(tables, 5, status="done", source="/b")
     assert runs.read_record().owner == "/b"
 
@@ -85,7 +86,7 @@ def test_a_run_with_nothing_to_do_is_recorded_once_though_its_commit_is_tried_ag
             raise DeltaConcurrentModificationException("or so the storage says", "")
 
     monkeypatch.setattr(Tables, "append", fails_once)
-    Runs(tables).append_idle({"run_id": "idle", "started_at": DAY, "ended_at": DAY, "status": "done", "mode": "none"})
+    Runs(tables).append_idle(RunRow("idle", DAY, DAY, status="done", mode="none"))
     assert [row["run_id"] for row in tables.read("runs").collect()] == ["idle"]
     assert len(tries) == 2 - effective
 

@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ from entitymill import cli, settings
 from entitymill.commands import common, erase, evaluate, extract, init, list_runs, tag
 from entitymill.errors import SettingsError, SourceError
 from entitymill.run.dry_runs import Plan
+from entitymill.run_row import RunRow
 from entitymill.terminal import console_text
 from entitymill.terminal import summaries as terminal
 from entitymill.terminal.progress import describe_progress
@@ -101,15 +102,13 @@ def test_a_log_that_goes_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_table_of_runs() -> None:
-    run = dict.fromkeys(list_runs._COLUMNS, STEERING) | {
-        "started_at": datetime(2026, 11, 26), "ended_at": datetime(2026, 11, 27), "until": None,  # noqa: DTZ001  # as in Spark
-        "documents": 1, "rejects": 0, "units": 1, "units_done": 0, "planned": 9,
-    }  # fmt: skip
+    texts = dict.fromkeys(("run_id", "status", "mode", "stage", "error", "log", "process", "application_id"), STEERING)
+    run = RunRow.from_values({**texts, "started_at": "2026-11-26", "ended_at": "2026-11-27", "planned": 9})
     file = io.StringIO()
     console = Console(file=file, width=400)
     console.print(list_runs.build_table([run]))
     for status in ("failed", "running"):
-        console.print(list_runs._describe_run({**run, "status": status}), markup=False, soft_wrap=True)
+        console.print(list_runs._describe_run(replace(run, status=status)), markup=False, soft_wrap=True)
     assert not _CONTROLS.search(file.getvalue())
     assert file.getvalue().count(r"\x1b]52;c;aGk=\x07") >= 6
 

@@ -28,12 +28,12 @@ def test_the_same_is_no_change() -> None:
 @pytest.mark.parametrize(
     ("of_the_last", "marked"),
     [
-        ({"by_label": {"PER": 650, "LOC": 350}}, set()),  # just at the bound of 0.05
-        ({"by_label": {"PER": 660, "LOC": 340}}, {("share", "PER"), ("share", "LOC")}),
-        ({"by_label": {"PER": 600, "LOC": 400, "NEW": 60}}, {("share", "NEW")}),
-        ({"by_label": {"PER": 750, "LOC": 500}}, set()),  # a quarter more
-        ({"by_label": {"PER": 756, "LOC": 504}}, {("rate", None)}),
-        ({"by_label": {}}, {("rate", None), ("share", "PER"), ("share", "LOC")}),
+        ({"entities_by_label": {"PER": 650, "LOC": 350}}, set()),  # just at the bound of 0.05
+        ({"entities_by_label": {"PER": 660, "LOC": 340}}, {("share", "PER"), ("share", "LOC")}),
+        ({"entities_by_label": {"PER": 600, "LOC": 400, "NEW": 60}}, {("share", "NEW")}),
+        ({"entities_by_label": {"PER": 750, "LOC": 500}}, set()),  # a quarter more
+        ({"entities_by_label": {"PER": 756, "LOC": 504}}, {("rate", None)}),
+        ({"entities_by_label": {}}, {("rate", None), ("share", "PER"), ("share", "LOC")}),
         ({"confidence": 0.84}, {("confidence", None)}),
         ({"confidence": None}, set()),
     ],
@@ -43,7 +43,7 @@ def test_what_is_beyond_its_bound_is_marked(of_the_last: dict[str, object], mark
 
 
 def test_runs_before_count_by_what_they_did() -> None:
-    before = [run(1, sentences=6000, by_label={"PER": 3000}, current_mentions=3000, confidence=0.8), run(0)]
+    before = [run(1, sentences=6000, entities_by_label={"PER": 3000}, current_mentions=3000, confidence=0.8), run(0)]
     found = {
         change.measure: change.before
         for change in drift.compare_runs(run(2), before, BOUNDS).changes
@@ -55,7 +55,7 @@ def test_runs_before_count_by_what_they_did() -> None:
 def test_the_first_mention_ever_is_a_change() -> None:
     [rate] = [
         c
-        for c in drift.compare_runs(run(1), [run(0, by_label={}, current_mentions=0)], BOUNDS).changes
+        for c in drift.compare_runs(run(1), [run(0, entities_by_label={}, current_mentions=0)], BOUNDS).changes
         if c.measure == "rate"
     ]
     assert (rate.change, rate.flagged) == (math.inf, True)
@@ -88,7 +88,7 @@ def test_other_models_are_told() -> None:
 
 
 def test_drift_has_its_exit_code_where_that_is_asked_for() -> None:
-    found = drift.compare_runs(run(2, by_label={"PER": 950, "LOC": 50}), [run(1), run(0)], BOUNDS)
+    found = drift.compare_runs(run(2, entities_by_label={"PER": 950, "LOC": 50}), [run(1), run(0)], BOUNDS)
     with pytest.raises(DriftError, match=r"share of LOC 0\.050 instead of 0\.400, share of PER") as raised:
         drift.check_drift(found, BOUNDS.model_copy(update={"fail_on_drift": True}))
     assert raised.value.exit_code == 6

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from pyspark.sql import Row
 
 from entitymill.run.dry_runs import CORE_SECONDS_PER_PART_SECOND, compute_seconds
+from entitymill.run_row import RunRow
 
 START = 5.0
 
 
-def earlier_run(core_seconds: float, cores: int = 2, units: int = 1) -> Row:
+def earlier_run(core_seconds: float, cores: int = 2, units: int = 1) -> RunRow:
     """Return the row of a run whose workers needed START seconds to start, before they recognized a million code points."""
     recognizing = START + CORE_SECONDS_PER_PART_SECOND * core_seconds / cores
     parts = {"segmentation": 0.1 * core_seconds, "inference": 0.9 * core_seconds}
     seconds = {"preparation": 1.0, "source": 2.0, "recognizing": recognizing, "writing": 3.0 * units, **parts}
-    return Row(chars=1_000_000, cores=cores, units_done=units, seconds=seconds)
+    return RunRow("r", chars=1_000_000, cores=cores, units_done=units, seconds=seconds)
 
 
 @pytest.mark.parametrize("chars", [100_000, 1_000_000, 30_000_000])
@@ -43,5 +43,5 @@ def test_a_run_with_nothing_to_recognize_takes_what_comes_before() -> None:
 
 def test_an_engine_that_measures_no_parts_is_scaled_as_a_whole() -> None:
     seconds = {"preparation": 1.0, "source": 2.0, "recognizing": 50.0, "writing": 3.0}
-    run = Row(chars=1_000_000, cores=2, units_done=1, seconds=seconds)
+    run = RunRow("r", chars=1_000_000, cores=2, units_done=1, seconds=seconds)
     assert compute_seconds(run, run, 3_000_000, units=1, cores=2) == pytest.approx(1 + 2 + 3 * 50 + 3)

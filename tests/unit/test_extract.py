@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from entitymill.run import outcome
 from entitymill.run.dry_runs import Plan
 from entitymill.run.outcome import Stopped
 from entitymill.run.summary import Summary
+from entitymill.run_row import RunRow
 from entitymill.settings.sections import SparkSettings
 from entitymill.spark import session
 from entitymill.terminal.progress import Progress, describe_progress
@@ -280,16 +282,15 @@ def test_a_plan_is_written_by_its_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("minutes", "silent"), [(-5, True), (5, False)])
 def test_a_running_run_whose_lease_has_ended_shows_no_sign_of_life(minutes: int, silent: bool) -> None:
-    run = dict.fromkeys(list_runs._COLUMNS) | {"run_id": "r", "status": "running", "units": 3}
-    said = list_runs._describe_run({**run, "until": list_runs._now() + timedelta(minutes=minutes)})
+    run = RunRow("r", status="running", units=3)
+    said = list_runs._describe_run(replace(run, until=datetime.now(timezone.utc) + timedelta(minutes=minutes)))
     assert ("no heartbeat" in said) == silent
     assert "0 of 3 units" in said
 
 
 def test_a_dead_run_shows_what_it_published_its_log_and_its_host() -> None:
-    progress = {"stage": "writing", "units": 3, "units_done": 2, "documents": 1234, "planned": 2000}
-    run = dict.fromkeys(list_runs._COLUMNS) | {"run_id": "r", "status": "died", **progress}
-    found = list_runs._describe_run({**run, "log": "/var/log/r.log", "process": '{"host": "node7", "pid": 1}'})
+    run = RunRow("r", status="died", stage="writing", units=3, units_done=2, documents=1234, planned=2000)
+    found = list_runs._describe_run(replace(run, log="/var/log/r.log", process='{"host": "node7", "pid": 1}'))
     assert found == (
         "r: it ended without recording an error, in the stage writing, after 2 of 3 units, 1,234 of 2,000 documents; the "
         "next run continues. Log: /var/log/r.log, on node7."
@@ -300,15 +301,12 @@ def test_a_dead_run_shows_what_it_published_its_log_and_its_host() -> None:
 @pytest.mark.parametrize("width", [80, 60])
 def test_ids_of_runs_are_complete_in_a_narrow_terminal_and_in_a_pipe(width: int) -> None:
     ids = [f"20261130T2151{number:02}-0a1b2c3d4e5f" for number in range(3)]
-    times = {"started_at": datetime(2026, 1, 1), "ended_at": datetime(2026, 1, 3)}  # noqa: DTZ001  # as Spark returns them
-    runs = [
-        dict.fromkeys(list_runs._COLUMNS) | times | {"run_id": one, "status": "stopped", "mode": "maintenance"}
-        for one in ids
-    ]
+    start = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    times = {"started_at": start, "ended_at": start + timedelta(days=2)}
+    about = {"status": "stopped", "mode": "maintenance", "documents": 10**9, "rejects": 10**6}
+    runs = [RunRow.from_values({"run_id": one, **times, **about}) for one in ids]
     file = io.StringIO()
-    Console(file=file, width=width).print(
-        list_runs.build_table([run | {"documents": 10**9, "rejects": 10**6} for run in runs])
-    )
+    Console(file=file, width=width).print(list_runs.build_table(runs))
     assert [one for one in ids if one not in file.getvalue()] == []
 
 

@@ -84,7 +84,7 @@ def test_text_is_shown_only_where_that_is_allowed() -> None:
 
 def test_a_change_beyond_its_bound_is_marked() -> None:
     assert "beyond its bound" not in usual()
-    latest = run(2, by_label={"PER": 950, "LOC": 50})
+    latest = run(2, entities_by_label={"PER": 950, "LOC": 50})
     text = rendered(run=latest, runs=(latest, run(1), run(0)))
     assert text.count("beyond its bound") == 2  # the shares of both labels, not the rate or the confidence
     assert "differs from the 2 previous runs. Measures beyond their bounds: share of LOC, share of PER." in text
@@ -93,12 +93,12 @@ def test_a_change_beyond_its_bound_is_marked() -> None:
 def test_a_run_that_failed_since_is_said() -> None:
     said = "The latest run, run9 of 2026-11-29 03:00 UTC, failed."
     assert "The latest run" not in usual()
-    text = rendered(runs=(run(9, status="failed"), run(2), run(1)), last_idle=run(8).started)
+    text = rendered(runs=(run(9, status="failed"), run(2), run(1)), last_idle=run(8).started_at)
     assert said in Elements(text).text
 
 
 def test_a_run_that_failed_is_not_said_after_a_run_with_nothing_to_do() -> None:
-    text = Elements(rendered(runs=(run(9, status="failed"), run(2), run(1)), last_idle=run(10).started)).text
+    text = Elements(rendered(runs=(run(9, status="failed"), run(2), run(1)), last_idle=run(10).started_at)).text
     assert "The latest run" not in text
     assert "Runs that had nothing to do are not listed. The latest of them started at 2026-11-30 03:00 UTC." in text
     assert "nothing to do" not in usual()

@@ -50,7 +50,7 @@ def test_a_run_that_published(tmp_path: Path) -> None:
     before = run(0, sentences=5000)
     with prometheus_metrics.record_metrics(loaded(f"metrics.textfile={file}")) as known:
         known.summary = summary()
-        known.drift = drift.compare_runs(run(1, by_label={"PER": 1000}), [before], ReportSettings())
+        known.drift = drift.compare_runs(run(1, entities_by_label={"PER": 1000}), [before], ReportSettings())
     found = values(file.read_text())
     assert found["entitymill_run_success",] == 1
     assert found["entitymill_run_exit_code",] == 0

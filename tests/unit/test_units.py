@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pyspark.sql import Row
 
 from entitymill.run import units
 from entitymill.run.units import SECONDS_PER_TASK, SECONDS_PER_UNIT, choose_sizes, read_speed
+from entitymill.run_row import RunRow
 from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes, Mode
 
@@ -52,8 +52,8 @@ def test_units_and_tasks_fit_the_cores() -> None:
 
 def test_the_speed_of_a_run_is_that_of_its_workers() -> None:
     spent = {"segmentation": 2.0, "encoding": 3.0, "inference": 44.0, "mentions": 1.0, "idle": 90.0, "total": 70.0}
-    assert read_speed(Row(chars=3_000_000, seconds=spent)) == 60_000.0
-    assert read_speed(Row(chars=3_000, seconds=spent)) is None, "the start of the workers would be most of it"
-    assert read_speed(Row(chars=None, seconds=None)) is None
-    assert read_speed(Row(chars=3_000_000, seconds={"idle": 9.0})) is None, "engine sparknlp measures no parts"
+    assert read_speed(RunRow("r", chars=3_000_000, seconds=spent)) == 60_000.0
+    assert read_speed(RunRow("r", chars=3_000, seconds=spent)) is None, "the start of the workers would be most of it"
+    assert read_speed(RunRow("r")) is None
+    assert read_speed(RunRow("r", chars=3_000_000, seconds={"idle": 9.0})) is None, "engine sparknlp measures no parts"
     assert read_speed(None) is None

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from entitymill.commands import common
 from entitymill.errors import OutputError
+from entitymill.run_row import PROGRESS, RunRow
 from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console, visible
 from entitymill.terminal.progress import format_duration
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console = open_console(soft_wrap=True, highlight=False)
         if options.json:
             for row in runs:
-                print(json.dumps(row, default=str))
+                print(_format_json(row))
         else:
             console.print(build_table(runs))
             for detail in filter(None, map(_describe_run, runs)):
@@ -69,23 +71,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return common.run_with_settings(options, work, "interrupted.")
 
 
-def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int) -> list[dict[str, Any]] | None:
+def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int) -> list[RunRow] | None:
     """Return what `read_runs` returns, without starting Spark; None if only Spark can read the tables.
 
     Raise OutputError if no run has written the tables yet.
     """
     from entitymill.tables import runs_without_spark
 
-    rows = runs_without_spark.read_rows(output, conf, _COLUMNS, last)
+    rows = runs_without_spark.read_rows(output, conf, last)
     return rows and _add_progress(rows, lambda: runs_without_spark.read_heartbeats(output, conf))
 
 
-def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
-    """Return the latest `last` runs, newest first, as dictionaries with the keys _COLUMNS.
+def read_runs(tables: Tables, last: int) -> list[RunRow]:
+    """Return the latest `last` runs, newest first.
 
-    A value is None if an older version of this program created the table without this column. The progress of an active run
-    comes from its heartbeat, a small file that a run rewrites while it is alive. Raise OutputError if no run has written the
-    tables yet.
+    The progress of an active run comes from its heartbeat, a small file that a run rewrites while it is alive. Raise
+    OutputError if no run has written the tables yet.
     """
     from pyspark.sql import functions as F
 
@@ -93,102 +94,80 @@ def read_runs(tables: Tables, last: int) -> list[dict[str, Any]]:
 
     if not tables.exists("runs"):
         raise OutputError(f"output: no run has written {tables.output} yet.")
-    runs = tables.read("runs")
-    stored = [name for name in _COLUMNS if name in runs.columns]
-    rows = runs.orderBy(F.desc("started_at")).limit(last).select(*stored).collect()
-    found = [{name: row[name] if name in stored else None for name in _COLUMNS} for row in rows]
+    rows = tables.read("runs").orderBy(F.desc("started_at")).limit(last).collect()
+    found = [RunRow.from_values(row.asDict()) for row in rows]
     return _add_progress(found, lambda: heartbeats.read_all(tables))
 
 
-def _add_progress(
-    rows: list[dict[str, Any]], read_heartbeats: Callable[[], dict[str, dict[str, Any]]]
-) -> list[dict[str, Any]]:
-    """Update the rows of active runs, in place, from their heartbeats, and return all rows.
+def _add_progress(rows: list[RunRow], read_heartbeats: Callable[[], list[RunRow]]) -> list[RunRow]:
+    """Return the rows, with those of active runs updated from their heartbeats, which are newer.
 
-    `read_heartbeats` returns run id -> heartbeat; it is called only if a run is active.
+    `read_heartbeats` is called only if a run is active.
     """
-    if any(row["status"] == "running" for row in rows):
-        newest = read_heartbeats()
-        for row in rows:
-            _update_progress(row, newest.get(str(row["run_id"]), {}))
-    return rows
+    if all(row.status != "running" for row in rows):
+        return rows
+    newest = {row.run_id: row for row in read_heartbeats()}
+    return [_update_progress(row, newest.get(row.run_id, row)) for row in rows]
 
 
-def _update_progress(row: dict[str, Any], heartbeat: dict[str, Any]) -> None:
-    """Update the row of an active run, in place, from the run's heartbeat, which is newer than the row.
-
-    The row of a run that has ended stays unchanged.
-    """
-    from entitymill.tables.runs import PROGRESS
-
-    if row["status"] == "running":
-        row |= {name: heartbeat[name] for name in PROGRESS if heartbeat.get(name) is not None}
-        if heartbeat.get("until"):
-            row["until"] = datetime.fromisoformat(heartbeat["until"]).astimezone().replace(tzinfo=None)
+def _update_progress(row: RunRow, heartbeat: RunRow) -> RunRow:
+    """Return the row of an active run with the progress in its heartbeat; other rows are returned unchanged."""
+    if not row.status == heartbeat.status == "running":
+        return row
+    return replace(row, until=heartbeat.until, **{name: getattr(heartbeat, name) for name in PROGRESS})
 
 
-def build_table(runs: Sequence[dict[str, Any]]) -> Table:
+def _format_json(row: RunRow) -> str:
+    """Return the columns _COLUMNS of a run as a JSON object; times are in this machine's local time."""
+    values = {name: getattr(row, name) for name in _COLUMNS}
+    times = {name: value.astimezone().replace(tzinfo=None) for name, value in values.items() if isinstance(value, datetime)}
+    return json.dumps({**values, **times}, default=str)
+
+
+def build_table(runs: Sequence[RunRow]) -> Table:
     """Return the table of runs that is printed on the terminal."""
     shown = Table(title="Runs, newest first", title_justify="left", show_edge=False, pad_edge=False)
     # In a narrow terminal, the other columns are cut, but not the id: people copy it.
-    shown.add_column(
-        "run", no_wrap=True, min_width=max((len(visible(run["run_id"], lines=False)) for run in runs), default=0)
-    )
+    shown.add_column("run", no_wrap=True, min_width=max((len(visible(run.run_id, lines=False)) for run in runs), default=0))
     for heading in ("started", "status", "mode", "documents", "rejects", "took"):
         shown.add_column(heading, justify="right" if heading in ("documents", "rejects", "took") else "left", no_wrap=True)
     for run in runs:
-        end = run["ended_at"] or _now()
+        end = run.ended_at or datetime.now(timezone.utc)
         shown.add_row(
-            _cell(run["run_id"]),
-            f"{run['started_at']:%Y-%m-%d %H:%M}",
-            _cell(run["status"]),
-            _cell(run["mode"] or ""),
-            f"{run['documents'] or 0:,}",
-            f"{run['rejects'] or 0:,}",
-            format_duration((end - run["started_at"]).total_seconds()),
-            style=_STYLES.get(run["status"], ""),
+            _cell(run.run_id),
+            f"{run.started_at.astimezone():%Y-%m-%d %H:%M}",
+            _cell(run.status),
+            _cell(run.mode),
+            f"{run.documents:,}",
+            f"{run.rejects:,}",
+            format_duration((end - run.started_at).total_seconds()),
+            style=_STYLES.get(run.status or "", ""),
         )
     return shown
 
 
-def _cell(value: str) -> Text:
+def _cell(value: str | None) -> Text:
     """Return a value as plain text with control characters escaped, because anyone who can write to `runs` may set it."""
-    return Text(visible(value, lines=False))
+    return Text(visible(value or "", lines=False))
 
 
-def _now() -> datetime:
-    """Return the current local time without a time zone, as Spark returns times."""
-    return datetime.now(timezone.utc).astimezone().replace(tzinfo=None)
-
-
-def _describe_run(run: dict[str, Any]) -> str:
+def _describe_run(run: RunRow) -> str:
     """Return a line about the progress of an active run, or about why a run failed or died; empty for other runs."""
-    run = {name: visible(value) if isinstance(value, str) else value for name, value in run.items()}
-    text = f"{run['run_id']}: "
-    if run["status"] == "running":
-        if run["until"] is not None and run["until"] < _now():
-            text += f"no heartbeat since its lease ended at {run['until']:%Y-%m-%d %H:%M}; the next run takes over. "
-        return f"{text}{run['stage'] or 'active'}, {_format_progress(run)}"
-    if run["error"]:
-        return text + run["error"] + (f" Log: {run['log']}" if run["log"] else "")
-    if run["status"] == "died":
-        text += f"it ended without recording an error, in the stage {run['stage'] or 'preparation'}, after "
-        text += (
-            f"{_format_progress(run)}; the next run continues. Log: {run['log'] or 'not recorded'}, on {_read_host(run)}."
-        )
-        return text
-    return ""
+    text = ""
+    if run.status == "running":
+        if run.until is not None and run.until < datetime.now(timezone.utc):
+            ended = f"{run.until.astimezone():%Y-%m-%d %H:%M}"
+            text = f"no heartbeat since its lease ended at {ended}; the next run takes over. "
+        text += f"{run.stage or 'active'}, {_format_progress(run)}"
+    elif run.error:
+        text = run.error + (f" Log: {run.log}" if run.log else "")
+    elif run.status == "died":
+        text = f"it ended without recording an error, in the stage {run.stage or 'preparation'}, after "
+        text += f"{_format_progress(run)}; the next run continues. Log: {run.log or 'not recorded'}, on {run.host}."
+    return visible(f"{run.run_id}: {text}") if text else ""
 
 
-def _format_progress(run: dict[str, Any]) -> str:
+def _format_progress(run: RunRow) -> str:
     """Return how much of a run is published, such as "3 of 8 units, 1,200 of 4,000 documents"."""
-    text = f"{run['units_done'] or 0} of {run['units'] or 0} units"
-    return f"{text}, {run['documents'] or 0:,} of {run['planned']:,} documents" if run["planned"] else text
-
-
-def _read_host(run: dict[str, Any]) -> str:
-    """Return the host of a run's driver; "an unknown host" if it was not recorded."""
-    try:
-        return str(json.loads(run["process"] or "")["host"])
-    except (ValueError, KeyError, TypeError):
-        return "an unknown host"
+    text = f"{run.units_done} of {run.units} units"
+    return f"{text}, {run.documents:,} of {run.planned:,} documents" if run.planned else text

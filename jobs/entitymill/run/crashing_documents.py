@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.errors import RejectedError
 from entitymill.run.summary import Summary
 from entitymill.run.units import PlannedUnit
+from entitymill.run_row import RunRow
 from entitymill.settings import Settings
 from entitymill.spark.private_session import create_frame
 from entitymill.tables import Tables
@@ -36,14 +37,14 @@ def read_known_failures(tables: Tables) -> set[str]:
     return {row["doc_id"] for row in failed if row["run_id"] in runs}
 
 
-def find_first_failures(tables: Tables, last: Row | None) -> DataFrame | None:
+def find_first_failures(tables: Tables, last: RunRow | None) -> DataFrame | None:
     """Return a frame with the doc_id of each document that failed for the first time in run `last`; None if there is none.
 
     A document fails if it crashes or hangs the tagger. The next run retries it once, because the machine may be to blame.
     """
-    if last is None or not last["rejects"] or not tables.exists("rejects"):
+    if last is None or not last.rejects or not tables.exists("rejects"):
         return None
-    theirs = (F.col("stage") == STAGE) & (F.col("run_id") == last["run_id"]) & ~F.col("detail").endswith(AGAIN)
+    theirs = (F.col("stage") == STAGE) & (F.col("run_id") == last.run_id) & ~F.col("detail").endswith(AGAIN)
     # `read_latest` pins the version, because the run changes `rejects` before it reads the texts of these documents.
     found = tables.read_latest("rejects").where(theirs).select("doc_id")
     return found if found.take(1) else None

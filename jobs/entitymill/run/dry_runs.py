@@ -9,7 +9,7 @@ import contextlib
 import json
 from dataclasses import dataclass, field, replace
 
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import schemas
@@ -17,6 +17,7 @@ from entitymill.run import guards
 from entitymill.run.guards import find_changes
 from entitymill.run.summary import RECOGNIZING, Summary
 from entitymill.run.units import choose_sizes, count_units, read_speed
+from entitymill.run_row import RunRow
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
@@ -224,16 +225,17 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
         return None
     is_measured = f"chars > 0 AND cores > 0 AND units_done > 0 AND seconds['{RECOGNIZING}'] IS NOT NULL"
     usable = tables.read("runs").where(f"status IN ('done', 'stopped') AND {is_measured}")
-    rows = usable.orderBy(F.desc("started_at")).limit(_MAX_RUNS).collect()
-    if not rows:
+    latest = usable.orderBy(F.desc("started_at")).limit(_MAX_RUNS).collect()
+    if not latest:
         return None
-    alike = [row for row in rows if row["fingerprint"] == fingerprint]
-    measured = max(alike or rows, key=lambda row: int(row["chars"]))
+    rows = [RunRow.from_values(row.asDict()) for row in latest]
+    alike = [row for row in rows if row.fingerprint == fingerprint]
+    measured = max(alike or rows, key=lambda row: row.chars)
     hours = compute_seconds(measured, rows[0], chars, units, cores) / 3600
     return Estimate(hours, hours * cores, bool(alike))
 
 
-def compute_seconds(measured: Row, latest: Row, chars: int, units: int, cores: int) -> float:
+def compute_seconds(measured: RunRow, latest: RunRow, chars: int, units: int, cores: int) -> float:
     """Return the estimated wall-clock seconds of a run.
 
     One unit is recognized while the previous one is written. So the longer of recognition and writing counts, plus the
@@ -247,14 +249,14 @@ def compute_seconds(measured: Row, latest: Row, chars: int, units: int, cores: i
         units: number of units of work.
         cores: number of cores of Spark's executors.
     """
-    seconds = latest["seconds"].get("preparation", 0.0) + latest["seconds"].get("source", 0.0)
+    seconds = latest.seconds.get("preparation", 0.0) + latest.seconds.get("source", 0.0)
     if not units:
-        return float(seconds)
-    before = measured["seconds"]
+        return seconds
+    before = measured.seconds
     work = CORE_SECONDS_PER_PART_SECOND * sum(before.get(part, 0.0) for part in schemas.PARTS)
     if not work:  # the engine sparknlp does not measure its parts
-        work = before[RECOGNIZING] * measured["cores"]
-    start = max(0.0, before[RECOGNIZING] - work / measured["cores"])
-    recognition = start + work / measured["chars"] * chars / cores
-    writing = before.get("writing", 0.0) / measured["units_done"]
-    return float(seconds + max(recognition, (units - 1) * writing) + writing)
+        work = before[RECOGNIZING] * measured.cores
+    start = max(0.0, before[RECOGNIZING] - work / measured.cores)
+    recognition = start + work / measured.chars * chars / cores
+    writing = before.get("writing", 0.0) / measured.units_done
+    return seconds + max(recognition, (units - 1) * writing) + writing

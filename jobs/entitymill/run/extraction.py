@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -15,6 +14,7 @@ from entitymill.errors import EntityMillError, OutputError, SettingsError, Stora
 from entitymill.run import dry_runs, guards, outcome
 from entitymill.run.steps_under_lease import Options, Run
 from entitymill.run.summary import Clock, Summary
+from entitymill.run_row import RunRow
 from entitymill.settings import Settings
 from entitymill.source.changes import Mode
 from entitymill.spark import spark_connect, storage
@@ -110,7 +110,7 @@ def _run_or_record_idle(
         _record_idle(runs, tables, settings, provenance, summary, clock)
         return
 
-    def build_row() -> dict[str, Any]:
+    def build_row() -> RunRow:
         clock.record_total()
         return summary.build_row(settings, provenance)
 
@@ -174,13 +174,13 @@ def _record_idle(
     clock.record_total()
     # Leave out `source.where`, which may contain ids of documents: `erase` does not wait for idle runs, and could miss them.
     shown = settings.model_copy(update={"source": settings.source.model_copy(update={"where": None})})
-    row = summary.build_row(shown, provenance) | {"ended_at": datetime.now(timezone.utc), "status": "done"}
+    row = replace(summary.build_row(shown, provenance), ended_at=datetime.now(timezone.utc), status="done")
     if tables.root is None:
         runs.append_idle(row)
         return
     heartbeat = Heartbeat(tables, summary.run_id, settings.limits.lease_seconds)
     try:
-        heartbeat.beat({"run_id": summary.run_id})
+        heartbeat.beat(RunRow(summary.run_id))
         if heartbeat.read_other_runs():
             log.info("nothing to do; this run gets no row in the `runs` table, because another run is working on the output")
         else:

@@ -240,7 +240,7 @@ def _find_feed_changes(
 ) -> Changes | None:
     """Return the changes since the last run, from the source's change feed; None if there is no last run or no feed."""
     last = record.last
-    if last is None:
+    if last is None or last.source_version is None:
         return None
     feed = change_feed.read_changes_since(tables.spark, source, last.source_version, last.source_committed)
     if feed is None:

@@ -8,12 +8,13 @@ import logging
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from entitymill import schemas
+from entitymill import run_row, schemas
+from entitymill.run_row import RunRow
 from entitymill.settings import Settings
 from entitymill.tables.publisher import Provenance, UnitIds
 
@@ -138,11 +139,11 @@ class Summary:
             documents["first"], documents["last"], documents["ids"] if ids_collected else None, documents["failed"] > 0
         )
 
-    def build_row(self, settings: Settings, provenance: Provenance) -> dict[str, Any]:
-        """Return column -> value of the run's row in `runs`, with secrets masked; the lease adds the other columns."""
+    def build_row(self, settings: Settings, provenance: Provenance) -> RunRow:
+        """Return the run's row in `runs`, with secrets masked; the lease sets the other columns, such as status."""
         masked = settings.dump_masked()
-        counted = {name: getattr(self, name) for name in schemas.RUNS.names if hasattr(self, name)}
-        return counted | {
+        counted = {name: getattr(self, name) for name in run_row.NAMES if hasattr(self, name)}
+        about = {
             "mode": self.mode or None,
             "settings": json.dumps(masked),
             "source": masked["source"]["path"],
@@ -154,6 +155,7 @@ class Summary:
             "entities_by_label": self.by_label,
             "rejects": sum(self.rejects.values()),
         }
+        return RunRow(**(counted | about))
 
 
 def count_by_label(recognized: DataFrame, *, collect_ids: bool) -> DataFrame:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.errors import SourceError
+from entitymill.run_row import RunRow
 from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes
 from entitymill.spark import spark_connect
@@ -161,12 +162,12 @@ def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> Unit
     )
 
 
-def read_speed(run: Row | None) -> float | None:
+def read_speed(run: RunRow | None) -> float | None:
     """Return the code points that one core recognized per second in an earlier run, from its row of `runs`.
 
     Return None if there was no run, the run was too small, or it did not measure the parts of recognition (schemas.PARTS).
     """
-    if run is None or (run["chars"] or 0) < MIN_MEASURED_CHARS:
+    if run is None or run.chars < MIN_MEASURED_CHARS:
         return None
-    seconds = sum((run["seconds"] or {}).get(part, 0.0) for part in schemas.PARTS)
-    return float(run["chars"]) / seconds if seconds else None
+    seconds = sum(run.seconds.get(part, 0.0) for part in schemas.PARTS)
+    return run.chars / seconds if seconds else None

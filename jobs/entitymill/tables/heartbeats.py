@@ -14,11 +14,11 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from entitymill.run_row import RunRow
 from entitymill.spark import session, storage
 from entitymill.tables.output_tables import Tables
 from entitymill.tables.runs import Runs
@@ -40,17 +40,17 @@ class Heartbeat:
         self._directory = tables.address(DIRECTORY)
         self._own = f"{self._directory}/{run_id}"
         self._milliseconds = 1000 * lease_seconds
-        self.dead: dict[str, dict[str, Any]] = {}
+        self.dead: dict[str, RunRow] = {}
         """Run id -> last row of each dead run whose heartbeat file `read_other_runs` has deleted."""
 
-    def beat(self, row: Mapping[str, Any]) -> None:
+    def beat(self, row: RunRow) -> None:
         """Write or rewrite the heartbeat file; its new modification time shows that the run is alive.
 
         `row` is the run's current row of the `runs` table, which `entitymill runs` shows.
         """
-        storage.write(self._spark, self._own, json.dumps(row, default=str))
+        storage.write(self._spark, self._own, row.to_json())
 
-    def read_other_runs(self) -> list[dict[str, Any]]:
+    def read_other_runs(self) -> list[RunRow]:
         """Return the rows in the heartbeat files of all other live runs, and delete the files of dead runs.
 
         Call `beat` first: the modification time of this run's own file serves as the current time.
@@ -62,7 +62,8 @@ class Heartbeat:
             if now - modified < self._milliseconds:
                 alive.append(_read_file(self._spark, address))
             else:
-                self.dead[address.rpartition("/")[2]] = _read_file(self._spark, address)
+                row = _read_file(self._spark, address)
+                self.dead[row.run_id] = row
                 storage.remove(self._spark, address)
         return alive
 
@@ -75,18 +76,18 @@ class Heartbeat:
             log.exception("the heartbeat file %s could not be deleted; other runs wait until it expires", self._own)
 
 
-def read_all(tables: Tables) -> dict[str, dict[str, Any]]:
-    """Return a dict run id -> row of `runs` for each run that has a heartbeat file, even if the run is dead.
+def read_all(tables: Tables) -> list[RunRow]:
+    """Return the row of `runs` of each run that has a heartbeat file, even if the run is dead.
 
-    In a catalog, where runs write no heartbeat files, the dict is empty.
+    In a catalog, where runs write no heartbeat files, the list is empty.
     """
     if tables.root is None:
-        return {}
+        return []
     try:
         addresses = [address for address, *_ in storage.list_files(tables.spark, tables.address(DIRECTORY))]
     except OSError:  # no run has written here
-        return {}
-    return {address.rpartition("/")[2]: _read_file(tables.spark, address) for address in addresses}
+        return []
+    return [_read_file(tables.spark, address) for address in addresses]
 
 
 def may_have_frozen_run(tables: Tables, longest: timedelta) -> bool:
@@ -105,7 +106,7 @@ def may_have_frozen_run(tables: Tables, longest: timedelta) -> bool:
         files = list(storage.list_files(tables.spark, tables.address(DIRECTORY))) if tables.root is not None else []
     except OSError:  # no run has written a heartbeat here
         files = []
-    times = [modified for address, _, modified in files if address.endswith(f"/{record.latest['run_id']}")]
+    times = [modified for address, _, modified in files if address.endswith(f"/{record.latest.run_id}")]
     alive = datetime.fromtimestamp(times[0] / 1000, timezone.utc) if times else record.lease_until
     return datetime.now(timezone.utc) - alive > longest
 
@@ -123,12 +124,24 @@ def commits_may_collide(tables: Tables) -> bool:
     return tables.root.startswith(_S3_SCHEMES) and not configured.endswith(_SAFE_LOG_STORES)
 
 
-def _read_file(spark: Any, address: str) -> dict[str, Any]:
-    """Return the row of `runs` in a heartbeat file; empty if the file does not exist or is incomplete."""
+def parse(run_id: str, content: str | None) -> RunRow:
+    """Return the row of `runs` in a heartbeat file, whose name is the run id.
+
+    If the content is None or incomplete, because the run has just deleted the file or is writing it, return only the id.
+    """
+    try:
+        return RunRow.from_values({**json.loads(content or ""), "run_id": run_id})
+    except (TypeError, ValueError):
+        return RunRow(run_id)
+
+
+def _read_file(spark: Any, address: str) -> RunRow:
+    """Return the row of `runs` in a heartbeat file; only the run id if the file does not exist or is incomplete."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "row"
         try:
             storage.fetch(spark, address, copy)
-            return dict(json.loads(copy.read_text(encoding="utf8")))
-        except (OSError, ValueError):  # the run has just deleted the file, or is writing it
-            return {}
+            content = copy.read_text(encoding="utf8")
+        except (OSError, ValueError):
+            content = None
+    return parse(address.rpartition("/")[2], content)

@@ -21,12 +21,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 from entitymill.errors import LimitError, OutputError
+from entitymill.run_row import RunRow
 from entitymill.settings.sections import LimitSettings
 from entitymill.spark import spark_connect
 from entitymill.spark.private_session import clone_session
@@ -50,7 +51,7 @@ class Lease:
         tables: Tables,
         limits: LimitSettings,
         run_id: str,
-        build_row: Callable[[], dict[str, Any]] | None = None,
+        build_row: Callable[[], RunRow] | None = None,
         record: Record | None = None,
         on_wait: Callable[[str], object] = lambda _: None,
     ) -> None:
@@ -66,7 +67,7 @@ class Lease:
         self._tables = tables
         self._limits = limits
         self._run_id = run_id
-        self._build_own_row = build_row or (lambda: {"mode": MAINTENANCE})
+        self._build_own_row = build_row or (lambda: RunRow(run_id, mode=MAINTENANCE))
         self._record = record
         self._on_wait = on_wait
         self._runs = Runs(tables)
@@ -150,7 +151,7 @@ class Lease:
         """Raise an OutputError that says which run took over the output."""
         latest = self._runs.read_record().latest
         raise OutputError(
-            f"output: run {latest and latest['run_id']} took over {self._tables.output}, because this run sent no heartbeat "
+            f"output: run {latest and latest.run_id} took over {self._tables.output}, because this run sent no heartbeat "
             f"for {self._limits.lease_seconds:g} seconds (limits.lease_seconds). This run stops and publishes nothing more; "
             "the other run continues."
         )
@@ -158,18 +159,19 @@ class Lease:
     def _try_to_take(self) -> str | None:
         """Try to take the lease; return None on success, or else a description of the run that holds it.
 
-        The description is empty if another run has just committed to `runs`, or if the holder is unknown.
+        The description is empty if another run has just committed to `runs`.
         """
         taken = False
         try:
             if self._heartbeat is not None:
-                self._heartbeat.beat({"run_id": self._run_id, "process": _describe_process()})
+                self._heartbeat.beat(RunRow(self._run_id, datetime.now(timezone.utc), process=_describe_process()))
                 others = self._heartbeat.read_other_runs()
                 if others:
-                    return _describe_run(max(others, key=lambda row: str(row.get("started_at", ""))))
+                    return _describe_run(max(others, key=lambda row: row.started_at))
             found, epoch = self._choose_epoch()
-            if self._heartbeat is None and found.lease_until is not None and found.lease_until > datetime.now(timezone.utc):
-                return _describe_run(found.latest.asDict() if found.latest else {})
+            until = found.lease_until if self._heartbeat is None else None
+            if found.latest is not None and until is not None and until > datetime.now(timezone.utc):
+                return _describe_run(found.latest)
             taken = self._begin(found, epoch)
             return None if taken else ""
         finally:
@@ -225,21 +227,20 @@ class Lease:
         self.earlier_runs, self._checked_at = earlier_runs, time.time()
         return True
 
-    def _build_row(self, status: str) -> dict[str, Any]:
+    def _build_row(self, status: str) -> RunRow:
         """Return the run's row of `runs`: the values of `build_row`, and the columns about the lease, such as status."""
         now = datetime.now(timezone.utc)
         running = status == "running"
-        return {
-            **self._build_own_row(),
-            "run_id": self._run_id,
-            "started_at": self.started,
-            "ended_at": None if running else now,
-            "status": status,
-            "epoch": self.epoch,
-            "settled": None if running else self.commits.settled,
-            "process": _describe_process(),
-            "until": now + timedelta(seconds=self._limits.lease_seconds) if running else None,
-        }
+        return replace(
+            self._build_own_row(),
+            started_at=self.started,
+            ended_at=None if running else now,
+            status=status,
+            epoch=self.epoch,
+            settled=None if running else self.commits.settled,
+            process=_describe_process(),
+            until=now + timedelta(seconds=self._limits.lease_seconds) if running else None,
+        )
 
     def _beat_while_held(self) -> None:
         """Write BEATS_PER_LEASE heartbeats per lease until it is released (in a separate thread); only log errors.
@@ -265,13 +266,7 @@ def _describe_process() -> str:
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
 
 
-def _describe_run(row: dict[str, Any]) -> str:
-    """Return a description of a run for messages; empty if the row has no run id."""
-    if not row.get("run_id"):
-        return ""
-    until = f", its lease lasts until {row['until']:%Y-%m-%d %H:%M:%S}" if isinstance(row.get("until"), datetime) else ""
-    try:
-        host = json.loads(row.get("process") or "")["host"]
-    except (ValueError, KeyError, TypeError):
-        host = "an unknown host"
-    return f"run {row['run_id']} (on {host}{until})"
+def _describe_run(row: RunRow) -> str:
+    """Return a description of a run for messages; the end of its lease is in this machine's local time."""
+    until = f", its lease lasts until {row.until.astimezone():%Y-%m-%d %H:%M:%S}" if row.until is not None else ""
+    return f"run {row.run_id} (on {row.host}{until})"

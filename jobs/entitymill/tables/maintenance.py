@@ -7,14 +7,14 @@ import math
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 from pyspark.errors import ParseException
 from pyspark.sql import DataFrame
 
 from entitymill.errors import OutputError, SettingsError, StorageError
+from entitymill.run_row import RunRow
 from entitymill.settings import Settings
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.private_session import create_frame, override_conf
@@ -161,7 +161,7 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str, note: str 
     Raises:
         OutputError: a job is still running after `limits.wait_seconds`, or another run took over meanwhile.
     """
-    row: dict[str, Any] = {"mode": MAINTENANCE, "settings": note}
+    row = RunRow(run_id, mode=MAINTENANCE, settings=note)
     with Lease(tables, settings.limits, run_id, lambda: row) as lease:
         temporary_tables.remove_leftovers(tables, lease.epoch)
         before = recovery.read_versions(tables, [name for name in DOCUMENT_TABLES if tables.exists(name)])
@@ -178,7 +178,7 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str, note: str 
         finally:
             if trusted:
                 with suppress(Exception):
-                    row["output_versions"] = recovery.read_own_versions(tables, before, lease.commits)
+                    row = replace(row, output_versions=recovery.read_own_versions(tables, before, lease.commits))
         lease.end("done")
 
 

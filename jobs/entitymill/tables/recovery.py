@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 
-from pyspark.sql import Column, DataFrame, Row, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from entitymill.run_row import RunRow
 from entitymill.source.change_feed import NON_DATA_OPERATIONS
 from entitymill.source.row_comparison import PENDING
 from entitymill.spark.spark_connect import cache_on_disk
@@ -159,12 +160,12 @@ def read_own_versions(tables: Tables, before: dict[str, int], commits: Commits) 
     return present
 
 
-def tables_unchanged_since(tables: Tables, latest: Row | None) -> bool:
+def tables_unchanged_since(tables: Tables, latest: RunRow | None) -> bool:
     """Return whether the tables have the same rows as after run `latest`; OPTIMIZE and VACUUM do not change rows.
 
     The result is False if `latest` is None or recorded no versions, or if a table has been removed or created since.
     """
-    recorded = None if latest is None else latest["output_versions"]
+    recorded = None if latest is None else latest.output_versions
     if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):
         return False
     for name, before in recorded.items():

@@ -14,22 +14,18 @@ from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
+from entitymill.run_row import PROGRESS, UNKNOWN_TIME, RunRow
 from entitymill.tables import table_setup
 from entitymill.tables.numbered_commits import Commits, read_notes, retry
 from entitymill.tables.output_tables import Tables
 
-_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 RUNNING = "status = 'running'"
-PROGRESS = (
-    "stage", "documents", "planned", "removed", "units", "units_done", "sentences", "rejects", "sentences_per_second",
-)  # fmt: skip
-"""Columns that show a run's progress. While a run is active, its heartbeat file has newer values than its row in `runs`."""
 IDLE, MAINTENANCE = "none", "maintenance"
 """Modes of runs that did not compare the source with the tables: IDLE if nothing had changed, MAINTENANCE if the run only
 maintained the tables."""
@@ -48,9 +44,9 @@ class Record:
     certain: False if another run may have begun between the reading of this summary and this run's first commit.
     """
 
-    last: Row | None = None
+    last: RunRow | None = None
     owner: str | None = None
-    latest: Row | None = None
+    latest: RunRow | None = None
     sliced: bool = False
     running: bool = False
     certain: bool = True
@@ -58,19 +54,17 @@ class Record:
     @property
     def epoch(self) -> int:
         """The greatest epoch; 0 if there has been no run."""
-        return 0 if self.latest is None else int(self.latest["epoch"])
+        return 0 if self.latest is None else self.latest.epoch or 0
 
     @property
     def settled(self) -> bool:
         """Whether all changes by the latest run and earlier runs are certainly complete; False if there has been no run."""
-        return self.certain and self.latest is not None and bool(self.latest["settled"])
+        return self.certain and self.latest is not None and bool(self.latest.settled)
 
     @property
     def lease_until(self) -> datetime | None:
         """When the lease of the latest run ends; None if that run is not running."""
-        if self.latest is None or self.latest["status"] != "running":
-            return None
-        return _as_utc(self.latest["until"])
+        return None if self.latest is None or self.latest.status != "running" else self.latest.until
 
 
 class Runs:
@@ -104,9 +98,11 @@ class Runs:
             )
             .collect()[0]
         )
-        last = found["last"]
-        owner = found["owner"] or (None if last is None else last["source"])
-        return Record(last, owner, found["latest"], bool(found["sliced"]), bool(found["running"]))
+        last, latest = (
+            None if found[name] is None else RunRow.from_values(found[name].asDict()) for name in ("last", "latest")
+        )
+        owner = found["owner"] or (None if last is None else last.source)
+        return Record(last, owner, latest, bool(found["sliced"]), bool(found["running"]))
 
     def read_base_epoch(self) -> int:
         """Return the number that precedes the first run's epoch: the creation time of `runs`, in seconds since 1970.
@@ -148,56 +144,55 @@ class Runs:
 
     def write_row(
         self,
-        row: dict[str, Any],
+        row: RunRow,
         commits: Commits,
         *,
         mark_dead: bool = False,
-        heartbeats: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        heartbeats: Mapping[str, RunRow] = MappingProxyType({}),
     ) -> None:
         """Write a run's row in place of all rows with the status running, in one commit.
 
         Delta skips this commit if a later run has begun.
 
         Args:
-            row: column name -> value of the run's row.
             commits: makes the run's commits.
             mark_dead: whether to keep the replaced rows of other runs, with the status died; if False, delete them.
             heartbeats: run id -> last heartbeat of each dead run, from which the kept rows get their PROGRESS.
         """
         frame = self._build_frame(row)
         if mark_dead:
-            dead = self._tables.read_latest("runs").where(RUNNING).where(F.col("run_id") != row["run_id"])
+            dead = self._tables.read_latest("runs").where(RUNNING).where(F.col("run_id") != row.run_id)
             progress = {name: _update_progress(name, heartbeats) for name in PROGRESS if name in dead.columns}
             dead = dead.withColumns({**progress, "status": F.lit("died")})
             frame = dead.unionByName(frame, allowMissingColumns=True)
         # Rows that are kept were read before this commit: if another run commits first, they may be outdated.
         commits.replace(frame.coalesce(1), "runs", RUNNING, after_conflict=not mark_dead)
 
-    def append_idle(self, row: dict[str, Any]) -> None:
+    def append_idle(self, row: RunRow) -> None:
         """Append the row of an idle run (a run that had nothing to do), and create the `runs` table if it does not exist."""
         self.create()
-        about = {"userMetadata": json.dumps({"entitymill": row["run_id"]})}
+        about = {"userMetadata": json.dumps({"entitymill": row.run_id})}
         tries = itertools.count()
 
         def append() -> None:
-            written = next(tries) and any(note["entitymill"] == row["run_id"] for note in read_notes(self._tables, "runs"))
+            written = next(tries) and any(note["entitymill"] == row.run_id for note in read_notes(self._tables, "runs"))
             if not written:  # an attempt may have been committed although it raised an error
                 self._tables.append(self._build_frame(row), "runs", about)
 
         retry("runs", append)
 
-    def _build_frame(self, row: dict[str, Any]) -> DataFrame:
+    def _build_frame(self, row: RunRow) -> DataFrame:
         # Build the row from literals: createDataFrame would start a Python worker, which takes five times as long.
-        columns = [_literal(row.get(field.name), field.dataType).alias(field.name) for field in schemas.RUNS]
+        columns = [_literal(getattr(row, field.name), field.dataType).alias(field.name) for field in schemas.RUNS]
         return self._tables.spark.range(1).coalesce(1).select(*columns)
 
 
-def _update_progress(name: str, heartbeats: Mapping[str, Mapping[str, Any]]) -> Column:
+def _update_progress(name: str, heartbeats: Mapping[str, RunRow]) -> Column:
     """Return a column of `runs` with the value from the run's heartbeat, if there is one, instead of the stored value."""
     column = F.col(name)
     for run_id, row in heartbeats.items():
-        if row.get(name) is not None:
-            value = F.lit(row[name]).cast(schemas.RUNS[name].dataType.simpleString())
+        if row.status == "running":  # otherwise, the heartbeat was written before the run began
+            value = _literal(getattr(row, name), schemas.RUNS[name].dataType)
             column = F.when(F.col("run_id") == run_id, value).otherwise(column)
     return column
 
@@ -213,17 +208,12 @@ def _literal(value: Any, kind: T.DataType) -> Column:
         return F.from_json(F.lit(json.dumps(value)), kind.simpleString())
     if isinstance(value, datetime):
         # Convert from microseconds, so that the session's settings for old dates do not matter.
-        return F.timestamp_micros(F.lit((value - _UNIX_EPOCH) // timedelta(microseconds=1)))
+        return F.timestamp_micros(F.lit((value - UNKNOWN_TIME) // timedelta(microseconds=1)))
     # Name the type by a string: for a type object, PySpark would ask Java for the active session.
     return F.lit(value).cast(kind.simpleString())
 
 
-def _as_utc(local: datetime) -> datetime:
-    """Convert a time from Spark, which has no time zone and is in this machine's local time, to UTC."""
-    return local.astimezone(timezone.utc)
-
-
-def choose_start(last: Row | None) -> datetime:
+def choose_start(last: RunRow | None) -> datetime:
     """Return the start time (UTC) of a run that begins now: always later than that of run `last`, even if the clocks differ.
 
     `last` is the value of `Record.last`.
@@ -231,4 +221,4 @@ def choose_start(last: Row | None) -> datetime:
     now = datetime.now(timezone.utc)
     if last is None:
         return now
-    return max(now, _as_utc(last["started_at"]) + timedelta(microseconds=1))
+    return max(now, last.started_at + timedelta(microseconds=1))
