@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from entitymill.errors import SourceError
+from entitymill.errors import EntityMillError
 from entitymill.run import units
 from entitymill.run.units import UnitSizes
 from entitymill.source.changes import Changes, Mode
@@ -48,5 +48,5 @@ def test_one_unit_is_written_first_where_each_use_would_read_the_source_again(sp
     assert sorted(row["doc_id"] for row in unit.documents.collect()) == ["a", "b"]
     assert unit.documents.inputFiles()
     one_counted = replace(found, removed=documents.select("doc_id"), to_remove=1)
-    with pytest.raises(SourceError, match="more documents would be removed than were counted"):
+    with pytest.raises(EntityMillError, match="more documents would be removed than were counted"):
         list(units.split_work(one_counted, sizes, write, always_store=True))

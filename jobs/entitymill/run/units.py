@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill import schemas
-from entitymill.errors import SourceError
+from entitymill.errors import EntityMillError
 from entitymill.run_row import RunRow
 from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes
@@ -81,7 +81,7 @@ def split_work(
         always_store: whether to store the documents even if there is only one unit.
 
     Raises:
-        SourceError: the source changed while it was read: more documents would be removed than were counted before.
+        EntityMillError: the source changed while it was read: more documents would be removed than were counted before.
     """
     number = count_units(changes, sizes)
     if number == 0:
@@ -102,7 +102,8 @@ def split_work(
     )
     found_units = sums.orderBy(UNIT).collect()
     if sum(found["removed"] for found in found_units) > changes.to_remove:
-        raise SourceError(
+        # This is not a SourceError, because running again helps.
+        raise EntityMillError(
             "source.path: rows were removed from the source while it was read, so that more documents would be removed "
             "than were counted. No unit was published; run again."
         )
