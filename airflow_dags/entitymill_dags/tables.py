@@ -228,10 +228,12 @@ def load(path: Path | None = None) -> Tables:
             next to the DAG files.
 
     Raises:
-        pydantic.ValidationError: a value is invalid; the message names its key.
+        ValueError: the file has no keys, or a value is invalid; pydantic's message names its key.
     """
     path = path or Path(os.environ.get("ENTITYMILL_TABLES") or HERE / "tables.yaml")
     content = yaml.safe_load(path.read_text(encoding="utf8")) or {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must have the key `tables`, with the list of tables below it")  # noqa: TRY004
     content["home"] = os.environ.get("ENTITYMILL_HOME") or content.get("home") or str(HERE.parent)
     return Tables.model_validate(content)
 

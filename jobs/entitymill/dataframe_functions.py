@@ -54,12 +54,15 @@ def mentions(
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
-        SettingsError: an option is unknown or has an unknown value, or the DataFrame lacks a column.
+        SettingsError: an option is unknown or has an unknown value, the DataFrame lacks a column, or the id column has the
+            name of a field of `Mention`.
     """
     names = _read_column_names(df)
     for column in (id_column, text_column):
         if column not in names:
             raise SettingsError(f"the DataFrame has no column {column}; it has {', '.join(names)}.")
+    if id_column.lower() in _FIELDS:
+        raise SettingsError(f"id_column: the result has a column {id_column.lower()} for mentions: rename the id column.")
     worker = _ship_worker(df.sparkSession, model, _Options(**_check_options(options)))
     id_, texts = (df[quote_part(column)] for column in (id_column, text_column))  # a dot would mean a field of a struct
     # Bytes that are not valid UTF-8 are replaced with U+FFFD.
@@ -76,8 +79,8 @@ def mentions(
     reason = F.concat_ws(", ", "failure.code", "failure.detail")
     failure = F.concat(F.lit("recognition failed on a text: "), reason, F.lit(_ADVICE))
     listed = F.when(F.col("failure").isNotNull(), F.raise_error(failure)).otherwise(F.col("mentions"))
-    exploded = found.select(F.col("passthrough.id").alias(id_column), F.explode(listed).alias("mention"))
-    return exploded.select(F.col(quote_part(id_column)), *(F.col(f"mention.{name}") for name in _FIELDS))
+    exploded = found.select(F.col("passthrough.id").alias("id"), F.explode(listed).alias("mention"))
+    return exploded.select(F.col("id").alias(id_column), *(F.col(f"mention.{name}") for name in _FIELDS))
 
 
 def _read_column_names(df: DataFrame) -> list[str]:
@@ -137,18 +140,25 @@ class _Options:
 
 
 def _check_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options unchanged, after checking their names and values.
+    """Return the options that are not None, after checking their names and values; None stands for the default.
 
-    Raise SettingsError if a name is unknown, or if an option with a fixed set of values has another value; None is allowed.
+    Raise SettingsError if a name is unknown, or if an option has a value that is not allowed.
     """
     names = tuple(_Options.__dataclass_fields__)
     unknown = [name for name in options if name not in names]
     if unknown:
         raise SettingsError(f"{unknown[0]} is not an option; the options are {', '.join(names)}.")
+    given = {name: value for name, value in options.items() if value is not None}
     for name, allowed in (("detector", Kind), ("precision", Precision), ("decoding", Decoding), ("markup", Markup)):
-        if options.get(name) is not None:
-            check_choice(name, options[name], allowed)
-    return options
+        if name in given:
+            check_choice(name, given[name], allowed)
+    for name in ("trim", "consistent_labels"):
+        if not isinstance(given.get(name, True), bool):
+            raise SettingsError(f"{name} must be True or False, not {given[name]!r}.")
+    seconds = given.get("batch_seconds", 1.0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise SettingsError(f"batch_seconds must be a positive number of seconds, not {seconds!r}.")
+    return given
 
 
 def _ship_worker(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) -> Worker:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from entitymill.errors import ModelError
+from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition import hardware, sentences
 from entitymill.recognition.recognizer import Recognizer
 from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, bundle, check_choice
@@ -168,7 +168,7 @@ def load(
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in `precision`.
-        SettingsError: the value of `detector`, `precision`, `decoding` or `markup` is unknown.
+        SettingsError: the value of `detector`, `precision`, `decoding` or `markup` is unknown, or `threads` is less than 1.
     """
     detector = sentences.choose_kind(detector, detector_model)
     for name, value, allowed in (
@@ -178,6 +178,8 @@ def load(
         ("markup", markup, Markup),
     ):
         check_choice(name, value, allowed)
+    if threads is not None and threads < 1:
+        raise SettingsError(f"threads must be at least 1, not {threads}; None uses all cores.")
     directory = Path(model)
     manifest, files = read_bundle(directory)
     defaults = [directory.resolve().parent / DETECTOR, Path(__file__).parents[2] / "models" / DETECTOR]

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, Self
 
 UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -66,8 +66,8 @@ class RunRow:
     def from_values(cls, values: Mapping[str, Any], **other: Any) -> Self:
         """Build a row from column -> value, as Spark, deltalake or JSON return it; other columns are ignored.
 
-        Times are datetimes, or texts in ISO format; without a time zone, they are in this machine's local time. Maps may be
-        lists of pairs. `other` has values of fields that a subclass adds.
+        Times are datetimes, texts in ISO format, or microseconds since 1970. Datetimes without a time zone are in this
+        machine's local time. Maps may be lists of pairs. `other` has values of fields that a subclass adds.
         """
         known = {name: values.get(name) for name in NAMES}
         return cls(**{name: _convert(name, value) for name, value in known.items() if value is not None}, **other)
@@ -87,12 +87,15 @@ class RunRow:
 
 NAMES = tuple(field.name for field in dataclasses.fields(RunRow))
 """Names of the columns of `runs`."""
-_TIMES = ("started_at", "ended_at", "until")
+TIMES = ("started_at", "ended_at", "until")
+"""Names of the columns that are times."""
 
 
 def _convert(name: str, value: Any) -> Any:
     """Return the value of a column as RunRow promises; `value` is not None."""
-    if name in _TIMES:
+    if name in TIMES:
+        if isinstance(value, int):
+            return UNKNOWN_TIME + timedelta(microseconds=value)
         time = datetime.fromisoformat(value) if isinstance(value, str) else value
         return time.astimezone(timezone.utc)
     return dict(value) if isinstance(value, list) else value

@@ -174,8 +174,12 @@ def open_local_reader(settings: Settings) -> LocalReader | None:
     - This version did not write the tables; then Spark refuses them with a reason.
     - report.date_column is a timestamp, and source.time_zone is not UTC.
     - The page shows text, and pyarrow might not read the source as Spark does (see `_open_local_source`).
+
+    Raise OutputError if the tables are on this machine's disk, but no run has written them yet.
     """
     root = find_directory(settings.output, settings.spark.conf)
+    if root is not None and not (root / "runs" / "_delta_log").is_dir():
+        raise OutputError(f"output: no run has written {settings.output.path} yet.")
     try:
         from deltalake import DeltaTable, QueryBuilder  # noqa: PLC0415  # installed only with the extra `report`
         from deltalake.exceptions import DeltaError  # noqa: PLC0415

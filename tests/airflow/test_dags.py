@@ -120,6 +120,12 @@ def test_secrets_are_the_same_as_for_the_job() -> None:
     assert (tables._SECRET, tables._SECRET_REFERENCE) == (secret_masking._SECRET_KEY, secret_masking._SECRET_REFERENCE)
 
 
+def test_a_file_without_its_key_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "tables.yaml").write_text("- name: articles\n")
+    with pytest.raises(ValueError, match="must have the key `tables`"):
+        tables.load(tmp_path / "tables.yaml")
+
+
 def test_two_tables_of_one_name_are_refused() -> None:
     with pytest.raises(ValidationError, match="two tables are called articles"):
         tables.Tables.model_validate({"home": "/", "tables": [ARTICLES, ARTICLES]})

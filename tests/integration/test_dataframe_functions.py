@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 import entitymill
 from difficult_texts import generate_texts
+from entitymill.dataframe_functions import _check_options, _Options
 from entitymill.errors import SettingsError
 
 from .conftest import ROOT, Job
@@ -94,14 +95,29 @@ def test_a_stream_goes_on_where_it_was_stopped(spark: SparkSession, tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"text_column": "body"}, "the DataFrame has no column body; it has id, text"),
+        ({"text_column": "body"}, "the DataFrame has no column body; it has id, text, Label"),
         ({"precisoin": "int8"}, "precisoin is not an option; the options are detector"),
         ({"precision": "int4"}, "precision: 'int4' is not one of f32"),
+        ({"trim": "no"}, "trim must be True or False, not 'no'"),
+        ({"batch_seconds": 0}, "batch_seconds must be a positive number of seconds, not 0"),
+        ({"id_column": "Label"}, "id_column: the result has a column label for mentions: rename the id column"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(spark: SparkSession, options: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        entitymill.mentions(spark.createDataFrame([], "id string, text string"), model=DEMO, **options)
+        entitymill.mentions(spark.createDataFrame([], "id string, text string, Label string"), model=DEMO, **options)
+
+
+def test_none_stands_for_the_default() -> None:
+    options = dict.fromkeys(_Options.__dataclass_fields__)
+    assert _Options(**_check_options(options)) == _Options()
+
+
+def test_an_id_column_may_have_any_other_name(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([(7, TEXTS[0])], "mention long, text string")
+    found = entitymill.mentions(frame, "mention", model=DEMO)
+    assert found.columns[0] == "mention"
+    assert {row["mention"] for row in found.collect()} == {7}
 
 
 class StandInForAPipelinesFrame:

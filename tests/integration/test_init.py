@@ -129,7 +129,11 @@ def test_columns_that_spark_cannot_read_are_named(here: Path, spark: SparkSessio
         ({"n": [1, 2]}, {}, "has no string column"),
         ({"n": [1, 1], "text": ["a", "b"]}, {}, r"no column of a simple type whose values are .* never null in its first 2"),
         ({"n": [1, None], "text": ["a", "b"]}, {}, "no column of a simple type whose values are all different"),
-        ({"n": [1, 2], "text": ["a", "b"]}, {"key": "m"}, r"--id m of .* is not a column of a simple type; choose"),
+        (
+            {"n": [1, 2], "text": ["a", "b"], "tags": [["a"], ["b"]]},
+            {"key": "m"},
+            r"--id m of .* is not a column of a simple type; choose one of n, text\.",
+        ),
         ({"n": [1, 2], "text": ["a", "b"]}, {"text": "n"}, r"--text n of .* is not a column of strings; choose one of"),
         ({"n": pa.array([], pa.int64())}, {}, "has no rows"),
     ],
@@ -140,6 +144,20 @@ def test_a_table_that_does_not_fit_is_said_why(
     pq.write_table(pa.table(content), "t.parquet")
     with pytest.raises(SourceError, match=message):
         column_proposal.propose_columns(spark, f"{here}/t.parquet", **arguments)
+
+
+def test_the_chosen_id_column_is_not_the_text_too(here: Path, spark: SparkSession) -> None:
+    pq.write_table(pa.table({"key": ["a" * 50, "b" * 50], "text": ["a", "b"]}), "t.parquet")
+    _, proposal = column_proposal.propose_columns(spark, f"{here}/t.parquet", key="key")
+    assert (proposal.key.name, proposal.text.name) == ("key", "text")
+
+
+def test_bytes_that_are_no_text_are_not_proposed_as_ids(here: Path, spark: SparkSession) -> None:
+    """A run would reject almost all rows."""
+    content = {"uuid": [bytes([200 + i] * 16) for i in range(3)], "number": [1, 2, 3], "text": ["a", "b", "c"]}
+    pq.write_table(pa.table(content), "t.parquet")
+    _, proposal = column_proposal.propose_columns(spark, f"{here}/t.parquet")
+    assert proposal.key.name == "number"
 
 
 def test_what_is_not_there_is_said(here: Path, capfd: pytest.CaptureFixture[str]) -> None:

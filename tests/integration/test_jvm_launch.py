@@ -47,7 +47,7 @@ print("\\n" + json.dumps({
     "memory": int(spark.sparkContext._jvm.java.lang.Runtime.getRuntime().maxMemory()),
     "conf": {key: spark.sparkContext.getConf().get(key) for key in [*conf, "spark.app.name", "spark.of.defaults"]},
     "java": {name: system.getProperty(name) for name in ("store.pass", "log4j2.configurationFile")},
-    "left": glob.glob(os.path.join(os.environ["TMPDIR"], "entitymill-spark-*")),
+    "left": glob.glob(os.path.join(os.environ["TMPDIR"], "**", "entitymill-spark-*"), recursive=True),
     "jars": spark.sparkContext.getConf().get("spark.jars") != "",
     "delta": session.has_class(spark, "io.delta.tables.DeltaTable"),
     "arguments": os.environ.get("PYSPARK_SUBMIT_ARGS"),

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from hypothesis import given
@@ -107,6 +108,23 @@ def test_a_label_that_only_the_model_knows_masks_nothing(filled: Job) -> None:
     assert cli.main(["redact", *options, "--to", str(to), "--labels", "MISC"]) == 0
     assert {row["id"]: row["text"] for row in read_delta(to).to_pylist()} == TEXTS
     assert cli.main(["redact", *options, "--to", str(to), "--labels", "MICS"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("entities.labels=[LOC]", "entities.labels leaves out MISC, so its mentions are not in the tables"),
+        ("mentions.trim=false", "no mention in the tables has the label MISC, but another model, or other settings"),
+    ],
+)
+def test_a_label_is_refused_if_texts_may_have_mentions_that_the_tables_lack(
+    filled: Job, setting: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = filled.directory / "redacted"
+    options = [item for option in filled.options(setting) for item in ("--set", option)]
+    assert cli.main(["redact", *options, "--to", str(to), "--labels", "MISC"]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not to.exists()
 
 
 def test_tables_half_changed_are_not_believed(filled: Job) -> None:
@@ -214,6 +232,37 @@ def test_a_document_that_a_run_has_removed_leaves_the_old_files_too(filled: Job)
     assert find_documents(filled.spark, loaded(filled, ADOPTED), ["b"]).empty
 
 
+def test_an_erasure_looks_again_to_whom_the_output_belongs(filled: Job) -> None:
+    """While it waits, a run may give the output to another source, which still has the document."""
+    filled.run(ADOPTED)
+    without(filled, "b")
+    chosen = loaded(filled)
+    found = find_documents(filled.spark, chosen, ["b"])
+    others = filled.directory / "others"
+    others.mkdir()
+    Job(filled.spark, others).texts(list(TEXTS.items()))
+    filled.run(ADOPTED, f"source.path={others}/texts.parquet")
+    with pytest.raises(SettingsError, match=r"belongs to .*others/texts\.parquet"):
+        erase(filled.spark, chosen, ["b"], found)
+
+
+def test_brackets_in_paths_are_no_pattern(filled: Job) -> None:
+    """Spark's Parquet reader would take out[1] for a pattern that matches out1."""
+    shutil.copy(filled.directory / "texts.parquet", filled.directory / "texts1.parquet")
+    source, output = filled.directory / "texts[1].parquet", filled.directory / "out[1]"
+    paths = (f"source.path={source}", f"output.path={output}")
+    rows = {"x": "Marie Curie lived in Warsaw.", "y": "Nobody."}
+    for kept in (("x", "y"), ("y",)):
+        pq.write_table(pa.table({"id": list(kept), "text": [rows[key] for key in kept]}), source)
+        filled.run(*paths)
+    assert {row["doc_id"] for row in read_delta(output / "documents").to_pylist()} == {"y"}
+    assert on_disk(output, "Curie")
+    chosen = loaded(filled, *paths)
+    assert find_documents(filled.spark, chosen, ["x"]).in_old_files
+    erase(filled.spark, chosen, ["x"])
+    assert not on_disk(output, "Curie")
+
+
 def test_messages_that_name_the_document_are_erased(filled: Job) -> None:
     runs = Runs(Tables(filled.spark, loaded(filled).output))
     said = {
@@ -289,11 +338,13 @@ def test_the_commands_say_what_they_did(filled: Job, capsys: pytest.CaptureFixtu
     assert cli.main(["redact", *options, "--to", f"{filled.directory}/red", "--labels", "PER"]) == 0
     assert "3 documents, 3 mentions masked" in capsys.readouterr().out
     assert cli.main(["erase", *options, "--ids", "a"]) == 2
+    assert "--yes: nothing was erased, because there is no terminal" in " ".join(capsys.readouterr().err.split())
+    assert cli.main(["erase", *options, "--ids", "a", "--yes"]) == 2
     assert "output.adopt_source=true if" in " ".join(capsys.readouterr().err.split())
     options += ["--set", ADOPTED]
-    assert cli.main(["erase", *options, "--ids", "a"]) == 3
+    assert cli.main(["erase", *options, "--ids", "a", "--yes"]) == 3
     assert "run would publish them again" in " ".join(capsys.readouterr().err.split())
-    assert cli.main(["erase", *options, "--ids", "typo"]) == 0
+    assert cli.main(["erase", *options, "--ids", "typo", "--yes"]) == 0
     assert "None of the 1 ids is in documents, entities, rejects or runs" in " ".join(capsys.readouterr().out.split())
     before = versions(without(filled, "b"))
     assert cli.main(["erase", *options, "--ids", "b", "--dry-run"]) == 0

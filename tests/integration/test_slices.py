@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import shutil
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from delta_reader import read_delta
 from entitymill import settings
 from entitymill.errors import OutputError, SettingsError
 from entitymill.run.extraction import extract
+from entitymill.tables import Tables
+from entitymill.terminal import summaries
 from expected_tables import TEXT_POOL, ExpectedTables
 
 from .conftest import Job
@@ -84,6 +88,19 @@ def test_slices_in_any_order_and_again(job: Job, truth: ExpectedTables) -> None:
         job.run(*of_day(0))
     assert read_delta(job.output / "documents").sort_by("doc_id").to_pylist() == before
     assert not (job.output / "entities").exists()
+
+
+def test_sentences_are_shown_of_documents_that_the_source_has(job: Job) -> None:
+    """The tables also have documents of other slices, and documents that were deleted after the run had read them."""
+    rows: Rows = {f"d{number}": (DAYS[number % 2], TEXT_POOL[number]) for number in range(4)}
+    write(job, rows)
+    for day in (0, 1):
+        job.run(*of_day(day))
+    write(job, {"d3": rows["d3"]})
+    screen = io.StringIO()
+    loaded = settings.load(None, job.options(*of_day(1)), {})
+    summaries.print_entities(Console(file=screen, width=200), job.spark, loaded, Tables(job.spark, loaded.output))
+    assert [f"d{number}  " in screen.getvalue() for number in range(4)] == [False, False, False, True]
 
 
 def test_slices_of_plain_parquet(job: Job, truth: ExpectedTables) -> None:

@@ -185,6 +185,29 @@ def test_a_run_that_came_and_went_since_the_last_look_is_noticed(tables_after_a_
         assert held.epoch > between.epoch
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_look_from_before_the_end_of_the_other_run_is_outdated(tables: Tables, waits: bool) -> None:
+    """The run saw the other one at work. Only at its end does that run become the owner, and its changes complete."""
+    other = Lease(tables, AT_ONCE, "other", lambda: RunRow("other", mode="first", source="/theirs"))
+    other.__enter__()
+    other.commits.earlier_runs_settled = True
+    seen = Runs(tables).read_record()
+    assert seen.latest is not None
+    assert (seen.latest.status, seen.settled) == ("running", False)
+
+    def end(_: object = None) -> None:
+        other.end("done")
+        other.__exit__(None, None, None)
+
+    if not waits:
+        end()
+    with Lease(tables, LimitSettings(wait_seconds=60), "last", record=seen, on_wait=end) as held:
+        found = held.earlier_runs
+    assert found.latest is not None
+    assert (found.latest.run_id, found.latest.status, found.owner) == ("other", "done", "/theirs")
+    assert (found.settled, found.running) == (True, False)
+
+
 def test_heartbeats_show_how_far_a_run_is(tables: Tables) -> None:
     row = RunRow("one", mode="first", planned=9, units=3)
     with Lease(tables, LimitSettings(wait_seconds=0, lease_seconds=6), "one", lambda: row):

@@ -39,7 +39,7 @@ def erased(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 
 
 def call(tmp_path: Path, *options: str) -> int:
-    chosen = ["source.path=x", "output.path=s3a://lake/out", f"log={tmp_path}/log"]
+    chosen = ["source.path=s3a://lake/in", "output.path=s3a://lake/out", f"log={tmp_path}/log"]
     return command.main([*(item for one in chosen for item in ("--set", one)), "--ids", "b", *options])
 
 
@@ -73,11 +73,14 @@ def test_on_a_terminal_it_asks_first(
     assert ("nothing was changed" in screen.getvalue()) != begun
 
 
-def test_without_a_terminal_nothing_is_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, erased: list[Sequence[str]]
+def test_without_a_terminal_it_needs_yes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, erased: list[Sequence[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    assert call(tmp_path) == 0
+    assert call(tmp_path) == 2
+    assert "look with --dry-run, then add --yes" in " ".join(capsys.readouterr().err.split())
+    assert erased == []
+    assert call(tmp_path, "--yes") == 0
     assert erased == [["b"]]
 
 
@@ -114,7 +117,7 @@ def test_ids_that_are_nowhere(
         return {}
 
     monkeypatch.setattr(erasure, "erase", find_nothing)
-    for options, begun in (((), [["b"]]), (("--dry-run",), [])):
+    for options, begun in ((("--yes",), [["b"]]), (("--dry-run",), [])):
         erased.clear()
         assert call(tmp_path, *options) == 0
         out = " ".join(capsys.readouterr().out.split())

@@ -282,10 +282,11 @@ def test_a_plan_is_written_by_its_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("minutes", "silent"), [(-5, True), (5, False)])
 def test_a_running_run_whose_lease_has_ended_shows_no_sign_of_life(minutes: int, silent: bool) -> None:
-    run = RunRow("r", status="running", units=3)
+    run = RunRow("r", status="running", units=3, log="/var/log/r.log", process='{"host": "node7", "pid": 1}')
     said = list_runs._describe_run(replace(run, until=datetime.now(timezone.utc) + timedelta(minutes=minutes)))
     assert ("no heartbeat" in said) == silent
     assert "0 of 3 units" in said
+    assert ("Log: /var/log/r.log, on node7." in said) == silent
 
 
 def test_a_dead_run_shows_what_it_published_its_log_and_its_host() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,8 @@ def test_what_is_no_text_or_no_model_is_refused(tagger: entitymill.TextTagger, t
     for wrong in ({"precision": "fp32"}, {"detector": "punkt"}):
         with pytest.raises(SettingsError, match="is not one of"):
             entitymill.load(DEMO, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="threads must be at least 1, not -1"):
+        entitymill.load(DEMO, threads=-1)
 
 
 def test_a_model_without_a_detector_beside_it_takes_the_carried_one(tmp_path: Path) -> None:
@@ -124,6 +128,17 @@ def test_the_command_marks_texts_and_files(tmp_path: Path, capsys: pytest.Captur
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "Nobody came."
     assert lines[3] == "[Angela Merkel PER] flew with joy \U0001f600 to [Paris LOC]. [Berlin LOC]'s mayor did not."
+
+
+def test_the_command_reads_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in `entitymill tag <(…)`."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=[TEXT])
+    writer.start()
+    assert cli.main(["tag", str(pipe)]) == 0
+    writer.join()
+    assert "PER]" in capsys.readouterr().out
 
 
 def test_the_command_prints_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,14 @@ def test_a_csv_file_with_text_has_the_drawn_mentions_and_their_sentences() -> No
     assert TEXT[int(row["begin"]) - 100 : int(row["end"]) - 100] == "Angela Merkel"
 
 
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\tx", "\rx"])
+def test_no_text_is_a_formula_in_a_spreadsheet(text: str) -> None:
+    mention = replace(MENTIONS[0], entity=text)
+    sentence = Sentence("a", 104, text, (mention,), frozenset([mention.mention_id]))
+    [row] = csv.DictReader(io.StringIO(format_csv((), [sentence]), newline=""))
+    assert (row["entity"], row["sentence"]) == (f"'{text}", f"'{text}")
+
+
 def test_offsets_for_label_studio_are_code_points() -> None:
     """Label Studio's editor converts JavaScript's offsets to code points (charsToCodePoints in selection-tools.js)."""
     [task] = json.loads(format_label_studio([SENTENCE]))

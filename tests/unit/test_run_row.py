@@ -30,8 +30,9 @@ def test_a_run_survives_its_heartbeat_file() -> None:
         START.astimezone(timezone(timedelta(hours=5))),
         START.astimezone().replace(tzinfo=None),  # as Spark returns times
         START.isoformat(),
+        int(START.timestamp()) * 1_000_000 + START.microsecond,
     ],
-    ids=["UTC", "another zone", "local", "text"],
+    ids=["UTC", "another zone", "local", "text", "microseconds"],
 )
 def test_times_are_in_utc(time: object) -> None:
     found = RunRow.from_values({"run_id": "r1", "started_at": time}).started_at

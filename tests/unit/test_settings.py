@@ -110,8 +110,8 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
         (["report.path=page.pdf"], r"report\.path: must be a path that ends in \.html, on the driver's own disk"),
         (["report.path=s3a://lake/page.html"], r"report\.path: must be a path .* on the driver's own disk"),
         (["report.date_column=day"], r"report\.date_column: day must be one of the columns in source\.passthrough"),
-        (["report.show_text=some"], r"report\.show_text: .*boolean"),
-        (["report.fail_on_drift=often"], r"report\.fail_on_drift: .*boolean"),
+        (["report.show_text=some"], r"report\.show_text: .*true or false"),
+        (["report.fail_on_drift=often"], r"report\.fail_on_drift: .*true or false"),
         (["report.drift_share=1.1"], r"report\.drift_share: .*less than or equal to 1"),
         (["report.drift_rate=-0.1"], r"report\.drift_rate: .*greater than or equal to 0"),
         (["report.drift_confidence=high"], r"report\.drift_confidence: .*number"),
@@ -246,10 +246,45 @@ def test_a_value_of_the_wrong_type_is_one_fault_of_its_key() -> None:
         load(None, [*MINIMAL, "output.deletion_vectors=maybe", "source.passthrough=[a, [b]]", "spark.conf.a.b=[c]"], {})
     assert str(refused.value).splitlines() == [
         "3 settings are wrong:",
-        "- source.passthrough.1: input should be a valid string.",
-        "- output.deletion_vectors: input should be 'auto', or input should be a valid boolean, unable to interpret input.",
-        "- spark.conf.a.b: input should be a valid string.",
+        "- source.passthrough.1: must be text; put numbers, true and false in quotes.",
+        "- output.deletion_vectors: must be 'auto', or true or false.",
+        "- spark.conf.a.b: must be text; put numbers, true and false in quotes.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("source: {where: true}", "source.where: must be text; put numbers, true and false in quotes"),
+        ("source: {passthrough: 7}", "source.passthrough: must be a list, such as [a, b]"),
+        ("source: {passthrough: [a, b, a]}", "source.passthrough: the list has a name twice; remove one"),
+        ("spark: {conf: fast}", "spark.conf: must be names with values, such as {a: b}"),
+        ("mentions: {trim: perhaps}", "mentions.trim: must be true or false"),
+        ("limits: {max_reject_ratio: [1]}", "limits.max_reject_ratio: must be a number"),
+        ("recognition: {precision: int4}", "recognition.precision: must be 'f32', 'bf16' or 'int8'"),
+    ],
+)
+def test_a_wrong_type_is_said_in_words_of_yaml(tmp_path: Path, content: str, sentence: str) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(content)
+    with pytest.raises(SettingsError) as refused:
+        load(file, MINIMAL, {})
+    assert str(refused.value) == f"{sentence} ({file}, line 1)."
+
+
+def test_what_yaml_makes_of_a_value_is_accepted(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("source:\n  passthrough:\nspark:\n  conf: {spark.ui.enabled: false, spark.cores.max: 4}\n")
+    found = load(file, MINIMAL, {})
+    assert found.source.passthrough == ()
+    assert found.spark.conf == {"spark.ui.enabled": "false", "spark.cores.max": "4"}
+
+
+@pytest.mark.parametrize("config", ["", ".", "..", "/"])
+def test_a_directory_is_no_settings_file(config: str) -> None:
+    """As in `--config "$CONF"`, with a variable that is not set."""
+    with pytest.raises(SettingsError, match="Is a directory"):
+        load(Path(config), MINIMAL, {})
 
 
 def test_variables_of_others_are_none_of_our_business() -> None:

@@ -72,10 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
     """Start Spark, find the documents, ask for confirmation, erase them, and print the number of erased rows per table.
 
-    The user is asked only on a terminal, without --yes, and if there may be something to erase. Nothing is changed in a dry
-    run, or if the user does not confirm.
+    The user is asked only without --yes, and if there may be something to erase. Nothing is changed in a dry run, or if the
+    user does not confirm. Without a terminal on which to ask, --yes is required.
     """
+    if not (options.yes or options.dry_run or _is_on_terminal()):
+        raise SettingsError(
+            "--yes: nothing was erased, because there is no terminal to confirm it; look with --dry-run, then add --yes."
+        )
     common.check_output_exists(settings)
+    common.check_source_exists(settings)
     progress.begin("starting Spark")
     spark = open_session(settings.spark, "entitymill erase")
     progress.begin("looking for the documents")
@@ -94,7 +99,7 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
         )
         return
     certain = findings.empty and not findings.run_is_active
-    if not certain and not options.yes and _is_on_terminal() and not _confirm(findings, output, console):
+    if not certain and not options.yes and not _confirm(findings, output, console):
         console.print("nothing was changed")
         return
     progress.begin("waiting until no run is active, then erasing")

@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
+        common.check_output_exists(settings)
         runs = _read_local_runs(settings.output, settings.spark.conf, options.last)
         if runs is None:
             progress.begin("starting Spark")
@@ -91,11 +92,11 @@ def read_runs(tables: Tables, last: int) -> list[RunRow]:
     from pyspark.sql import functions as F
 
     from entitymill.tables import heartbeats
+    from entitymill.tables.runs import collect_rows
 
     if not tables.exists("runs"):
         raise OutputError(f"output: no run has written {tables.output} yet.")
-    rows = tables.read("runs").orderBy(F.desc("started_at")).limit(last).collect()
-    found = [RunRow.from_values(row.asDict()) for row in rows]
+    found = collect_rows(tables.read("runs").orderBy(F.desc("started_at")).limit(last))
     return _add_progress(found, lambda: heartbeats.read_all(tables))
 
 
@@ -118,10 +119,8 @@ def _update_progress(row: RunRow, heartbeat: RunRow) -> RunRow:
 
 
 def _format_json(row: RunRow) -> str:
-    """Return the columns _COLUMNS of a run as a JSON object; times are in this machine's local time."""
-    values = {name: getattr(row, name) for name in _COLUMNS}
-    times = {name: value.astimezone().replace(tzinfo=None) for name, value in values.items() if isinstance(value, datetime)}
-    return json.dumps({**values, **times}, default=str)
+    """Return the columns _COLUMNS of a run as a JSON object; times are in UTC, in ISO format."""
+    return json.dumps({name: getattr(row, name) for name in _COLUMNS}, default=datetime.isoformat)
 
 
 def build_table(runs: Sequence[RunRow]) -> Table:
@@ -153,17 +152,17 @@ def _cell(value: str | None) -> Text:
 
 def _describe_run(run: RunRow) -> str:
     """Return a line about the progress of an active run, or about why a run failed or died; empty for other runs."""
-    text = ""
+    text, log = "", f" Log: {run.log or 'not recorded'}, on {run.host}."
     if run.status == "running":
+        text = f"{run.stage or 'active'}, {_format_progress(run)}"
         if run.until is not None and run.until < datetime.now(timezone.utc):
             ended = f"{run.until.astimezone():%Y-%m-%d %H:%M}"
-            text = f"no heartbeat since its lease ended at {ended}; the next run takes over. "
-        text += f"{run.stage or 'active'}, {_format_progress(run)}"
+            text = f"no heartbeat since its lease ended at {ended}; the next run takes over. Last seen: {text}.{log}"
     elif run.error:
         text = run.error + (f" Log: {run.log}" if run.log else "")
     elif run.status == "died":
         text = f"it ended without recording an error, in the stage {run.stage or 'preparation'}, after "
-        text += f"{_format_progress(run)}; the next run continues. Log: {run.log or 'not recorded'}, on {run.host}."
+        text += f"{_format_progress(run)}; the next run continues.{log}"
     return visible(f"{run.run_id}: {text}") if text else ""
 
 

@@ -11,10 +11,11 @@ from entitymill.commands import common
 from entitymill.errors import EntityMillError
 from entitymill.settings import Settings
 from entitymill.spark.session import open_session
-from entitymill.tables.redaction import MASK, redact
+from entitymill.tables.redaction import MASK, KnownModel, redact
 from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console
 from entitymill.workers import engine_openvino
+from entitymill.workers.engine_choice import open_engine
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,12 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(settings: Settings) -> None:
         """Start Spark, write the redacted table, and print how many mentions were masked and how many rows were left out."""
         common.check_output_exists(settings)
+        common.check_source_exists(settings)
         progress.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill redact")
         progress.begin("writing the texts with their mentions masked")
-        known_labels = _list_model_labels(spark, settings) if options.labels else []
-        choices = {"partly": options.partly, "known_labels": known_labels}
-        done = redact(spark, settings, options.to, options.labels, options.mask, **choices)
+        model = _read_model(spark, settings) if options.labels else None
+        done = redact(spark, settings, options.to, options.labels, options.mask, partly=options.partly, model=model)
         left = f"; {done.left_out:,} rows left out" if done.left_out else ""
         summary = f"{done.documents:,} documents, {done.mentions:,} mentions masked{left} -> {options.to}"
         open_console().print(summary, highlight=False, soft_wrap=True, markup=False)
@@ -63,11 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return common.run_with_settings(options, work, "interrupted; nothing was written.")
 
 
-def _list_model_labels(spark: SparkSession, settings: Settings) -> list[str]:
-    """Return the labels of the model that the settings name; empty for engine `sparknlp`, or if the model cannot be read."""
+def _read_model(spark: SparkSession, settings: Settings) -> KnownModel | None:
+    """Return what is known of the settings' model; None for engine `sparknlp`, or if the model cannot be read."""
     if settings.recognition.engine != "openvino":
-        return []
+        return None
     try:
-        return engine_openvino.list_entity_labels(spark, settings.model.path)
+        labels = engine_openvino.list_entity_labels(spark, settings.model.path)
+        return KnownModel(labels, open_engine(spark, settings).fingerprint)
     except EntityMillError:
-        return []
+        return None

@@ -75,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kind = _choose_format(options.to, options.format, show_text=options.show_text)
         _check_target(options.to, options.count)
         common.check_output_exists(settings)
+        if options.show_text:
+            common.check_source_exists(settings)
         progress.begin("starting Spark")
         from entitymill.spark.session import open_session  # imports Spark
         from entitymill.tables.mention_sample import SampleRequest, draw_sample

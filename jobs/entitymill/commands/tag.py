@@ -167,9 +167,9 @@ def _looks_like_path(text: str) -> bool:
 
 
 def _is_file(path: Path) -> bool:
-    """Return whether a path names a file; False also for a text that cannot be a path."""
+    """Return whether a path names a file or a pipe; False also for a text that cannot be a path."""
     try:
-        return path.is_file()
+        return path.exists() and not path.is_dir()
     except (OSError, ValueError):  # the text is too long for a file name, or contains NUL
         return False
 

@@ -24,7 +24,7 @@ from entitymill.source.changes import Changes, Mode
 from entitymill.source.row_comparison import Cause
 from entitymill.spark import spark_connect, storage
 from entitymill.tables import Tables, recovery, table_setup
-from entitymill.tables.runs import Runs
+from entitymill.tables.runs import Runs, collect_rows
 from entitymill.workers.engine_choice import Engine
 
 _RESULT_SETTINGS = {
@@ -225,10 +225,9 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
         return None
     is_measured = f"chars > 0 AND cores > 0 AND units_done > 0 AND seconds['{RECOGNIZING}'] IS NOT NULL"
     usable = tables.read("runs").where(f"status IN ('done', 'stopped') AND {is_measured}")
-    latest = usable.orderBy(F.desc("started_at")).limit(_MAX_RUNS).collect()
-    if not latest:
+    rows = collect_rows(usable.orderBy(F.desc("started_at")).limit(_MAX_RUNS))
+    if not rows:
         return None
-    rows = [RunRow.from_values(row.asDict()) for row in latest]
     alike = [row for row in rows if row.fingerprint == fingerprint]
     measured = max(alike or rows, key=lambda row: row.chars)
     hours = compute_seconds(measured, rows[0], chars, units, cores) / 3600

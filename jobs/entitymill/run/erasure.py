@@ -98,7 +98,7 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
     if not tables.exists("documents"):
         raise OutputError(f"output: no entity tables at {tables.output}; check output.path or output.schema.")
     table_setup.check_tables_to_write(tables)
-    _check_owner(settings, tables)
+    _check_owner(settings, tables, guards.read_record(tables, Runs(tables)).owner)
     id_frame = _create_id_frame(spark, ids)
     _check_source(spark, settings, id_frame)
     rows, in_old_files = _count_rows(tables, ids, id_frame), _occurs_in_old_files(tables, ids, id_frame)
@@ -122,7 +122,10 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
     files_of_runs = run_messages.list_files(tables)
     with maintenance.exclusive_access(tables, settings, name, note) as lease:
         commits = lease.commits
-        _check_source(spark, settings, id_frame)  # a run may have published a document that is back in the source
+        # While this command waited, a run may have given the output to another source, or published a document that is back
+        # in the source.
+        _check_owner(settings, tables, lease.earlier_runs.owner)
+        _check_source(spark, settings, id_frame)
         rows = _count_rows(tables, ids, id_frame)
         nothing = found_nothing and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty
         if nothing and not Runs(tables).was_interrupted(note, lease.epoch):
@@ -152,9 +155,11 @@ def _create_id_frame(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
     return create_frame(spark, [(doc_id,) for doc_id in dict.fromkeys(ids)], "doc_id string")
 
 
-def _check_owner(settings: Settings, tables: Tables) -> None:
-    """Raise SettingsError if the output belongs to another source than source.path, unless output.adopt_source is set."""
-    owner = guards.read_record(tables, Runs(tables)).owner
+def _check_owner(settings: Settings, tables: Tables, owner: str | None) -> None:
+    """Raise SettingsError if the output belongs to another source than source.path, unless output.adopt_source is set.
+
+    `owner` is `Record.owner`, the path of the source from which the output was written.
+    """
     if guards.is_another_source(settings, owner):
         here = settings.dump_masked()["source"]["path"]
         raise SettingsError(

@@ -19,8 +19,20 @@ from entitymill.recognition.tagger import Decoding
 from entitymill.settings import report_sections, secret_masking, sections
 from entitymill.settings.layers import Layers, suggest_keys
 
-_NUMBERS = {"int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number"}
-"""Type of a pydantic error -> the kind of number that the setting must be."""
+_KINDS = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text; put numbers, true and false in quotes",
+    "tuple_type": "a list, such as [a, b]",
+    "list_type": "a list, such as [a, b]",
+    "dict_type": "names with values, such as {a: b}",
+}
+"""Dict from the type of a pydantic error to what the setting must be."""
 
 if TYPE_CHECKING:  # recognition.sentences imports sentencex, which settings do not need
     from pydantic_core import ErrorDetails
@@ -40,7 +52,7 @@ class Settings(sections.Section):
     entities: sections.EntitySettings = sections.EntitySettings()
     incremental: sections.IncrementalSettings = sections.IncrementalSettings()
     limits: sections.LimitSettings = sections.LimitSettings()
-    cost: sections.CostSettings = sections.CostSettings()
+    cost: report_sections.CostSettings = report_sections.CostSettings()
     report: report_sections.ReportSettings = report_sections.ReportSettings()
     metrics: report_sections.MetricsSettings = report_sections.MetricsSettings()
     lineage: report_sections.LineageSettings = report_sections.LineageSettings()
@@ -156,7 +168,7 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
     """
     all_keys, layers = list(list_keys()), Layers()
     if config is not None:
-        base = config.with_name("base.yaml")
+        base = config.parent / "base.yaml"
         for path in [base, config] if base.is_file() and base != config else [config]:
             layers.add_file(path)
     layers.add_environment(os.environ if environment is None else environment, all_keys)
@@ -200,8 +212,9 @@ def _describe_faults(key: str, faults: Sequence[ErrorDetails], layers: Layers, a
     if kind == "model_type":
         inside = ", ".join(name.removeprefix(f"{key}.") for name in all_keys if name.startswith(f"{key}."))
         return f"{key} is a section, not a setting{origin}: below it, set {inside}."
-    if kind in _NUMBERS:
-        return f"{key}: must be {_NUMBERS[kind]}{origin}."
+    kinds = [_KINDS.get(fault["type"]) or fault.get("ctx", {}).get("expected") for fault in faults]
+    if all(kinds):
+        return f"{key}: must be {', or '.join(map(str, kinds))}{origin}."
     messages = [fault["msg"].removeprefix("Value error, ") for fault in faults]
     if not key:  # an error that involves several sections; its message names the settings
         return f"{messages[0]}{origin}."

@@ -1,4 +1,4 @@
-"""The sections of the settings for a run's reports: the HTML report page, metrics and lineage events."""
+"""The sections of the settings for a run's reports: the HTML report page, prices, metrics and lineage events."""
 
 from __future__ import annotations
 
@@ -54,6 +54,15 @@ class ReportSettings(Section):
     )
 
     _file = field_validator("path")(_build_file_check(".html"))
+
+
+class CostSettings(Section):
+    """The price of computing, from which summaries, report pages and dry runs compute what a run costs."""
+
+    per_core_hour: float | None = Field(
+        None, ge=0, le=1_000_000, description="price of one core for one hour; empty: no prices are shown"
+    )
+    currency: str = Field("USD", min_length=1, max_length=8, description="currency of the price")
 
 
 class MetricsSettings(Section):

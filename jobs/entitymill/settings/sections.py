@@ -26,13 +26,22 @@ class Section(BaseModel):
 
 
 def _wrap_in_tuple(names: Any) -> Any:
-    """Return a single name, as in `passthrough=year`, as a tuple; return any other value unchanged.
+    """Return a single name, as in `passthrough=year`, as a tuple, and None as an empty one; return other values unchanged.
 
-    Raise a ValueError for a string with commas, which is probably several names without brackets.
+    Raise a ValueError for a string with commas, which is probably several names without brackets, and for equal names.
     """
     if isinstance(names, str) and "," in names:
         raise ValueError(f"write several names as a list: [{names}]")
-    return (names,) if isinstance(names, str) else names
+    if isinstance(names, list) and any(name in names[:number] for number, name in enumerate(names)):
+        raise ValueError("the list has a name twice; remove one")
+    return () if names is None else (names,) if isinstance(names, str) else names
+
+
+def _write_booleans(properties: Any) -> Any:
+    """Return Spark properties with YAML's true and false as Spark writes them; return anything but a dict unchanged."""
+    if not isinstance(properties, dict):
+        return properties
+    return {key: str(value).lower() if isinstance(value, bool) else value for key, value in properties.items()}
 
 
 class SourceSettings(Section):
@@ -283,15 +292,6 @@ class LimitSettings(Section):
     )
 
 
-class CostSettings(Section):
-    """The price of computing, from which summaries, report pages and dry runs compute what a run costs."""
-
-    per_core_hour: float | None = Field(
-        None, ge=0, le=1_000_000, description="price of one core for one hour; empty: no prices are shown"
-    )
-    currency: str = Field("USD", min_length=1, max_length=8, description="currency of the price")
-
-
 class SparkSettings(Section):
     """The Spark session, if this program starts one. Under spark-submit and in a notebook, only `partitions` counts."""
 
@@ -305,3 +305,5 @@ class SparkSettings(Section):
     partitions: int | None = Field(
         None, ge=1, le=1_000_000, description="number of tasks for the documents; empty: depends on their size"
     )
+
+    _conf = field_validator("conf", mode="before")(_write_booleans)

@@ -14,6 +14,7 @@ from pyspark.sql import types as T
 from entitymill.errors import SourceError
 from entitymill.settings.sections import LimitSettings, SourceSettings
 from entitymill.source import reader, source_columns
+from entitymill.source.row_checks import CODES
 from entitymill.spark import storage
 from entitymill.spark.local_disk import exists_here
 from entitymill.spark.sql_text import quote_name, quote_part
@@ -106,7 +107,7 @@ def propose_columns(
     path = local if kind == "table" else make_absolute(spark, local)
     only_table = SourceSettings.model_validate({"path": path, "format": kind})
     rows, columns = _inspect(opened.rows, table)
-    texts = sorted((column for column in columns if column.text), key=lambda column: -column.length)
+    texts = sorted((column for column in columns if column.text and column.name != key), key=lambda column: -column.length)
     chosen_text = _find_column(text, texts, f"--text {text} of {table}", "of strings") if text else next(iter(texts), None)
     if chosen_text is None:
         raise SourceError(f"{table} has no string column, so it contains no text to process.")
@@ -211,6 +212,8 @@ def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: 
     """
     closest = None
     for column in sorted(candidates, key=_rank_as_id):
+        if column.kind == "binary" and not _is_utf8(table, column):
+            continue
         if column.unique:
             return column
         if closest is None or column.surplus < closest.surplus:
@@ -226,6 +229,12 @@ def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: 
         f"{path} has no column of a simple type whose values are all different and never null in its first {rows:,} "
         f"rows{found}. Name the id column with --id, or create a view that has one."
     )
+
+
+def _is_utf8(table: DataFrame, column: Column) -> bool:
+    """Return whether the first SAMPLE values of a binary column are valid UTF-8; a run rejects rows with other ids."""
+    ids = table.select(F.col(quote_part(column.name)).cast("string").alias("doc_id")).limit(SAMPLE)
+    return not ids.where(CODES["malformed_id"][0]).take(1)
 
 
 def _count_bad_ids(table: DataFrame, column: Column) -> Column:
@@ -273,7 +282,7 @@ def _rank_as_id(column: Column) -> tuple[bool, bool, int, int]:
     """Return a sort key that is smallest for columns whose name, values and type are typical of an id."""
     name = column.name.lower()
     name_rank = 0 if name in _ID_NAMES else 1 if name.endswith(_ID_NAMES) else 2
-    type_rank = 0 if column.text or column.kind in ("bigint", "int", "binary") else 1
+    type_rank = 0 if column.text or column.kind in ("bigint", "int") else 1
     return name_rank == 2, not column.unique, name_rank, type_rank
 
 
@@ -285,5 +294,5 @@ def _find_column(name: str, columns: list[Column], option: str, requirement: str
     for column in columns:
         if column.name == name and column.atomic:
             return column
-    choices = ", ".join(column.name for column in columns)
+    choices = ", ".join(column.name for column in columns if column.atomic)
     raise SourceError(f"{option} is not a column {requirement}; choose one of {choices}.")

@@ -279,6 +279,6 @@ def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
     schema, unreadable = readable or (None, {})
     reader = spark.read if schema is None else spark.read.schema(schema)
     # The unique option keeps Spark from using older rows of these files that another query has cached.
-    rows = reader.option("entitymill", uuid.uuid4().hex).parquet(settings.path)
+    rows = reader.option("entitymill", uuid.uuid4().hex).parquet(storage.escape_pattern(settings.path))
     version = hashlib.sha256("\n".join(map(str, listing)).encode()).hexdigest()[:16]
     return SourceTable(rows, unreadable, version, sum(size for _, size, _ in listing))

@@ -15,7 +15,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -49,23 +48,25 @@ def launch_jvm(properties: Mapping[str, str]) -> None:
     """
     before = os.environ.get(_ARGUMENTS)
     arguments, base = _split_properties_file(shlex.split(before or "pyspark-shell"))
-    with tempfile.TemporaryDirectory(prefix="entitymill-spark-") as directory:
+    # If this process is killed before it has deleted the directory, the next run on this machine deletes it.
+    directory = create_scratch_directory("entitymill-spark-")
+    try:
         written = dict(properties)
         for key in _JAVA_OPTIONS:
             if key in written:
-                written[key] = _hide_system_properties(written[key], Path(directory) / f"{key}.arguments")
+                written[key] = _hide_system_properties(written[key], directory / f"{key}.arguments")
         lines = [base.read_text(encoding="utf8") if base.is_file() else "", ""]
         lines += [f"{_escape(key)}={_escape(value)}" for key, value in written.items()]
-        file = Path(directory) / "spark.properties"
+        file = directory / "spark.properties"
         _write_private(file, "\n".join([*lines, ""]))
         os.environ[_ARGUMENTS] = shlex.join([_FILE, str(file), *arguments])
-        try:
-            SparkContext._ensure_initialized()
-        finally:
-            if before is None:
-                del os.environ[_ARGUMENTS]
-            else:
-                os.environ[_ARGUMENTS] = before
+        SparkContext._ensure_initialized()
+    finally:
+        if before is not None:
+            os.environ[_ARGUMENTS] = before
+        else:
+            os.environ.pop(_ARGUMENTS, None)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def read_file_properties() -> dict[str, str]:

@@ -37,7 +37,9 @@ def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
     if name == "entities" and tables.exported and storage.exists(tables.spark, f"{tables.root}/{name}"):
         directories.append(f"{tables.root}/{name}")
     reader = tables.spark.read.options(**_READER_OPTIONS).schema(schema)
-    return reader.parquet(*directories).withColumn(FILE, F.substring_index("_metadata.file_path", "/", -1))
+    return reader.parquet(*map(storage.escape_pattern, directories)).withColumn(
+        FILE, F.substring_index("_metadata.file_path", "/", -1)
+    )
 
 
 def list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
@@ -123,8 +125,8 @@ def _find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: D
     """
     if not files or tables.has_mapped_columns(name):  # the files have other names for the columns, so any may contain an id
         return files
-    rows = read_all_files(tables, name, "doc_id string").where(F.col(FILE).isin(*files))
     try:
+        rows = read_all_files(tables, name, "doc_id string").where(F.col(FILE).isin(*files))
         found = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").select(FILE).distinct().collect()
     except READ_ERRORS as error:
         kind = type(error).__name__

@@ -60,8 +60,8 @@ class Lease:
         Args:
             tables: tables of the output, in the run's private session (see `private_session`).
             build_row: returns the current values of the run's row of `runs`; None writes only the mode `maintenance`.
-            record: summary of `runs`, if the caller has just read it; None to read it. If another run has begun since then,
-                Delta skips this run's first commit, and the lease reads `runs` again and retries.
+            record: summary of `runs`, if the caller has just read it; None to read it. If `runs` has changed since then, the
+                lease reads it again.
             on_wait: is called with a description of the run for which this run waits.
         """
         self._tables = tables
@@ -167,6 +167,7 @@ class Lease:
                 self._heartbeat.beat(RunRow(self._run_id, datetime.now(timezone.utc), process=_describe_process()))
                 others = self._heartbeat.read_other_runs()
                 if others:
+                    self._record = None  # it will be outdated when the other run ends
                     return _describe_run(max(others, key=lambda row: row.started_at))
             found, epoch = self._choose_epoch()
             until = found.lease_until if self._heartbeat is None else None
@@ -224,6 +225,9 @@ class Lease:
         if not self.commits.has_committed("runs"):
             self._skips += 1  # another run took this epoch first, or somebody restored an old version of `runs`
             return False
+        if self._tables.version("runs") > max(earlier_runs.version, 0) + 1:
+            # Another run has written its end, or other values, into its row after `earlier_runs` was read.
+            earlier_runs = replace(self._runs.read_record(before=epoch), certain=earlier_runs.certain)
         self.earlier_runs, self._checked_at = earlier_runs, time.time()
         return True
 

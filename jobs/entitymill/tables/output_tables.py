@@ -95,13 +95,15 @@ class Tables:
             return self.spark.read.table(self.catalog_name(name))
         return self.spark.read.format("delta").load(self.address(name))
 
-    def read_latest(self, name: str) -> DataFrame:
+    def read_latest(self, name: str, version: int | None = None) -> DataFrame:
         """Return a frame of a table's current version, which later commits do not change.
+
+        `version` is the result of `version(name)`, if the caller has just called it.
 
         A frame of `read` may use rows that the caller cached before another program changed the table. On Spark Connect,
         each use of such a frame reads the version that is then current.
         """
-        reader = self.spark.read.option("versionAsOf", self.version(name))
+        reader = self.spark.read.option("versionAsOf", self.version(name) if version is None else version)
         return (
             reader.table(self.catalog_name(name)) if self.root is None else reader.format("delta").load(self.address(name))
         )

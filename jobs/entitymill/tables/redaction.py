@@ -44,6 +44,14 @@ class RedactionResult:
     left_out: int
 
 
+@dataclass(frozen=True)
+class KnownModel:
+    """The labels of the settings' model, and the fingerprint (in `documents`) of what a run with these settings writes."""
+
+    labels: Sequence[str]
+    fingerprint: str
+
+
 def redact(
     spark: SparkSession,
     settings: Settings,
@@ -52,7 +60,7 @@ def redact(
     mask: str = MASK,
     *,
     partly: bool = False,
-    known_labels: Sequence[str] = (),
+    model: KnownModel | None = None,
 ) -> RedactionResult:
     """Write a copy of the source with masked mentions, and return counts; replace an earlier copy in one commit.
 
@@ -61,16 +69,16 @@ def redact(
         labels: labels of the mentions to mask; empty masks all labels.
         mask: replacement for each mention, as in `mask_text`.
         partly: whether to leave out documents without current results; if False, they raise SourceError.
-        known_labels: labels that are accepted even if no mention in the tables has them.
+        model: its labels are accepted even if no mention has them, provided that it processed all documents.
 
     Raises:
         OutputError: the entity tables do not exist, or `to` exists and `redact` did not write it.
-        SettingsError: a label is neither in `known_labels` nor in the tables; or `to` overlaps the source or is inside
-            another table.
+        SettingsError: mentions with a label would stay unmasked, because the label is unknown or left out of the tables; or
+            `to` overlaps the source or is inside another table.
         SourceError: documents would be left out, and `partly` is False.
     """
     with open_private_session(spark, settings.source.time_zone, {}) as own:
-        return _redact(own, settings, to, labels, mask, partly=partly, known_labels=known_labels)
+        return _redact(own, settings, to, labels, mask, partly=partly, model=model)
 
 
 def _redact(
@@ -81,7 +89,7 @@ def _redact(
     mask: str,
     *,
     partly: bool,
-    known_labels: Sequence[str],
+    model: KnownModel | None,
 ) -> RedactionResult:
     """Do the work of `redact`, in its private session."""
     tables = Tables(spark, settings.output)
@@ -91,15 +99,17 @@ def _redact(
     source = open_source(spark, settings.source)
     _check_target(spark, source, to)
     entities = tables.read_latest("entities")
-    _check_labels(entities, labels, known_labels)
+    documents = tables.read_latest("documents")
+    _check_labels(entities, documents, labels, settings.entities.labels, model)
     with ExitStack() as cached:
-        rows = cache_on_disk(_select_verified_texts(source, tables.read_latest("documents"), entities, labels), cached)
+        rows = cache_on_disk(_select_verified_texts(source, documents, entities, labels), cached)
         found = rows.agg(F.count("*").alias("documents"), F.sum(F.size("spans")).alias("mentions")).collect()[0]
         total = source.rows.count()
         left_out = total - found["documents"]
         if left_out and not partly:
             raise SourceError(_describe_left_out(tables, source, left_out, total))
         shaped = _mask_texts(rows, source, mask)
+        _check_target(spark, source, to)  # another program may have created a table there meanwhile
         shaped.writeTo(_sql_name(spark, to)).using("delta").tableProperty(PROPERTY, "true").createOrReplace()
     return RedactionResult(found["documents"], found["mentions"] or 0, left_out)
 
@@ -144,16 +154,29 @@ def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int
     return f"{source.settings.path} has {total} rows; of these, {'; '.join(reasons)}. Or leave such rows out with --partly."
 
 
-def _check_labels(entities: DataFrame, labels: Sequence[str], known: Sequence[str]) -> None:
-    """Raise SettingsError if a label is neither in `known` nor in `entities`: a misspelled label would mask nothing."""
-    unknown = [label for label in labels if label not in known]
-    if not unknown:
-        return
-    held = sorted(row["label"] for row in entities.select("label").distinct().collect())
-    for label in unknown:
-        if label not in held:
+def _check_labels(
+    entities: DataFrame, documents: DataFrame, labels: Sequence[str], kept: Sequence[str] | None, model: KnownModel | None
+) -> None:
+    """Raise SettingsError if texts may have mentions with one of the labels that are not in `entities`.
+
+    So it is with a misspelled label, with a label that entities.labels (`kept`) leaves out, and with a label of a model that
+    has not processed all documents yet.
+    """
+    for label in labels:
+        if kept and label not in kept:
+            raise SettingsError(f"--labels: entities.labels leaves out {label}, so its mentions are not in the tables.")
+    held = sorted(row["label"] for row in entities.select("label").distinct().collect()) if labels else []
+    for label in labels:
+        if label in held:
+            continue
+        if model is None or label not in model.labels:
             raise SettingsError(
                 f"--labels: no mention in the tables has the label {label}; labels in the tables: {', '.join(held)}."
+            )
+        if documents.where(F.col("fingerprint") != model.fingerprint).take(1):
+            raise SettingsError(
+                f"--labels: no mention in the tables has the label {label}, but another model, or other settings, processed "
+                "some of the documents: run the job first."
             )
 
 
@@ -169,7 +192,7 @@ def _check_target(spark: SparkSession, source: Source, to: str) -> None:
     named = _sql_name(spark, to)
     try:
         target_exists = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)
-        if not target_exists and source.location and not to.startswith(TABLE):
+        if not target_exists and not to.startswith(TABLE):
             source.check_output(to)
     except OSError as error:
         raise OutputError(f"--to: {to} cannot be reached: {error}.") from error

@@ -20,7 +20,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.run_row import PROGRESS, UNKNOWN_TIME, RunRow
+from entitymill.run_row import PROGRESS, TIMES, UNKNOWN_TIME, RunRow
 from entitymill.tables import table_setup
 from entitymill.tables.numbered_commits import Commits, read_notes, retry
 from entitymill.tables.output_tables import Tables
@@ -42,6 +42,7 @@ class Record:
     sliced: whether any run has replaced a slice (the rows that source.where selects).
     running: whether any row has the status running.
     certain: False if another run may have begun between the reading of this summary and this run's first commit.
+    version: Delta version of `runs`; -1 if the table did not exist.
     """
 
     last: RunRow | None = None
@@ -50,6 +51,7 @@ class Record:
     sliced: bool = False
     running: bool = False
     certain: bool = True
+    version: int = -1
 
     @property
     def epoch(self) -> int:
@@ -77,11 +79,17 @@ class Runs:
         """Create the `runs` table; if it exists, only add missing columns and properties."""
         table_setup.create_table(self._tables, "runs", schemas.RUNS)
 
-    def read_record(self) -> Record:
-        """Return a summary of the current rows; an empty one if the table does not exist."""
+    def read_record(self, before: int | None = None) -> Record:
+        """Return a summary of the current rows; an empty one if the table does not exist.
+
+        `before` is an epoch; rows of runs with this or a later epoch are left out.
+        """
         if not self._tables.exists("runs"):
             return Record()
-        rows = self._tables.read_latest("runs")
+        version = self._tables.version("runs")
+        rows = _encode_times(self._tables.read_latest("runs", version))
+        if before is not None:
+            rows = rows.where(F.col("epoch").isNull() | (F.col("epoch") < before))
         order = F.struct(F.coalesce("epoch", F.lit(0)), "started_at")
         job = F.col("mode").isNull() | ~F.col("mode").isin(IDLE, MAINTENANCE)
         ended = job & (F.col("status") == "done")
@@ -102,7 +110,7 @@ class Runs:
             None if found[name] is None else RunRow.from_values(found[name].asDict()) for name in ("last", "latest")
         )
         owner = found["owner"] or (None if last is None else last.source)
-        return Record(last, owner, latest, bool(found["sliced"]), bool(found["running"]))
+        return Record(last, owner, latest, bool(found["sliced"]), bool(found["running"]), version=version)
 
     def read_base_epoch(self) -> int:
         """Return the number that precedes the first run's epoch: the creation time of `runs`, in seconds since 1970.
@@ -195,6 +203,20 @@ def _update_progress(name: str, heartbeats: Mapping[str, RunRow]) -> Column:
             value = _literal(getattr(row, name), schemas.RUNS[name].dataType)
             column = F.when(F.col("run_id") == run_id, value).otherwise(column)
     return column
+
+
+def collect_rows(rows: DataFrame) -> list[RunRow]:
+    """Return the rows of a frame with the columns of `runs`."""
+    return [RunRow.from_values(row.asDict()) for row in _encode_times(rows).collect()]
+
+
+def _encode_times(rows: DataFrame) -> DataFrame:
+    """Return rows of `runs` with times as microseconds since 1970.
+
+    Spark returns times in local time. On Spark Connect, they are ambiguous in the hour in which clocks are set back.
+    """
+    times = {name: F.unix_micros(name) for name in TIMES if name in rows.columns}
+    return rows.withColumns(times)
 
 
 def exclude_maintenance(rows: DataFrame) -> DataFrame:

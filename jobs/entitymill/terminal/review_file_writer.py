@@ -89,16 +89,25 @@ def format_csv(mentions: Sequence[Mention], sentences: Sequence[Sentence] | None
     """
     columns = (*_COLUMNS, *(_TEXT_COLUMNS if sentences is not None else ()), CORRECT, CORRECTED_LABEL)
     written = io.StringIO(newline="")
-    rows = csv.DictWriter(written, columns, restval="", lineterminator="\n")
+    rows = csv.DictWriter(written, columns, restval="")  # ends lines with CR LF, and quotes both in texts
     rows.writeheader()
     if sentences is None:
         rows.writerows({name: getattr(mention, name) for name in _COLUMNS} for mention in mentions)
     for sentence in sentences or ():
         for mention in sentence.mentions:
             if mention.mention_id in sentence.drawn:
-                values = {name: getattr(mention, name) for name in (*_COLUMNS, "entity")}
-                rows.writerow({**values, "sentence": sentence.text})
+                values = {name: getattr(mention, name) for name in _COLUMNS}
+                texts = {"entity": _quote_formula(mention.entity or ""), "sentence": _quote_formula(sentence.text)}
+                rows.writerow({**values, **texts})
     return written.getvalue()
+
+
+def _quote_formula(text: str) -> str:
+    """Return a text with an apostrophe in front if a spreadsheet would execute it as a formula; documents are not trusted.
+
+    Source: https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def format_label_studio(sentences: Sequence[Sentence]) -> str:

@@ -151,9 +151,10 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
     )
     short = rich.where(F.col("sentence_end") - F.col("sentence_begin") <= MAX_SHOWN_CHARS)
     best = short.orderBy(F.desc("labels"), F.desc(F.size("mentions")), "doc_id").limit(SHOWN_SENTENCES * 4).collect()
-    chosen = list({row.doc_id: row for row in reversed(best)}.values())[::-1][:SHOWN_SENTENCES]
-    texts = reader.read_texts(spark, settings.source, [row.doc_id for row in chosen])
-    for row in chosen:
+    candidates = list({row.doc_id: row for row in reversed(best)}.values())[::-1]
+    texts = reader.read_texts(spark, settings.source, [row.doc_id for row in candidates])
+    # Documents of other slices, and those that have just been deleted, have no text in the source.
+    for row in [row for row in candidates if row.doc_id in texts][:SHOWN_SENTENCES]:
         spans = [(mention.begin, mention.end, mention.label) for mention in row.mentions]
         sentence = mark_mentions(
             texts[row.doc_id], spans, colors=shows_colors(console), first=row.sentence_begin, last=row.sentence_end
