@@ -99,7 +99,7 @@ def test_a_parquet_output_loses_what_a_poisoned_document_had_unless_too_much_is_
     clean = entities(job, parquet)
     known, text = GOOD[0]
     job.texts([(known, f"{text} {poison_stub.SEGFAULT}"), *GOOD[1:], ("kill", f"{poison_stub.KILL} {MET}")])
-    with pytest.raises(RejectedError, match=r"2 of \d+ documents of a unit of .* crash or hang the tagger, more than"):
+    with pytest.raises(RejectedError, match=r"2 of \d+ documents of a unit of .* crash the tagger or make it hang, more"):
         job.run(parquet, "limits.max_reject_ratio=0")
     listed = [("kill", "tagger_crashed", KILL), (known, "tagger_crashed", SEGFAULT)]
     assert (entities(job, parquet), rejects(job)) == (clean, sorted(listed))

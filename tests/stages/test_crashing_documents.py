@@ -30,7 +30,7 @@ def test_too_many_publish_nothing(spark: SparkSession, tmp_path: Path, monkeypat
     monkeypatch.setattr(extraction, "open_engine", lambda *_: Engine("stub", "stub", lambda: failing))
     source = ("source.format=parquet", f"source.path={tmp_path}/texts.parquet")
     loaded = chosen(tmp_path, *source, "limits.max_reject_ratio=0")
-    with pytest.raises(RejectedError, match=r"2 of 4 documents of a unit of .* crash or hang the tagger"):
+    with pytest.raises(RejectedError, match=r"2 of 4 documents of a unit of .* crash the tagger or make it hang"):
         extraction.extract(spark, loaded)
     tables = Tables(spark, loaded.output)
     assert [tables.read(name).count() for name in ("entities", "documents", "rejects")] == [0, 0, 2]

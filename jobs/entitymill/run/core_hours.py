@@ -37,7 +37,7 @@ class CostMeter:
         self._stopped = False
 
     def update(self) -> None:
-        """Write the cores, and the total time, core-hours and, if known, CPU seconds so far, to the summary."""
+        """Update the summary's number of cores, total time, core-hours and, if known, CPU seconds."""
         summary = self._summary
         summary.cores = spark_connect.count_cores(self._spark)
         self._clock.record_total()
@@ -54,9 +54,9 @@ class CostMeter:
         return self._cpu.read_seconds()
 
     def limit_units(self, units: Iterator[PlannedUnit]) -> Iterator[PlannedUnit]:
-        """Yield units of work until the run has used `max_core_hours`, but at least one, so that each run makes progress.
+        """Yield units of work until the run has used `max_core_hours`; yield at least one, so that each run makes progress.
 
-        Before each unit, update the summary. If units are left over, `check_complete` raises an error later.
+        Update the summary before each unit. If units are left over, `check_complete` raises an error later.
         """
         for number, unit in enumerate(units):
             self.update()
@@ -110,7 +110,7 @@ def _read_process_seconds(pid: int) -> float:
 
 
 def _read_task_seconds(context: Any) -> dict[int, float]:
-    """Return a dict stage id -> CPU seconds of the stage's tasks, for the stages that Spark still remembers."""
+    """Return a dict from stage id to CPU seconds of the stage's tasks, for the stages that Spark still remembers."""
     store, java = context._jsc.sc().statusStore(), context._jvm
     no_quantiles = context._gateway.new_array(java.double, 0)
     stages = store.stageList(None, False, False, no_quantiles, java.java.util.ArrayList())

@@ -1,4 +1,4 @@
-"""Reject documents that crash or hang the tagger: count them, and write their ids to `rejects`.
+"""Reject documents that crash the tagger or make it hang: count them, and write their ids to `rejects`.
 
 The tagger is the process next to a Spark worker that runs the model.
 """
@@ -26,7 +26,7 @@ _REJECTED = "doc_id string, stage string, code string, detail string"
 
 
 def read_known_failures(tables: Tables) -> set[str]:
-    """Return the ids of documents that crashed or hung the tagger (model process) in an earlier run with status done."""
+    """Return the ids of documents that crashed the tagger or made it hang in an earlier run with status done."""
     if tables.is_empty("rejects"):
         return set()
     failed = tables.read_latest("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
@@ -38,9 +38,10 @@ def read_known_failures(tables: Tables) -> set[str]:
 
 
 def find_first_failures(tables: Tables, last: RunRow | None) -> DataFrame | None:
-    """Return a frame with the doc_id of each document that failed for the first time in run `last`; None if there is none.
+    """Return a DataFrame with the doc_id of each document that first failed in run `last`; None if there is none.
 
-    A document fails if it crashes or hangs the tagger. The next run retries it once, because the machine may be to blame.
+    A document fails if it crashes the tagger (the process that runs the model) or makes it hang. The next run retries it
+    once, because the machine may be to blame.
     """
     if last is None or not last.rejects or not tables.exists("rejects"):
         return None
@@ -52,9 +53,9 @@ def find_first_failures(tables: Tables, last: RunRow | None) -> DataFrame | None
 
 @dataclass(frozen=True)
 class FailureRecorder:
-    """Records the documents of one run that crashed or hung the tagger ("failed documents").
+    """Records the failed documents of one run: documents that crashed the tagger (the model's process) or made it hang.
 
-    rejects: adds the failed documents to the `rejects` table.
+    rejects: writer that adds the failed documents to the `rejects` table.
     before: ids of documents that failed in earlier runs: the result of `read_known_failures` when the run began.
     """
 
@@ -65,15 +66,15 @@ class FailureRecorder:
     before: set[str]
 
     def record(self, recognized: DataFrame, unit: PlannedUnit) -> tuple[DataFrame, DataFrame]:
-        """Count those documents of a unit that crashed or hung the tagger, and write them to `rejects`.
+        """Count a unit's documents whose recognition failed, write them to `rejects`, and separate them from the others.
 
         Args:
-            recognized: frame of the unit's documents, with the columns schemas.RECOGNIZED; `failure` is null unless
-                recognition of the document failed.
+            recognized: DataFrame of the unit's documents, with the columns schemas.RECOGNIZED; `failure` is null if
+                recognition of the document succeeded.
             unit: unit of work to which the documents belong.
 
         Returns:
-            The documents that did not fail, and a frame with the doc_id of the failed documents.
+            The documents that did not fail, and a DataFrame with the doc_id of the failed documents.
 
         Raises:
             RejectedError: a larger share of documents failed than limits.max_reject_ratio allows.
@@ -91,7 +92,7 @@ class FailureRecorder:
         return exclude_failed(recognized, ids), rejected.select("doc_id")
 
     def check_ratio(self, failed: list[str], unit: PlannedUnit) -> None:
-        """Raise RejectedError if a larger share of a unit crashed or hung the tagger than limits.max_reject_ratio allows.
+        """Raise RejectedError if recognition failed for a larger share of a unit than limits.max_reject_ratio allows.
 
         Documents that also failed in earlier runs do not count, and one failure is always allowed. `failed` has the ids of
         the unit's failed documents.
@@ -101,22 +102,22 @@ class FailureRecorder:
         new = sum(doc_id not in self.before for doc_id in failed)
         if new > 1 and new > ratio * unit.rows:
             raise RejectedError(
-                f"{new} of {unit.rows} documents of a unit of {self.settings.source.path} crash or hang the tagger, more "
-                f"than `limits.max_reject_ratio: {ratio:g}` allows. The unit was not published; `rejects` lists these "
+                f"{new} of {unit.rows} documents of a unit of {self.settings.source.path} crash the tagger or make it hang, "
+                f"more than `limits.max_reject_ratio: {ratio:g}` allows. The unit was not published; `rejects` lists these "
                 "documents. Fix the machines or the texts, or raise the ratio for one run, after which these documents no "
                 "longer count."
             )
 
 
 def exclude_failed(recognized: DataFrame, failed: list[str]) -> DataFrame:
-    """Return a unit's documents without those that crashed or hung the tagger, whose ids are in `failed`.
+    """Return a unit's documents without those whose recognition failed; `failed` has the ids of these documents.
 
-    If Spark recomputes a lost partition, and another document crashes or hangs the tagger then, the query raises an error.
+    If Spark recomputes a lost partition, and another document fails then, the query raises an error.
     """
-    theirs = F.col("doc_id").isin(failed)
+    has_failed = F.col("doc_id").isin(failed)
     late = F.raise_error(
-        F.lit("a document crashed or hung the tagger only when Spark recomputed a lost partition: run again")
+        F.lit("a document crashed the tagger or made it hang only when Spark recomputed a lost partition: run again")
     )
-    # The condition includes `theirs`, because Spark may evaluate a row's mentions before it filters the row.
-    mentions = F.when(F.col("failure").isNull() | theirs, F.col("mentions")).otherwise(late)
-    return recognized.where(~theirs).withColumn("mentions", mentions)
+    # The condition includes `has_failed`, because Spark may evaluate a row's mentions before it filters the row.
+    mentions = F.when(F.col("failure").isNull() | has_failed, F.col("mentions")).otherwise(late)
+    return recognized.where(~has_failed).withColumn("mentions", mentions)

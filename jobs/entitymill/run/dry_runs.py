@@ -1,6 +1,6 @@
-"""Do a dry run: count documents and units of work, estimate hours from earlier runs, and do the checks of a run.
+"""Do a dry run: count documents and units of work, and estimate hours from earlier runs, without writing tables.
 
-A dry run does not load the model; it does the checks that precede this in a real run.
+A dry run makes the checks that a real run makes before it loads the model.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _RESULT_SETTINGS = {
     "source": ("passthrough", "markup"),
     "output": ("annotations",),
 }
-"""Section of the settings -> names of its settings that affect results; an empty tuple means all settings of the section."""
+"""For each section of the settings, the names of the settings that affect results; an empty tuple means all of them."""
 CORE_SECONDS_PER_PART_SECOND = 1.15
-"""Assumed core-seconds of recognition per second of its measured parts (schemas.PARTS), as Spark also shuffles rows.
+"""Assumed ratio of core-seconds of recognition to seconds of its measured parts (schemas.PARTS): Spark also shuffles rows.
 tests/bench/estimates.py compares estimates with runs."""
 _MAX_RUNS = 20
 """Number of latest runs from which an estimate is made."""
@@ -45,12 +45,12 @@ class Plan:
     """Numbers that describe what a run would do.
 
     new, changed, removed, unchanged: number of documents.
-    refused: reject code -> number of rejected rows.
+    refused: number of rejected rows for each reject code.
     units: number of units of work (documents that are published together).
-    causes: Cause (reason why documents count as changed) -> number of documents.
+    causes: number of changed documents for each Cause (reason why a document counts as changed).
     changed_settings: names of the changed settings that make results of earlier runs outdated.
-    hours, core_hours: estimated wall-clock hours, and the same times the number of cores; None without an earlier run on
-        which to base the estimate.
+    hours, core_hours: estimated wall-clock hours, and these hours multiplied by the number of cores. None if there is no
+        earlier run on which to base the estimate.
     same_model: whether the estimate is based on a run with the same model and settings.
     """
 
@@ -143,7 +143,7 @@ def _build_plan(
 ) -> Plan:
     """Return the plan of a run with estimated hours, but without `changed_settings`.
 
-    `documents` is the number of documents in the output, and `speed` the result of `read_speed`.
+    `documents` is the number of documents in the output; `speed` is the code points per second and core, from `read_speed`.
     """
     cores = spark_connect.count_cores(spark)
     number = count_units(found, choose_sizes(settings.limits, cores, speed))
@@ -165,8 +165,8 @@ def _build_plan(
 def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str) -> tuple[str, ...]:
     """Return the names of the changed settings because of which a run recomputes documents, such as `model.path`.
 
-    They are compared with those of the latest done run with another fingerprint (digest of model and settings). The tuple is
-    empty if only this program or the files of the model have changed since then.
+    The current settings are compared with the settings of the latest run that has status done and another fingerprint
+    (digest of model and settings). The tuple is empty if only this program or the files of the model have changed since.
     """
     if not tables.exists("runs"):
         return ()
@@ -184,7 +184,7 @@ def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str)
 
 
 def _check_output(tables: Tables) -> None:
-    """Raise OutputError if the output cannot be written; leave no new directories, and create no schema."""
+    """Raise OutputError if the output cannot be written; leave no new directories, and create no catalog schema."""
     path = tables.settings.path
     if path is None:
         table_setup.check_writable(tables, create_schema=False)
@@ -200,7 +200,7 @@ def _check_output(tables: Tables) -> None:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimated cost of a run: wall-clock hours, and the same times the number of cores.
+    """Estimated cost of a run: wall-clock hours, and these hours multiplied by the number of cores.
 
     `same_model` says whether the estimate is based on a run with the same model and settings.
     """
@@ -235,11 +235,11 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
 
 
 def compute_seconds(measured: RunRow, latest: RunRow, chars: int, units: int, cores: int) -> float:
-    """Return the estimated wall-clock seconds of a run.
+    """Return the estimated wall-clock seconds of a run, based on earlier runs.
 
-    One unit is recognized while the previous one is written. So the longer of recognition and writing counts, plus the
-    writing of the last unit. The measured parts of recognition (schemas.PARTS) are assumed to grow with the number of code
-    points. Its other seconds are assumed to be the start of the workers, equally long in each run.
+    Each unit is recognized while the previous one is written. So the longer of recognition and writing counts, plus the
+    writing of the last unit. The time of the measured parts of recognition (schemas.PARTS) is assumed to grow with the
+    number of code points. The rest is assumed to be the start of the workers, which takes equally long in each run.
 
     Args:
         measured: row of `runs` of the run on which the estimate of recognition and writing is based.

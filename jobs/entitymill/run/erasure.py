@@ -36,8 +36,9 @@ MAX_IDS = 100_000
 class Findings:
     """Where the documents to erase were found.
 
-    rows: table -> doc_id -> number of rows in the table's current version; for `runs`, number of rows that contain the id.
-    in_old_files: whether data files, including those of older versions, contain any of the ids; None if they cannot be read.
+    rows: for each table, a dict from doc_id to number of rows in the table's current version; for `runs`, to number of rows
+        that contain the id.
+    in_old_files: whether data files, including files of older versions, contain any of the ids; None if they are unreadable.
     run_is_active: whether a run may be active, and could still publish the documents.
     """
 
@@ -51,7 +52,7 @@ class Findings:
         return not any(self.rows.values()) and not self.in_old_files
 
     def totals(self) -> dict[str, int]:
-        """Return a dict table -> number of rows that contain any of the ids."""
+        """Return a dict from table to number of rows that contain any of the ids."""
         return {table: sum(found.values()) for table, found in self.rows.items()}
 
 
@@ -80,8 +81,8 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
         findings: result of `find_documents` for these ids; None calls `find_documents` first.
 
     Returns:
-        A dict table -> number of erased rows; for `runs`, number of rows in which a message was replaced. Empty if there was
-        nothing to erase.
+        A dict from table to number of erased rows; for `runs`, to number of rows in which a message was replaced. It is
+        empty if there was nothing to erase.
 
     Raises:
         EntityMillError: an error of `find_documents`; or a job is still running after `limits.wait_seconds`; or another run
@@ -93,7 +94,7 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
 
 
 def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
-    """Do the work of `find_documents`, in its private session."""
+    """Check the tables and the source, then return where the documents occur; see `find_documents`."""
     tables = Tables(spark, settings.output)
     if not tables.exists("documents"):
         raise OutputError(f"output: no entity tables at {tables.output}; check output.path or output.schema.")
@@ -107,11 +108,11 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
 
 
 def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found_nothing: bool) -> dict[str, int]:
-    """Do the work of `erase`, in its private session, after the checks; return what `erase` returns.
+    """Take the lease, erase the documents, record the erasure, and return the number of erased rows of each table.
 
-    The rows are counted again, because a run may have changed the tables since `_find_documents`. If that found nothing
-    (`found_nothing`) and this function finds nothing either, it changes nothing, unless an erasure of the same ids was
-    interrupted.
+    First count the rows again, because a run may have changed the tables since `_find_documents`. Nothing is erased if
+    `_find_documents` found nothing (`found_nothing`) and this function finds nothing either. But if an erasure of the same
+    ids was interrupted, it is completed in any case.
     """
     tables = Tables(spark, settings.output)
     digests = {doc_id: hashlib.sha256(doc_id.encode()).hexdigest() for doc_id in ids}
@@ -151,7 +152,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
 
 
 def _create_id_frame(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
-    """Return a frame with each of the ids once, in the column doc_id."""
+    """Return a DataFrame with each of the ids once, in the column doc_id."""
     return create_frame(spark, [(doc_id,) for doc_id in dict.fromkeys(ids)], "doc_id string")
 
 
@@ -193,7 +194,7 @@ def _find_ids_in_source(spark: SparkSession, source: SourceSettings, id_frame: D
 
 
 def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict[str, dict[str, int]]:
-    """Return the dict `Findings.rows`: table -> doc_id -> number of rows, for the tables that exist."""
+    """Return, for each existing table, a dict from doc_id to number of rows; see `Findings.rows`."""
     rows = {name: _count_table(tables, name, id_frame) for name in DOCUMENT_TABLES if tables.exists(name)}
     if tables.exists("runs"):
         rows["runs"] = run_messages.count_rows_by_id(tables, ids)
@@ -201,7 +202,7 @@ def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict
 
 
 def _count_table(tables: Tables, name: str, id_frame: DataFrame) -> dict[str, int]:
-    """Return doc_id -> number of rows in a table, for those ids of `id_frame` that have any."""
+    """Return a dict from doc_id to number of rows in a table, for the ids of `id_frame` that have any."""
     found = tables.read_latest(name).join(F.broadcast(id_frame), "doc_id", "left_semi").groupBy("doc_id").count().collect()
     return {row["doc_id"]: row["count"] for row in found}
 
@@ -210,7 +211,7 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
     """Return whether any data file contains one of the ids; None, with a warning in the log, if the files cannot be read.
 
     Data files keep the rows of removed documents until the files are deleted. Files of the current version are also
-    searched, except those of `runs`. Temporary tables of runs are not read: if there is one, the result is True.
+    searched, except current files of `runs`. Temporary tables of runs are not read: if there is one, the result is True.
     """
     try:
         if temporary_tables.find_temporary_tables(tables):
@@ -225,7 +226,7 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
         return tables.exists("runs") and bool(run_messages.find_stale_files(tables, ids))
     except data_files.READ_ERRORS as error:
         log.warning(
-            "the data files of %s cannot be read (%s); old files may contain the documents",
+            "the data files of %s cannot be read (%s); old data files may still contain the erased documents",
             tables.output,
             type(error).__name__,
         )

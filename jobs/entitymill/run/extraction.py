@@ -97,10 +97,11 @@ def _run_or_record_idle(
 ) -> None:
     """Take the lease (the right to write the output) and run the job; if nothing has changed, only record an idle run.
 
-    `large_source_confs` has the caller's values of the properties SMALL_QUERIES, for sources that are not known to be small.
+    `large_source_confs` has the caller's values of the Spark properties in SMALL_QUERIES. They are used unless the source is
+    known to be small.
     """
-    # Read `runs` before the source. If another run begins in between, this run notices that once it holds the lease, and
-    # then opens the source again.
+    # Read `runs` before the source. If another run begins in between, this run sees that when it takes the lease, and then
+    # opens the source again.
     runs = Runs(tables)
     record = guards.read_record(tables, runs)
     source, provenance = guards.open_checked_source(spark, settings, summary, engine, record.owner)
@@ -145,7 +146,7 @@ def _run_or_record_idle(
 
 
 def _find_reason(error: BaseException, lease: Lease) -> BaseException:
-    """Return why a run failed: a StorageError, the lease's OutputError if another run took over, or otherwise `error`.
+    """Return why a run failed: a StorageError, an OutputError if another run took over, or otherwise `error`.
 
     An EntityMillError or KeyboardInterrupt is returned without a check. A failure of the check itself is only logged.
     """

@@ -53,10 +53,10 @@ def is_another_source(settings: Settings, owner: str | None) -> bool:
 
 
 def check_slice_tables(tables: Tables, slice_: str | None) -> None:
-    """Raise OutputError if a run that replaces only a slice would leave a table without the rows of other slices.
+    """Raise OutputError if a run that replaces a slice would leave a table without the rows of other slices.
 
-    This is so if one of `entities` and `documents` is missing and the other one has rows. `slice_` is a digest of
-    source.where, which selects the slice; None if the run replaces the whole output.
+    This happens if one of `entities` and `documents` is missing and the other one has rows. A slice is the rows that
+    source.where selects; `slice_` is its digest, or None if the run replaces the whole output.
     """
     if slice_ is None or tables.is_complete():
         return
@@ -70,8 +70,8 @@ def check_slice_tables(tables: Tables, slice_: str | None) -> None:
 def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: str | None) -> None:
     """Raise RejectedError if a run would remove a larger share of the documents than limits.max_removed_ratio.
 
-    If the run replaces a slice (the rows that source.where selects), only documents of the slice count. `slice_` is its
-    digest, otherwise None.
+    If the run replaces a slice (the rows that source.where selects), only documents of the slice count. `slice_` is the
+    slice's digest, or None if the run replaces the whole output.
     """
     if not found.to_remove:
         return
@@ -112,13 +112,13 @@ def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> Non
 def open_checked_source(
     spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, owner: str | None
 ) -> tuple[Source, Provenance]:
-    """Open the source, check that the run may write to the output, and set `summary.scope`.
+    """Open the source, check that the run may write to the output, and set `summary.scope` (a digest of the source).
 
     Args:
         owner: path of the source from which the output was written; None if there has been no run.
 
     Returns:
-        A tuple of the source and the values that the run writes into each row.
+        A tuple of the source, and the values that the run writes into each row of its tables.
 
     Raises:
         EntityMillError: the source cannot be read, the output overlaps it, or the output belongs to another source.
@@ -157,10 +157,10 @@ def read_record(tables: Tables, runs: Runs) -> Record:
 
 
 def explain_other_job(record: Record, summary: Summary, provenance: Provenance, source: Source) -> str | None:
-    """Return why this run cannot rely on the last run's results, for the log; None if it can.
+    """Return why this run cannot rely on the last run's results, as text for the log; None if it can.
 
-    It can if the last run had the same source, slice and settings, and completed all its changes with status done. Also,
-    source.where must be deterministic.
+    It can if the last run had the same source, slice, model and settings, ended with status done, and completed all its
+    changes. Also, source.where must be deterministic.
     """
     last = record.last
     if last is None:
@@ -180,8 +180,8 @@ def explain_other_job(record: Record, summary: Summary, provenance: Provenance, 
 def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenance: Provenance, source: Source) -> bool:
     """Return whether a run would change nothing: settings, model, source and tables are the same as after the last run.
 
-    The result is False in these cases, too: the source has no version, the Parquet export is outdated, or a document that
-    crashed or hung the tagger is due for a retry.
+    The result is also False if the source has no version, or the Parquet export is outdated. The same is true if a document
+    must be retried because its recognition failed for the first time.
     """
     last = record.last
     if last is None or provenance.source_version == "unversioned":
@@ -214,11 +214,11 @@ def find_changes(
 
     Args:
         tables: tables of the output; `documents` must not be empty.
-        published: frame of the rows of `documents`, with which the source is compared.
+        published: DataFrame of the rows of `documents`, with which the source is compared.
         full: whether to recompute every document.
-        continues_full: whether documents count as recomputed if an unfinished run with --full has recomputed them.
-        trusted: whether all changes of earlier runs are known to be complete, and no other program has changed the tables;
-            only then is the change feed used.
+        continues_full: whether to skip documents that an unfinished run with --full has already recomputed.
+        trusted: whether all changes of earlier runs are known to be complete, and no other program has changed the tables.
+            Only then is the source's change feed used.
     """
     how = "reprocess" if full else settings.incremental.on_fingerprint_change
     interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if continues_full else frozenset()

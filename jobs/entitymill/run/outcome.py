@@ -87,7 +87,7 @@ def _find_storage_fault(text: str) -> EntityMillError | None:
 
 
 def describe_error(error: BaseException) -> tuple[str, int]:
-    """Return the message and the exit code for the error or KeyboardInterrupt that ended a run."""
+    """Return the message and the exit code of a run that ended with this error or KeyboardInterrupt."""
     if isinstance(error, KeyboardInterrupt):
         name = getattr(error, "signal_name", "Ctrl-C")
         code = int(getattr(error, "exit_code", 130))
@@ -139,6 +139,7 @@ def stop_on_signals() -> Iterator[None]:
     arrived: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
+        """Handle a signal: cancel Spark's jobs and raise Stopped; if it is the second signal, end the process."""
         if arrived:
             os._exit(_SIGNAL_EXIT_BASE + number)
         arrived.append(number)

@@ -1,6 +1,7 @@
-"""Find the mentions of the next unit (see `units`) while the driver publishes this one, so that executors have work.
+"""Find the mentions of the next unit of work while the driver publishes the current unit, so that executors have work.
 
-Only recognition runs in a thread of its own. All commits to the output's tables stay in the run's own thread, in order.
+A unit is a set of documents that are published together. Only recognition runs in a thread of its own. All commits to the
+output's tables stay in the run's own thread, in order.
 """
 
 from __future__ import annotations
@@ -42,16 +43,16 @@ class RecognizedUnit:
     """A unit of work whose documents are being recognized in the background.
 
     work: the unit's documents to recognize and to remove.
-    recognized: frame of the recognized documents, with the columns schemas.RECOGNIZED, cached or in a temporary table; read
-        it only after `wait`.
-    lists_ids: whether the rows that `wait` returns contain all ids of the unit: only if the unit is small and replaces rows.
+    recognized: DataFrame of the recognized documents, with the columns schemas.RECOGNIZED, cached or in a temporary table.
+        Read it only after `wait`.
+    lists_ids: whether the rows that `wait` returns contain all ids of the unit, which must be small and replace rows.
     action: Spark action that recognizes the documents.
     """
 
     def __init__(self, spark: SparkSession, work: PlannedUnit, recognized: DataFrame, results: TemporaryTable) -> None:
         """Start to compute and store the unit's results in the background.
 
-        `recognized` is a lazy frame. Its rows are cached or, if Spark Connect refuses to cache, written to the temporary
+        `recognized` is a lazy DataFrame. Its rows are cached or, if Spark Connect refuses to cache, written to the temporary
         table `results`.
         """
         self.work = work
@@ -97,9 +98,9 @@ def recognize_ahead(
     results of a unit are removed when the caller asks for the next unit, or closes the iterator.
 
     Args:
-        recognize: returns the frame of a unit's results, without computing it.
-        open_results: returns the temporary table for the results of a unit, from the unit's number; the table is written
-            only if the session does not cache rows.
+        recognize: function that returns a DataFrame of a unit's results, without computing it.
+        open_results: function that returns the temporary table for the results of the unit with a given number. The table is
+            written only if the session does not cache rows.
     """
     held: deque[PlannedUnit | RecognizedUnit] = deque()
     numbers = itertools.count(1)

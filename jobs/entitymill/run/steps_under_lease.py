@@ -88,7 +88,7 @@ class Run:
 
         Raises:
             RejectedError: too many rows are rejected or removed, and nothing is published; or too many documents of a unit
-                crash or hang the tagger, and only earlier units are published.
+                crash the tagger or make it hang, and only earlier units are published.
             LimitError: the run reached limits.max_core_hours; it has published its finished units.
         """
         self.summary.stage = "source"
@@ -112,12 +112,12 @@ class Run:
         self.meter.check_complete()
 
     def _prepare_tables(self) -> bool:
-        """Create missing tables, and return True if the content of all tables is certainly complete; else repair them.
+        """Create missing tables, repair the tables unless they are known to be complete, and return whether they were.
 
-        The content is complete if earlier runs completed all their changes, no table was missing, and no other program has
-        changed rows; or if this is the first run, and no table existed. A full run always repairs existing tables.
+        They are complete if earlier runs completed all their changes, no table was missing, and no other program has changed
+        rows; or if this is the first run, and no table existed. A run with --full always repairs existing tables.
 
-        Raise OutputError if a check of the tables fails, or a later run has written a table.
+        Raise OutputError if a check of the tables fails, or a later run has written to a table.
         """
         tables, earlier = self.tables, self.earlier_runs
         temporary_tables.remove_leftovers(tables, self.lease.epoch)
@@ -144,7 +144,7 @@ class Run:
         return settled
 
     def _build_schemas(self) -> dict[str, T.StructType]:
-        """Return table name -> schema, for each table that this run writes, except `runs`."""
+        """Return a dict from table name to column schema, for each table that this run writes, except `runs`."""
         chosen = {
             "entities": schemas.entities_schema(self.source.passthrough),
             "documents": schemas.DOCUMENTS,
@@ -174,8 +174,8 @@ class Run:
     def _write_rejects(self, found: Changes) -> FailureRecorder:
         """Replace rows of `rejects` by the source's rejected rows; return a recorder for documents that crash the tagger.
 
-        If the run compared only some ids, only the rows of these ids are replaced; if it replaces a slice, only those of the
-        slice.
+        If the run compared only some ids, only rows with these ids are replaced. If it replaces a slice, only rows of the
+        slice are replaced.
         """
         before = crashing_documents.read_known_failures(self.tables)
         rejects = RejectsWriter(self.tables, self.commits, self.provenance)
@@ -200,6 +200,7 @@ class Run:
         self.summary.removed = found.to_remove
 
         def recognize_unit(unit: units.PlannedUnit) -> DataFrame:
+            """Return a lazy DataFrame of a unit's results."""
             split = self.settings.spark.partitions
             documents = units.repartition_unit(
                 self.spark, unit, sizes.task_chars, split, drop_duplicates=not self.source.is_pinned
@@ -240,8 +241,8 @@ class Run:
     def _publish_unit(self, unit: RecognizedUnit, publisher: Publisher, failures: FailureRecorder) -> None:
         """Wait until a unit is recognized, publish its documents, and count it in the summary.
 
-        Documents that crashed or hung the tagger are rejected instead, and removed from the output. If there are too many of
-        them, raise RejectedError; if another run took over, raise OutputError.
+        Documents that crashed the tagger or made it hang are rejected instead, and removed from the output. If there are too
+        many of them, raise RejectedError. If another run took over, raise OutputError.
         """
         self.summary.stage = "recognition"
         doc_ids = self.summary.add_counts(unit.wait(), ids_collected=unit.lists_ids)

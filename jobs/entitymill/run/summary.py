@@ -35,7 +35,7 @@ class Summary:
     scope: digest of the source table and of the settings that decide which documents the run processes.
     mode: how the run found the documents to process: `first`, `full`, `compare`, `feed`, `arrivals`, or `none` if there was
         nothing to do.
-    output_versions: table -> Delta version of the table when the run ended.
+    output_versions: Delta version of each table when the run ended.
     documents, sentences, tokens: number of documents, sentences and tokens that the run processed.
     split_sentences: number of sentences longer than the model's limit.
     removed: number of documents that were removed because the source no longer has a valid row for them.
@@ -44,18 +44,19 @@ class Summary:
     units_done: number of units published so far.
     stage: current stage of the run: `preparation`, `waiting`, `source`, `recognition`, `writing` or `done`.
     waiting: description of the run for whose end this run waited; empty if this run never waited.
-    by_label: label -> number of mentions.
-    rejects: reject code -> number of rows.
-    seconds: stage -> wall-clock seconds; the `recognition` stage is the time in which the run only waited for recognition.
-        Other keys are not stages. RECOGNIZING is all the time in which documents were recognized. The following describe
-        that time: schemas.PARTS are seconds of recognition, summed over all workers (the engine sparknlp does not measure
-        them). `spark` is the CPU time of the driver and of Spark's tasks, if Spark reports it. `idle` is the remaining time
-        of all cores; without `spark`, it includes Spark's work.
+    by_label: number of mentions for each label.
+    rejects: number of rejected rows for each reject code.
+    seconds: wall-clock seconds of each stage. In the stage `recognition`, the run only waited for recognition.
+        Other keys are not stages. `total` is the whole run, and RECOGNIZING all the time in which documents were recognized.
+        The last keys divide that time, summed over all cores. schemas.PARTS are seconds of recognition (the engine sparknlp
+        does not measure them). `spark` is the CPU time of the driver and of Spark's tasks, if Spark reports it. `idle` is
+        the remaining time; without `spark`, it includes Spark's work.
     error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded or has not ended.
     chars: number of code points of the processed documents.
     cores: number of tasks that Spark's executors run at once, as last counted.
     core_seconds: seconds of the run, each multiplied by the number of cores at that time.
-    cpu_seconds: RECOGNITION -> CPU seconds of workers and taggers; JOB -> CPU seconds of the whole job, if Spark reports it.
+    cpu_seconds: under the key RECOGNITION, the CPU seconds of Python workers and model processes; under the key JOB, the CPU
+        seconds of the whole job, if Spark reports them.
     application_id: id of the Spark application or, on Spark Connect, of the session.
     log: path of this program's log file.
     plan: plan of a dry run; None for other runs.
@@ -96,11 +97,11 @@ class Summary:
 
     @property
     def core_hours(self) -> float:
-        """The hours of `core_seconds`; 0 before the cores were counted."""
+        """The core-seconds of the run, in hours; 0 before the cores were counted."""
         return self.core_seconds / 3600
 
     def add_idle_seconds(self, wall: float, spark: float | None) -> None:
-        """Set `seconds["spark"]` and `seconds["idle"]`, the core time in which recognition itself did not run.
+        """Split the core-seconds in which recognition did not run into `seconds["spark"]` and `seconds["idle"]`.
 
         Args:
             wall: wall-clock seconds in which documents were recognized.
@@ -116,10 +117,13 @@ class Summary:
         self.stage, self.waiting = "waiting", holder
 
     def add_counts(self, rows: list[Row], *, ids_collected: bool = False) -> UnitIds:
-        """Add a unit's counts (the rows of `count_by_label`) to the summary, and return the unit's ids.
+        """Add a unit's counts to the summary, and return the ids of the unit's documents.
 
-        Documents that crashed or hung the tagger are not counted, except their code points; the returned ids include theirs.
-        `ids_collected` says whether `rows` contains all ids of the unit; if not, `UnitIds.ids` is None.
+        For documents that crashed the tagger or made it hang, only the code points are counted. Their ids are returned, too.
+
+        Args:
+            rows: rows of `count_by_label` for the unit.
+            ids_collected: whether `rows` contains all ids of the unit; if not, `UnitIds.ids` is None.
         """
         found = {row["label"]: row for row in rows}
         documents = found.pop(None, None)
@@ -159,13 +163,13 @@ class Summary:
 
 
 def count_by_label(recognized: DataFrame, *, collect_ids: bool) -> DataFrame:
-    """Return a frame of a unit's counts: one row for its documents, whose label is null, and one row for each label.
+    """Return a DataFrame of a unit's counts: one row with a null label for its documents, and one row for each label.
 
-    The rows of this frame are the argument of `Summary.add_counts`. The columns are label, rows (number of documents or of
-    mentions), and sums, such as chars and sentences. Others are first and last (smallest and greatest doc_id), ids, and
-    failed (number of documents that crashed or hung the tagger). In rows with a label, only `rows` is of use.
+    `Summary.add_counts` adds the rows to the summary. A row with a label has the number of its mentions in `rows`; its other
+    columns have no meaning. The row with a null label has the number of documents in `rows`, and the smallest and
+    greatest doc_id in `first` and `last`. The column `failed` counts documents whose recognition failed. Others are sums.
 
-    With `collect_ids`, the `ids` column lists the ids of all documents; use this only for small units.
+    With `collect_ids`, the row with a null label lists the ids of all documents in `ids`; use this only for small units.
     """
     columns = ("chars", "sentences", "tokens", "split_sentences", *(f"{name}_seconds" for name in schemas.TIMES))
     # Count in one pass: each document becomes one row with a null label, and one row per mention with its label.

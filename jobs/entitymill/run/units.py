@@ -25,7 +25,7 @@ _IS_REMOVED = "_is_removed"
 MIN_TASKS_PER_CORE, MAX_TASKS_PER_CORE = 2, 1000
 CHARS_PER_MB = 1_000_000
 MIN_UNIT_ROWS, MIN_UNIT_CHARS = 100_000, 256_000_000
-"""Smallest value that `choose_sizes` chooses for the maximum size of a unit: smaller units would only cause more commits."""
+"""`choose_sizes` chooses no smaller maximum for the size of a unit: smaller units would only cause more commits."""
 SECONDS_PER_UNIT = 30.0
 """Seconds for which a unit of the maximum size should keep all cores busy: several times as long as the driver needs to
 publish it."""
@@ -43,8 +43,8 @@ _CHARS_PER_ROW = MIN_UNIT_CHARS / MIN_UNIT_ROWS
 class PlannedUnit:
     """Documents to recognize in one unit, and documents to remove in the same commits.
 
-    documents: frame of the documents to recognize, with the columns of `Changes.documents` except `in_output`.
-    removed: frame with the doc_id of each document to remove; None if there are none.
+    documents: DataFrame of the documents to recognize, with the columns of `Changes.documents` except `in_output`.
+    removed: DataFrame with the doc_id of each document to remove; None if there are none.
     in_output: whether the output may already have rows of any of `documents`.
     rows: number of documents to recognize.
     chars: total number of code points in the texts of `documents`.
@@ -70,14 +70,14 @@ def count_units(changes: Changes, sizes: UnitSizes) -> int:
 def split_work(
     changes: Changes, sizes: UnitSizes, write: Callable[[DataFrame], DataFrame], *, always_store: bool = False
 ) -> Iterator[PlannedUnit]:
-    """Yield the units in order of doc_id; their sizes are approximate, because Spark samples ids to choose the ranges.
+    """Yield the units of work in order of doc_id; sizes are approximate, because Spark samples ids to choose the ranges.
 
     If there are several units, or with `always_store`, the documents are stored first, so that the source is read only once.
     The driver holds only a few numbers per unit.
 
     Args:
         sizes: maximum size of a unit.
-        write: function that stores a frame, partitioned by its column UNIT, and returns a frame of the stored rows.
+        write: function that stores a DataFrame, partitioned by its column UNIT, and returns a DataFrame of the stored rows.
         always_store: whether to store the documents even if there is only one unit.
 
     Raises:

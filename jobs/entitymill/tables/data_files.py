@@ -1,4 +1,4 @@
-"""Read and list a table's data files in the storage, including files of older versions and of failed commits."""
+"""Read and list a table's data files in the storage, including files of older table versions and of failed commits."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from entitymill.tables.output_tables import Tables
 log = logging.getLogger(__name__)
 FILE = "file"
 _READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}
-"""Spark options for reading all subdirectories, and for skipping files that are deleted during the read or incomplete."""
+"""Spark options for reading all subdirectories, and for skipping files that are incomplete, or deleted during the read."""
 READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
-"""Errors that `read_all_files`, or an action on its result, may raise: some catalogs give no access to files of tables."""
+"""Errors that `read_all_files`, or an action on its DataFrame, may raise: some catalogs give no access to tables' files."""
 _NAMED_FILES = "add struct<path: string>, remove struct<path: string>"
-"""The parts of a Delta log that name data files, as a schema."""
+"""Schema, as a DDL string, of the fields of a Delta log that name data files."""
 _DAY_MS = timedelta(days=1) / timedelta(milliseconds=1)
 
 
 def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
-    """Return the rows of all data files in a table's directory, including deleted rows; the column FILE names their file.
+    """Return the rows of all data files in a table's directory, also deleted rows; the column FILE has the file's name.
 
     `schema` lists the columns to read as a DDL string; columns that a file lacks are null. With `output.format: parquet`,
     the Parquet export of `entities` is also read.
@@ -43,10 +43,10 @@ def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
 
 
 def list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
-    """Return (path, size in bytes, modification time in ms) of a table's files.
+    """Return the path, size in bytes and modification time in ms of each file in a table's directory.
 
     Return None on Spark Connect, and if a catalog does not let the program list the files. If the output is a directory that
-    cannot be listed, raise the error.
+    cannot be listed, raise OSError or StorageError.
     """
     if spark_connect.is_remote(tables.spark):
         return None
@@ -59,9 +59,10 @@ def list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
 
 
 def count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> int:
-    """Return how many of the listed data files remain in addition to those of the current version.
+    """Return how many of the given data files still exist although the table's current version does not need them.
 
-    VACUUM keeps a file that a machine whose clock is ahead wrote or removed. Files in hidden directories do not count.
+    VACUUM may keep a file because the clock of the machine that wrote or removed it is ahead. Files in hidden directories
+    do not count. `files` has the path, size and modification time of files, as `list_files` returns them.
     """
     root = tables.location(name).rstrip("/")
     listed = {path for path, *_ in files if path.endswith(".parquet")}
@@ -76,34 +77,35 @@ def count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, i
 def select_deletable_files(
     tables: Tables, name: str, files: Sequence[tuple[str, int, int]], id_frame: DataFrame | None
 ) -> list[tuple[str, int, int]]:
-    """Return those of a table's files that VACUUM may delete although another program may be working on the table.
+    """Return the files of a table that VACUUM may delete even while another program is working on the table.
 
-    These are all files but the data files that are younger than a day, and that no commit has added or removed. Another
+    These are all files except data files that are younger than a day and that no commit has added or removed. Another
     program may be about to commit such a file: Delta lets an OPTIMIZE commit its files even if VACUUM has just deleted them.
-    Or a run that died has left it, or it is the empty file that Delta writes with an empty commit.
+    Other files of this kind were left by a run that died, or written by Delta for an empty commit.
 
     Args:
         files: path, size in bytes and modification time in ms of each file in the table's directory; this must include
             the file of a commit that was made just now, because its modification time serves as the current time.
-        id_frame: frame with the ids of erased documents in the column doc_id. A young file that contains one is returned,
-            too: its rows must go, and Delta refuses to commit what was compacted from erased rows.
+        id_frame: DataFrame with the ids of erased documents in the column doc_id; None if none were erased. A file that
+            contains one of the ids is always returned: it must go, and Delta refuses an OPTIMIZE of erased rows.
     """
     kept = _find_uncommitted_files(tables, files)
     if id_frame is not None:
         kept -= _find_files_with_ids(tables, name, kept, id_frame)
-    log.info("%d young files of %s, which no commit names, are kept", len(kept), tables.address(name))
+    log.info("keeping %d files of %s that are younger than a day and belong to no commit", len(kept), tables.address(name))
     return [file for file in files if _file_name(file[0]) not in kept]
 
 
 def _find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]]) -> set[str]:
-    """Return the names of those data files that are younger than a day, and that no commit has added or removed."""
+    """Return the names of the data files that are younger than a day and that no commit has added or removed."""
     logs = {path: modified for path, _, modified in files if "/_delta_log/" in path}
     now = max(logs.values())
     data = {path: modified for path, _, modified in files if path not in logs and "/_change_data/" not in path}
     young = {_file_name(path) for path, time in data.items() if path.endswith(".parquet") and now - time < _DAY_MS}
     if not young:
         return young
-    # The commit that added a young file is young, too. If Delta has already deleted it, a young checkpoint has its content.
+    # The commit that added a young file is young, too. If Delta has already deleted that commit's file, a young checkpoint
+    # has its content.
     recent = [
         path for path, modified in logs.items() if now - modified < 2 * _DAY_MS and not _file_name(path).startswith(".")
     ]
@@ -118,7 +120,7 @@ def _find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]
 
 
 def _find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: DataFrame) -> set[str]:
-    """Return those of the data files, given by name, that contain any of the ids in the column doc_id of `id_frame`.
+    """Return the names of those data files in `files` that contain any of the ids in the column doc_id of `id_frame`.
 
     If the files cannot be read, log a warning, and return an empty set. A file that its writer did not complete counts as
     empty.
@@ -130,7 +132,9 @@ def _find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: D
         found = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").select(FILE).distinct().collect()
     except READ_ERRORS as error:
         kind = type(error).__name__
-        log.warning("young files of %s cannot be read (%s); they may contain the documents", tables.address(name), kind)
+        log.warning(
+            "recent files of %s cannot be read (%s); they may still contain the erased documents", tables.address(name), kind
+        )
         return set()
     return {row[FILE] for row in found}
 

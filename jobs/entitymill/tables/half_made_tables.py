@@ -1,6 +1,7 @@
 """Find and remove half-made tables: directories that a run left behind when it died while it was creating a table.
 
-Such a directory is empty, or has a Delta log without commits; in a catalog, perhaps with the commit that created the table.
+Such a directory is empty, or has a Delta log without commits. In a catalog, the log may have the commit that created the
+table.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _FIRST_COMMIT = f"{0:020}.json"
 
 
 def is_half_made(spark: SparkSession, directory: str) -> bool:
-    """Return whether a directory is empty, or contains only a Delta log without commits and no data files."""
+    """Return whether a directory is a half-made table: it is empty, or has a Delta log without commits and no data files."""
     log = f"{directory}/_delta_log"
     if storage.exists(spark, f"{log}/{_FIRST_COMMIT}"):
         return False
@@ -48,15 +49,15 @@ def clear_log(spark: SparkSession, directory: str) -> None:
 
 
 def clear_in_catalog(spark: SparkSession, name: str, mark: str, *, quiet_seconds: float = 0) -> None:
-    """Remove what a dead run left in the default directory of a managed table that is missing in the catalog.
+    """Remove what a run that died left in the default directory of a managed table that is missing in the catalog.
 
     Only an empty Delta log, or one whose only commit created the table, is removed. If the directory does not exist or is
     unknown, nothing happens.
 
     Args:
         name: full name of the table (catalog, schema, table), as in the settings.
-        mark: text that is in the first commit of each table of this program.
-        quiet_seconds: if a file is younger than this, another run may be creating the table; 0 turns this check off.
+        mark: text by which the first commit of this program's tables is recognized.
+        quiet_seconds: if a file is younger than this, another run may be creating the table; 0 turns off this check.
 
     Raises:
         OutputError: another run may be creating the table, or the directory contains data or other commits.
@@ -78,7 +79,7 @@ def clear_in_catalog(spark: SparkSession, name: str, mark: str, *, quiet_seconds
 
 
 def _is_only_created(spark: SparkSession, directory: str, mark: str) -> bool:
-    """Return whether a directory contains only a first commit with the text `mark`, and no data files."""
+    """Return whether a directory has no data files, and its only commit is the first one and contains the text `mark`."""
     if storage.list_names(spark, f"{directory}/_delta_log/*.json") != [_FIRST_COMMIT]:
         return False
     if any(file.endswith(".parquet") for file, *_ in storage.list_files(spark, directory)):
@@ -90,7 +91,7 @@ def _is_only_created(spark: SparkSession, directory: str, mark: str) -> bool:
 
 
 def _find_default_directory(spark: SparkSession, name: str) -> str | None:
-    """Return the session catalog's default directory for a table; None for other catalogs and on Spark Connect."""
+    """Return the directory that Spark's session catalog gives a new table; None for other catalogs and on Spark Connect."""
     if spark_connect.is_remote(spark):
         return None
     levels = split_name(name)

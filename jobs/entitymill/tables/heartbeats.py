@@ -1,4 +1,4 @@
-"""Write and read heartbeats: each run rewrites a small file next to the tables while the run is alive.
+"""Write and read heartbeats: small files next to the tables, which each run rewrites while it is alive.
 
 Writing a heartbeat needs no Spark job, so a busy cluster does not delay it. The storage's own clock tells the age of a
 heartbeat.
@@ -34,14 +34,14 @@ class Heartbeat:
     def __init__(self, tables: Tables, run_id: str, lease_seconds: float) -> None:
         """Choose the path of the heartbeat file; nothing is written yet.
 
-        `tables` must have a path, and not be in a catalog. A run counts as dead when its heartbeat is `lease_seconds` old.
+        `tables` must be in a directory, not in a catalog. A run counts as dead when its heartbeat is `lease_seconds` old.
         """
         self._spark = tables.spark
         self._directory = tables.address(DIRECTORY)
         self._own = f"{self._directory}/{run_id}"
         self._milliseconds = 1000 * lease_seconds
         self.dead: dict[str, RunRow] = {}
-        """Run id -> last row of each dead run whose heartbeat file `read_other_runs` has deleted."""
+        """Dead runs whose heartbeat files `read_other_runs` has deleted: a dict from run id to the run's last row."""
 
     def beat(self, row: RunRow) -> None:
         """Write or rewrite the heartbeat file; its new modification time shows that the run is alive.
@@ -51,7 +51,7 @@ class Heartbeat:
         storage.write(self._spark, self._own, row.to_json())
 
     def read_other_runs(self) -> list[RunRow]:
-        """Return the rows in the heartbeat files of all other live runs, and delete the files of dead runs.
+        """Return the row of `runs` from the heartbeat file of each other live run, and delete the files of dead runs.
 
         Call `beat` first: the modification time of this run's own file serves as the current time.
         """
@@ -77,7 +77,7 @@ class Heartbeat:
 
 
 def read_all(tables: Tables) -> list[RunRow]:
-    """Return the row of `runs` of each run that has a heartbeat file, even if the run is dead.
+    """Read all heartbeat files, including files of dead runs, and return the row of `runs` that each file contains.
 
     In a catalog, where runs write no heartbeat files, the list is empty.
     """
@@ -91,11 +91,11 @@ def read_all(tables: Tables) -> list[RunRow]:
 
 
 def may_have_frozen_run(tables: Tables, longest: timedelta) -> bool:
-    """Return whether a frozen run might still commit files that it wrote longer ago than `longest`.
+    """Return whether a frozen (suspended) run might still commit files that it wrote longer ago than `longest`.
 
-    Each run that ends settled (with all changes complete) has blocked the commits of all earlier runs. So the result is
-    False if the latest run (with the greatest epoch, see `lease`) ended settled. It is also False if that run is running,
-    and its last heartbeat is younger than `longest`; without a heartbeat file, the end of its lease counts instead.
+    A run that ends with all its changes complete has blocked the commits of all earlier runs. So the result is False if
+    the latest run ended in this way. It is also False if the latest run is still running, and its last heartbeat is younger
+    than `longest`. If that run has no heartbeat file, the end of its lease is used instead.
     """
     record = Runs(tables).read_record()
     if record.latest is None:
@@ -125,9 +125,9 @@ def commits_may_collide(tables: Tables) -> bool:
 
 
 def parse(run_id: str, content: str | None) -> RunRow:
-    """Return the row of `runs` in a heartbeat file, whose name is the run id.
+    """Return the row of `runs` that a heartbeat file contains; `run_id` is the file's name, `content` its text.
 
-    If the content is None or incomplete, because the run has just deleted the file or is writing it, return only the id.
+    If `content` is None or incomplete, because the run has just deleted the file or is writing it, return only the id.
     """
     try:
         return RunRow.from_values({**json.loads(content or ""), "run_id": run_id})
@@ -136,7 +136,7 @@ def parse(run_id: str, content: str | None) -> RunRow:
 
 
 def _read_file(spark: Any, address: str) -> RunRow:
-    """Return the row of `runs` in a heartbeat file; only the run id if the file does not exist or is incomplete."""
+    """Return the row of `runs` that a heartbeat file contains; only the run id if the file is missing or incomplete."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "row"
         try:

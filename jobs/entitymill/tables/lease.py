@@ -1,10 +1,9 @@
-"""Let one run at a time work on an output; other runs wait until the lease of that run ends.
+"""Let one run at a time write an output: the run that holds the output's lease, for which other runs wait.
 
-A lease is the right of one run to write an output. It ends with the run, or limits.lease_seconds after the run's last
-heartbeat (see `heartbeats`). The lease only avoids wasted work; the epoch keeps the tables correct, even if two runs write
-at once. With its first commit to `runs`, each run takes an epoch, a number greater than all earlier ones. From then on,
-Delta refuses commits of earlier runs to `runs`; after `recovery.settle`, it refuses their commits to all tables. See
-docs/decisions.md.
+The lease ends with the run, or limits.lease_seconds after the run's last heartbeat (see `heartbeats`). It only avoids wasted
+work. The tables stay correct even if two runs write at once, because each run has an epoch: a number greater than all
+earlier ones, which the run takes with its first commit to `runs`. From then on, Delta refuses commits of earlier runs to
+`runs`; after `recovery.settle`, it refuses their commits to all tables. See docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -59,10 +58,10 @@ class Lease:
 
         Args:
             tables: tables of the output, in the run's private session (see `private_session`).
-            build_row: returns the current values of the run's row of `runs`; None writes only the mode `maintenance`.
+            build_row: function that returns the run's current row of `runs`; if None, the row has the mode `maintenance`.
             record: summary of `runs`, if the caller has just read it; None to read it. If `runs` has changed since then, the
                 lease reads it again.
-            on_wait: is called with a description of the run for which this run waits.
+            on_wait: function that is called with a description of the run for which this run waits.
         """
         self._tables = tables
         self._limits = limits
@@ -79,7 +78,7 @@ class Lease:
         self._checked_at = 0.0
         self._skips = 0
         self.started = datetime.now(timezone.utc)
-        """Start of this run; see `choose_start`."""
+        """Start time of this run, chosen by `choose_start`."""
         self.epoch = 0
         self.earlier_runs = Record()
         """Summary of `runs` before this run took the lease."""
@@ -110,7 +109,7 @@ class Lease:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Release the lease, unless `end` has already released it; only log an error of the release.
 
-        The run's status becomes done without an error, stopped after KeyboardInterrupt or LimitError, otherwise failed.
+        The run's status becomes `done` without an error, `stopped` after KeyboardInterrupt or LimitError, and else `failed`.
         """
         if not self._stopped.is_set():
             status = "failed"
@@ -128,7 +127,7 @@ class Lease:
     def end(self, status: str) -> None:
         """Write the run's final status to `runs`, and release the lease.
 
-        Raise OutputError if `status` is done, but another run took over, so that Delta skipped the commit to `runs`.
+        Raise OutputError if `status` is done, but Delta skipped the commit to `runs` because another run took over.
         """
         self._stopped.set()
         self._thread.join()
@@ -137,12 +136,12 @@ class Lease:
             self._raise_lost()
 
     def check_if_due(self) -> None:
-        """Raise OutputError if another run took over; do not check again within half of `limits.lease_seconds`."""
+        """Raise OutputError if another run took over, but check this at most twice per `limits.lease_seconds`."""
         if time.time() - self._checked_at >= self._limits.lease_seconds / 2:
             self.check_now()
 
     def check_now(self) -> None:
-        """Raise OutputError if another run took over: Delta refuses this run's commits, so further work is wasted."""
+        """Raise OutputError if another run took over the output, so that Delta refuses this run's commits."""
         if self._runs.read_record().epoch != self.epoch:
             self._raise_lost()
         self._checked_at = time.time()
@@ -180,9 +179,9 @@ class Lease:
                 self._heartbeat.stop()
 
     def _choose_epoch(self) -> tuple[Record, int]:
-        """Return a summary of `runs` (created if missing), and the next epoch: one more than the greatest epoch known.
+        """Create `runs` if missing; return a summary of it, and the next epoch: one more than the greatest known epoch.
 
-        If other runs may have begun after the summary was read, its field `certain` is False.
+        The summary's field `certain` is False if other runs may have begun after it was read.
         """
         for attempt in range(TRIES):  # another run may be creating `runs` as well
             try:
@@ -232,7 +231,7 @@ class Lease:
         return True
 
     def _build_row(self, status: str) -> RunRow:
-        """Return the run's row of `runs`: the values of `build_row`, and the columns about the lease, such as status."""
+        """Return the run's row of `runs`: the result of the argument `build_row`, and the columns that the lease sets."""
         now = datetime.now(timezone.utc)
         running = status == "running"
         return replace(
@@ -247,9 +246,9 @@ class Lease:
         )
 
     def _beat_while_held(self) -> None:
-        """Write BEATS_PER_LEASE heartbeats per lease until it is released (in a separate thread); only log errors.
+        """Write heartbeats until the lease is released; this runs in a separate thread, and only logs errors.
 
-        Where there are no heartbeat files, in a catalog and on Spark Connect, rewrite the run's row of `runs` instead.
+        In a catalog and on Spark Connect, where there are no heartbeat files, rewrite the run's row of `runs` instead.
         """
         # Use a separate session: in the run's session, another thread may have set a transaction number for its statement.
         runs = Runs(Tables(clone_session(self._tables.spark), self._tables.settings))

@@ -51,15 +51,15 @@ MAX_FILES = 200
 """If a table has more files than this, and the files are small on average, a run compacts them before it ends."""
 SMALL_SHARE, SMALL_PART = 16, 8
 """A file is small if it is smaller than 1/16 of the target size and than 1/8 of its partition. With these limits, each row
-is rewritten only a few times. Files that a full run wrote in order of doc_id are left alone, which keeps the order."""
+is rewritten only a few times. Files that a run with --full wrote in order of doc_id stay as they are."""
 
 
 @dataclass(frozen=True)
 class TableChange:
     """How maintenance changed the files of one table.
 
-    before, after: (number of files in the current version, their total size in MB, number of files in storage). The last
-        number is None if the files in storage cannot be listed.
+    before, after: number of files in the table's current version, their total size in MB, and number of files in storage.
+        The last number is None if the files in storage cannot be listed.
     """
 
     name: str
@@ -68,12 +68,12 @@ class TableChange:
 
 
 def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
-    """Compact small files of all tables to about `output.target_file_mb`, and return how each table's files changed.
+    """Compact small files of all tables into files of `output.target_file_mb`; return how each table's files changed.
 
     Also delete rows of idle runs (runs that had nothing to do) from `runs` after IDLE_DAYS. A job may run at the same time.
 
-    With `sort`, rewrite all files in order of doc_id (ZORDER), so that a later change of a few documents rewrites only a few
-    files.
+    With `sort`, rewrite all files of PUBLISHED_TABLES in order of doc_id (ZORDER). Then a later change of a few documents
+    rewrites only a few files.
     """
 
     def optimize_table(name: str) -> None:
@@ -90,7 +90,7 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 def compact_small_files(tables: Tables) -> None:
     """Compact the small files of each table that has more than MAX_FILES files, if its files are small on average.
 
-    SMALL_SHARE and SMALL_PART define which size is small. Number and size of the files are the cached ones of
+    SMALL_SHARE and SMALL_PART define which size is small. The number and size of the files come from the cache of
     `Tables.detail`.
     """
     target = tables.settings.target_file_mb * 1024 * 1024
@@ -110,9 +110,9 @@ def compact_small_files(tables: Tables) -> None:
 def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange]:
     """Delete the files that no table version of the last `hours` hours refers to, and return how each table's files changed.
 
-    A job may run at the same time. But a run that left changes incomplete, or has been silent for half of these hours, might
-    be frozen before it commits its files. Then this function first takes the lease and a new epoch (see `lease`), so that
-    Delta refuses commits of the frozen run: they would refer to deleted files.
+    A job may run at the same time. A run that left changes incomplete, or sent no heartbeat for half of these hours, might
+    be frozen (suspended). It could later commit files that are deleted now. So this function then first takes the lease and
+    a new epoch (see `lease`), after which Delta refuses commits of the frozen run.
 
     Raises:
         SettingsError: `hours` is less than 24, so files of a running job might be deleted.
@@ -135,7 +135,7 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
     `tables` must be in a private session (see `private_session`).
 
     Args:
-        hours: table versions younger than this stay readable, with the rows that were removed after them.
+        hours: table versions younger than this stay readable, including rows that have been removed since.
 
     Raises:
         OutputError: a job is still running after `limits.wait_seconds`.
@@ -197,17 +197,17 @@ def purge_tables(
 ) -> list[TableChange]:
     """Delete all files of DOCUMENT_TABLES that contain removed rows, and return how each table's files changed.
 
-    If this program is frozen, another run may take over and write new files. So only files that existed before `check_now`
-    are deleted, and of these only the ones that `select_deletable_files` returns. These protections are missing where files
-    cannot be listed: on Spark Connect, and in catalogs that give no access to files.
+    If this process freezes, another run may take over and write new files. So only files that existed before the call of
+    `check_now` are deleted, and only if `select_deletable_files` returns them. This protection is missing where files cannot
+    be listed: on Spark Connect, and in catalogs that give no access to files.
 
     Args:
         check_now: `Lease.check_now`, which raises OutputError if another run took over.
         hours: as in `purge`.
-        id_frame: frame with the ids of erased documents in the column doc_id; None if none were erased.
+        id_frame: DataFrame with the ids of erased documents in the column doc_id; None if none were erased.
 
     Raises:
-        OutputError: with `hours` 0, VACUUM has kept files with removed rows.
+        OutputError: `hours` is 0, but VACUUM has kept files with removed rows.
     """
     kept: dict[str, str] = {}
 

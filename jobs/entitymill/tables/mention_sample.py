@@ -1,7 +1,7 @@
 """Draw a reproducible sample of mentions from `entities`, and read the sentences around them.
 
-Equally many mentions are drawn from each stratum (a group of mentions, such as those of one label). Which ones depends on a
-hash of seed and mention id, so the same tables and options always give the same sample.
+Equally many mentions are drawn from each stratum (a group of mentions, for example all with one label). A hash of seed and
+mention id decides which mentions are drawn, so the same tables and options always give the same sample.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RANDOM, LEAST_CONFIDENT, RARE = "random", "least-confident", "rare"
 STRATEGIES = (RANDOM, LEAST_CONFIDENT, RARE)
 LABEL = "label"
 MAX_STRATA = 100
-"""Maximum number of strata; unless the strata are labels, the table is read once for each of them."""
+"""Maximum number of strata; unless the strata are labels, the table is read once for each stratum."""
 CONTEXT_CHARS = 1000
 """Maximum number of code points of a sentence that are shown before and after a drawn mention."""
 MENTION_COLUMNS = ("mention_id", "doc_id", "begin", "end", "label", "confidence", "run_id")
@@ -42,7 +42,7 @@ class SampleRequest:
     """Which mentions to draw.
 
     count: number of mentions to draw from all strata together, as evenly as the sizes of the strata allow.
-    strategy: which mentions of a stratum are drawn. RANDOM: any. LEAST_CONFIDENT: those with the lowest confidence. RARE:
+    strategy: how mentions of a stratum are drawn. RANDOM: at random. LEAST_CONFIDENT: lowest confidence first. RARE:
         one mention of each spelling (`entity_normalized`), beginning with the spellings that have the fewest mentions.
     by: column whose values are the strata: LABEL, or a passthrough column.
     seed: any number; another seed gives another sample.
@@ -56,12 +56,12 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class MentionSample:
-    """A sample of mentions, sorted by stratum, and within a stratum in the order of the strategy.
+    """A sample of mentions, sorted by stratum, and within a stratum in the order in which the strategy draws them.
 
     mentions: list of the drawn mentions, as dicts with the keys MENTION_COLUMNS.
     sentences: list of dicts with the keys doc_id, begin, text, drawn and mentions; None if the sample was drawn without
         text. `begin` is the offset of `text` in the document. `drawn` has the ids of the drawn mentions, and `mentions` all
-        mentions in `text`, as dicts like the drawn ones.
+        mentions in `text`, as dicts with the keys MENTION_COLUMNS.
     population: number of mentions in the table.
     strata: number of strata.
     left_out: number of drawn mentions without a sentence, because the source no longer has the text that the run read.
@@ -77,7 +77,7 @@ class MentionSample:
 def draw_sample(spark: SparkSession, settings: Settings, request: SampleRequest, *, show_text: bool) -> MentionSample:
     """Draw a sample of mentions; with `show_text`, add the sentences around them, which are read from the source.
 
-    With `show_text`, the sample omits mentions if the source no longer has the text in which their run found them.
+    With `show_text`, a mention is left out if the source no longer has the text in which the mention was found.
 
     Raises:
         OutputError: the entity tables do not exist, or have no mention.
@@ -108,9 +108,9 @@ def _check_stratum_column(entities: DataFrame, settings: Settings, by: str) -> N
 
 
 def _count_strata(entities: DataFrame, by: str) -> dict[str | None, int]:
-    """Return stratum -> number of mentions; raise SettingsError if there are more than MAX_STRATA strata.
+    """Return a dict from stratum to number of mentions; raise SettingsError if there are more than MAX_STRATA strata.
 
-    The stratum None has the mentions in which the column `by` is null.
+    The stratum None contains the mentions whose column `by` is null.
     """
     counts = entities.groupBy(_build_stratum(by)).agg(F.count("*").alias("mentions")).limit(MAX_STRATA + 1).collect()
     if len(counts) > MAX_STRATA:
@@ -119,7 +119,7 @@ def _count_strata(entities: DataFrame, by: str) -> dict[str | None, int]:
 
 
 def allocate_sample(sizes: dict[str | None, int], count: int) -> dict[str | None, int]:
-    """Return a dict stratum -> number of mentions to draw from it, as even as the sizes of the strata allow.
+    """Return a dict from stratum to number of mentions to draw from it, as even as the sizes of the strata allow.
 
     For example, a sample of 10 from strata of 2, 100 and 100 mentions has 2, 4 and 4 of them.
     """
@@ -167,7 +167,7 @@ def choose_hash_limit(number: int, size: int) -> int:
     """Return a limit for the hashes of rows, such that about 4 * number + 100 rows have a hash up to the limit.
 
     Spark copies each row that it orders, so rows with larger hashes are filtered out first. In practice, at least `number`
-    rows remain: their number varies by about its square root.
+    rows remain, because the number of remaining rows varies only by about its square root.
 
     Args:
         number: number of rows to draw.
@@ -195,9 +195,9 @@ def _add_sentences(
     drawn: Sequence[Row],
     sample: MentionSample,
 ) -> MentionSample:
-    """Return the sample with its sentences, cut off CONTEXT_CHARS before and after a drawn mention.
+    """Return the sample with the sentences around its mentions, each cut off CONTEXT_CHARS before and after a mention.
 
-    Mentions are omitted if the source no longer has their text; if that is so for all, raise SourceError.
+    Mentions are left out if the source no longer has their text; if none remain, raise SourceError.
     """
     current = _find_current_texts(spark, tables, drawn)
     keys: dict[tuple[str, int, int], list[str]] = {}
@@ -237,17 +237,21 @@ def _add_sentences(
 
 
 def _find_current_texts(spark: SparkSession, tables: Tables, drawn: Sequence[Row]) -> dict[tuple[str, str], str]:
-    """Return (doc_id, run_id in `documents`) -> SHA-256 of the text that this run read, for the drawn mentions."""
-    # Mentions with another run_id than their document are outdated.
+    """Return a dict from (doc_id, run_id) to the SHA-256 of the text that this run read, for documents of drawn mentions.
+
+    The run_id comes from the document's row in `documents`.
+    """
+    # A mention whose run_id differs from its document's run_id in `documents` is outdated.
     ids = create_frame(spark, sorted({(row["doc_id"],) for row in drawn}), "doc_id string")
     documents = tables.read_latest("documents").select("doc_id", "run_id", "text_hash").join(F.broadcast(ids), "doc_id")
     return {(row["doc_id"], row["run_id"]): row["text_hash"] for row in documents.collect()}
 
 
 def _read_texts(source: DataFrame, keys: DataFrame) -> dict[tuple[str, int, int], str]:
-    """Return (doc_id, first, after) -> text between these offsets, for texts that have not changed since their run.
+    """Return a dict from (doc_id, first, after) to the text between these offsets, unless the text has changed.
 
-    `keys` has the columns doc_id, first, after, and known_hash, the SHA-256 of the text that the run read.
+    `keys` has the columns doc_id, first, after, and known_hash, the SHA-256 of the text that the latest run read. Keys whose
+    text has another hash in the source are left out.
     """
     same = (
         source.select("doc_id", "text").join(F.broadcast(keys), "doc_id").where(F.sha2("text", 256) == F.col("known_hash"))

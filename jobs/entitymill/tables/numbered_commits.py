@@ -1,8 +1,8 @@
-"""Give each commit a transaction number, so that Delta applies it only once and refuses commits of runs with an older epoch.
+"""Give each commit a transaction number, so that Delta applies it only once, and refuses commits of earlier runs.
 
-The number is Delta's txnVersion, computed from the run's epoch (greater than all earlier ones) and the number of the commit
-in the run. Delta skips a commit whose txnVersion is not greater than the last one in the table. It rejects a commit if
-another writer has changed the table's txnVersion since the commit began.
+The number is Delta's txnVersion. It is computed from the run's epoch (a number that grows with each run) and the number of
+the commit in the run. Delta skips a commit whose txnVersion is not greater than the last one in the table. It rejects a
+commit if another writer has changed the table's txnVersion since the commit began.
 https://docs.delta.io/latest/delta-batch.html#idempotent-writes
 """
 
@@ -34,7 +34,7 @@ TRIES = 5
 PAUSE_SECONDS = 0.5
 """Pause before the second attempt; each later pause is twice as long as the one before."""
 RECENT_COMMITS = 10
-"""Number of recent commits in which a run looks for its own commit: OPTIMIZE or an idle run may have committed later."""
+"""Number of recent commits in which a run looks for its own commit: OPTIMIZE or an idle run may have committed since."""
 _SESSION = "spark.databricks.delta."
 _TEMPORARY_ERRORS = ("java.io.IOException", "java.net.", "java.nio.file", "DeltaIOException", "UncheckedIOException")
 _CONFLICTS = (
@@ -65,7 +65,7 @@ class Commits:
         self.epoch = epoch
         self.run_id = run_id
         self.counts: Counter[str] = Counter()
-        """Table -> number of commits that raised no error."""
+        """Number of commits that raised no error, for each table."""
         self._tables = tables
         self._numbers = itertools.count(epoch * COMMITS_PER_EPOCH + 1)
         self._tries = TRIES
@@ -73,7 +73,7 @@ class Commits:
         self._open_changes = 0
         self._unit: int | None = None
         self.earlier_runs_settled = False
-        """Whether all changes of earlier runs are certainly complete."""
+        """Whether all changes of earlier runs are known to be complete."""
 
     @property
     def settled(self) -> bool:
@@ -82,11 +82,11 @@ class Commits:
 
     @contextmanager
     def track_change(self, unit: int | None = None) -> Iterator[None]:
-        """Treat the commits inside the context as one change; if the context raises, `settled` stays False.
+        """Treat the commits inside the `with` block as one change; if the block raises, `settled` stays False.
 
         Args:
             unit: number of the unit of work (documents that are committed together), which Delta's history then records with
-                each commit. None keeps the number of an outer context.
+                each commit. None keeps the number that an outer block has set.
         """
         self._open_changes += 1
         outer_unit = self._unit
@@ -110,11 +110,11 @@ class Commits:
         self._commit(name, lambda: self._tables.replace(frame, name, condition, options), after_conflict=after_conflict)
 
     def execute(self, name: str, statement: Callable[..., object]) -> None:
-        """Call a function that runs an SQL statement, with the next transaction number in Spark properties.
+        """Call a function that runs an SQL statement, and give it the next transaction number as Spark properties.
 
         Args:
             name: name of the table that the statement changes.
-            statement: makes at most one commit, with the Spark properties in its argument `confs` (see
+            statement: function that makes at most one commit, with the Spark properties in its argument `confs` (see
                 `private_session.run_statement`). After an error that may be temporary, it is called again.
         """
         options = self._number_commit(name)
@@ -158,14 +158,14 @@ class Commits:
         self._tries = 1
 
     def _commit(self, name: str, commit: Callable[[], object], *, after_conflict: bool = True) -> None:
-        """Call a function that commits to a table, with retries, and count the commit."""
-        # `runs` has no rows of documents, and the heartbeat thread may write it at any time.
+        """Call a function that commits to a table, retry it after temporary errors, and count the commit."""
+        # Commits to `runs` change no documents, and the heartbeat thread may make one at any time: they do not count.
         with nullcontext() if name == "runs" else self.track_change():
             retry(name, commit, self._tries, after_conflict=after_conflict)
             self.counts[name] += 1
 
     def _number_commit(self, name: str) -> dict[str, str]:
-        """Return options for Delta's writer: the next transaction number, and a note for the table's history."""
+        """Return options for Delta's writer: the next transaction number, and JSON for the table's history."""
         number = self._last_numbers[name] = next(self._numbers)
         about: dict[str, object] = {"entitymill": self.run_id, "epoch": self.epoch, "number": number}
         if self._unit is not None:
@@ -189,7 +189,9 @@ def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
 
 
 def retry(what: str, change: Callable[[], object], tries: int = TRIES, *, after_conflict: bool = True) -> None:
-    """Call a function that changes a table, and retry after errors that may be temporary; raise others, and the last one.
+    """Call a function that changes a table, and call it again after errors that may be temporary.
+
+    Raise any other error immediately, and the error of the last attempt.
 
     Args:
         what: what the function changes, for log messages.

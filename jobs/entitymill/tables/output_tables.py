@@ -24,7 +24,7 @@ DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
 TEMPORARY_PREFIX = "entitymill_"
 """Prefix of the names of temporary tables in a catalog; the prefix outside a catalog is an underscore."""
 DELTA_ENTITIES = "entities_delta"
-"""Directory of the Delta table `entities` if `output.format` is parquet; then the directory `entities` is the export."""
+"""Directory of the Delta table `entities` if `output.format` is parquet; the directory `entities` is then the export."""
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
 """Table property that contains the version of the table's schema."""
@@ -61,7 +61,7 @@ class Tables:
 
     @property
     def output(self) -> str:
-        """The output's path or schema, as in the settings."""
+        """The output's path or catalog schema, as in the settings."""
         return str(self.settings.path or self.settings.schema_)
 
     def address(self, name: str) -> str:
@@ -85,23 +85,21 @@ class Tables:
         return self.catalog_name(name)
 
     def location(self, name: str) -> str:
-        """Return the URI of a table's directory; in a catalog, the table's name if the table cannot be described."""
+        """Return the URI of a table's directory; in a catalog, the table's name if DESCRIBE DETAIL fails."""
         detail = None if self.root is not None else self.detail(name)
         return self.address(name) if detail is None else str(detail["location"])
 
     def read(self, name: str) -> DataFrame:
-        """Return a frame of a table; unlike that of `read_latest`, its rows may change between two uses."""
+        """Return a DataFrame of a table, whose rows may change between two uses; `read_latest` avoids this."""
         if self.root is None:
             return self.spark.read.table(self.catalog_name(name))
         return self.spark.read.format("delta").load(self.address(name))
 
     def read_latest(self, name: str, version: int | None = None) -> DataFrame:
-        """Return a frame of a table's current version, which later commits do not change.
+        """Return a DataFrame of a table's current version, whose rows later commits do not change.
 
-        `version` is the result of `version(name)`, if the caller has just called it.
-
-        A frame of `read` may use rows that the caller cached before another program changed the table. On Spark Connect,
-        each use of such a frame reads the version that is then current.
+        A DataFrame of `read`, however, may use rows that the caller cached before another program changed the table. On
+        Spark Connect, it reads the newest version each time it is used. `version` is the current version, if it is known.
         """
         reader = self.spark.read.option("versionAsOf", self.version(name) if version is None else version)
         return (
@@ -118,7 +116,7 @@ class Tables:
         return int(self.history(name, 1).collect()[0]["version"])
 
     def detail(self, name: str) -> Row | None:
-        """Return the result of DESCRIBE DETAIL, which is cached; None if there is no such Delta table or the query fails.
+        """Return the row of DESCRIBE DETAIL, and cache it; None if there is no such Delta table or the query fails.
 
         Raise StorageError if the storage cannot be reached.
         """
@@ -134,7 +132,7 @@ class Tables:
         return self._details[name]
 
     def exists(self, name: str) -> bool:
-        """Return whether a table exists; a directory at its path counts, except a half-made one (see `half_made_tables`).
+        """Return whether a table exists; a directory at its path counts, unless it is half-made (see `half_made_tables`).
 
         A table whose `detail` is cached counts as existing.
         """
@@ -246,7 +244,7 @@ class Tables:
         If adaptive execution is off, as in runs on small sources, all rows go into one partition.
 
         Args:
-            by: column to repartition by, so that each file contains few of its values; None to let Spark choose.
+            by: column to repartition by, so that each file has few different values of it; None to let Spark choose.
         """
         # Adaptive execution merges small partitions and splits large ones, but each shuffle becomes a Spark job.
         if str(self.spark.conf.get(session.ADAPTIVE, "true")).lower() != "true":
@@ -257,6 +255,6 @@ class Tables:
 
 
 def build_write_confs(settings: OutputSettings) -> dict[str, str]:
-    """Return the Spark properties WRITE_CONFS and the one that sets the partition size for `fit_file_size`."""
+    """Return the Spark properties for writing tables: WRITE_CONFS, and the partition size that `fit_file_size` needs."""
     megabytes = settings.target_file_mb * SHUFFLED_BYTES_PER_FILE_BYTE
     return {**WRITE_CONFS, "spark.sql.adaptive.advisoryPartitionSizeInBytes": f"{megabytes}m"}

@@ -1,7 +1,7 @@
 """Export `entities` as plain Parquet: at the end of a run, copy the Delta table and replace the previous export.
 
-A marker file in each export contains the Delta table's version and the run's epoch (number). It tells later runs whether the
-export is outdated.
+A marker file in each export contains the Delta table's version and the run's epoch (a number that grows with each run). From
+it, later runs see whether the export is outdated.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def is_current(tables: Tables) -> bool:
 
 
 def check_export(tables: Tables) -> None:
-    """Raise OutputError if the export would replace a directory without a marker file, which another program wrote."""
+    """Raise OutputError if the export's directory exists without a marker file, because another program wrote it."""
     address = _address(tables)
     if storage.exists(tables.spark, address) and _read_marker(tables, address) is None:
         raise OutputError(
@@ -55,9 +55,9 @@ def check_export(tables: Tables) -> None:
 
 
 def restore_previous(tables: Tables) -> None:
-    """Move the previous export back if a run died after moving it away and before the new export had its name.
+    """Move the previous export back if a run died after it moved that export away, before a new export replaced it.
 
-    If several exports were moved away, the newest one that has a marker file is chosen. An existing export stays.
+    If several exports were moved away, choose the newest one that has a marker file. If there is an export, do nothing.
     """
     if storage.exists(tables.spark, _address(tables)):
         return
@@ -71,14 +71,14 @@ def restore_previous(tables: Tables) -> None:
 def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     """Write `entities` as Parquet, and replace the previous export; between two renames, there is no export.
 
-    A rename, unlike a Delta commit, cannot be refused: a run that was frozen after `check_now` may replace the export of a
-    later run. The marker of the replaced export shows this, and the run then moves the later export back.
+    Delta refuses a commit of an outdated run, but nothing refuses a rename: a run that was frozen after `check_now` may
+    replace the export of a later run. The replaced export's marker shows this, and the run moves that export back.
 
     Args:
         check_now: `Lease.check_now`, which raises OutputError if another run took over.
 
     Raises:
-        OutputError: another run took over, or a rename failed.
+        OutputError: another run took over or replaced the export, or a rename failed.
     """
     spark, entities = tables.spark, _address(tables)
     version = tables.version("entities")

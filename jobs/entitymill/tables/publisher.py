@@ -1,4 +1,4 @@
-"""Publish recognized documents (those whose mentions were found) and remove documents, one unit of work at a time.
+"""Publish recognized documents (whose mentions were found) and remove documents, one unit of work at a time.
 
 A unit of work is a set of documents that are published together, in one commit per table. `documents` is committed last,
 because it records what `entities` contains. docs/decisions.md explains what happens if a run dies in between.
@@ -52,15 +52,15 @@ class Provenance:
     source_committed: int | None = None
 
     def columns(self) -> dict[str, Column]:
-        """Return name -> column for run_id and processed_at, the last columns of `entities` and `documents`."""
+        """Return a dict from name to column for run_id and processed_at, the last columns of `entities` and `documents`."""
         return {"run_id": F.lit(self.run_id), "processed_at": F.lit(self.started_at)}
 
 
 def select_table_columns(rows: DataFrame, schema: T.StructType) -> DataFrame:
     """Return rows with exactly the columns of a table's schema.
 
-    On Spark Connect, the columns become nullable: results may come from a temporary table, whose columns all are. Delta
-    checks for nulls when it writes the rows.
+    On Spark Connect, the columns become nullable: results may come from a temporary table, whose columns are all
+    nullable. Delta checks for nulls when it writes the rows.
     """
     return rows.to(_make_nullable(schema) if spark_connect.is_remote(rows.sparkSession) else schema)
 
@@ -143,11 +143,11 @@ class UnitIds:
 class Unit:
     """Recognized documents that are published together, and documents that are removed in the same commits.
 
-    recognized: frame with the columns schemas.RECOGNIZED and, if configured, `passthrough` and schemas.ANNOTATIONS. It is
-        read several times, so it must be cached or in a table.
+    recognized: DataFrame with the columns schemas.RECOGNIZED and, if configured, `passthrough` and schemas.ANNOTATIONS. It
+        is read several times, so it must be cached or in a table.
     in_output: whether any of the recognized documents may already have rows in the tables.
-    doc_ids: ids of the recognized documents, perhaps also ids of documents for which recognition failed.
-    removed: frame with the distinct doc_ids of the documents to remove; None if there are none.
+    doc_ids: ids of the recognized documents, and perhaps of documents for which recognition failed.
+    removed: DataFrame with the distinct doc_ids of the documents to remove; None if there are none.
     """
 
     recognized: DataFrame
@@ -168,7 +168,7 @@ class Publisher:
         *,
         annotations: bool,
     ) -> None:
-        """Prepare to write `entities`, `documents` and, if requested, `annotations`; these tables must exist.
+        """Prepare to write `entities`, `documents` and, if requested, `annotations`, which must exist.
 
         `tables` must be in the run's private session (see `private_session`).
         """
@@ -178,7 +178,7 @@ class Publisher:
         self._schema = schemas.entities_schema(passthrough)
         self._annotations = annotations
         self._unit = 0
-        # If this run writes no annotations, it deletes those that earlier runs wrote for the documents it replaces.
+        # If this run writes no annotations, it deletes the old annotations of the documents that it replaces.
         self._old_annotations = not annotations and tables.exists("annotations")
 
     def publish(self, unit: Unit) -> None:
@@ -207,19 +207,19 @@ class Publisher:
             change("documents", select_table_columns(documents, schemas.DOCUMENTS))
 
     def remove(self, ids: DataFrame) -> None:
-        """Remove documents from the tables without publishing any; `ids` is a frame with a column doc_id."""
+        """Remove documents from the tables without publishing any; `ids` is a DataFrame with a column doc_id."""
         nothing = create_frame(self.tables.spark, [], T.StructType(schemas.RECOGNIZED))
         self.publish(Unit(nothing, in_output=True, doc_ids=UnitIds(ids=[]), removed=ids))
 
     def move_to_slice(self, ids: DataFrame) -> None:
-        """Assign known documents to this run's slice (the rows that source.where selects); other columns do not change."""
+        """Assign published documents to this run's slice (the rows that source.where selects), in the column `slice`."""
         rows = ids.select("doc_id", F.lit(self._provenance.slice).alias("slice"))
         table_setup.allow_deletion_vectors(self.tables, "documents")
         upsert = partial(sql_changes.upsert, self.tables, "documents", rows, ["slice"], insert=False)
         self._commits.execute("documents", upsert)
 
     def clear_slices(self) -> None:
-        """Set the slice of all documents to null, because this run replaces the whole output; no commit if all are null."""
+        """Set the column `slice` of all documents to null, because this run replaces the whole output."""
         if self.tables.read_latest("documents").where("slice IS NOT NULL").take(1):
             table_setup.allow_deletion_vectors(self.tables, "documents")
             update = f"UPDATE {self.tables.sql_name('documents')} SET slice = NULL WHERE slice IS NOT NULL"  # noqa: S608
@@ -229,9 +229,10 @@ class Publisher:
         self._commits.append(self._fit_file_size(name, frame), name)
 
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
-        """Return a function of (table name, new rows) that replaces all rows of a unit's published and removed documents.
+        """Return a function that replaces all rows of a unit's documents, including removed documents, in a table.
 
-        If all ids are known and at most MAX_LISTED_IDS, the function lists them in a condition; otherwise, it uses a MERGE.
+        The function gets the table's name and the new rows. If all ids are known and at most MAX_LISTED_IDS, it lists them
+        in a condition; otherwise, it uses a MERGE.
         """
         old_ids = unit.recognized.select("doc_id")
         ids = None if unit.doc_ids.ids is None else set(unit.doc_ids.ids)
@@ -249,6 +250,7 @@ class Publisher:
         return partial(self._merge, old_ids=old_ids, between=between)
 
     def _replace(self, name: str, frame: DataFrame, *, condition: str) -> None:
+        """Replace the rows of a table that meet an SQL condition."""
         self._commits.replace(self._fit_file_size(name, frame), name, condition)
 
     def _merge(self, name: str, frame: DataFrame, *, old_ids: DataFrame, between: tuple[str, str] | None) -> None:
@@ -256,11 +258,12 @@ class Publisher:
         self._commits.execute(name, partial(sql_changes.replace_documents, self.tables, name, old_ids, frame, between))
 
     def _fit_file_size(self, name: str, frame: DataFrame) -> DataFrame:
+        """Return the rows repartitioned for files of about the target size; rows of `entities` by label."""
         return self.tables.fit_file_size(frame, by="label" if name == "entities" else None)
 
 
 class RejectsWriter:
-    """Writes a run's rejected rows, with the columns doc_id, stage, code and detail, to `rejects`, which must exist."""
+    """Writes the rows that a run rejects to the table `rejects`, which must exist."""
 
     def __init__(self, tables: Tables, commits: Commits, provenance: Provenance) -> None:
         self._tables = tables
@@ -269,7 +272,7 @@ class RejectsWriter:
         self._empty = tables.is_empty("rejects")
 
     def replace_all(self, rejected: DataFrame, *, any_rejected: bool) -> None:
-        """Replace all rows of `rejects`, or only those of a slice (rows that source.where selects) if the run replaces one.
+        """Replace all rows of `rejects`; if the run replaces a slice (the rows that source.where selects), only its rows.
 
         If there are neither old nor new rows, nothing is written. `any_rejected` says whether `rejected` has any rows.
         """
@@ -281,9 +284,9 @@ class RejectsWriter:
         """Replace the rows of `rejects` that have one of the ids; other rows stay.
 
         Args:
-            ids: frame with the column doc_id; null stands for the rows without an id (if the run replaces a slice, only for
-                those of the slice).
-            rejected: frame of the rejected rows.
+            ids: DataFrame with the column doc_id. A null stands for all rows without an id or, if the run replaces a slice,
+                for the slice's rows without an id.
+            rejected: DataFrame with the columns doc_id, stage, code and detail.
             any_rejected: whether `rejected` has any rows.
             any_stale: whether `rejects` may already have rows of these ids; if False, the new rows are only appended.
         """

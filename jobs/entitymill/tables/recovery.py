@@ -1,6 +1,6 @@
 """Repair the tables after a run that may have left changes incomplete, and find changes by other programs.
 
-A document is unsound if its mentions in `entities` are not those that `documents` records, because a run died between two
+A document is unsound if `entities` does not have exactly the mentions that `documents` records: a run died between two
 commits. Unsound documents get the status PENDING, and the run recomputes them. docs/decisions.md explains why this suffices.
 
 Each run records the tables' versions at its end. If another program has changed a table since, for example an operator by
@@ -38,14 +38,14 @@ _LATER_COMMITS = 10
 def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
     """Create missing tables, and add missing columns to the others; return whether any table was missing.
 
-    `schemas_` is a dict table name -> schema.
+    `schemas_` is a dict from table name to column schema.
     """
     created = [name for name, schema in schemas_.items() if table_setup.create_table(tables, name, schema)]
     return bool(created)
 
 
 def block_earlier_runs(tables: Tables, commits: Commits) -> None:
-    """Make Delta refuse commits of earlier runs to each existing table; raise OutputError if a later run has written one."""
+    """Make Delta refuse commits of earlier runs to existing tables; raise OutputError if a later run has written to one."""
     for name in FENCED:
         if tables.exists(name):
             commits.fence(name)
@@ -56,7 +56,7 @@ def settle(tables: Tables, commits: Commits) -> int:
     """Block commits of older runs to every table, then give unsound documents the status PENDING, to be recomputed.
 
     A document is unsound if `entities` does not have exactly the mentions that `documents` records. Return the number of
-    unsound documents; raise OutputError if a later run has written a table.
+    unsound documents; raise OutputError if a later run has written to a table.
     """
     block_earlier_runs(tables, commits)
     with ExitStack() as cached:
@@ -76,8 +76,8 @@ def settle(tables: Tables, commits: Commits) -> int:
 def read_settled_documents(tables: Tables) -> DataFrame:
     """Return the rows that `documents` would have after `settle`, without writing anything.
 
-    So documents that a dead run published only partially have the status PENDING. If `documents` has no row of such a
-    document, all columns but doc_id and status are null.
+    Documents that a dead run published only partially have the status PENDING. If `documents` has no row of such a
+    document, the new row has only doc_id and status, and its other columns are null.
     """
     unsound = find_unsound_documents(tables).select("doc_id", F.lit(PENDING).alias("found"))
     joined = tables.read_latest("documents").join(unsound, "doc_id", "full")
@@ -85,14 +85,14 @@ def read_settled_documents(tables: Tables) -> DataFrame:
 
 
 def find_unsound_documents(tables: Tables) -> DataFrame:
-    """Return a frame with doc_id, run_id and slice of each unsound document that does not have the status PENDING yet.
+    """Return a DataFrame with doc_id, run_id and slice of each unsound document that is not PENDING yet.
 
     `slice` is a digest of source.where if a run replaced only the rows that source.where selects; otherwise null. A document
     is sound if all of these are true:
 
-    - `documents` has exactly one row of it.
-    - `entities` has as many rows of it as this row says, all with the run_id of this row.
-    - If that run wrote annotations, `annotations` has exactly one row of it, with the same run_id; otherwise no row.
+    - `documents` has exactly one row of the document.
+    - `entities` has exactly as many rows of the document as its row in `documents` states, all with that row's run_id.
+    - If that run wrote annotations, `annotations` has one row of the document, with the same run_id; otherwise no row.
     """
     copies = F.count("*").over(Window.partitionBy("doc_id")).alias("copies")
     columns = ("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice", copies)
@@ -120,7 +120,10 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
 
 
 def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
-    """Return doc_id, {prefix}_rows (number of its rows), and {prefix}_first and {prefix}_last (least, greatest run_id)."""
+    """Return a DataFrame with each doc_id of a table, the number of its rows, and their smallest and greatest run_id.
+
+    The names of the last three columns are {prefix}_rows, {prefix}_first and {prefix}_last.
+    """
     return (
         tables.read_latest(name)
         .groupBy("doc_id")
@@ -133,21 +136,21 @@ def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
 
 
 def _is_of_named_run(prefix: str) -> Column:
-    """Return a condition: the rows of a document in a table, if any, have the run_id of its row in `documents`.
+    """Return a condition that is true if all of a document's rows in a table have the run_id of its row in `documents`.
 
-    `prefix` is the argument with which `_count_rows` was called for the table.
+    It is also true if the table has no rows of the document. `prefix` is the table's prefix for `_count_rows`.
     """
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs
 
 
 def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
-    """Return a dict table -> number of its current version."""
+    """Return a dict from table name to the number of the table's current version."""
     return {name: tables.version(name) for name in names}
 
 
 def read_own_versions(tables: Tables, before: dict[str, int], commits: Commits) -> dict[str, int]:
-    """Return a dict table -> number of its current version, or an empty dict if another program may have changed rows.
+    """Return a dict from table name to current version, or an empty dict if another program may have changed rows.
 
     `before` has the versions before this run's first commit to the tables; `commits` made this run's commits.
     """

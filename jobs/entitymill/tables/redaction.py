@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from entitymill.settings import Settings
 
 PROPERTY = "entitymill.redacted"
-"""Property of tables that `redact` wrote, and may therefore overwrite."""
+"""Property of tables that `redact` wrote. It never overwrites a table without this property."""
 MASK = f"[{LABEL}]"
 TABLE = "table:"
 _SPANS = "array<struct<begin: int, end: int, label: string>>"
@@ -67,8 +67,8 @@ def redact(
     Args:
         to: path of a Delta table, or table:NAME for a table in a catalog.
         labels: labels of the mentions to mask; empty masks all labels.
-        mask: replacement for each mention, as in `mask_text`.
-        partly: whether to leave out documents without current results; if False, they raise SourceError.
+        mask: replacement for each mention, as in `text_masking.mask_text`.
+        partly: whether to leave out documents without current results; if False, such a document causes a SourceError.
         model: its labels are accepted even if no mention has them, provided that it processed all documents.
 
     Raises:
@@ -91,7 +91,7 @@ def _redact(
     partly: bool,
     model: KnownModel | None,
 ) -> RedactionResult:
-    """Do the work of `redact`, in its private session."""
+    """Write the redacted copy, and return counts; see `redact`, which calls this in its private session."""
     tables = Tables(spark, settings.output)
     if not tables.is_complete():
         raise OutputError(f"output: no entity tables at {tables.output}: run the job first.")
@@ -115,9 +115,10 @@ def _redact(
 
 
 def _select_verified_texts(source: Source, documents: DataFrame, entities: DataFrame, labels: Sequence[str]) -> DataFrame:
-    """Return doc_id, text, spans and, if configured, `passthrough` of the documents with results for their current text.
+    """Return a DataFrame of the documents that have complete results for their current text.
 
-    Documents whose mentions are not complete are left out: a job may be between its commits to `entities` and `documents`.
+    Results are incomplete if a job is between its commits to `entities` and `documents`. The columns are doc_id, text, spans
+    and, if configured, `passthrough`.
     """
     span = F.struct("begin", "end", "label")
     chosen = F.when(F.col("label").isin(*labels), span) if labels else span
@@ -188,7 +189,7 @@ def _sql_name(spark: SparkSession, to: str) -> str:
 
 
 def _check_target(spark: SparkSession, source: Source, to: str) -> None:
-    """Raise an error unless the redacted copy may be written to `to`; the conditions are those of `redact`."""
+    """Raise OutputError or SettingsError if the redacted copy must not be written to `to`; see `redact`."""
     named = _sql_name(spark, to)
     try:
         target_exists = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)

@@ -56,7 +56,7 @@ def _compile_word(form: str) -> re.Pattern[str]:
 
 
 def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
-    """Return doc_id -> number of rows of `runs` with the id in `error` or `source.where`, for ids that occur there."""
+    """Return a dict from each id that occurs in `error` or `source.where` of `runs` to the number of rows with this id."""
     return dict(Counter(id_ for _, found in _find_rows(tables.read_latest("runs"), ids) for id_ in found))
 
 
@@ -88,7 +88,8 @@ def list_files(tables: Tables) -> set[str]:
 def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None:
     """Erase document ids from `runs`: overwrite the messages that contain one, then delete the data files with the old rows.
 
-    A message is the `error` column, replaced by ERASED, or `source.where` in the settings, replaced by ERASED_CONDITION.
+    A message is the column `error`, which becomes ERASED, or `source.where` in the column `settings`, which becomes
+    ERASED_CONDITION.
 
     Args:
         older_files: result of `list_files` before this erasure took its lease. A newer file is deleted only if this function
@@ -118,15 +119,16 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
 
 
 def _warn_about_old_files(tables: Tables, error: Exception) -> None:
+    """Log a warning that old data files of `runs` may still contain erased ids."""
     log.warning(
-        "old files of `runs` of %s cannot be deleted (%s); they may contain ids of erased documents",
+        "old files of `runs` of %s cannot be deleted (%s); they may still contain ids of erased documents",
         tables.output,
         type(error).__name__,
     )
 
 
 def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str], set[str]]]:
-    """Return (row, ids in it) for each distinct row whose `error` or `source.where` contains any of the ids."""
+    """Return each distinct row whose `error` or `source.where` contains any of the ids, together with these ids."""
     rows = runs.withColumn("where", F.get_json_object("settings", "$.source.where"))
     rows = rows.where(F.col("error").isNotNull() | F.col("where").isNotNull())
     chosen = [name for name in ("run_id", "error", "settings", "where", FILE) if name in rows.columns]

@@ -1,7 +1,7 @@
 """Read and write the `runs` table, which has one row per run.
 
-The latest run is the one with the greatest epoch, a number that grows with each run. Idle runs (with nothing to do) have
-none.
+The latest run is the one with the greatest epoch, a number that grows with each run. Idle runs (runs that had nothing to do)
+have no epoch.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Record:
     """Summary of the `runs` table at one point in time.
 
     last: row of the latest run that compared the source with the tables, whatever its status.
-    owner: path of the source to which the output belongs: the source of the latest run with status done (idle runs and
-        maintenance do not count); if there is none, the source of `last`.
+    owner: path of the source to which the output belongs. It comes from the latest run with status done, without idle runs
+        and maintenance; if there is none, from `last`.
     latest: row of the run with the greatest epoch, including maintenance.
     sliced: whether any run has replaced a slice (the rows that source.where selects).
     running: whether any row has the status running.
-    certain: False if another run may have begun between the reading of this summary and this run's first commit.
+    certain: False if another run may have begun after this summary was read and before this run's first commit.
     version: Delta version of `runs`; -1 if the table did not exist.
     """
 
@@ -60,7 +60,7 @@ class Record:
 
     @property
     def settled(self) -> bool:
-        """Whether all changes by the latest run and earlier runs are certainly complete; False if there has been no run."""
+        """Whether all changes of the latest run and earlier runs are known to be complete; False if there was no run."""
         return self.certain and self.latest is not None and bool(self.latest.settled)
 
     @property
@@ -115,8 +115,8 @@ class Runs:
     def read_base_epoch(self) -> int:
         """Return the number that precedes the first run's epoch: the creation time of `runs`, in seconds since 1970.
 
-        Runs that begin at the same time get the same number. If somebody removes the table and a run creates it again,
-        epochs keep growing. Raise OutputError if the table does not exist.
+        Runs that begin at the same time get the same number. Because it is a time, epochs keep growing even if somebody
+        removes the table and a run creates it again. Raise OutputError if the table does not exist.
         """
         detail = self._tables.detail("runs")
         if detail is None:
@@ -124,9 +124,9 @@ class Runs:
         return int(detail["createdAt"].timestamp())
 
     def read_greatest_epoch_in_history(self) -> int:
-        """Return the greatest epoch in the notes (see `read_notes`) of recent commits to `runs`; 0 if there is none.
+        """Return the greatest epoch that the table's history records for recent commits to `runs`; 0 if there is none.
 
-        The table's history keeps the notes even if somebody restores an older version of the table.
+        The history keeps these epochs (see `read_notes`) even if somebody restores an older version of the table.
         """
         return max((int(note["epoch"]) for note in read_notes(self._tables, "runs") if "epoch" in note), default=0)
 
@@ -165,7 +165,8 @@ class Runs:
         Args:
             commits: makes the run's commits.
             mark_dead: whether to keep the replaced rows of other runs, with the status died; if False, delete them.
-            heartbeats: run id -> last heartbeat of each dead run, from which the kept rows get their PROGRESS.
+            heartbeats: dict from the id of each dead run to its last heartbeat, from which the kept rows get the columns
+                PROGRESS.
         """
         frame = self._build_frame(row)
         if mark_dead:
@@ -190,13 +191,14 @@ class Runs:
         retry("runs", append)
 
     def _build_frame(self, row: RunRow) -> DataFrame:
+        """Return a DataFrame with one row, which has all columns of `runs`."""
         # Build the row from literals: createDataFrame would start a Python worker, which takes five times as long.
         columns = [_literal(getattr(row, field.name), field.dataType).alias(field.name) for field in schemas.RUNS]
         return self._tables.spark.range(1).coalesce(1).select(*columns)
 
 
 def _update_progress(name: str, heartbeats: Mapping[str, RunRow]) -> Column:
-    """Return a column of `runs` with the value from the run's heartbeat, if there is one, instead of the stored value."""
+    """Return a column of `runs`, with the value from the run's heartbeat in place of the stored value, if there is one."""
     column = F.col(name)
     for run_id, row in heartbeats.items():
         if row.status == "running":  # otherwise, the heartbeat was written before the run began
@@ -220,7 +222,7 @@ def _encode_times(rows: DataFrame) -> DataFrame:
 
 
 def exclude_maintenance(rows: DataFrame) -> DataFrame:
-    """Return rows of `runs` without those of maintenance; rows of idle runs are kept."""
+    """Return rows of `runs` without the rows of maintenance; rows of idle runs are kept."""
     return rows.where(~F.col("mode").eqNullSafe(MAINTENANCE))
 
 
@@ -236,9 +238,9 @@ def _literal(value: Any, kind: T.DataType) -> Column:
 
 
 def choose_start(last: RunRow | None) -> datetime:
-    """Return the start time (UTC) of a run that begins now: always later than that of run `last`, even if the clocks differ.
+    """Return the start time (UTC) of a run that begins now: always later than the start of `last`, even if clocks differ.
 
-    `last` is the value of `Record.last`.
+    `last` is an earlier run: the value of `Record.last`.
     """
     now = datetime.now(timezone.utc)
     if last is None:

@@ -18,7 +18,7 @@ def read_rows(settings: OutputSettings, conf: Mapping[str, str], last: int) -> l
     Raise OutputError if no run has written the tables yet.
 
     Args:
-        settings: where the tables are.
+        settings: settings of the output, which locate the tables.
         conf: Spark properties from the settings.
         last: maximum number of rows.
     """
@@ -41,9 +41,9 @@ def read_rows(settings: OutputSettings, conf: Mapping[str, str], last: int) -> l
 
 
 def read_heartbeats(settings: OutputSettings, conf: Mapping[str, str]) -> list[RunRow]:
-    """Return the row of each run that has a heartbeat file, even if the run is dead, as `heartbeats.read_all` does.
+    """Read all heartbeat files without Spark, and return the row of `runs` that each file contains.
 
-    The list is empty if the output is not on this machine's disk.
+    Files of dead runs are included. The list is empty if the output is not on this machine's disk.
     """
     root = find_directory(settings, conf)
     found = []

@@ -16,7 +16,7 @@ from entitymill.tables.output_tables import Tables
 def run_with_view(
     tables: Tables, frame: DataFrame, build_statement: Callable[[str], str], *, confs: Mapping[str, str] = NO_CONFS
 ) -> None:
-    """Make a temporary view of a frame, and run the SQL statement that `build_statement` returns for the view's name.
+    """Run an SQL statement on a temporary view of a DataFrame; `build_statement` returns the statement for the view's name.
 
     `confs` are Spark properties for the statement, as in `run_statement`.
     """
@@ -40,8 +40,8 @@ def replace_documents(
     """Delete all rows of some documents from a table and insert new rows, in one commit.
 
     Args:
-        old_ids: frame with the distinct doc_ids whose rows are deleted. In `rejects`, a null id deletes the rows without an
-            id: those of the slice in the column `slice` of `old_ids`, or all if that column is null or missing.
+        old_ids: DataFrame with the distinct doc_ids whose rows are deleted. In `rejects`, a null id deletes rows without an
+            id: only rows of the slice that the column `slice` of `old_ids` names, or all if it is null or missing.
         rows: rows to insert.
         between: smallest and greatest doc_id in `old_ids`, which let Delta skip files.
         confs: as in `run_statement`.
@@ -76,7 +76,7 @@ def upsert(
     """Update the rows of a table by doc_id, and insert rows with new ids, in one commit.
 
     Args:
-        rows: frame with distinct doc_ids, and other columns of the table.
+        rows: DataFrame with distinct doc_ids, and other columns of the table.
         update: names of the columns to update in existing rows.
         insert: whether to insert rows with new ids; if False, they are ignored.
         confs: as in `run_statement`.

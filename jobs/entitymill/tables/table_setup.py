@@ -33,13 +33,13 @@ outside and inside a catalog. An older directory without a commit was left by a 
 
 
 def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
-    """Check that tables can be written to the output; create its directory, or its schema in the catalog, if missing.
+    """Check that tables can be written to the output; create its directory or catalog schema if missing.
 
-    With `create_schema` False, a missing schema is neither created nor an error.
+    With `create_schema` False, a missing catalog schema is accepted, but not created.
 
     Raises:
-        OutputError: the directory cannot be written; the schema cannot be looked up or created; or the settings ask for a
-            Parquet export on storage that cannot rename a directory atomically.
+        OutputError: the directory cannot be written; the catalog schema cannot be found or created; or the settings ask for
+            a Parquet export on storage that cannot rename a directory atomically.
     """
     if tables.settings.path is not None:
         if tables.exported and tables.on_object_store():
@@ -221,4 +221,5 @@ def _column_ddl(field: T.StructField) -> str:
 
 
 def _format_properties(properties: dict[str, str]) -> str:
+    """Return table properties as an SQL list for TBLPROPERTIES."""
     return ", ".join(f"{quote_literal(key)} = {quote_literal(value)}" for key, value in properties.items())

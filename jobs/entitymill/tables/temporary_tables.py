@@ -5,8 +5,8 @@ change during the run, one table stores all texts, partitioned by unit. If the s
 another table, for its results.
 
 These Delta tables are next to the output's tables. Their names begin with an underscore or, in a catalog, with
-`entitymill_`, and contain the run's epoch (see `lease`), so no two runs share one. The run removes its temporary tables; if
-it dies, the next run removes them.
+`entitymill_`, and contain the run's epoch (a number that no other run has). The run removes its temporary tables; if it
+dies, the next run removes them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TemporaryTable:
         self._created = False
 
     def write(self, documents: DataFrame) -> DataFrame:
-        """Create the table, write documents to it, and return a frame of the written rows."""
+        """Create the table, write documents to it, and return a DataFrame of the written rows."""
         self.create(documents)
         return self.fill(documents)
 
@@ -61,7 +61,7 @@ class TemporaryTable:
             (table.partitionedBy(F.col(UNIT)) if UNIT in documents.columns else table).create()
 
     def fill(self, documents: DataFrame) -> DataFrame:
-        """Write documents in one commit, partitioned by UNIT if they have this column; return a frame of the rows."""
+        """Write documents in one commit, partitioned by UNIT if they have this column; return a DataFrame."""
         if self._tables.root is not None:
             writer = documents.write.format("delta").option(*_NO_STATISTICS)
             if UNIT in documents.columns:

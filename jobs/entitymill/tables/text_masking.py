@@ -45,7 +45,7 @@ def _merge_overlapping(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int,
 
 @dataclass(frozen=True)
 class Masker:
-    """A function for `mapInArrow` that masks texts."""
+    """Masks texts; an instance is a function for `DataFrame.mapInArrow`."""
 
     mask: str
 
