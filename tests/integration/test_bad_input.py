@@ -183,7 +183,7 @@ def test_columns_that_spark_cannot_read_are_left_out_where_nothing_asks_for_them
     ):
         with pytest.raises(SourceError) as refused:
             opened(f"source.{setting}={asked}")
-        said = f"source.{setting}: {column} of {job.directory}/texts.parquet is {kind}, which Spark cannot read. "
+        said = f"source.{setting}: {column} of {job.directory}/texts.parquet has the Parquet type {kind}, which "
         assert str(refused.value).startswith(said)
     with pytest.raises(SourceError, match=r"`nn` cannot be resolved. Did you mean one of the following\? \[`n`"):
         opened("source.where=nn = 1")

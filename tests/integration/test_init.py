@@ -132,9 +132,9 @@ def test_columns_that_spark_cannot_read_are_named(here: Path, spark: SparkSessio
         (
             {"n": [1, 2], "text": ["a", "b"], "tags": [["a"], ["b"]]},
             {"key": "m"},
-            r"--id m of .* is not a column of a simple type; choose one of n, text\.",
+            r"--id: .* has no column of a simple type m; choose one of n, text\.",
         ),
-        ({"n": [1, 2], "text": ["a", "b"]}, {"text": "n"}, r"--text n of .* is not a column of strings; choose one of"),
+        ({"n": [1, 2], "text": ["a", "b"]}, {"text": "n"}, r"--text: .* has no string column n; choose one of"),
         ({"n": pa.array([], pa.int64())}, {}, "has no rows"),
     ],
 )
@@ -176,7 +176,8 @@ def test_a_few_null_and_repeated_ids_are_said_and_not_refused(here: Path, capfd:
     """A few null or duplicate ids must cause a note, but no error, because a run would reject their rows and succeed."""
     pq.write_table(ids(None, 1, 1), "t.parquet")
     assert run(here / "t.parquet") == 0
-    said = "of 60 rows, 1 without an id and 2 with an id that occurs several times; a run puts these rows into rejects"
+    said = "of 60 rows, 1 without an id and 2 with an id that occurs several times; a run writes these rows to the "
+    said += "rejects table"
     assert f"note: id: {said}" in capfd.readouterr().out
     assert f"  id_column: id  # bigint, not unique: {said}\n" in Path("t.yaml").read_text()
 

@@ -1,4 +1,4 @@
-"""Load and validate all settings from layers of files, environment variables and options.
+"""Load and validate all settings from layers of files, environment variables and command-line options.
 
 This package imports neither PySpark nor OpenVINO, so that wrong settings are reported at once.
 """

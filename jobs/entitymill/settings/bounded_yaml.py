@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
 
 
 def compose(text: str) -> yaml.Node | None:
-    """Return the root node of a YAML text, or None if it is empty, after checking that it is neither too large nor too deep.
+    """Return the root node of a YAML text, or None if it is empty, after checking that it is not too large.
 
     Raises:
         YamlLimitError: the text has too many characters, too many values or levels (with aliases expanded), or a value that
@@ -57,6 +57,7 @@ def construct(node: yaml.Node | None) -> Any:
 
 
 def _check_limits(values: int, levels: int) -> None:
+    """Raise YamlLimitError if a YAML text has too many values or nesting levels."""
     if values > MAX_VALUES:
         raise YamlLimitError(f"has more than {MAX_VALUES:,} values, with its aliases expanded")
     if levels > MAX_DEPTH:
@@ -66,8 +67,8 @@ def _check_limits(values: int, levels: int) -> None:
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
     """Return the number of values and of nesting levels of a node; raise YamlLimitError if one is too large.
 
-    `known` has the result for the id of each node that was measured before; None while the node is being measured. An alias
-    is the node to which it refers, so it counts as much, and is measured only once.
+    `known` is a dict from the id of each node that was measured before to the result; None while the node is being measured.
+    An alias is the node to which it refers, so it counts as much, and is measured only once.
     """
     if id(node) not in known:
         known[id(node)] = None

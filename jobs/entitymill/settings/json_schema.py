@@ -19,7 +19,7 @@ def build_schema() -> str:
 
 
 def _simplify(part: Any) -> Any:
-    """Return part of pydantic's schema for editors: no key is required, and a string setting also allows a number.
+    """Return a part of pydantic's schema, changed for editors: no key is required, and a string may also be a number.
 
     Titles are removed, because in them pydantic only repeats the names in capitals.
     """

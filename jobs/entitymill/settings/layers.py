@@ -27,8 +27,8 @@ class Layers:
     """Merged layers of settings; later layers override earlier ones.
 
     merged: the settings as plain data, which `Settings` validates.
-    origins: key path (such as `source.path`) -> the file and line, or the environment variable, that set the key last, as
-        text for messages. The text is empty if an option set the key, since the user has just typed the option.
+    origins: dict from a key path (such as `source.path`) to the file and line, or the environment variable, that set the key
+        last, as text for messages. The text is empty if an option set the key, since the user has just typed the option.
     """
 
     merged: dict[str, Any] = field(default_factory=dict)
@@ -72,15 +72,15 @@ class Layers:
     def describe_origin(self, key: str) -> str:
         """Return the end of a message that names what set a key, such as ` (base.yaml, line 3)` or an environment variable.
 
-        For a key that was not set itself, that is what set its section. The result is empty if an option set the key, or if
-        neither the key nor its section was set.
+        If the key itself was not set, the message names what set its section. The result is empty if an option set the key,
+        or if neither the key nor its section was set.
         """
         while key and key not in self.origins:
             key = key.rpartition(".")[0]
         return f" ({self.origins[key]})" if self.origins.get(key) else ""
 
     def _assign(self, path: list[str], text: str, origin: str) -> None:
-        """Set the key with the parts `path` to `text` in `merged`, and record `origin`, the text that names what set it.
+        """Set the key with the parts `path` to `text` in `merged`, and record `origin`, which names what set the key.
 
         A list, a mapping or null is parsed as YAML; `Settings` parses any other value. Raise a SettingsError if the YAML is
         not valid, or if a section is already set to a single value.
@@ -107,7 +107,7 @@ class Layers:
 
 
 def _split_variable(name: str) -> list[str]:
-    """Return the key path that an environment variable with ENVIRONMENT_PREFIX names, in lower case.
+    """Return the parts of the key path that an environment variable with ENVIRONMENT_PREFIX names, in lower case.
 
     After spark.conf, a part that is not entirely in upper case stays as it is, since Spark's names contain both cases:
     ENTITYMILL__SPARK__CONF__SPARK__EXECUTOR__memoryOverhead sets spark.executor.memoryOverhead.
@@ -149,7 +149,7 @@ def _join_names(names: list[str]) -> str:
 def _find_intended_variable(name: str, all_keys: Collection[str]) -> str:
     """Return the environment variable that the user probably meant by `name`; empty if `name` belongs to another program.
 
-    Otherwise, misspelled variables such as ENTITYMIL__SOURCE__PATH and ENTITYMILL_SOURCE__PATH would be ignored silently.
+    Without this check, misspelled variables such as ENTITYMIL__SOURCE__PATH would be ignored silently.
     """
     head, separator, rest = name.partition("__")
     if separator and get_close_matches(_normalize_name(head), [_PROGRAM], 1, _SIMILAR_PREFIX):

@@ -94,7 +94,7 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_decoding(self) -> Settings:
-        """Check that viterbi is not selected together with Spark NLP's engine or encoding."""
+        """Check that `viterbi` decoding is not selected together with Spark NLP's engine or encoding."""
         if self.mentions.decoding == "viterbi" and self._follows_sparknlp:
             raise ValueError(
                 "`mentions.decoding: viterbi` needs `recognition.engine: openvino` and `recognition.encoding: complete`, "
@@ -104,7 +104,7 @@ class Settings(sections.Section):
 
     @property
     def _follows_sparknlp(self) -> bool:
-        """Return whether engine or encoding is `sparknlp`, so that results must be those of Spark NLP."""
+        """Whether `recognition.engine` or `recognition.encoding` is `sparknlp`, so that results must equal Spark NLP's."""
         return self.recognition.engine == "sparknlp" or self.recognition.encoding == "sparknlp"
 
     @property
@@ -181,7 +181,7 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
 
 
 def _describe_errors(error: ValidationError, layers: Layers, all_keys: Sequence[str]) -> str:
-    """Return a message with one sentence for each wrong setting; several sentences become a list of lines."""
+    """Return a message with one sentence for each wrong setting, as a list of lines if there are several."""
     faults = itertools.groupby(error.errors(), lambda fault: _find_key(fault, all_keys))
     sentences = [_describe_faults(key, list(found), layers, all_keys) for key, found in faults]
     return sentences[0] if len(sentences) == 1 else "\n- ".join([f"{len(sentences)} settings are wrong:", *sentences])
@@ -190,7 +190,7 @@ def _describe_errors(error: ValidationError, layers: Layers, all_keys: Sequence[
 def _find_key(fault: ErrorDetails, all_keys: Sequence[str]) -> str:
     """Return the key path of the setting to which a validation error belongs.
 
-    If the setting allows several types, pydantic's location also ends with the type that did not match; it is left out.
+    If the setting allows several types, pydantic adds the type that did not match to the key path; remove it.
     """
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] in ("extra_forbidden", "missing") or fault["loc"][:2] == ("spark", "conf"):
@@ -203,7 +203,7 @@ def _find_key(fault: ErrorDetails, all_keys: Sequence[str]) -> str:
 
 
 def _describe_faults(key: str, faults: Sequence[ErrorDetails], layers: Layers, all_keys: Sequence[str]) -> str:
-    """Return a sentence for the validation errors of one key: one error or, for a union of types, one for each type."""
+    """Return a sentence for the validation errors of one key; a key that allows several types has an error for each type."""
     kind, origin = faults[0]["type"], layers.describe_origin(key)
     if kind == "extra_forbidden":
         return f"{key} is not a setting{origin}; {suggest_keys(key, all_keys)}"

@@ -11,28 +11,28 @@ from entitymill.settings.sections import Section
 
 
 def _build_file_check(ending: str, reason: str = "") -> Callable[[str | None], str | None]:
-    """Return a validator that accepts None and local paths that end in `ending`, and otherwise raises a ValueError.
+    """Return a validator for a setting: it raises a ValueError unless the value is None or a local path ending in `ending`.
 
     `reason` is the end of the error's message, such as `: the collector reads only such files`.
     """
 
-    def check(path: str | None) -> str | None:
+    def check_path(path: str | None) -> str | None:
         if path is not None and not (path.endswith(ending) and "://" not in path):
             raise ValueError(f"must be a path that ends in {ending}, on the driver's own disk{reason}")
         return path
 
-    return check
+    return check_path
 
 
 def _build_address_check(example: str) -> Callable[[str | None], str | None]:
-    """Return a validator that accepts None and http(s) addresses, and otherwise raises a ValueError that shows `example`."""
+    """Return a validator for a setting: it raises a ValueError unless the value is None or an http(s) address."""
 
-    def check(address: str | None) -> str | None:
+    def check_address(address: str | None) -> str | None:
         if address is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):
             raise ValueError(f"must be an address such as {example}")
         return address
 
-    return check
+    return check_address
 
 
 class ReportSettings(Section):

@@ -32,7 +32,7 @@ NAMES = frozenset({
     "source.id_column", "source.text_column", "source.passthrough", "output.schema", "entities.labels",
     "entities.min_confidence", "report.date_column", "cost.currency",
 })  # fmt: skip
-"""Settings that are names of columns, labels or schemas, or lists or mappings of such names."""
+"""Settings whose values are names of columns, labels or catalog schemas, or lists or dicts of names."""
 ADDRESSES = frozenset({
     "source.path", "output.path", "segmentation.model", "model.path", "recognition.sparknlp_model", "report.path",
     "metrics.textfile", "metrics.pushgateway", "lineage.url", "lineage.namespace", "spark.master", "spark.jars", "log",
@@ -156,8 +156,8 @@ def mask_address(address: str) -> str:
 
     For example, `https://me:pw@host/a?key=1` becomes `https://***@host/a?***`. Masked URIs of different tables must differ,
     since a run compares them to decide whether an output belongs to its job. In local paths and in URIs of Hadoop storages,
-    `?`, `#` and `;` are parts of a path, in which two tables may differ. Therefore, a digest of the masked text follows MASK
-    there.
+    `?`, `#` and `;` are parts of a path, in which two tables may differ. So in these, a digest of the masked text follows
+    MASK.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None or address.startswith(_PRETRAINED):
@@ -214,7 +214,7 @@ def mask_text(text: str) -> str:
 
 
 def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
-    """Raise a SettingsError if a settings file contains a secret, since such files are committed to repositories and copied.
+    """Raise a SettingsError if a settings file contains a secret, because settings files are often copied and committed.
 
     The message names the key of the secret, and does not contain its value.
 

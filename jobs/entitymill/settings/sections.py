@@ -14,7 +14,7 @@ from entitymill.spark import sql_text
 
 DAY = 86_400  # seconds
 DETECTOR_MODEL = "models/sentence_detector"
-"""Default path of the saved model of the detector `dl`."""
+"""Default path of the saved model of the sentence detector `dl`."""
 PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
 """Matches pretrained:NAME/LANGUAGE, with which a setting names a model on Spark NLP's models hub."""
 
@@ -64,6 +64,7 @@ class SourceSettings(Section):
     @field_validator("time_zone")
     @classmethod
     def _check_time_zone(cls, time_zone: str) -> str:
+        """Return the name of a time zone; raise a ValueError if Python does not know it."""
         if time_zone not in available_timezones():
             raise ValueError(f"{time_zone} is not a time zone of the tz database, such as UTC or Europe/Berlin")
         return time_zone
@@ -82,6 +83,7 @@ class SourceSettings(Section):
 
     @model_validator(mode="after")
     def _check_table_name(self) -> SourceSettings:
+        """Check, for format `table`, that the path is a valid name of a table."""
         if self.format == "table":
             sql_text.check_name(self.path, sql_text.MAX_LEVELS)
         return self
@@ -89,6 +91,7 @@ class SourceSettings(Section):
     @field_validator("where")
     @classmethod
     def _check_condition(cls, where: str | None) -> str | None:
+        """Return the condition; raise a ValueError if it calls a function that depends on how Spark reads a row."""
         if where is not None:
             sql_text.check_condition(where)
         return where
@@ -114,7 +117,7 @@ class OutputSettings(Section):
 
     @model_validator(mode="after")
     def _check_target(self) -> OutputSettings:
-        """Check that either a path or a valid schema is set, and that the tables there can have the chosen format."""
+        """Check that either a path or a valid catalog schema is set, and that the chosen format is allowed for it."""
         if (self.path is None) == (self.schema_ is None):
             raise ValueError("set either output.path or output.schema, and the other to null")
         if self.schema_ is not None:
@@ -151,7 +154,7 @@ class RecognitionSettings(Section):
     )
     encoding: Encoding = Field(
         "complete",
-        description="how a token becomes the model's input; complete: all its pieces; "
+        description="how a token becomes the model's input; complete: all its pieces (subwords); "
         "sparknlp: as Spark NLP does, always with engine sparknlp",
     )
     precision: Precision = Field(
@@ -163,6 +166,7 @@ class RecognitionSettings(Section):
 
     @model_validator(mode="after")
     def _check_model(self) -> RecognitionSettings:
+        """Check that the engine `sparknlp` has a model."""
         if self.engine == "sparknlp" and self.sparknlp_model is None:
             raise ValueError(
                 "`engine: sparknlp` needs recognition.sparknlp_model: a saved Spark NLP model, or pretrained:NAME/LANGUAGE"
@@ -213,7 +217,7 @@ class EntitySettings(Section):
     @field_validator("min_confidence", mode="before")
     @classmethod
     def _parse_probabilities(cls, value: Any) -> Any:
-        """Return one number, or a dict of label -> number; an empty dict becomes 0.
+        """Return one number, or a dict from labels to numbers; an empty dict becomes 0.
 
         Raise a ValueError if a number is missing or not from 0 to 1.
         """
@@ -226,6 +230,7 @@ class EntitySettings(Section):
 
     @model_validator(mode="after")
     def _check_labels(self) -> EntitySettings:
+        """Check that `min_confidence` has only labels that `labels` lists, if it lists any."""
         others = [label for label in self.by_label if self.labels and label not in self.labels]
         if others:
             raise ValueError(f"min_confidence has the label {others[0]}, which is not in labels: list it in both or neither")
@@ -233,7 +238,7 @@ class EntitySettings(Section):
 
     @property
     def by_label(self) -> dict[str, float]:
-        """Return label -> minimum confidence; empty if one number applies to all labels."""
+        """Return a dict from labels to their minimum confidence; empty if one number applies to all labels."""
         return self.min_confidence if isinstance(self.min_confidence, dict) else {}
 
     @property
@@ -258,16 +263,14 @@ class LimitSettings(Section):
         0.2, ge=0, le=1, description="largest share of the documents that a run may remove; --allow-removals lifts it once"
     )
     batch_seconds: float = Field(
-        300,
-        gt=0,
-        le=DAY,
-        description="time limit of a worker for each window of about 1,024 sentences; larger windows get more",
+        300, gt=0, le=DAY, description="time limit for each window (batch) of about 1,024 sentences; larger ones get more"
     )
     tagger_mb: int | None = Field(
         None,
         ge=1,
         le=1_000_000,
-        description="MB of memory for a tagger, in addition to its model; texts that need more are rejected",
+        description="MB of memory for a tagger (process that runs the model), besides the model; "
+        "texts that need more are rejected",
     )
     unit_rows: int | None = Field(
         None,
@@ -279,13 +282,10 @@ class LimitSettings(Section):
         None, ge=1, le=1_000_000, description="largest size of a unit, in million characters; empty: depends on the cores"
     )
     max_core_hours: float | None = Field(
-        None,
-        gt=0,
-        le=1_000_000_000,
-        description="core-hours after which a run starts no other unit, and ends with exit code 7",
+        None, gt=0, le=1_000_000_000, description="core-hours after which a run starts no other unit and exits with code 7"
     )
     lease_seconds: int = Field(
-        120, ge=1, le=7 * DAY, description="seconds without a heartbeat after which another run may take over"
+        120, ge=1, le=7 * DAY, description="seconds after a run's last heartbeat until another run may take over its output"
     )
     wait_seconds: int = Field(
         900, ge=0, le=7 * DAY, description="how many seconds a run waits for another run on the same output"

@@ -10,7 +10,7 @@ _PACKED = re.compile(r"\.(gz|bz2|zst|xz|zip)$")
 
 
 def detect_text_format(name: str) -> str | None:
-    """Return `CSV` or `JSON` if `name` is such a format or a file of it, which may be compressed (a.csv.gz); else None."""
+    """Return `CSV` or `JSON` if the name of a format or a file says so, even of a compressed file (a.csv.gz); else None."""
     plain = _PACKED.sub("", name.rstrip("/").lower())
     return _KINDS.get(plain.rpartition(".")[2])
 

@@ -1,9 +1,9 @@
-"""Read the source; find which rows are documents and which are rejected, and which documents are new, changed or removed.
+"""Read the source (the table of texts), and find which documents are new, changed or removed, and which rows are rejected.
 
 No other package reads the source. `reader` opens and reads it; `unreadable_source` explains read errors. `source_columns`
 checks the columns, `row_checks` validates the rows, and `column_proposal` suggests settings for a new table.
 
 `changes` finds the documents that a run must process, and `row_comparison` compares rows with the output. `change_feed`
-reads what changed in the source since the last run, and `feed_comparison` compares only these changes. If they do not tell
-which rows an id has now, it reads these rows from the source.
+reads what changed in the source since the last run, and `feed_comparison` compares only these changes with the output. If
+the changes do not tell which rows of the source now have an id, `feed_comparison` reads these rows from the source.
 """

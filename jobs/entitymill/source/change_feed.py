@@ -1,7 +1,7 @@
 """Read what changed in a Delta source since an earlier version, from Delta's change data feed or from appended files.
 
-The appended files are used if the source has no feed and its commits only appended rows. A commit file has one action per
-line: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#actions
+The appended files are used if the source has no feed and its commits only appended rows. A commit's file in Delta's log
+has one action per line: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#actions
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from entitymill.source.row_comparison import Mode
 
 log = logging.getLogger(__name__)
 MAX_COMMITS = 50_000
-"""Maximum number of commits to read; each one takes about 2 kB on the driver."""
+"""Maximum number of commits to read; each one takes about 2 kB of the driver's memory."""
 SLACK_COMMITS = 20
-"""Extra commits to read, because commits may be added while the history is read again."""
+"""Number of additional commits to read, because other programs may commit while the history is read again."""
 NON_DATA_OPERATIONS = frozenset({
     "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
     "ADD CONSTRAINT", "DROP CONSTRAINT",
@@ -35,7 +35,7 @@ ROW_OPERATIONS = frozenset({"WRITE", "MERGE", "UPDATE", "DELETE", "STREAMING UPD
 """Delta operations that write an event for every changed row to the change feed. Other operations, such as replacing a
 column, write no events."""
 WRITE_EVENTS = ("insert", "update_postimage")
-"""Types of events whose row is in the table after the commit; the row of any other event is not."""
+"""Types of change events whose row was written by the commit; rows of other events were deleted or overwritten by it."""
 CHANGE, COMMIT = "_change_type", "_commit_version"
 """Columns of Delta's change feed: the type of the event, and the version of the commit."""
 _ACTIONS = (
@@ -45,32 +45,32 @@ _ACTIONS = (
 _STRICT_OPTIONS = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
 """Options that make a missing or corrupt file an error, regardless of the session's properties."""
 MAX_FILES = 100_000
-"""Maximum number of added files to read: scanning the table is faster than listing more of them on the driver."""
+"""Maximum number of added files to read. With more, reading all rows is faster than listing the files on the driver."""
 _WILDCARDS = frozenset("*?[]{}\\")
 _PARTITION_TYPES = (T.StringType, T.IntegerType, T.LongType, T.DateType)
-"""Types whose values are the same in directory names and in Delta's log; timestamps depend on the writer's time zone."""
+"""Types of partition columns that a run can read from names of directories; timestamps depend on the writer's time zone."""
 
 
 class FeedUnavailableError(Exception):
-    """Raised if the changes of a source cannot be read, and all rows must be compared; the message is the reason."""
+    """Raised if a run cannot read what changed in the source, so it must compare all rows; the message is the reason."""
 
 
 class SourceReplacedError(FeedUnavailableError):
     """Raised if the source has the path and table id that the last run recorded, but a different commit history.
 
-    For example, somebody restored the table from a backup: the version that the last run read has another commit time or is
-    gone.
+    For example, somebody restored the table from a backup. Then the version that the last run read now has another commit
+    time, or no longer exists.
     """
 
 
 @dataclass(frozen=True)
 class Feed:
-    """Change events of the source since the last run.
+    """Change events (inserts, updates and deletes of rows) of the source since the last run.
 
     mode: Mode.FEED (read from the change feed) or Mode.ARRIVALS (read from appended files).
-    events: one row per change event whose row meets `source.where`; an update is two events, with the row before and after
-        it. The columns are doc_id, text, `passthrough` if there are passthrough columns, CHANGE (type of the event) and
-        COMMIT (version of the commit; always 0 for appended files).
+    events: DataFrame with one row per change event whose row meets `source.where`. An update is two events: the row before
+        it, and the row after it. The columns are doc_id, text, `passthrough` (only if columns are copied to `entities`),
+        CHANGE (type of the event) and COMMIT (version of the commit; always 0 for appended files).
     """
 
     mode: Mode
@@ -103,12 +103,12 @@ def read_changes_since(spark: SparkSession, source: Source, version: str, commit
 
 
 def log_unreadable(error: Exception) -> None:
-    """Log that Delta cannot read the changes, for example because a file was vacuumed or the change feed was off."""
+    """Log that Delta cannot read the changes, for example because VACUUM deleted a file or the change feed was off."""
     log.warning("change feed unavailable (%s while reading it); comparing all rows instead", type(error).__name__)
 
 
 def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> Feed:
-    """Return what changed after version `after`; raise FeedUnavailableError if all rows must be compared instead."""
+    """Return what changed after version `after` (committed at `recorded_ms`), or raise FeedUnavailableError."""
     commits = _read_commits_since(spark, source, after, recorded_ms)
     changing = [commit for commit in commits if commit["operation"] not in NON_DATA_OPERATIONS]
     first, last = after + 1, int(source.version)
@@ -167,10 +167,10 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
 def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> list[Row]:
     """Return the commits of version `oldest` and later, newest first.
 
-    If possible, the last one is the commit of `oldest`.
+    The last one is the commit of `oldest`, unless the history no longer has it or somebody commits during the call.
     """
     # `oldest` comes last, because only the last commit's time is reliable: if two commits in a result of DESCRIBE HISTORY
-    # have the same time, Delta changes the time of the newer one. Such times are frequent on S3, which stores whole seconds.
+    # have the same time, Delta changes the time of the newer one. Equal times are frequent on S3, which stores seconds.
     number = int(source.version) - oldest + 1
     commits = reader.read_history(spark, source.settings, number)
     if commits and commits[-1]["version"] > oldest:  # commits were added after the source was opened
@@ -183,19 +183,19 @@ def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> lis
 
 
 def aggregate_events(feed: Feed) -> DataFrame:
-    """Return one row per id in the events, with the id's state after the latest commit that has an event of the id.
+    """Return one row per id in the change events, which summarizes all events of the id.
 
     All events of appended files count as one commit. The columns are doc_id and:
 
-    - row: one of the rows that the latest commit inserted or updated, as a struct of text and, if present, `passthrough`;
-      null if there is none.
+    - row: one of the rows with this id that the latest commit inserted or updated, as a struct of text and, if present,
+      `passthrough`; null if the commit only deleted rows.
     - rows_written: number of rows with this id that the latest commit inserted or updated.
-    - net_rows: rows added minus rows removed, over all commits; an update adds and removes a row.
+    - net_rows: number of added minus number of removed rows with this id, over all commits; an update counts as both.
     """
     written = F.col(CHANGE).isin(*WRITE_EVENTS)
     columns = [name for name in feed.events.columns if name not in ("doc_id", CHANGE, COMMIT)]
     row = F.when(written, F.struct(*columns))
-    # Partition by id only, so that both groupings below need no further shuffle.
+    # Partition only by id, so that both groupings below need no further shuffle.
     events = feed.events.repartition("doc_id").withColumns({"written": written.cast("int"), "row": row})
     commits = events.groupBy("doc_id", COMMIT).agg(
         F.sum("written").alias("rows_written"),
@@ -242,9 +242,9 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
 
 
 def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list[Row]:
-    """Return actions (entries of Delta's log) of some versions that change rows, columns or properties.
+    """Return the actions (entries of Delta's log) by which versions `first` to `last` change rows, columns or properties.
 
-    This runs a Spark job. At most MAX_FILES + 1 actions are returned.
+    `root` is the URI of the table's directory. This runs a Spark job. At most MAX_FILES + 1 actions are returned.
     """
     commits = [f"{root}/_delta_log/{version:020}.json" for version in range(first, last + 1)]
     actions = spark.read.schema(_ACTIONS).option("mode", "FAILFAST").options(**_STRICT_OPTIONS).json(commits)
@@ -281,7 +281,8 @@ def _select_added_paths(actions: list[Row]) -> list[str]:
 def _check_paths(paths: Iterable[str], partitions: list[str]) -> None:
     """Raise FeedUnavailableError if Spark might read other files, or find other partition columns, than Delta does.
 
-    The first path is that of the table; the others are relative to it.
+    `paths` has the path of the table, and then the paths of its data files, relative to the table. `partitions` has the
+    names of the table's partition columns.
     """
     root, *files = paths
     if any(not _WILDCARDS.isdisjoint(path) for path in (root, *files)):

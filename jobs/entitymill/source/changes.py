@@ -23,32 +23,32 @@ __all__ = [
     "select_all_documents",
 ]  # fmt: skip
 BROADCAST_SLICE = 500_000
-"""Maximum number of rows of a slice (the rows that source.where selects) whose ids are broadcast: about 50 MB."""
+"""Maximum number of ids of a slice (the rows that source.where selects) that are broadcast, which takes about 50 MB."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Documents that one run must recognize, remove or reject.
+    """Documents that one run must recognize or remove, and rows of the source that it must reject.
 
     mode: how the run found these documents.
-    documents: frame of documents to recognize: result of `row_checks.select_documents`, with the new column in_output
-        (whether the output has a row of the document).
-    removed: frame with the doc_id of each document to remove.
-    rejected: frame of rejected rows, with the columns doc_id, stage, code and detail.
-    compared_ids: frame with each doc_id that was compared (null for rows without an id), whose rows in `rejects` the run
-        replaces. None if all rows of the source were compared; the run then replaces all rejects of the source or slice.
-    adopted: frame with the doc_id of each unchanged document that the run moves to its own slice (the rows that source.where
-        selects).
-    rows: number of rows of which `rejected` is a share, for limits.max_reject_ratio. If all rows were compared, it is the
-        number of rows of the source or slice. If only changed rows were compared, it is the number of documents in the
-        output (or in the run's slice) plus that of rejected rows; 0 if no row was rejected.
-    reject_counts: reject code -> number of rows in `rejected`.
+    documents: DataFrame of the documents to recognize: result of `row_checks.select_documents`, with the new column
+        in_output (whether the output already contains the document).
+    removed: DataFrame with the doc_id of each document to remove.
+    rejected: DataFrame of rejected rows, with the columns doc_id, stage, code and detail.
+    compared_ids: DataFrame with each doc_id that was compared; null stands for rows without an id. The run replaces the rows
+        of these ids in `rejects`. None if all rows of the source were compared; the run then replaces all rows of `rejects`,
+        or all rows of its slice (the rows that source.where selects).
+    adopted: DataFrame with the doc_id of each unchanged document of another slice that the run moves to its own slice.
+    rows: number by which a run divides the number of rejected rows, to check limits.max_reject_ratio. If all rows were
+        compared, it is the number of rows of the source or slice. If only changed rows were compared, it is the number of
+        documents in the output or slice, plus the number of rejected rows; 0 if no row was rejected.
+    reject_counts: dict from each reject code to the number of rows in `rejected`.
     to_recognize, to_remove, to_adopt: number of documents in `documents`, `removed` and `adopted`.
     chars: total number of code points of the texts in `documents`.
     to_replace: number of `documents` that are already in the output.
     close: function that releases cached data.
     stale_rejects: number of `compared_ids` that earlier runs rejected; 0 if `compared_ids` is None. See `FeedComparison`.
-    causes: Cause (why a document counts as changed) -> number of changed documents.
+    causes: dict from each Cause (why a document counts as changed) to the number of changed documents.
     """
 
     mode: Mode
@@ -97,16 +97,17 @@ def select_all_documents(source: Source, mode: Mode) -> Changes:
 def compare_all(source: Source, published: DataFrame, policy: Policy) -> Changes:
     """Compare all rows of the source with the output, by hash, and return what the run must do.
 
-    This runs Spark jobs, and caches data until `Changes.close` is called. The frame `Changes.documents` reads the source a
-    second time, for the texts to recognize.
+    This runs Spark jobs, and caches data until `Changes.close` is called. The DataFrame `Changes.documents` reads the source
+    a second time, for the texts to recognize.
 
     Args:
-        published: frame with COMPARED_COLUMNS of all documents in the output, even if the run replaces only a slice.
+        published: DataFrame with COMPARED_COLUMNS of all documents in the output, even if the run replaces only a slice (the
+            rows that source.where selects).
         policy: rules that decide which documents are recomputed.
 
     Raises:
         OutputError: the policy refuses the fingerprint (digest of models and settings) of a document in the run's slice, or
-            of one in another slice that the run would change.
+            of a document in another slice that the run would change.
     """
     check_fingerprints(published, policy)
     validated = source.validate_rows()
@@ -124,9 +125,9 @@ def compare_all(source: Source, published: DataFrame, policy: Policy) -> Changes
 
 
 def _restrict_to_slice(source: Source, published: DataFrame, policy: Policy, cached: ExitStack) -> tuple[int, DataFrame]:
-    """Count the rows of a slice (the rows that source.where selects), and select the documents to compare with them.
+    """Count the rows of the run's slice (the rows that source.where selects), and select documents to compare with them.
 
-    These are the rows of `published` that belong to the slice or whose doc_id occurs in it.
+    These are the documents in `published` that belong to the slice, or whose doc_id a row of the slice has.
     """
     ids = cache_on_disk(source.rows.select("doc_id"), cached)
     span = (F.count("*").alias("rows"), F.min("doc_id").alias("least"), F.max("doc_id").alias("most"))
@@ -147,17 +148,17 @@ def compare_feed(
     policy: Policy,
     retry: DataFrame | None = None,
 ) -> Changes | None:
-    """Compare only the rows that changed since the last run with the output, and return what the run must do.
+    """Compare with the output only the rows that changed since the last run, and return what the run must do.
 
-    If the change events do not tell which rows an id has now, the id is looked up in the source. If Delta cannot read the
-    events, return None: then all rows must be compared. This runs Spark jobs, and caches data until `Changes.close` is
-    called.
+    If the change events do not tell which rows of the source now have an id, these rows are read from the source. If Delta
+    cannot read the events, return None: then all rows must be compared. This runs Spark jobs, and caches data until
+    `Changes.close` is called.
 
     Args:
         source, published, policy: as in `compare_all`.
         feed: changes since the version of the source that the last run read.
         rejected: rows of the `rejects` table, of which only doc_id is used; None if the table is empty.
-        retry: frame with the doc_id of each document to look up even if it has no event; None if there are none.
+        retry: DataFrame with the doc_id of each document to look up even if it has no event; None if there are none.
 
     Raises:
         OutputError: as in `compare_all`.
@@ -185,8 +186,8 @@ def _build_changes(
 ) -> Changes:
     """Return `Changes` from a comparison; the caller must set `rows`, `compared_ids`, `stale_rejects` and `close`.
 
-    `differing` has no rows of kind SAME; `documents` has at least all new and changed documents. Raise OutputError if the
-    policy refuses the fingerprint of a document that the run would change.
+    `differing` has the result of `row_comparison.compare_rows` without rows of kind SAME; `documents` has at least all new
+    and changed documents. Raise OutputError if the policy refuses the fingerprint of a document that the run would change.
     """
     other_fingerprint = totals.find_refused_fingerprint()
     if other_fingerprint is not None:

@@ -1,4 +1,7 @@
-"""Propose the id, text and passthrough columns for a table; only counts and lengths reach the driver, no values."""
+"""Propose the id column, the text column and the passthrough columns (copied to `entities`) for a table.
+
+Only counts and lengths reach the driver, no values.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +36,14 @@ class Column:
     """Properties of a column, measured on the inspected rows.
 
     kind: Spark's name for the column's type.
-    atomic: whether the type is atomic, that is, not an array, map or struct.
+    atomic: whether the type is a simple one: not an array, map or struct.
     text: whether the type is string.
     unique: whether every row has a value, and all values differ.
     length: mean length of strings in characters; 0 for other types.
     exclusion: reason why the column is not proposed as a passthrough column; empty if it is proposed.
-    surplus: number of rows that would have to be deleted to make the column unique; as the id column, it makes a run reject
-        at least this many rows.
+    surplus: number of rows minus number of different values; as the id column, it makes a run reject at least that many.
     null_ids, repeated_ids: number of rows without a value, and of rows whose value also occurs in other rows; 0 if they were
-        not counted. As the id column, it makes a run reject all these rows.
+        not counted. If this is the id column, a run rejects all these rows.
     """
 
     name: str
@@ -74,7 +76,7 @@ class Proposal:
     key, text: the proposed id column, and the proposed text column.
     passthrough: proposed passthrough columns.
     other_keys, other_texts: other columns that could be the id column or the text column.
-    left_out: (column name, reason) for each column that is not proposed in any role.
+    left_out: (column name, reason) for each column that is proposed neither as id, text nor passthrough column.
     """
 
     rows: int
@@ -108,12 +110,12 @@ def propose_columns(
     only_table = SourceSettings.model_validate({"path": path, "format": kind})
     rows, columns = _inspect(opened.rows, table)
     texts = sorted((column for column in columns if column.text and column.name != key), key=lambda column: -column.length)
-    chosen_text = _find_column(text, texts, f"--text {text} of {table}", "of strings") if text else next(iter(texts), None)
+    chosen_text = _find_column(text, texts, f"--text: {table}", "string column") if text else next(iter(texts), None)
     if chosen_text is None:
         raise SourceError(f"{table} has no string column, so it contains no text to process.")
     candidates = [column for column in columns if column.atomic and not column.internal and column is not chosen_text]
     if key:
-        chosen_key = _count_bad_ids(opened.rows, _find_column(key, columns, f"--id {key} of {table}", "of a simple type"))
+        chosen_key = _count_bad_ids(opened.rows, _find_column(key, columns, f"--id: {table}", "column of a simple type"))
     else:
         chosen_key = _choose_id(opened.rows, candidates, rows, table)
     keys = sorted((column for column in candidates if column.unique), key=_rank_as_id)
@@ -263,7 +265,7 @@ def describe_bad_ids(column: Column, rows: int) -> str:
     repeated = f"{column.repeated_ids:,} with an id that occurs several times"
     counts = f"of {rows:,} rows, {column.null_ids:,} without an id and {repeated}"
     if column.rejected <= MAX_REJECT_RATIO * rows:
-        return f"{counts}; a run puts these rows into rejects"
+        return f"{counts}; a run writes these rows to the rejects table"
     return f"{counts}; a run rejects these rows, and fails: limits.max_reject_ratio allows {MAX_REJECT_RATIO:g} of all rows"
 
 
@@ -287,12 +289,12 @@ def _rank_as_id(column: Column) -> tuple[bool, bool, int, int]:
 
 
 def _find_column(name: str, columns: list[Column], option: str, requirement: str) -> Column:
-    """Return the atomic column with this name; raise SourceError if there is none.
+    """Return the column with this name, which must not be an array, map or struct; raise SourceError if there is none.
 
-    The message is made of `option` (such as `--text x of t`) and `requirement` (such as `of strings`).
+    The message is made of `option` (such as `--text: docs.parquet`) and `requirement` (such as `string column`).
     """
     for column in columns:
         if column.name == name and column.atomic:
             return column
     choices = ", ".join(column.name for column in columns if column.atomic)
-    raise SourceError(f"{option} is not a column {requirement}; choose one of {choices}.")
+    raise SourceError(f"{option} has no {requirement} {name}; choose one of {choices}.")

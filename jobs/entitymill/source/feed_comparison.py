@@ -1,6 +1,6 @@
-"""Compare change events (see `change_feed.Feed`) with the output, and look up undecided ids in the source.
+"""Compare change events (inserts, updates and deletes in the source) with the output, and look up undecided ids.
 
-An id is undecided if its events do not tell which rows the id now has in the source.
+An id is undecided if the events do not tell which rows of the source now have this id. It is then looked up in the source.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _REJECTED, _NULL = "in rejects", "null"
 
 @dataclass(frozen=True)
 class FeedComparison:
-    """Result of a comparison of events with the output.
+    """Result of a comparison of change events with the output.
 
     differing: result of `row_comparison.compare_rows` without rows of kind SAME.
     totals: totals of `differing`.
     documents: result of `row_checks.select_documents`, with at least all new and changed documents.
-    compared_ids: frame with each doc_id that was compared; null stands for rows without an id.
-    stale_rejects: number of `compared_ids` that earlier runs rejected, whose rows in `rejects` must be replaced. The null id
-        counts whenever it is in `compared_ids` and `rejects` has any rows.
+    compared_ids: DataFrame with each doc_id that was compared; null stands for rows without an id.
+    stale_rejects: number of `compared_ids` that earlier runs rejected, whose rows in `rejects` must be replaced. A null in
+        `compared_ids` counts if `rejects` has any rows.
     """
 
     differing: DataFrame
@@ -54,14 +54,14 @@ def compare_events(
     retry: DataFrame | None,
     cached: ExitStack,
 ) -> FeedComparison:
-    """Compare the latest state of each changed id with the output; look up undecided ids in the source.
+    """Compare what the change events tell about each id with the output; if they do not suffice, look it up in the source.
 
     Args:
         feed: changes since the version of the source that the last run read.
-        published: frame with COMPARED_COLUMNS of all documents in the output.
+        published: DataFrame with COMPARED_COLUMNS of all documents in the output.
         rejected: rows of the `rejects` table, of which only doc_id is used; None if the table is empty.
         policy: rules that decide which documents are recomputed.
-        retry: frame with the doc_id of each document to look up even if it has no event; None if there are none.
+        retry: DataFrame with the doc_id of each document to look up even if it has no event; None if there are none.
         cached: stack that releases the cached data when it is closed.
     """
     latest = cache_on_disk(change_feed.aggregate_events(feed), cached)
@@ -93,19 +93,19 @@ def compare_events(
 
 
 def _add_ids_to_look_up(latest: DataFrame, ids: DataFrame) -> DataFrame:
-    """Return `latest` with a column `must_look_up` (true or null), and a row for each id in `ids` that has no event.
+    """Return `latest` with a column `must_look_up`, true for the ids in `ids` and null for others.
 
-    The column is true for the ids in `ids`; null ids are ignored.
+    Ids in `ids` without an event get a new row. Null ids are ignored. `latest` is the result of `aggregate_events`.
     """
     flagged = ids.where("doc_id IS NOT NULL").select("doc_id").distinct().withColumn("must_look_up", F.lit(True))
     return latest.join(flagged, "doc_id", "full").fillna(0, ["rows_written", "net_rows"])
 
 
 def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
-    """Return the columns of `row_checks.validate_rows` for the row, if any, that the latest commit wrote for each id.
+    """Validate the row that the latest commit wrote for each id, and return it with the columns of `validate_rows`.
 
-    Added columns: rows_written and net_rows as in `change_feed.aggregate_events`; present (whether the latest commit wrote
-    exactly one row); and must_look_up (whether to look up the id whatever its events are).
+    `latest` is the result of `change_feed.aggregate_events`; its columns rows_written and net_rows are kept. New columns:
+    present (whether the latest commit wrote exactly one row), and must_look_up (whether the id must be looked up anyway).
     """
     rows = latest.select(
         "doc_id",
@@ -122,16 +122,16 @@ def _flag_rejected(validated: DataFrame, rejected: DataFrame | None) -> DataFram
     """Return `validated` with the new column `rejected`: true if the `rejects` table has the id, otherwise false or null."""
     if rejected is None:
         return validated.withColumn("rejected", F.lit(False))
-    # This join does not match null ids, which are looked up anyway; a null-safe join would shuffle the events once more.
+    # This join does not match null ids, which are looked up anyway; a null-safe join would shuffle the events again.
     listed = rejected.select("doc_id").distinct().withColumn("rejected", F.lit(True))
     return validated.join(listed, "doc_id", "left")
 
 
 def _select_related(published: DataFrame, ids: DataFrame, policy: Policy) -> DataFrame:
-    """Return the published documents whose doc_id is in `ids`, and those with the status PENDING.
+    """Return the published documents whose doc_id is in `ids` or whose status is PENDING (left incomplete by a dead run).
 
     If the run replaces a slice (the rows that source.where selects), PENDING documents of other slices are returned only if
-    `ids` has them.
+    `ids` contains their doc_id.
     """
     listed = ids.select("doc_id", F.lit(True).alias("is_listed"))
     own = published if policy.slice is None else published.where(row_comparison.is_in_run_slice(policy))
@@ -145,8 +145,8 @@ def _select_related(published: DataFrame, ids: DataFrame, policy: Policy) -> Dat
 def _explain_undecided() -> Column:
     """Return an expression for the reason why an id is undecided (must be looked up in the source); null for other ids.
 
-    Its columns have the aliases of `row_comparison.compare_rows`: s for the id's events, o for its published document. An id
-    is undecided in any of these cases:
+    It is for the join in `row_comparison.compare_rows`, in which alias s has the id's events, and alias o has the published
+    document. An id is undecided in any of these cases:
 
     - The id is null, an earlier run rejected it, it must be retried, or its document has the status PENDING.
     - The latest commit wrote several rows of the id.
@@ -167,16 +167,16 @@ def _explain_undecided() -> Column:
 def _look_up_rows(
     source: Source, ids: DataFrame, id_count: int, events: DataFrame, cached: ExitStack
 ) -> tuple[DataFrame, DataFrame]:
-    """Return the rows that the source has for some ids, without reading texts again that `events` contains; run Spark jobs.
+    """Return the source's rows with these ids, but read only the texts that `events` does not contain; run Spark jobs.
 
     Args:
-        ids: frame with the columns doc_id (distinct ids; one may be null) and present (as in `_validate_latest`).
+        ids: DataFrame with the columns doc_id (distinct ids; one may be null) and present (as in `_validate_latest`).
         id_count: number of rows of `ids`.
         events: rows that the latest commit of each id inserted or updated, with the columns of `source.rows`.
 
     Returns:
-        Two frames with the columns of `row_checks.validate_rows`. The first has all rows of the ids, without text if they
-        are rejected because of their id. The second has only the rows whose texts were read from the source.
+        Two DataFrames with the columns of `row_checks.validate_rows`. The first has all rows with these ids, without text if
+        they are rejected because of their id. The second has only the rows whose texts were read from the source.
     """
     ids = F.broadcast(ids) if id_count <= BROADCAST_IDS else ids
     same_id = F.col("s.doc_id").eqNullSafe(F.col("i.doc_id"))

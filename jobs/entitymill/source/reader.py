@@ -27,11 +27,11 @@ from entitymill.spark.sql_text import quote_name, quote_part
 class Source:
     """The source of a run, at one version.
 
-    rows: frame of the rows that meet `source.where`, with the columns doc_id, text and, if there are passthrough columns,
-        a struct `passthrough`.
+    rows: DataFrame of the rows that meet `source.where`, with the columns doc_id, text and, if there are passthrough
+        columns, a struct `passthrough`.
     passthrough: schema fields, in `entities`, of the passthrough columns, which are copied from the source to `entities`.
     version: version of the table that the run reads; see `SourceTable.version`.
-    identity: id of a Delta table, which differs if another table is created later at the same path; empty for other tables.
+    identity: id that Delta gave the table when it was created; empty if the source is not a Delta table.
     location: URI of the table's directory; empty for a view.
     nondeterministic: whether `source.where` may later select other rows, even if no row has changed.
     size: total size of the data files in bytes; None if unknown.
@@ -56,13 +56,16 @@ class Source:
         return bool(self.identity) and not self.nondeterministic
 
     def validate_rows(self) -> DataFrame:
-        """Return all rows with the columns `copies`, `chars` and row_checks.CODE, counting duplicate ids in a Spark job."""
+        """Return all rows with the new columns `copies` (rows with the same id), `chars` (code points) and CODE.
+
+        CODE has the reject code; null for documents. This runs a Spark job, which counts the copies.
+        """
         return row_checks.validate_rows(row_checks.count_copies(self.rows), self.settings.max_chars)
 
     def check_output(self, output: str) -> None:
         """Raise SettingsError if an output path is inside the source, contains the source, or is inside another table.
 
-        Raise OSError if the path's scheme is unknown, or its client is not configured.
+        Raise OSError if the path's scheme is unknown, or the storage client for it is not configured.
         """
         spark = self.rows.sparkSession
         address = storage.qualify(spark, output)
@@ -75,8 +78,8 @@ class Source:
 class SourceTable:
     """All rows and columns of a source, before the columns are checked.
 
-    rows: frame of all rows, with all columns that Spark can read.
-    unreadable: name -> Parquet type of each column that Spark cannot read.
+    rows: DataFrame of all rows, with all columns that Spark can read.
+    unreadable: dict from the name of each column that Spark cannot read to the column's Parquet type.
     version: version number of a Delta table, a digest of the list of Parquet files, or `unversioned` for other tables.
     size: total size of the data files in bytes; None if unknown.
     detail: result of DESCRIBE DETAIL for a Delta table; None for other tables.
@@ -92,7 +95,7 @@ class SourceTable:
 
 
 def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
-    """Return the source, after checking its columns, without reading rows.
+    """Open the source, check its columns, and return it, without reading rows.
 
     Raises:
         SettingsError: `source.format` is parquet, but the source is a Delta table.
@@ -119,7 +122,7 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
 def select_rows(table: DataFrame, settings: SourceSettings, *extra_columns: str) -> DataFrame:
     """Return doc_id, text, `passthrough` if configured, and `extra_columns` of the rows that meet `source.where`.
 
-    `table` is a frame with all columns of the source. Raise SourceError if `source.where` is not a valid condition for it.
+    `table` has all columns of the source. Raise SourceError if `source.where` is not a valid condition on them.
     """
     selected = source_columns.apply_condition(table, settings)
     columns = [F.col(quote_part(column)) for column in settings.passthrough]
@@ -136,7 +139,7 @@ def _sql_name(spark: SparkSession, settings: SourceSettings) -> str:
 
 
 def describe_delta(spark: SparkSession, settings: SourceSettings) -> Row | None:
-    """Return the result of DESCRIBE DETAIL (id, sizeInBytes, …); None if the source is unreadable or no Delta table."""
+    """Return the row of DESCRIBE DETAIL (id, sizeInBytes, …); None if the source is unreadable or not a Delta table."""
     try:
         row = spark.sql(f"DESCRIBE DETAIL {_sql_name(spark, settings)}").collect()[0]
     except PySparkException:
@@ -169,7 +172,7 @@ def read_version(spark: SparkSession, settings: SourceSettings, version: str) ->
 
 
 def _load(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFrame:
-    """Load the source by its path or catalog name with a DataFrameReader, and return the frame."""
+    """Load the source by its path or catalog name with `reader`, a DataFrameReader, and return the DataFrame."""
     if settings.format == "delta":
         return reader.load(storage.qualify(spark, settings.path))
     return reader.table(quote_name(spark, settings.path))
@@ -183,9 +186,9 @@ def read_change_feed(spark: SparkSession, settings: SourceSettings, first: int, 
 
 
 def read_texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
-    """Return a dict doc_id -> text for a few documents, for display.
+    """Return a dict from doc_id to text for a few documents, to show the texts to a user.
 
-    Only rows that meet `source.where` are read; ids without such a row are left out.
+    Only rows that meet `source.where` are read; the dict lacks ids that no such row has.
     """
     rows = (
         select_rows(open_table(spark, settings).rows, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
@@ -194,7 +197,7 @@ def read_texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]
 
 
 def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequence[str]) -> DataFrame:
-    """Return a table of mentions: an `entities` table, or gold annotations.
+    """Return a table of mentions: an `entities` table, or a table of manual (gold) annotations.
 
     Args:
         address: path of a Delta table, Parquet files or a JSON Lines file (.jsonl); or table:NAME for a catalog table.
@@ -224,7 +227,7 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
 def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
     """Return the source with all its columns, without checking them and without reading rows.
 
-    A Delta table is pinned to its current version, so that a run that reads it several times always gets the same rows.
+    A Delta table is read at its current version, so that a run that reads it several times always gets the same rows.
 
     Raises:
         SettingsError: `source.format` is parquet, but the source is a Delta table.
@@ -260,13 +263,13 @@ def _check_not_cached(rows: DataFrame, settings: SourceSettings) -> None:
 
 
 def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
-    """Do the work of `open_table` for Parquet files; leave out columns that the first file shows to be unreadable.
+    """Return a source of Parquet files with all its columns, except columns that Spark cannot read in the first file.
 
     The version is a digest of the names, sizes and modification times of all files. Raise SettingsError if the path is a
-    Delta table or inside of one.
+    Delta table or inside a Delta table.
     """
-    # List the files before Spark does. If a file is added in between, the digest does not cover it, and the next run sees a
-    # new version.
+    # List the files before Spark does. If a file is added in between, this version does not cover it, and the next run sees
+    # another version.
     listing = list(storage.list_files(spark, settings.path))
     enclosing = overlapping_paths.find_enclosing_table(storage.qualify(spark, settings.path), partial(storage.exists, spark))
     if enclosing is not None:
@@ -278,7 +281,7 @@ def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
     readable = unreadable_source.find_readable_columns(spark, first) if first else None
     schema, unreadable = readable or (None, {})
     reader = spark.read if schema is None else spark.read.schema(schema)
-    # The unique option keeps Spark from using older rows of these files that another query has cached.
+    # Because this option has a unique value, Spark does not use older rows of these files that another query has cached.
     rows = reader.option("entitymill", uuid.uuid4().hex).parquet(storage.escape_pattern(settings.path))
     version = hashlib.sha256("\n".join(map(str, listing)).encode()).hexdigest()[:16]
     return SourceTable(rows, unreadable, version, sum(size for _, size, _ in listing))

@@ -6,7 +6,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 BROADCAST_DUPLICATES = 100_000
-"""Maximum number of duplicate ids that are broadcast, which avoids shuffling the source's rows."""
+"""Maximum number of duplicate ids that are broadcast; the broadcast avoids shuffling the source's rows."""
 CODE = "_code"
 """Name of the column with the reject code of a row, which is null if the row is a document."""
 _TIMESTAMP_FORMAT = "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"
@@ -21,17 +21,18 @@ CODES = {
         "'the text is not valid UTF-8 (a lone surrogate, or cut in the middle of a character)'",
     ),
 }
-"""Reject code -> (condition, detail), two SQL expressions; a row gets the first code whose condition is true.
+"""Dict from each reject code to two SQL expressions: the condition for rejecting a row, and the detail for `rejects`.
 
-When Java decodes bytes to a string, it replaces bytes that are not valid UTF-8. Encoding the string again then gives
-different bytes, which the two `malformed` conditions detect.
+If several conditions are true, a row gets the first code. When Java decodes bytes to a string, it replaces invalid UTF-8.
+Encoding the string again then gives different bytes, which the two `malformed` conditions detect.
 """
 
 
 def count_copies(rows: DataFrame) -> DataFrame:
-    """Return the rows with a new column `copies`, the number of rows with the same id: null or 1 if the id is unique.
+    """Return the rows with a new column `copies`, the number of rows with the same id.
 
-    This runs a Spark job. Only ids are shuffled, unless more than BROADCAST_DUPLICATES ids occur in several rows.
+    It is null or 1 for a unique id and for a null id. This runs a Spark job. Only ids are shuffled, unless more than
+    BROADCAST_DUPLICATES ids occur in several rows.
     """
     repeated = rows.where(F.col("doc_id").isNotNull()).groupBy("doc_id").agg(F.count("*").alias("copies"))
     repeated = repeated.where("copies > 1")

@@ -53,20 +53,20 @@ def compare_rows(validated: DataFrame, published: DataFrame, policy: Policy, und
 
     Args:
         validated: result of `row_checks.validate_rows`, with the `present` column: whether the row is in the source.
-        published: frame with COMPARED_COLUMNS of documents in the output.
+        published: DataFrame with COMPARED_COLUMNS of documents in the output.
         policy: rules that decide which documents are recomputed.
-        undecided: expression for the reason why an id must be looked up in the source, or null for ids that need not be. Its
+        undecided: expression for the reason why an id must be looked up in the source; it is null for all other ids. Its
             columns have the aliases s (`validated`) and o (`published`). None if no id needs to be looked up.
 
     Returns:
-        Frame with the columns doc_id, kind, chars, copies, CODE, and these:
+        A DataFrame with the columns doc_id, kind, chars, copies, CODE, and these:
 
         - in_output: whether `published` has the id.
         - is_removed: whether the document is removed from the output.
-        - other_fingerprint: the published document's fingerprint if the policy refuses it; otherwise null. The run must fail
-          if it would change such a document.
+        - other_fingerprint: the published document's fingerprint if the policy refuses it; otherwise null. If the run would
+          change a document with a refused fingerprint, it must fail.
         - cause: the Cause of a changed document; null for other documents.
-        - Only with `undecided`: reason (its value), present, and output_row (struct of COMPARED_COLUMNS).
+        - Only with `undecided`: reason (the value of `undecided`), present, and output_row (struct of COMPARED_COLUMNS).
     """
     text_hash = F.when(F.col(CODE).isNull(), F.sha2("text", 256)).alias("text_hash")
     passthrough_hash = row_checks.hash_passthrough(validated.columns).alias("passthrough_hash")
@@ -115,7 +115,7 @@ def _classify(policy: Policy) -> Column:
 
 
 def _is_changed(policy: Policy) -> Column:
-    """Return a condition: a document that is in the source and in the output must be recomputed."""
+    """Return a condition that is true if a document, which is in both source and output, must be recomputed."""
     fingerprint_differs = _fingerprint_differs(policy)
     changed = _is_pending() | _text_differs() | _passthrough_differs(policy)
     # A document of another slice is adopted only if it equals what this run would write.
@@ -140,18 +140,22 @@ def _explain_change(policy: Policy) -> Column:
 
 
 def _is_pending() -> Column:
+    """Return a condition that is true if a dead run may have left the published document incomplete."""
     return F.col("o.status").eqNullSafe(PENDING)
 
 
 def _text_differs() -> Column:
+    """Return a condition that is true if the text in the source differs from the published document's text."""
     return ~F.col("s.text_hash").eqNullSafe(F.col("o.text_hash"))
 
 
 def _fingerprint_differs(policy: Policy) -> Column:
+    """Return a condition that is true if other models or settings than this run's produced the published document."""
     return ~F.col("o.fingerprint").eqNullSafe(policy.fingerprint)
 
 
 def _passthrough_differs(policy: Policy) -> Column:
+    """Return a condition that is true if the fingerprint is the same, but the passthrough columns differ."""
     # If the fingerprints differ, passthrough columns are not compared: the policy decides about the document.
     return ~_fingerprint_differs(policy) & ~F.col("s.passthrough_hash").eqNullSafe(F.col("o.passthrough_hash"))
 
@@ -159,8 +163,8 @@ def _passthrough_differs(policy: Policy) -> Column:
 def is_in_run_slice(policy: Policy) -> Column:
     """Return a condition that is true for published documents of the run's slice (the rows that source.where selects).
 
-    If the run replaces no slice, it is true for all. Only these documents may be removed when they are no longer in the
-    source.
+    If the run replaces no slice, it is true for all documents. Documents for which it is false stay in the output, even if
+    they are no longer in the source.
     """
     return F.lit(True) if policy.slice is None else F.col("slice").eqNullSafe(policy.slice)
 
@@ -179,8 +183,8 @@ def has_refused_fingerprint(policy: Policy) -> Column:
 def check_fingerprints(published: DataFrame, policy: Policy) -> None:
     """Raise OutputError if a published document has a fingerprint (digest of models and settings) that the policy refuses.
 
-    If the run replaces a slice, only its documents are checked here. `compare_all` and `compare_feed` later check the
-    documents of other slices that the run would change.
+    If the run replaces a slice (the rows that source.where selects), only the slice's documents are checked here.
+    `compare_all` and `compare_feed` later check documents of other slices that the run would change.
     """
     if not policy.refuses_other_fingerprints:
         return
@@ -201,16 +205,16 @@ def build_fingerprint_error(refused: str, policy: Policy) -> OutputError:
 
 @dataclass(frozen=True)
 class Totals:
-    """Totals over the rows of `compare_rows`; `sums` is the result of `sum_outcomes`."""
+    """Totals over the rows of a result of `compare_rows`; `sums` is the result of `sum_outcomes`."""
 
     sums: list[Row]
 
     def sum_column(self, column: str, *kinds: Kind) -> int:
-        """Return the sum of a column, such as `rows` or `chars`, over the rows of these kinds."""
+        """Return the sum of a column of `sums`, such as `rows` or `chars`, over these kinds."""
         return sum(row[column] or 0 for row in self.sums if row["kind"] in kinds)
 
     def count_by(self, column: str, kind: Kind) -> dict[str, int]:
-        """Return a dict value of `column` -> number of rows of a kind, for a column by which `sum_outcomes` groups."""
+        """Return a dict from each value of a column, by which `sums` is grouped, to the number of rows of a kind."""
         counts: dict[str, int] = {}
         for row in self.sums:
             if row["kind"] == kind:
@@ -224,9 +228,9 @@ class Totals:
 
 
 def sum_outcomes(outcomes: DataFrame) -> list[Row]:
-    """Return sums over the rows of `compare_rows`, for `Totals`; this runs a Spark job.
+    """Return sums over the rows of a result of `compare_rows`, for `Totals`; this runs a Spark job.
 
-    There is one sum per combination of kind, reject code, cause and, if `outcomes` has such a column, reason.
+    There is one row per combination of kind, reject code, cause and, if `outcomes` has the column, reason.
     """
     by = ["kind", CODE, "cause", *(name for name in outcomes.columns if name == "reason")]
     sums = outcomes.groupBy(*by).agg(
@@ -260,11 +264,10 @@ class Policy:
     """Rules that decide which documents a run recomputes.
 
     fingerprint: fingerprint of this run: a digest of models, precision and other settings that affect results.
-    on_fingerprint_change: value of `incremental.on_fingerprint_change`: `reprocess` documents in the output whose
-        fingerprint differs from this run's, `ignore` them (leave them as they are), or `refuse` the run. A full run always
-        reprocesses them.
+    on_fingerprint_change: what to do if fingerprints of documents in the output differ from this run's: `reprocess` these
+        documents, `ignore` the difference, or `refuse` the run. A full run always reprocesses them.
     slice: digest of source.where if the run replaces a slice (the rows that source.where selects); otherwise None.
-    full: whether to recompute every document, except those that `interrupted_runs` wrote, even if it has not changed.
+    full: whether to recompute all documents, even unchanged ones, except documents that `interrupted_runs` wrote.
     interrupted_runs: ids of full runs with this fingerprint that did not complete; the documents that they wrote are up to
         date.
     """
@@ -282,5 +285,5 @@ class Policy:
 
     @property
     def reprocesses_other_fingerprints(self) -> bool:
-        """Whether documents of another fingerprint (digest of models and settings) count as changed, even if refused."""
+        """Whether another fingerprint (digest of models and settings) makes a document count as changed."""
         return self.on_fingerprint_change != "ignore" or self.full

@@ -45,7 +45,7 @@ special dates such as DATE 'yesterday', subqueries, and the column _metadata."""
 _FUNCTION = re.compile(r"([a-z_]\w*`?\s*\.\s*)?`?\b([a-z_]\w*)`?\s*\(", re.IGNORECASE)
 """Matches the name of a function and its opening parenthesis; the first group matches if a schema is named."""
 _KEYWORDS = frozenset({"all", "and", "any", "between", "case", "else", "in", "like", "not", "or", "some", "then", "when"})
-"""Keywords that may precede a parenthesis, in addition to functions."""
+"""SQL keywords that may precede a parenthesis, but are not functions."""
 
 
 def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructField]:
@@ -66,7 +66,7 @@ def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructFi
 
 
 def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[T.StructField]:
-    """Return the schema fields of the named columns; the table may have other columns of types that PySpark does not know.
+    """Return the schema fields of the named columns, even if other columns have types that PySpark does not know.
 
     Raise SourceError if a column does not exist, or PySpark does not know its type. `setting` is the setting under `source`
     that names the columns, for the message.
@@ -107,7 +107,7 @@ def describe_type(table: DataFrame, name: str) -> str:
 def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_out: Mapping[str, str]) -> None:
     """Raise SourceError if a setting needs a column that Spark cannot read.
 
-    `table` is the source without such columns; `left_out` has the name -> type of each of them.
+    `left_out` is a dict from the name of each unreadable column to its Parquet type; `table` has all other columns.
     """
     needed = dict.fromkeys(settings.passthrough, "passthrough")
     needed |= {settings.text_column: "text_column", settings.id_column: "id_column"}
@@ -121,8 +121,8 @@ def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_ou
     for name, setting in needed.items():
         if name in left_out:
             raise SourceError(
-                f"source.{setting}: {name} of {settings.path} is {left_out[name]}, which Spark cannot read. Write the "
-                "column with another type, for example times in microseconds and UUIDs as strings."
+                f"source.{setting}: {name} of {settings.path} has the Parquet type {left_out[name]}, which Spark "
+                "cannot read. Write the column with another type, for example times in microseconds and UUIDs as strings."
             )
 
 
@@ -135,7 +135,7 @@ def suggest_columns(name: str, existing: list[str]) -> str:
 
 
 def check_passthrough(fields: list[T.StructField], path: str) -> list[T.StructField]:
-    """Check passthrough fields, and return them with only their comments as metadata, for the schema of `entities`.
+    """Check the fields of passthrough columns, and return them as fields of `entities`, with only comments as metadata.
 
     Raise SourceError if a field cannot be a column of `entities`.
     """
@@ -209,7 +209,7 @@ def _concatenate_field_names(kind: T.DataType) -> str:
 def is_nondeterministic(spark: SparkSession, where: str | None) -> bool:
     """Return whether a condition may later select other rows, even if no row has changed.
 
-    It may if it depends on time, random numbers, other tables, metadata of the data files, or a function of a user.
+    This is so if it depends on time, random numbers, other tables, metadata of the data files, or a user-defined function.
     """
     return where is not None and (has_nondeterministic_part(where) or _calls_user_function(spark, where))
 
@@ -223,15 +223,15 @@ def has_nondeterministic_part(where: str) -> bool:
 
 
 def _calls_user_function(spark: SparkSession, where: str) -> bool:
-    """Return whether a condition calls a function that a user has defined: it may depend on time or on other tables.
+    """Return whether a condition calls a user-defined function, which may depend on time or on other tables.
 
-    A function whose schema is named always counts as defined by a user.
+    A function name with a schema always counts as user-defined, and so does any unknown name if functions cannot be listed.
     """
     calls = list(_FUNCTION.finditer(blank_literals(where)))
     if any(call[1] for call in calls):
         return True
     called = {call[2].casefold() for call in calls} - _KEYWORDS
-    # What `pyspark.sql.functions` has is Spark's own, and needs no look into the catalog.
+    # Functions in `pyspark.sql.functions` are Spark's own, so they need not be looked up in the catalog.
     called = {name for name in called if not hasattr(functions, name)}
     try:
         defined = spark.sql("SHOW USER FUNCTIONS").collect() if called else []
@@ -241,7 +241,7 @@ def _calls_user_function(spark: SparkSession, where: str) -> bool:
 
 
 def apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
-    """Return the rows that meet `source.where`, all rows if it is not set; raise SourceError if the condition is invalid."""
+    """Return the rows that meet `source.where`, or all rows if it is not set; raise SourceError if it is not valid."""
     if settings.where is None:
         return table
     try:

@@ -88,7 +88,7 @@ def _advise_on_wildcards(path: str) -> str:
 
 
 def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
-    """Return the format (CSV or JSON, judged by the file name) and the path of the first data file in a source.
+    """Return the format (CSV or JSON) and the path of the first data file in a source, judged by the file's name.
 
     Return None if there is no data file, or if its name suggests another format.
     """
@@ -106,9 +106,9 @@ def parse_unreadable_type(error: Exception) -> str | None:
 
 
 def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
-    """Return the first data file in a listing of `storage.list_files`; None if there is no data file.
+    """Return the address of the first data file in a listing of `storage.list_files`; None if there is no data file.
 
-    From this file, Spark infers all columns.
+    Spark infers all columns from this file.
     """
     for address, _, _ in listing:
         if address.rpartition("/")[2][:1] not in ("_", "."):
@@ -120,8 +120,8 @@ def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructTy
     """Find which columns of a Parquet file Spark can read; this runs on the driver, without a Spark job.
 
     Returns:
-        The schema of the readable columns, and a dict name -> Parquet type of the unreadable columns. None if Spark can read
-        all columns, or if the check is not possible.
+        The schema of the readable columns, and a dict from the name of each unreadable column to its Parquet type. None if
+        Spark can read all columns, or if the check is not possible.
     """
     if spark_connect.is_remote(spark):
         return None

@@ -1,7 +1,7 @@
 """Check which versions of Spark, Delta and Java are installed, and load extensions; say how to install what is missing.
 
-An extension is a package such as entitymill_reports. The core imports extensions only by name, when a setting or a command
-needs one. So it runs without any extension; a test enforces that.
+An extension is a package such as entitymill_reports. The package entitymill imports an extension only when a setting or a
+command needs it. So it runs without any extension; a test enforces that.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ COMMANDS = {
     "spark": "install", "spark4": "install-spark4", "spark41": "install-spark41", "connect": "install-spark4",
     "report": "extras", "metrics": "extras", "lineage": "extras", "sparknlp": "extras", "prepare": "prepare",
 }  # fmt: skip
-"""pip extra of this package -> make target that installs it in a clone of the repository. The key `prepare` is not an extra:
-it stands for the packages that prepare models."""
+"""Dict from a pip extra of this package to the make target that installs it in a clone. The key `prepare` is no extra: it
+stands for the packages that prepare models."""
 _ROOT = Path(__file__).parents[3]
 _REPOSITORY = _ROOT if (_ROOT / "Makefile").is_file() and (_ROOT / "pyproject.toml").is_file() else None
 """Directory of the clone from which this package runs; None if the package was installed from a wheel."""
 _PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
-"""Module -> name of the module's package in messages."""
+"""Dict from a module to the name of its package in messages."""
 EXTRAS = {"report": ("deltalake", "jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
-"""pip extra of this package -> the modules that it installs."""
+"""Dict from a pip extra of this package to the modules that it installs."""
 _MODELS_DIRECTORY = "models"
-"""Directory of the bundled models, as in the setting model.path=models/demo."""
+"""Directory of this repository's models, as in the setting model.path=models/demo."""
 MODELS, REPORTS, SPARKNLP = "entitymill_models", "entitymill_reports", "entitymill_sparknlp"
 PACKAGES = (MODELS, REPORTS, SPARKNLP)
-"""The extensions."""
+"""Names of the extensions."""
 
 
 class DeltaRelease(NamedTuple):
@@ -93,13 +93,13 @@ DELTA = {
         storage_sha256="577c12c7e371be4c041714fb48e88ad86e3c3512beea2bdaffbe7a4debf79718",
     ),
 }
-"""Release of Spark -> release of Delta."""
+"""Dict from a release of Spark to the release of Delta for it."""
 
 
 def install_command(extra: str = "") -> str:
     """Return the shell command that adds a pip extra (a key of COMMANDS) to this installation; "" adds what every run needs.
 
-    The command never makes pip look for this package in a package index: it is in none, so anyone could register its name.
+    The command never makes pip look for this package in a package index. No index has it, so anyone could register its name.
     """
     if _REPOSITORY is not None:
         target = COMMANDS.get(extra, "install")
@@ -137,7 +137,7 @@ def check_spark(version: str) -> None:
 def check_delta(jar: str | None, spark: str, scala: str) -> None:
     """Check that Delta is available and fits the versions of Spark and Scala.
 
-    With a jar for another Scala version, any call of Delta could raise NoSuchMethodError.
+    Without this check, a jar for another Scala version could make any call of Delta raise NoSuchMethodError.
 
     Args:
         jar: location of Delta's classes, which usually names a jar; None if Delta is not on Spark's class path.
@@ -179,7 +179,7 @@ def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
 
 
 def _major_minor(version: str) -> str:
-    """Return the first two numbers of a version."""
+    """Return the first two numbers of a version, such as `3.5`."""
     return ".".join(version.split(".")[:2])
 
 
@@ -226,7 +226,7 @@ def explain_missing_java() -> str | None:
 
 
 def explain_missing_model(path: str) -> str | None:
-    """Return the part of a message that says how to get a missing bundled model; None for other models."""
+    """Return the part of a message that says how to get a missing model of this repository; None for other models."""
     if Path(path).parts[:1] != (_MODELS_DIRECTORY,):
         return None
     return (
@@ -244,12 +244,12 @@ def describe_missing_jars(directory: str) -> str:
 
 
 def check_installation(settings: Settings) -> None:
-    """Check, before a run starts Spark itself, that PySpark, Java, Delta's jars and the model are there.
+    """Check, before a run starts Spark, that PySpark, Java, Delta's jars and the model are installed.
 
-    Raise SessionError if several of them are missing; the message names all. A single missing one is accepted here, because
-    the code that needs it raises an error.
+    Raise a SessionError that names all missing ones if there are several. If only one is missing, raise nothing, because the
+    code that needs it raises an error. Check nothing if something else provides Spark, such as spark-submit.
     """
-    if _comes_from_elsewhere(settings.spark.master):
+    if _is_spark_provided(settings.spark.master):
         return
     directories = [directory.strip() for directory in settings.spark.jars.split(",")]
     missing = [] if importlib.util.find_spec("pyspark") else [explain_missing_package(ModuleNotFoundError(name="pyspark"))]
@@ -264,8 +264,8 @@ def check_installation(settings: Settings) -> None:
         raise SessionError("\n".join([f"This installation lacks {len(found)} things:", *found]))
 
 
-def _comes_from_elsewhere(master: str) -> bool:
-    """Return whether this program does not start Spark: spark-submit, Databricks or a cluster provides it."""
+def _is_spark_provided(master: str) -> bool:
+    """Return whether spark-submit, Databricks or a cluster provides Spark, so that this program need not start it."""
     return not master.startswith("local") or bool({"PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION"} & set(os.environ))
 
 

@@ -1,7 +1,7 @@
 """Start Spark's JVM with its properties in a private file, and with an archive of Java classes that makes it start faster.
 
-Properties are not on the command line, because all users of a machine can read command lines. The archive uses Java's class
-data sharing; Java ignores an archive that was made by another JVM or for another class path.
+Properties are not on the command line, because all users of a machine can read command lines. The archive is a file of
+loaded classes (class data sharing). Java ignores it if another JVM made it, or if the class path is another one.
 https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html
 """
 
@@ -43,8 +43,8 @@ def launch_jvm(properties: Mapping[str, str]) -> None:
     """Start the JVM for this process's SparkContext, unless it is already running.
 
     PySpark would pass each property as `--conf` on the command line. Instead, this function writes the properties to a file
-    that only this user can read. It deletes the file when the JVM has started. `properties` override those in
-    spark-defaults.conf, or in the file that PYSPARK_SUBMIT_ARGS names.
+    that only this user can read. It deletes the file when the JVM has started. `properties` take precedence over properties
+    in spark-defaults.conf, or in the file that PYSPARK_SUBMIT_ARGS names.
     """
     before = os.environ.get(_ARGUMENTS)
     arguments, base = _split_properties_file(shlex.split(before or "pyspark-shell"))
@@ -76,7 +76,7 @@ def read_file_properties() -> dict[str, str]:
 
 
 def parse_properties(text: str) -> dict[str, str]:
-    """Return the properties in the text of a file such as spark-defaults.conf, as a dict of key -> value.
+    """Return the properties in the text of a file such as spark-defaults.conf, as a dict.
 
     White space, `=` or `:` separates a key from its value. Lines without a value and comments are ignored.
     """
@@ -86,7 +86,7 @@ def parse_properties(text: str) -> dict[str, str]:
 
 
 def _split_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
-    """Return spark-submit's arguments without `--properties-file`, and the path of that file or of spark-defaults.conf."""
+    """Return spark-submit's other arguments, and the file that `--properties-file` names (default: spark-defaults.conf)."""
     conf = os.environ.get("SPARK_CONF_DIR") or str(Path(_find_spark_home()) / "conf")  # type: ignore[no-untyped-call]
     others, file = [], Path(conf) / "spark-defaults.conf"
     remaining = iter(arguments)
@@ -115,7 +115,7 @@ def _hide_system_properties(options: str, file: Path) -> str:
 
 
 def _escape(text: str) -> str:
-    """Return a key or value, escaped for a file that java.util.Properties reads."""
+    """Escape a key or value for a properties file of Java (`java.util.Properties`)."""
     named = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\f": "\\f", " ": "\\ "}
     escaped = (named.get(letter) or (f"\\{letter}" if letter in "=:#!" else letter) for letter in text)
     return "".join(escaped)
@@ -128,7 +128,7 @@ def _write_private(file: Path, text: str) -> None:
 
 
 def choose_class_archive_options(jars: Sequence[str], *, make: bool) -> list[str]:
-    """Return the JVM options for class data sharing; an empty list if there is no archive and none is to be made.
+    """Return JVM options to use or make an archive of loaded classes; an empty list if the JVM can do neither.
 
     If there is an archive for this Java and these jars, the JVM uses it. Otherwise, with `make`, the JVM writes an archive
     when it ends; this function registers an exit handler that stops Spark and stores the archive.
@@ -146,15 +146,15 @@ def choose_class_archive_options(jars: Sequence[str], *, make: bool) -> list[str
     if not make or not os.access(directory, os.W_OK):
         return []
     new_archive = create_scratch_directory(_ARCHIVE_NAME) / name
-    atexit.register(_store_archive, new_archive, directory)
+    atexit.register(_stop_jvm_and_store_archive, new_archive, directory)
     return [f"-XX:ArchiveClassesAtExit={new_archive}", *_SILENT]
 
 
 def loads_agent(properties: Mapping[str, str]) -> bool:
     """Return whether Spark's JVM will load an agent, such as a monitoring tool, or Java's flight recorder.
 
-    Java 17 crashes if an agent looks at a class from an archive that was made on top of Java's own archive, as ours is.
-    `properties` are the Spark properties of the session, without those in spark-defaults.conf.
+    Java 17 crashes if an agent looks at a class from an archive that extends Java's own archive, as this program's does.
+    `properties` are the Spark properties of the session, without the properties in spark-defaults.conf.
     """
     known = {**read_file_properties(), **properties}
     options = [*(known.get(key, "") for key in _JAVA_OPTIONS), *(os.environ.get(name, "") for name in _JAVA_VARIABLES)]
@@ -170,13 +170,13 @@ def _hash_class_path(jars: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(described).encode()).hexdigest()[:16]
 
 
-def _store_archive(new_archive: Path, directory: Path) -> None:
-    """Stop Spark's JVM, which then writes `new_archive`; move this to `directory`, and delete older archives there."""
+def _stop_jvm_and_store_archive(new_archive: Path, directory: Path) -> None:
+    """Stop Spark's JVM, which then writes `new_archive`; move this file to `directory`, and delete older archives in it."""
     gateway: Any = SparkContext._gateway
     process = getattr(gateway, "proc", None)
     if process is None:
         return
-    log.info("writing an archive of Java's classes, so that Spark starts faster next time")
+    log.info("writing an archive of the loaded Java classes, so that Spark starts faster next time")
     copy = directory / f".{new_archive.name}.{os.getpid()}"
     try:
         with suppress(Exception):  # the JVM may have ended
@@ -189,10 +189,10 @@ def _store_archive(new_archive: Path, directory: Path) -> None:
         archive = directory / f"{new_archive.name}-{new_archive.stat().st_size}{_ARCHIVE_ENDING}"
         older = list(directory.glob(f"{_ARCHIVE_NAME}*{_ARCHIVE_ENDING}"))
         shutil.move(new_archive, copy)
-        copy.replace(archive)  # replaces an old file without changing its content, which another JVM may have mapped
+        copy.replace(archive)  # does not change the content of an old file, which another JVM may have mapped
         for other in older:
             if other != archive:
                 other.unlink(missing_ok=True)
     except (OSError, subprocess.TimeoutExpired):
-        log.exception("the archive of Java's classes could not be written; Spark starts without it next time")
+        log.exception("the archive of the loaded Java classes could not be written; Spark starts without it next time")
         copy.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Handle files on this machine's disk: find local paths and files of the repository, and detect full disks.
 
-It also holds private temporary directories. Spark's own `blockmgr-*` directories, which contain document text, are readable
-by everyone and remain after a SIGKILL. Instead, each process has one private directory, with mode 0700, for all its
-temporary files. A normal exit deletes it. If the process is killed, the next process of this program on the machine does.
+It also creates private temporary directories. Spark's own `blockmgr-*` directories contain document text, are readable by
+everyone, and remain after a SIGKILL. Instead, each process has a private directory, with mode 0700, for all its temporary
+files. A normal exit deletes it. If the process is killed, the next process of this program on the machine deletes it.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ _VARIABLES = ("SPARK_LOCAL_DIRS", "LOCAL_DIRS")
 _PREFIX = "entitymill-process-"
 _LOCK = "in-use"
 _directories: dict[tuple[int, Path], tuple[Path, IO[str]]] = {}
-"""(process id, parent directory) -> the private directory, and its lock, which the kernel releases when the process ends."""
+"""Dict from (process id, parent directory) to the private directory and its lock file, locked while the process runs."""
 FULL_BYTES = 64_000_000
 """After an error which says that a disk is full, every disk with fewer free bytes than this counts as full."""
 _FULL_DISK_MESSAGES = ("No space left on device", "Disk quota exceeded")
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 _watched: dict[str, str] = {}
-"""Directory -> the setting that names it."""
+"""Dict from a directory to which this program writes to the setting that names the directory."""
 
 
 def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
     """Return whether Spark would certainly look up a path on this machine's disk; False for every path with a scheme.
 
-    `conf` has the Spark properties from the settings; this function also considers those in spark-defaults.conf.
+    `conf` has the Spark properties from the settings; this function also considers properties in spark-defaults.conf.
     """
     if _SCHEME.match(path) or any(name in os.environ for name in _CLUSTERS):
         return False
@@ -66,7 +66,7 @@ def to_local_path(address: str) -> Path:
 
 
 def exists_here(path: str | Path) -> bool:
-    """Return whether a path exists on this machine's disk; False if it may not be looked up, or if a name is too long."""
+    """Return whether a path exists on this machine's disk; False if the user may not look it up, or a name is too long."""
     try:
         return Path(path).exists()
     except OSError:
@@ -74,10 +74,9 @@ def exists_here(path: str | Path) -> bool:
 
 
 def find_installed(path: str) -> str:
-    """Return the path in the repository of a relative path that exists in the repository but not in the working directory.
+    """Return a path, or the same path in the repository if it exists there but not in the working directory.
 
-    Any other path is returned unchanged: an absolute path, a URI, a path with `..`, or a path that exists in the working
-    directory or nowhere.
+    These paths are always returned unchanged: an absolute path, a URI, and a path with `..`.
     """
     relative = Path(path)
     if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts or exists_here(relative):
@@ -98,9 +97,9 @@ def pin_path(path: str) -> str:
 def write_atomically(file: Path, content: bytes) -> None:
     """Write a file, or replace an existing file or link, atomically: rename a temporary file in the same directory.
 
-    The temporary file gets a random name, and must not exist yet. Otherwise, others who may write to the directory could
-    create a link with that name, so that this program overwrites any file of its user. Raise OSError if the file cannot be
-    written; no temporary file remains.
+    The temporary file gets a random name, and must not exist yet. Otherwise, another user could create a link with this name
+    in the directory, and so make this program overwrite another file. Raise OSError if the file cannot be written; no
+    temporary file remains.
     """
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
@@ -114,7 +113,7 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 
 def open_private_directory(parent: Path | None = None) -> Path:
-    """Return this process's private directory in `parent`; None means Python's directory for temporary files.
+    """Return this process's private directory in `parent`, or in Python's directory for temporary files if that is None.
 
     The first call creates the directory, and deletes the private directories of processes that have ended. Raise OSError if
     the parent directory cannot be written.
@@ -146,8 +145,8 @@ def create_scratch_directory(prefix: str) -> Path:
 def choose_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
     """Return a dict with the property that makes Spark store blocks and shuffle files in a private directory.
 
-    The private directory is created in the directory that spark.local.dir, in the session's `properties`, names. In these
-    cases, the dict is empty, and Spark uses the directories that the user chose:
+    The private directory is created in the directory that spark.local.dir, one of the session's `properties`, names. In
+    these cases, the dict is empty, and Spark uses the directories that the user chose:
 
     - spark.local.dir names several directories, or one that cannot be written.
     - The environment variable SPARK_LOCAL_DIRS or LOCAL_DIRS is set.
@@ -173,7 +172,7 @@ def delete_unused(parent: Path) -> None:
 def _lock(directory: Path) -> IO[str]:
     """Lock a private directory for this process, and return the lock file; closing the file releases the lock.
 
-    Raise OSError if another process holds the lock, which means that it is still running.
+    Raise OSError if another process holds the lock, which means that the other process is still running.
     """
     file = os.fdopen(os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
     try:
@@ -187,7 +186,7 @@ def _lock(directory: Path) -> IO[str]:
 def watch(directory: str, setting: str) -> None:
     """Remember a directory to which this program writes, so that `find_fault` checks its disk.
 
-    `directory` is ignored if it is a URI of other storage. `setting` is the setting that names it, for the message.
+    A URI of other storage is ignored. `setting` is the setting that names the directory, for the message.
     """
     path = directory.removeprefix("file:")
     if ":" not in path.partition("/")[0]:
@@ -198,7 +197,7 @@ def find_fault(error: BaseException) -> StorageError | None:
     """Return a StorageError that names the full disks if `error` occurred because a disk is full; otherwise None.
 
     The error number of an OSError is reliable. The text of an error is not: it may quote a document with the same words. So
-    the text counts only if a watched disk, or a disk with a private directory of this process, really is full.
+    the text counts only if a disk given to `watch`, or a disk with a private directory of this process, really is full.
     """
     full_by_number = isinstance(error, OSError) and error.errno in _ERRNOS
     if not full_by_number and not any(message in str(error) for message in _FULL_DISK_MESSAGES):

@@ -19,7 +19,7 @@ _TABLE_FILES = ("_SUCCESS", "_metadata", "_common_metadata", "part-*.parquet")
 """Name patterns of files that make a directory a Parquet table. A single Parquet file is also a table."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/]*))?(.*)", re.DOTALL)
 _SCHEME_ALIASES = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "wasbs": "wasb"}
-"""Scheme -> other scheme that leads to the same files."""
+"""Dict from a scheme to another scheme that leads to the same files."""
 _LOCAL = "file"
 Exists = Callable[[str], bool]
 """A function such as `storage.exists`: takes a path, and returns whether it exists."""
@@ -96,7 +96,8 @@ def find_enclosing_table(address: str, exists: Exists, names: Names | None = Non
 
     Args:
         address: path or URI of a directory or file, which need not exist.
-        exists, names: functions as in `check_output_path`; with `names` None, only Delta tables are found.
+        exists, names: functions such as `storage.exists` and `storage.list_names`; without `names`, only Delta tables are
+            found.
     """
     for directory in _walk_up(address):
         inside = directory.rstrip("/")
@@ -110,7 +111,7 @@ def find_enclosing_table(address: str, exists: Exists, names: Names | None = Non
 
 
 def _walk_up(address: str) -> Iterator[str]:
-    """Yield the URIs of a path and of all directories above it, then those of the paths to which its symbolic links lead."""
+    """Yield the URIs of a path and of all directories above it, then the same for the paths to which symbolic links lead."""
     found = _SCHEME.fullmatch(address)
     scheme = found[1].lower() if found else _LOCAL
     # The scheme and host as written in the URI, but with the scheme in lower case.

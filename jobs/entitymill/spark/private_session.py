@@ -66,7 +66,7 @@ PINNED = {
     # From Delta 4.1 on, a version that is a week old and no longer the latest could not be read.
     "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
 }
-"""Spark property that could change a run's results -> its value during a run."""
+"""Dict from each Spark property that could change a run's results to its value during a run."""
 UNSET = (
     "spark.databricks.delta.write.txnAppId",
     "spark.databricks.delta.write.txnVersion",
@@ -78,18 +78,18 @@ UNSET = (
 """Spark properties that a run must not inherit from the caller's session."""
 NO_CONFS: Mapping[str, str] = MappingProxyType({})
 _PROCESS_STATE = threading.RLock()
-"""Lock of `keep_process_state`: a run's heartbeat thread copies sessions, too."""
+"""Lock of `keep_process_state`, since a background thread of the run copies sessions, too."""
 _SESSION_LOCKS: dict[str, threading.RLock] = {}
-"""Id of a Spark Connect session -> lock that a run in this session holds."""
+"""Dict from the id of a Spark Connect session to the lock that a run in this session holds."""
 
 
 @contextmanager
 def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str, str]) -> Iterator[SparkSession]:
     """Yield a session for one run: a copy of the caller's session, with the properties PINNED and `confs`.
 
-    The copy shares tables, temporary views, functions and cached data with the caller's session, but not properties: if a
+    The copy shares tables, temporary views, functions and cached data with the caller's session, but not properties. So if a
     run sets Delta's txnVersion in the copy, no statement of another thread uses it. Until the block ends, the copy is the
-    active session. Spark Connect cannot copy a session: instead, the properties of the caller's session are changed and
+    active session. Spark Connect cannot copy a session. Instead, the properties of the caller's session are changed and
     later restored, and runs in the same session wait for each other.
 
     Args:
@@ -122,13 +122,13 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
 
 @contextmanager
 def _clear_inherited(spark: SparkSession) -> Iterator[None]:
-    """Unset the properties UNSET of a Spark Connect session inside the block, and restore them at its end.
+    """Unset the properties in UNSET of a Spark Connect session, and restore them at the end of the block.
 
     Raise SessionError if the session refuses to set Delta's transaction numbers.
     """
     before = {key: spark.conf.get(key, None) for key in UNSET}
     try:
-        # Another thread might write with this txnAppId at this moment. It is random, so that no table has a commit with it.
+        # Another thread might write at this moment. The txnAppId is random, so that no table has a commit with it.
         spark.conf.set(UNSET[0], uuid.uuid4().hex)
     except PySparkException as error:
         reason = re.search(r"\[[A-Z_.]+\][^\"\n]*", str(error))
@@ -155,7 +155,7 @@ def clone_session(spark: SparkSession) -> SparkSession:
 
 @contextmanager
 def keep_process_state() -> Iterator[None]:
-    """Restore, at the end of the block, the two things that PySpark sets for all threads: `RDD.toDF` and the active session.
+    """After the block, restore two values that PySpark sets for all threads: `RDD.toDF` and the active session.
 
     A new SparkSession object makes `RDD.toDF` use its session. `createDataFrame` makes its session the active one. Without
     this function, another thread could write with a run's session.
@@ -174,9 +174,9 @@ def keep_process_state() -> Iterator[None]:
 def run_statement(spark: SparkSession, statement: str, *, confs: Mapping[str, str] = NO_CONFS) -> None:
     """Run an SQL statement; `confs` are Spark properties for only this statement, such as a transaction number.
 
-    Other threads can get hold of a session, for example through PySpark's `RDD.toDF`, and write their own tables with it. So
-    the properties are set in a copy of the session that only Java knows. On Spark Connect, which cannot copy a session, they
-    are set in the session itself.
+    Another thread may get the session, for example through PySpark's `RDD.toDF`, and write its own tables with it. So the
+    properties are set in a copy of the session that only Java knows. Spark Connect cannot copy a session, so they are set in
+    the session itself until the statement ends.
     """
     if not confs:
         spark.sql(statement)
@@ -191,14 +191,14 @@ def run_statement(spark: SparkSession, statement: str, *, confs: Mapping[str, st
 
 
 def reads_cached_rows(frame: DataFrame) -> bool:
-    """Return whether Spark would take rows of the frame from its cache; False on Spark Connect, where this is unknown."""
+    """Return whether Spark would take rows of a DataFrame from its cache; False with Spark Connect, which does not tell."""
     if spark_connect.is_remote(frame.sparkSession):
         return False
     return "InMemoryRelation" in frame._jdf.queryExecution().withCachedData().toString()
 
 
 def create_frame(spark: SparkSession, rows: Iterable[Any], schema: str | StructType) -> DataFrame:
-    """Return a frame of rows in memory, and make the session the active one, but only for this thread."""
+    """Create a DataFrame from Python rows; without Spark Connect, `spark` becomes the active session of only this thread."""
     if spark_connect.is_remote(spark):
         return spark.createDataFrame(rows, schema)
     with keep_process_state():
@@ -217,7 +217,7 @@ def override_conf(spark: SparkSession, values: Mapping[str, str]) -> Iterator[No
 
 
 def _set_conf(spark: SparkSession, values: Mapping[str, str | None]) -> None:
-    """Set properties of a session; unset those whose value is None."""
+    """Set properties of a session; unset a property whose value is None."""
     with warnings.catch_warnings():
         # Spark Connect's client warns of legacy properties, such as some of PINNED.
         warnings.filterwarnings("ignore", message="The SQL config")

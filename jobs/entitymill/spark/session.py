@@ -1,4 +1,4 @@
-"""Open the Spark session with what the job needs, check it, and send this package and other files to the executors.
+"""Open or start the Spark session for a job, check it, and send this package and other files to the executors.
 
 It also makes PySpark's frequent look-ups of Java classes faster.
 """
@@ -43,7 +43,7 @@ time of a large run."""
 _REMOTE = "SPARK_REMOTE"
 """Environment variable from which Spark reads the URL of a Spark Connect server."""
 _sent: dict[tuple[str, str], Path] = {}
-"""(session id, file name) -> local path of a file that was sent to the session's executors."""
+"""Dict from (session id, file name) to the local path of a file that was sent to the session's executors."""
 HADOOP_PATH = "org.apache.hadoop.fs.Path"
 _USED_BY_PYSPARK = ("functions", "SparkSession", "SparkSession$", "PythonUtils")
 """Names that PySpark looks up in `SparkContext._jvm` at each call of a function, cast or conversion."""
@@ -57,19 +57,19 @@ def open_session(
     spark: SparkSession | None = None,
     brief: Callable[[], bool] = lambda: False,
 ) -> SparkSession:
-    """Return a session for this program: `spark`, the active session, that of spark-submit, or a new one.
+    """Return the first available session: `spark`, the active session, the session of spark-submit, or else a new one.
 
-    This package is sent to the session's executors.
+    The session is checked, and this package is sent to its executors.
 
     Args:
         settings, name: settings and application name of a new session; used only if this program starts Spark itself.
         sparknlp: whether Spark NLP is required, for engine `sparknlp`.
         spark: the caller's session; None to find or start one.
-        brief: function that returns whether the run is so small that the JVM should use only its fast compiler; called only
-            if this program starts Spark itself.
+        brief: function that returns whether the run is so small that Java should compile fast instead of optimizing; called
+            only if this program starts Spark itself.
 
     Raises:
-        SessionError: Spark cannot start, or Delta or a required Spark NLP is missing.
+        SessionError: Spark cannot start, or the session lacks something that `check_session` requires.
     """
     spark = spark or SparkSession.getActiveSession()
     if spark is None:
@@ -104,7 +104,7 @@ def on_databricks() -> bool:
 def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkSession:
     """Start Spark's JVM and a session; see `open_session` for the arguments.
 
-    Raise SessionError if there is no Java, no jar in a directory of `spark.jars`, or Spark cannot start.
+    Raise SessionError if Java is missing, if a directory listed in `spark.jars` contains no jar, or if Spark cannot start.
     """
     no_java = installation.explain_missing_java()
     if no_java:
@@ -154,8 +154,8 @@ def _read_defaults() -> dict[str, str]:
 def _build_session_properties(settings: SparkSettings, jars: list[str], *, brief: bool) -> dict[str, str]:
     """Return properties of a new session: the log configuration and, if the master is local, properties for one machine.
 
-    The latter set the archive of Java classes (see `jvm_launch`), the loopback address, small numbers of tasks and, if
-    `brief`, the fast compiler. With a local master, this function also sets the environment variable SPARK_LOCAL_IP.
+    The properties for one machine set the archive of loaded Java classes (see `jvm_launch`), the loopback address, small
+    numbers of tasks and, if `brief`, QUICK_START. With a local master, the environment variable SPARK_LOCAL_IP is also set.
     """
     local = settings.master.startswith("local")
     logging = _PACKAGE / "conf" / "log4j2.properties"
@@ -177,7 +177,7 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
     """Check that a session has everything that a run needs, so that the run does not fail later with an unclear error.
 
     With Spark Connect, only the version of Spark is checked, and Spark NLP is refused. On Databricks, Delta is not checked.
-    Raise SessionError if Spark, Delta or a required Spark NLP is missing or has an unsuitable version.
+    Raise SessionError if Spark, Delta or (with `sparknlp`) Spark NLP is missing or unsuitable.
     """
     installation.check_spark(spark.version)
     if spark_connect.is_remote(spark):
@@ -203,7 +203,7 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
 
 
 def has_class(spark: SparkSession, name: str) -> bool:
-    """Return whether a class is on the driver's class path, without loading it: that could also load native libraries."""
+    """Return whether a class is on the driver's class path; do not load it, because that may load native libraries, too."""
     return _find_class(spark, name) is not None
 
 
@@ -233,7 +233,7 @@ def ship_package(spark: SparkSession) -> None:
 
 
 def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
-    """Send a file to the executors or, if a copy was already sent to the session, delete `file`.
+    """Send a file to the executors or, if a file with its name was already sent to the session, delete `file`.
 
     The name of a file must depend on its content, because Spark rejects a second file with the same name. `file` must be in
     a directory from `create_scratch_directory`. With `code`, it is a zip of Python modules, which is added to the workers'

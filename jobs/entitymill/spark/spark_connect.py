@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _MANY_ROWS = 1_000_000
 _CACHE_SECONDS = 60.0
 _counted_cores: dict[str, tuple[float, int]] = {}
-"""Session id -> (value of `time.monotonic()` when the cores were counted, number of cores)."""
+"""Dict from a session id to (value of `time.monotonic()` when the cores were counted, number of cores)."""
 
 
 def is_remote(spark: SparkSession) -> bool:
@@ -41,14 +41,14 @@ def is_remote(spark: SparkSession) -> bool:
 
 
 def keeps_caches(spark: SparkSession) -> bool:
-    """Return whether cached rows stay until they are released: only in local mode, because a cluster can lose executors."""
+    """Return whether a session surely keeps cached rows: only in local mode, because a cluster can lose executors."""
     return not is_remote(spark) and re.match(r"local(\[|$)", spark.conf.get("spark.master", "") or "") is not None
 
 
 def check_output(spark: SparkSession, output: OutputSettings) -> None:
     """Raise SettingsError if a session uses Spark Connect and the output needs more than tables of a catalog.
 
-    Spark Connect can write neither to `output.path` nor annotations.
+    Spark Connect cannot write to `output.path`, and cannot write the `annotations` table.
     """
     if not is_remote(spark):
         return
@@ -59,9 +59,9 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
 
 
 def try_persist(frame: DataFrame, level: StorageLevel) -> bool:
-    """Mark a frame to be cached when it is first computed; return False if the session does not cache rows.
+    """Mark a DataFrame to be cached when it is first computed; return False if the session does not cache rows.
 
-    Only sessions of Spark Connect may refuse to cache, such as those of Databricks' serverless compute.
+    Only sessions of Spark Connect may refuse to cache, such as sessions on Databricks' serverless compute.
     """
     try:
         frame.persist(level)
@@ -74,9 +74,9 @@ def try_persist(frame: DataFrame, level: StorageLevel) -> bool:
 
 
 def cache_on_disk(frame: DataFrame, cached: ExitStack) -> DataFrame:
-    """Mark a frame to be cached on disk from its first use until the stack `cached` is closed; return the frame.
+    """Mark a DataFrame to be cached on disk from its first use until the stack `cached` is closed, and return it.
 
-    If the session does not cache rows, each use of the frame computes it again.
+    If the session does not cache rows, each use of the DataFrame computes it again.
     """
     if try_persist(frame, StorageLevel.DISK_ONLY):
         cached.callback(frame.unpersist)
@@ -100,7 +100,7 @@ def count_cores(spark: SparkSession) -> int:
 
 
 def _count_executor_cores(spark: SparkSession) -> int:
-    """Return the number of tasks for which the registered executors have cores; 0 if it cannot be read."""
+    """Return how many tasks the registered executors can run at once; 0 if Spark does not tell."""
     context: Any = spark.sparkContext
     with contextlib.suppress(Exception):  # each Spark version may keep its counters elsewhere
         executors = context._jsc.sc().statusStore().executorList(True)
@@ -130,7 +130,7 @@ def exists(spark: SparkSession, path: str) -> bool:
 
 
 def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
-    """Yield (path, size in bytes, modification time in ms) of every file below a directory, sorted by path.
+    """Yield (path, size in bytes, modification time in ms since 1970) of every file below a directory, sorted by path.
 
     Raise OSError if the directory cannot be listed.
     """
@@ -148,8 +148,8 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
 def list_names(spark: SparkSession, pattern: str) -> list[str]:
     """Return the names of files that match a path with wildcards in its last part, as `storage.list_names` does.
 
-    On this program's own disk, matching directories are included. On other disks they are not, but files in subdirectories
-    are. Raise OSError if Spark cannot access the path.
+    On this program's own disk, matching directories are included. On other storage, files in subdirectories are included
+    instead. Raise OSError if Spark cannot access the path.
     """
     directory, _, name = pattern.rpartition("/")
     if exists_here(to_local_path(directory)):
@@ -158,7 +158,7 @@ def list_names(spark: SparkSession, pattern: str) -> list[str]:
 
 
 def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield (path, size in bytes, modification time in ms) of every file below a directory on this program's own disk.
+    """Yield (path, size in bytes, modification time in ms since 1970) of every file below a directory of this machine.
 
     If `top` is a file, yield only this file. Hadoop's checksums (.crc) are skipped. The order is arbitrary. Hadoop's client
     is not used: it would start a process, `ls`, for each file, and would fail if another run removed a file meanwhile. Raise
@@ -175,7 +175,7 @@ def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _describe_local_file(path: Path) -> tuple[str, int, int]:
-    """Return (path, size in bytes, modification time in ms) of a file."""
+    """Return (path, size in bytes, modification time in ms since 1970) of a file."""
     status = path.stat()
     return str(path), status.st_size, status.st_mtime_ns // 1_000_000
 
@@ -187,7 +187,7 @@ def _raise_unless_missing(error: OSError) -> None:
 
 
 def fetch(spark: SparkSession, path: str, into: Path) -> None:
-    """Copy one file to a local path, as `storage.fetch` does; raise OSError if the file is missing or cannot be read."""
+    """Copy one file to a local path; raise OSError if the file is missing or cannot be read."""
     here = to_local_path(path)
     if exists_here(here):
         shutil.copyfile(here, into)
@@ -199,11 +199,11 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 
 def qualify(path: str) -> str:
-    """Return the `file:` URI of a path on this program's own disk; any other path, which the server resolves, unchanged."""
+    """Return the `file:` URI of a path on this program's own disk; return another path unchanged: the server resolves it."""
     return f"{FILE}{Path(path).resolve()}" if exists_here(path) else path
 
 
 def _list_remote_files(spark: SparkSession, path: str) -> DataFrame:
-    """Return a lazy frame of the files below a directory: `path`, `length` in bytes, and `modified`, a time in ms."""
+    """Return a DataFrame of the files below a directory: `path`, `length` in bytes, and `modified` in ms since 1970."""
     found = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(path)
     return found.select("path", "length", F.unix_millis("modificationTime").alias("modified"))

@@ -18,7 +18,7 @@ _READ_FUNCTIONS = re.compile(
     r"\b(input_file_name|input_file_block_start|input_file_block_length|spark_partition_id|monotonically_increasing_id)`?\s*\(",
     re.IGNORECASE,
 )
-"""Matches calls of functions whose result depends on how Spark reads the row."""
+"""Matches calls of functions whose result depends on how Spark reads a row, not on its content."""
 _LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 
 
@@ -73,7 +73,7 @@ def quote_part(part: str) -> str:
 
 
 def blank_literals(text: str) -> str:
-    """Return SQL with an empty string in place of each string literal: `a = 'x'` becomes `a = ''`."""
+    """Replace each string literal in SQL by an empty string: `a = 'x'` becomes `a = ''`."""
     return _LITERAL.sub("''", text)
 
 
@@ -98,9 +98,9 @@ def type_to_sql(kind: T.DataType) -> str:
 
 
 def check_condition(where: str) -> None:
-    """Raise ValueError if a condition calls one of _READ_FUNCTIONS, which could make it select different rows in each run.
+    """Raise ValueError if a condition calls a function such as `input_file_name`, whose result may differ in each run.
 
-    Names of these functions inside string literals are allowed.
+    _READ_FUNCTIONS lists these functions. Their names are allowed inside string literals.
     """
     found = _READ_FUNCTIONS.search(_LITERAL.sub("''", where))
     if found:

@@ -25,7 +25,7 @@ from entitymill.spark import session, spark_connect
 from entitymill.spark.local_disk import exists_here, find_installed
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
-"""Session -> its Hadoop configuration, cached because Spark copies a thousand properties to create one."""
+"""Dict from a session to its Hadoop configuration, cached because Spark copies a thousand properties to create one."""
 _CREDENTIALS = re.compile(
     r"SignatureDoesNotMatch|InvalidAccessKeyId|NoAuthWithAWSException|No AWS Credentials|AccessDeniedException: (?:s3a?|abfss?|gs)://"
     r"|Status Code: 40[13]|AuthenticationFailed|AuthorizationFailure|ExpiredToken|invalid_grant"
@@ -39,14 +39,15 @@ _FAILING = re.compile(r"AWSStatus5\d\d|Status Code: 5\d\d|AWSServiceThrottled")
 _CLIENTS = re.compile(
     r"org\.apache\.hadoop\.(?:fs|hdfs|net)\.|com\.amazonaws|com\.google\.cloud\.hadoop|(?:s3a?|abfss?|gs)://"
 )
-"""Matches names of storage clients in an error. A network error without such a name may be due to a lost executor."""
+"""Matches names of storage clients in an error. Without one, a network error may be due to a lost executor."""
 _GLOB, _ESCAPED = re.compile(r"[\\*?\[\]{}]"), r"\\\g<0>"
 """Special characters in patterns, and their escaped form for Hadoop."""
 _ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
 _ROOT = re.compile(r"\w+://[^/]*")
 _REASON = re.compile(r"Connection re(?:fused|set)|[Tt]imed out|[Nn]o route to host|UnknownHost|Name or service not known")
 _roots: set[str] = set()
-"""Scheme and bucket of each URI that this program has used; only these may be quoted from errors of Spark tasks."""
+"""Scheme and bucket of each URI that this program has used. From errors of Spark tasks, messages quote only these: all other
+text may come from a document."""
 
 
 def escape_pattern(path: str) -> str:
@@ -62,7 +63,7 @@ def forget_configuration(spark: SparkSession) -> None:
 def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
     """Return Hadoop's FileSystem and Path objects for a path or URI, as py4j proxies.
 
-    Raise OSError if the scheme is unknown or its client is not configured; the message is Hadoop's.
+    Raise OSError, with Hadoop's message, if the scheme is unknown or the storage client for it is not configured.
     """
     if root := _ROOT.match(path):
         _roots.add(root[0])
@@ -77,13 +78,13 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
 def qualify(spark: SparkSession, path: str) -> str:
     """Return a path as a complete URI, with its scheme and, if the path is relative, the working directory.
 
-    Raise OSError if the scheme is unknown or its client is not configured.
+    Raise OSError if the scheme is unknown or the storage client for it is not configured.
     """
     return spark_connect.qualify(path) if spark_connect.is_remote(spark) else str(hadoop_path(spark, path)[1].toString())
 
 
 def prefer_local_file(path: str) -> str:
-    """Return the `file:` URI of a path that exists on the driver's own disk (see `find_installed`), or else the path itself.
+    """Return the `file:` URI of a path that exists on the driver's own disk or in the repository, or else the path itself.
 
     Hadoop's client looks for a path without a scheme on the default file system. On YARN and Databricks, that is not the
     local disk, where for example the volume /Volumes/... is mounted.
@@ -103,7 +104,7 @@ def exists(spark: SparkSession, path: str) -> bool:
 
 
 def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]:
-    """Yield (path, size in bytes, modification time in ms) of every file below a directory, sorted by path.
+    """Yield (path, size in bytes, modification time in ms since 1970) of every file below a directory, sorted by path.
 
     Raise OSError if the directory cannot be listed.
     """
@@ -225,7 +226,7 @@ def _translate_errors(address: str) -> Iterator[None]:
 
 
 def java_message(error: Py4JJavaError) -> str:
-    """Return the first line of the innermost Java exception's message ('' if blank); if none, its class's simple name."""
+    """Return the first line of the innermost Java exception's message, or the name of its class if it has no message."""
     cause = error.java_exception
     while cause.getCause() is not None:
         cause = cause.getCause()
@@ -236,8 +237,8 @@ def java_message(error: Py4JJavaError) -> str:
 def find_storage_fault(text: str, address: str | None = None) -> StorageError | None:
     """Return a StorageError if the text of an error shows that the storage failed; otherwise None.
 
-    Errors of Spark tasks may quote a document. Of such an error, the message quotes only buckets that this program has used,
-    and reasons on a fixed list, such as `Connection refused`.
+    Errors of Spark tasks may quote a document. So the message quotes from them only buckets that this program has used, and
+    reasons on a fixed list, such as `Connection refused`.
 
     Args:
         text: text of the error and its causes.
@@ -267,7 +268,7 @@ def find_storage_fault(text: str, address: str | None = None) -> StorageError | 
 
 
 def _find_used_bucket(text: str) -> str:
-    """Return scheme and bucket of the first URI in a text whose bucket this program has used, or else a general phrase."""
+    """Return the first scheme and bucket in a text that this program has used (`s3a://texts`), or a general phrase."""
     roots = (_ROOT.match(found[0]) for found in _ADDRESS.finditer(text))
     return next((root[0] for root in roots if root and root[0] in _roots), "source, model or output")
 
