@@ -58,7 +58,7 @@ JARS = {
     )
     for release, delta in installation.DELTA.items()
 }
-"""Release of Spark -> the jars that a run needs in addition to Spark."""
+"""For each release of Spark, the jars that a run needs in addition to Spark."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -231,8 +231,8 @@ _CLIENTS: dict[str, tuple[Callable[[], list[str]], Callable[[Sequence[Jar], Path
     "mvn": (_find_maven, _fetch_with_maven),
     "spark": (_find_spark_submit, _fetch_with_spark),
 }
-"""Client -> (function that returns the beginning of its command line, or an empty list if it is not installed; function that
-fetches jars with it)."""
+"""For each client, two functions. The first returns the beginning of the client's command line, or an empty list if the
+client is not installed. The second fetches jars with the client."""
 
 
 def _run_client(command_line: list[str], client: str) -> None:
