@@ -83,7 +83,7 @@ def mentions(
 def _read_column_names(df: DataFrame) -> list[str]:
     """Return the names of a DataFrame's columns.
 
-    Raise SettingsError in a query function of a declarative pipeline, where Spark does not allow this.
+    Raise SettingsError in a query function of a declarative pipeline, where Spark does not allow reading them.
     """
     try:
         return df.columns

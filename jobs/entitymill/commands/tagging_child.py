@@ -55,7 +55,7 @@ def open_measured_tagger(
 
     Args:
         characters: the total number of characters in the texts.
-        processes: how many processes with such a tagger run at once.
+        processes: how many processes call this function and then run at the same time.
     """
     with memory_limit(loading_memory_limit(list_model_files(model))):
         recognizer = python_api.load(model, precision=precision, threads=1).recognizer

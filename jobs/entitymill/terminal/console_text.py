@@ -55,7 +55,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 class _Visible:
-    """Wraps an object that rich can print; control characters become escapes, except those that rich itself adds."""
+    """Wraps an object that rich can print; control characters in its text become escapes, rich's own codes do not."""
 
     def __init__(self, inner: ConsoleRenderable) -> None:
         self._inner = inner

@@ -37,8 +37,7 @@ class ReviewScore:
     reviewed, correct: number of reviewed mentions, and how many of them are correct.
     precision: correct / reviewed; None if no mention was reviewed.
     low, high: ends of the confidence interval of the precision (see `compute_wilson_interval`).
-    threshold: the smallest threshold at or above which the mentions have at least the wanted precision; None if there is
-        none.
+    threshold: the smallest confidence threshold at or above which the mentions have at least the wanted precision, or None.
     annotated: number of mentions that reviewers marked in the sentences shown to them; None for a CSV file, in which
         reviewers cannot mark mentions.
     recall: share of the annotated mentions that the entity table contains; None if `annotated` is None or 0.

@@ -229,7 +229,7 @@ def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, f
 
 
 def _find_table_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -> list[ov.Input]:
-    """Return the ports (node inputs) that select rows of embedding tables, such as those of words and of positions."""
+    """Return the ports (node inputs) that select rows of embedding tables, such as the tables of words and of positions."""
     ports = []
     for node in model.get_ordered_ops():
         if (
