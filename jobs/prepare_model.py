@@ -1,4 +1,4 @@
-"""Convert a trained token classifier to a model bundle or a saved Spark NLP model: `prepare_model.py SOURCE DEST`."""
+"""Convert a trained token classifier to a model bundle or a Spark NLP model on disk: `prepare_model.py SOURCE DEST`."""
 
 import sys
 

@@ -1,9 +1,9 @@
 """Find the named entities of a text table, and write them to entity tables, in a Spark job.
 
-`source` reads the texts, `workers` calls `recognition` to find the entities, `tables` writes them, and `terminal` prints a
-summary. `run` controls one run of the job, `commands` contains the commands of the command line, `settings` defines all
-settings, and `spark` opens the session. Python programs call `load` for texts, `mentions` or `udf` for DataFrames, and
-`extract` to run the job on a table.
+The package `source` reads the texts, `workers` calls `recognition` to find the entities, `tables` writes them, and
+`terminal` prints a summary. `run` controls one run of the job, `commands` contains the commands of the command line,
+`settings` defines all settings, and `spark` opens the Spark session. Python programs call `load` for texts, `mentions` or
+`udf` for DataFrames, and `extract` to run the job on a table.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The API is imported on first use, because workers and `entitymill --help` do not need the packages that it loads.
+    """Import a name of the API on first use, because workers and `entitymill --help` do not need the packages it loads."""
     if name in __all__:
         module = import_module("entitymill.dataframe_functions" if name in ("mentions", "udf") else "entitymill.python_api")
         return getattr(module, name)

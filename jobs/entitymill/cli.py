@@ -30,7 +30,7 @@ COMMANDS = {
     "runs": ("entitymill.commands.list_runs", "list the runs of an output: their progress, how they ended, and why"),
     "report": (f"{installation.REPORTS}.report_command", "write an HTML page about the entity tables and the latest run"),
 }
-"""Name of a command -> (module whose `main` runs the command, description of the command in the help)."""
+"""For each command, the module whose `main` runs it, and its description in the help."""
 EXAMPLES = (
     'entitymill tag "Angela Merkel flew to Paris."',
     "entitymill init /data/articles --to conf/articles.yaml",
@@ -45,10 +45,11 @@ EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names, and return its exit code; `arguments` None means those of this process.
+    """Run the command that the first argument names, and return its exit code.
 
-    If the first argument is an option, run `extract`. Without arguments, and for `help`, -h and --help, print the help; for
-    --version, print the version. If the command is unknown or cannot be imported, print an error to standard error.
+    If `arguments` is None, use the arguments of this process. If the first argument is an option, run `extract`. Without
+    arguments, and for `help`, -h and --help, print the help; for --version, print the version. If the command is unknown or
+    cannot be imported, print an error to standard error.
     """
     remaining = list(sys.argv[1:] if arguments is None else arguments)
     if not remaining or remaining[0] in ("-h", "--help", "help"):

@@ -1,7 +1,7 @@
 """Find the mentions of entities in a text column of any Spark DataFrame, batch or streaming, as the job does.
 
-A call of `mentions` or `udf` reads and checks the model on the driver, and sends the model to the executors. Texts are read
-only when the caller uses the result. Nothing is written.
+A call of `mentions` or `udf` reads and checks the model on the driver, and sends the model to the executors. Spark reads the
+texts only when it computes the result. Nothing is written.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def mentions(
             batch_seconds, as in the setting `limits.batch_seconds`: the time limit, in seconds, for a batch of texts.
 
     Returns:
-        A lazy DataFrame with the id column and the fields of `Mention`. A Spark task fails if a text crashes the model, or
-        takes longer than batch_seconds even by itself.
+        A lazy DataFrame with the id column and the fields of `Mention`. A Spark task fails if the model crashes on a text,
+        or needs more than batch_seconds for a single text.
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
@@ -86,7 +86,7 @@ def mentions(
 def _read_column_names(df: DataFrame) -> list[str]:
     """Return the names of a DataFrame's columns.
 
-    Raise SettingsError in a query function of a declarative pipeline, where Spark does not allow this.
+    Raise SettingsError in a query function of a declarative pipeline, where Spark does not allow reading them.
     """
     try:
         return df.columns
@@ -100,18 +100,19 @@ def _read_column_names(df: DataFrame) -> list[str]:
 
 
 def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **options: Any) -> Any:
-    """Return a user-defined function from a column of texts to an array of mentions, for Spark SQL and DataFrames.
+    """Return a pandas UDF, for DataFrames and Spark SQL, that takes a column of texts and returns their mentions.
 
     For SQL, register it: `spark.udf.register("entities", entitymill.udf(model="models/demo"))`, and then
     `SELECT id, explode(entities(text)) FROM texts`.
 
     Args:
         model: directory of a model bundle, such as models/demo, on any file system that Spark can read.
-        spark: session whose executors get the model; None for the active one.
+        spark: session whose executors get the model; None for the active session.
         options: as in `mentions`.
 
     Returns:
-        A pandas UDF. The array has the fields of `Mention`, in schemas.MENTIONS; it is null where the text is null.
+        A pandas UDF with the result type schemas.MENTIONS: for each text an array of structs with the fields of `Mention`,
+        or null if the text is null.
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
@@ -182,7 +183,7 @@ def _ship_worker(spark: SparkSession, model: str | os.PathLike[str], chosen: _Op
 
 @dataclass(frozen=True)
 class _ColumnRecognizer:
-    """The pandas UDF behind `udf`: a worker that finds the mentions in pandas columns of texts."""
+    """Finds the mentions in pandas columns of texts, for the pandas UDF that `udf` returns."""
 
     worker: Worker
 
@@ -191,6 +192,7 @@ class _ColumnRecognizer:
         import pandas as pd  # noqa: PLC0415
 
         def recognize(columns: Iterator[pd.Series]) -> Iterator[pd.Series]:
+            """Yield a column of mentions for each column of texts."""
             for column in columns:
                 yield pd.Series(self.recognize(column), index=column.index, dtype=object)
 
@@ -200,7 +202,7 @@ class _ColumnRecognizer:
     def recognize(self, column: pd.Series) -> list[list[dict[str, Any]] | None]:
         """Return, for each text, a list of its mentions as dicts, or None if the text is null (None or NaN).
 
-        Raise WorkerError if a text crashes or hangs the model.
+        Raise WorkerError if the model crashes on a text, or takes too long for it.
         """
         texts = [None if text is None or text != text else str(text) for text in column]  # noqa: PLR0124  # NaN
         if not texts:

@@ -12,8 +12,8 @@ import traceback
 from pathlib import Path
 
 SIGNATURE = secrets.token_hex(8)
-"""Random text that marks errors raised by this driver's own workers. Spark passes errors on as text; an error text without
-this mark may quote a document."""
+"""Random text in each error that this driver's own workers raise. Spark sends errors to the driver as text, and an error
+without this random text may quote a document."""
 
 _QUOTES_VALUES = re.compile(
     r"org\.apache\.spark\.(?:\w+\.)*(?:Spark\w+Exception|PythonException)|\[(?!FAILED_READ_FILE|TASK_WRITE_FAILED)[A-Z][A-Z_.]+\]"
@@ -43,8 +43,8 @@ class SourceError(EntityMillError):
 class RejectedError(EntityMillError):
     """More documents would be rejected or removed than `limits.max_reject_ratio` or `limits.max_removed_ratio` allows.
 
-    Usually nothing was published. But if documents crashed or hung the tagger, units that were published before this error
-    stay published (a unit is a group of documents that are published together).
+    Usually nothing was published. But if the model crashed on documents or took too long for them, results that the run had
+    published before this error stay published.
     """
 
     exit_code = 4
@@ -57,7 +57,7 @@ class ModelError(EntityMillError):
 
 
 class DriftError(EntityMillError):
-    """A run differs from earlier runs by more than `report.drift_*` allow; its results were published."""
+    """A run differs from earlier runs by more than the settings `report.drift_*` allow; its results were published."""
 
     exit_code = 6
 
@@ -69,7 +69,7 @@ class LimitError(EntityMillError):
 
 
 class OutputError(EntityMillError):
-    """The output cannot be written, or does not belong to this job."""
+    """The tables of the output cannot be written, or do not belong to this job."""
 
 
 class StorageError(EntityMillError):
@@ -106,9 +106,9 @@ def is_rust_panic(error: BaseException) -> bool:
 
 
 def hide_message(error: Exception) -> WorkerError:
-    """Return a WorkerError with the type and the line of `error`, but without its message, which may quote document text.
+    """Return a WorkerError that says the type and the line of `error`, without its message, which may quote document text.
 
-    A note on the returned error lists the stack frames of `error`, without the values of variables.
+    The stack frames of `error`, without the values of variables, are added to the returned error as a note.
     """
     frames = traceback.extract_tb(error.__traceback__)
     described = WorkerError(

@@ -164,7 +164,7 @@ def load(
         consistent_labels: whether all mentions with the same spelling in a text get the same label: the label whose
             confidences have the greatest sum.
         markup: `html` to ignore HTML tags in the texts, `none` to treat them as text. Offsets always count the tags, too.
-        threads: number of threads for inference; None for one per core that this container uses.
+        threads: number of threads for inference; None for one per core that this container may use.
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in `precision`.
@@ -192,7 +192,7 @@ def load(
 
 
 def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:
-    """Return the manifest of a model bundle, and a dict file name -> path; the content of the files is not checked.
+    """Return the manifest of a model bundle, and a dict from file names to paths; the files' content is not checked.
 
     Raise ModelError if the directory is missing or not a bundle, or its manifest is invalid.
     """
@@ -213,8 +213,8 @@ def extract(
 ) -> Summary:
     """Run the job, as `entitymill extract --config CONFIG --set OVERRIDE …` does, and return its summary.
 
-    Unlike the command, write no page, metrics, lineage or log file, and do not check for drift. As on the command line,
-    environment variables override the settings file.
+    Unlike the command, write no report page, metrics, lineage or log file, and do not check for drift (large differences
+    from earlier runs). As on the command line, environment variables override the settings file.
 
     Args:
         config: YAML file with settings; `base.yaml` in the same directory is read first.

@@ -1,4 +1,4 @@
-"""Describe one run: a row of the `runs` table as a plain value, for code with and without Spark."""
+"""The dataclass `RunRow` describes one run of the job: a row of the `runs` table, for code with and without Spark."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=timezone.utc)
 PROGRESS = (
     "stage", "documents", "planned", "removed", "units", "units_done", "sentences", "rejects", "sentences_per_second",
 )  # fmt: skip
-"""Columns that show a run's progress. While a run is active, its heartbeat file has newer values than its row in `runs`."""
+"""Columns that show a run's progress. While a run is active, its heartbeat file, which it rewrites at short intervals, has
+newer values than its row in `runs`."""
 
 
 @dataclass(frozen=True)
 class RunRow:
     """A row of the `runs` table. The fields are the columns, which `schemas.RUNS` describes, in the same order.
 
-    Times are in UTC. Numbers that were not counted are 0, maps without a value are empty, and other values are None.
+    Times are in UTC. A missing count or measurement is 0, a missing map is empty, and any other missing value is None.
     """
 
     run_id: str
@@ -64,10 +65,11 @@ class RunRow:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], **other: Any) -> Self:
-        """Build a row from column -> value, as Spark, deltalake or JSON return it; other columns are ignored.
+        """Build a row from a dict of columns and their values, as read by Spark, by deltalake or from JSON.
 
-        Times are datetimes, texts in ISO format, or microseconds since 1970. Datetimes without a time zone are in this
-        machine's local time. Maps may be lists of pairs. `other` has values of fields that a subclass adds.
+        Unknown columns are ignored. Times are datetimes, texts in ISO format, or microseconds since 1970. Datetimes without
+        a time zone are in this machine's local time. Maps may be lists of pairs. `other` has values of fields that a subclass
+        adds.
         """
         known = {name: values.get(name) for name in NAMES}
         return cls(**{name: _convert(name, value) for name, value in known.items() if value is not None}, **other)
@@ -92,7 +94,7 @@ TIMES = ("started_at", "ended_at", "until")
 
 
 def _convert(name: str, value: Any) -> Any:
-    """Return the value of a column as RunRow promises; `value` is not None."""
+    """Return the value of a column with times in UTC, and with a dict instead of a list of pairs; `value` is not None."""
     if name in TIMES:
         if isinstance(value, int):
             return UNKNOWN_TIME + timedelta(microseconds=value)

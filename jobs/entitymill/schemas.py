@@ -9,6 +9,7 @@ VERSION = "5"
 
 
 def _column(name: str, kind: T.DataType, comment: str, *, nullable: bool = True) -> T.StructField:
+    """Return a column with a comment."""
     return T.StructField(name, kind, nullable, {"comment": comment})
 
 
@@ -119,7 +120,7 @@ RUNS = T.StructType(
         _column("scope", _STRING, "digest of the settings that select the source's rows"),
         _column("model", _STRING, "name of the model"),
         _column("fingerprint", _STRING, "digest of everything but the texts that decides the result"),
-        _column("entities_by_label", T.MapType(_STRING, _LONG), "label -> mentions"),
+        _column("entities_by_label", T.MapType(_STRING, _LONG), "number of mentions per label"),
         _column("documents", _LONG, "documents processed"),
         _column("removed", _LONG, "documents that are no longer in the source"),
         _column("units", _LONG, "units into which the work was split"),
@@ -132,7 +133,7 @@ RUNS = T.StructType(
         _column("log", _STRING, "path of the log on the driver"),
         _column("sentences", _LONG, "sentences tagged"),
         _column("rejects", _LONG, "rows rejected"),
-        _column("seconds", T.MapType(_STRING, T.DoubleType()), "stage -> seconds"),
+        _column("seconds", T.MapType(_STRING, T.DoubleType()), "seconds per stage"),
         _column("sentences_per_second", T.DoubleType(), "sentences per second of the run's total time"),
         _column(
             "epoch", _LONG, "number that grows with every run that may write the tables; null if there was nothing to do"
@@ -142,7 +143,7 @@ RUNS = T.StructType(
         _column("settled", T.BooleanType(), "whether all its changes are complete; else the next run checks the tables"),
         _column("slice", _STRING, "digest of source.where if the run replaced a slice; else null"),
         _column("source_committed", _LONG, "when the version of a Delta source was committed, milliseconds since 1970"),
-        _column("output_versions", T.MapType(_STRING, _LONG), "table -> its Delta version when the run ended"),
+        _column("output_versions", T.MapType(_STRING, _LONG), "Delta version of each table when the run ended"),
         _column("chars", _LONG, "code points of the processed documents"),
         _column("cores", _INT, "cores of Spark's executors, as last counted"),
         _column("core_hours", T.DoubleType(), "hours from the run's start, times its cores: what a cluster costs"),
@@ -168,7 +169,7 @@ CONSTRAINTS = {
     "entities": "`begin` >= 0 AND `end` > `begin` AND confidence >= 0 AND confidence <= 1",
     "documents": "status IN ('done', 'blank', 'pending') AND entities >= 0",
 }
-"""Name of a table -> condition of its CHECK constraint."""
+"""For each table with a CHECK constraint, the condition that all its rows must meet."""
 
 _ANNOTATION = T.StructType(
     [
@@ -184,8 +185,8 @@ ANNOTATIONS = [
     T.StructField("ner", T.ArrayType(_ANNOTATION), True, {"annotatorType": "named_entity"}),
     T.StructField("ner_chunk", T.ArrayType(_ANNOTATION), True, {"annotatorType": "chunk"}),
 ]
-"""Columns in Spark NLP's format, as read back from a table, where all nested fields are nullable. Engines add these columns
-if `output.annotations` is set."""
+"""Columns with each token's tag and with the mentions, in Spark NLP's format. All nested fields are nullable, as in columns
+that Spark reads from a table. Engines add these columns if `output.annotations` is set."""
 
 ANNOTATION_TABLE = T.StructType([_DOC_ID, *ANNOTATIONS, _column("run_id", _STRING, "run that wrote the row")])
 """Schema of the `annotations` table, which has one row per document and is written if `output.annotations` is set."""
@@ -213,4 +214,4 @@ RECOGNIZED = [
     T.StructField("failure", FAILURE, True),
 ]
 """Columns that every engine returns, one row per document. A struct column `passthrough` follows if there are passthrough
-columns. `failure` is set for a document that crashes or hangs the tagger, and null for all others."""
+columns. `failure` is null, except for a document that crashes the tagger (the model's process) or makes it hang."""

@@ -205,7 +205,7 @@ def test_many_failures_of_one_task_are_no_documents_fault(here: Here, monkeypatc
     logged: list[str] = []
     monkeypatch.setattr(worker.log, "warning", lambda said, *rest: logged.append(said % rest))
     monkeypatch.setattr(worker, "MAX_FAILED_DOCUMENTS", 2)
-    with pytest.raises(WorkerError, match="3 documents of one task crash or hang"):
+    with pytest.raises(WorkerError, match="the tagger crashes or hangs on 3 documents of one task"):
         run(here, [*GOOD, *[poison_stub.KILL] * 5])
     assert f"d{len(GOOD)}, d{len(GOOD) + 1}, " in logged[-1]
 

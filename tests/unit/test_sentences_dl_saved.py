@@ -81,7 +81,7 @@ def test_another_kind_of_detector_is_refused(tmp_path: Path, parameters: dict[st
 def test_metadata_that_are_none_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "part-00000"
     path.write_text(content, encoding="utf8")
-    with pytest.raises(ModelError, match="cannot be read as that of a saved model"):
+    with pytest.raises(ModelError, match="is not valid metadata of a Spark NLP model"):
         read(path, FILES[NETWORK])
 
 

@@ -30,7 +30,7 @@ FACTORY = "entitymill.commands.tagging_child:open_measured_tagger"
 CHARACTERS = 60_000
 """Maximum number of characters that each round recognizes; a round takes the bundled model about two seconds."""
 MILLION, DOCUMENT_CHARACTERS, HOUR = 1_000_000, 1_500, 3_600
-"""Number of documents for which core-hours and prices are computed; their length in characters; seconds in an hour."""
+"""Number of documents for which core-hours and prices are computed; a document's length in characters; seconds per hour."""
 F1_TOLERANCE = 0.005
 """A precision is recommended only if its F1 is at most this much below the best F1."""
 TIMEOUT_SECONDS = 600.0
@@ -93,10 +93,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure a model in each precision, print the results and a recommendation, and return the exit code."""
+    """Measure the speed of a model in each precision, print the results and a recommendation, and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Start the log, measure the model, and print the results and the recommended precision."""
         start_log(None)
         manifest, _ = python_api.read_bundle(options.model)
         results = measure(options.model, manifest, _read_texts(options.texts), options.seconds, options.price_per_core_hour)
@@ -177,9 +178,10 @@ def measure(
 def _run_round(
     children: Mapping[Precision, Callable[[pa.RecordBatch, float], pa.RecordBatch]], batch: pa.RecordBatch
 ) -> dict[Precision, tuple[int, float]]:
-    """Let each child recognize the batch once, one child after the other; return precision -> (sentences, CPU seconds).
+    """Let each child process recognize the batch once, one child after the other.
 
-    Raise ChildLostError if a child crashes, or takes longer than TIMEOUT_SECONDS.
+    Return a dict from each child's precision to (sentences, CPU seconds). Raise ChildLostError if a child crashes, or takes
+    longer than TIMEOUT_SECONDS.
     """
     found = {precision: child(batch, TIMEOUT_SECONDS).to_pylist()[0] for precision, child in children.items()}
     return {precision: (row["sentences"], row["cpu_seconds"]) for precision, row in found.items()}
@@ -190,7 +192,7 @@ def _read_texts(path: Path) -> list[str]:
 
     The texts are the column `text` of a Parquet file or directory, or the lines of any other file. Blank texts, and values
     that are not strings, are skipped. Raise SourceError if the file cannot be read or has no text, and SettingsError if
-    `path` is the default file, which this installation lacks.
+    `path` is the default file and this installation lacks it.
     """
     import pyarrow as pa
 

@@ -40,6 +40,7 @@ class _HelpFormatter(argparse.HelpFormatter):
     """Keeps the line breaks of an epilog, and does not wrap lines that begin with a space, such as examples."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Wrap each line of a text that does not begin with a space, and keep the line breaks."""
         lines = text.split("\n")
         return "\n".join(
             line if line.startswith(" ") else textwrap.fill(line, width, initial_indent=indent) for line in lines
@@ -49,7 +50,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 def build_parser(command: str, description: str, epilog: str, script: str | None = None) -> argparse.ArgumentParser:
     """Return a parser without options, whose usage line names the program that the user started.
 
-    This is `entitymill COMMAND` or `script`, the name of a file in jobs/ that also starts the command.
+    The program is `entitymill COMMAND` or `script`, the name of a file in jobs/ that also starts the command.
     """
     started = Path(sys.argv[0]).name
     prog = started if started == script else f"entitymill {command}"
@@ -57,9 +58,9 @@ def build_parser(command: str, description: str, epilog: str, script: str | None
 
 
 def describe_lost_child(lost: ChildLostError, model: Path) -> EntityMillError:
-    """Return the error to raise for a child process of `tag` or `benchmark` that died or hung while it tagged texts.
+    """Return the error to raise for a child process of `tag` or `benchmark` that crashed, or took too long, on texts.
 
-    It is a WorkerError if memory seems to be the reason, and otherwise a ModelError.
+    It is a WorkerError if a lack of memory seems to be the reason, and otherwise a ModelError.
     """
     if lost.suggests_lack_of_memory:
         return WorkerError(
@@ -84,6 +85,7 @@ def positive_number(kind: type[int | float], largest: float = MAX_NUMBER) -> Cal
     """Return a function for argparse's `type` that parses a number (int or float) above 0 and up to `largest`."""
 
     def number(text: str) -> float:
+        """Return the number in `text`; raise argparse's error if it is out of range."""
         value = kind(text)
         if not 0 < value <= largest:
             raise argparse.ArgumentTypeError(f"{text} is out of range: the number must be above 0 and at most {largest:,}")
@@ -98,10 +100,11 @@ def run_with_settings(
 ) -> int:
     """Load the settings that the options select, start the log, call `work` with the settings, and return the exit code.
 
-    Errors are reported as by `run_and_report`, which also describes the argument `stop_message`.
+    An error is printed on stderr. After Ctrl-C or SIGTERM, `stop_message` is printed (see `run_and_report`).
     """
 
     def load_and_work(start_log: Callable[[str | None], str]) -> None:
+        """Load the settings, start the log, and call `work`."""
         settings = settings_module.load(options.config, options.overrides)
         start_log(settings.log)
         work(settings)
@@ -110,7 +113,7 @@ def run_with_settings(
 
 
 def check_output_exists(settings: settings_module.Settings) -> None:
-    """Raise OutputError if `output.path` does not exist or may not be looked up; called before Spark starts.
+    """Raise OutputError, before Spark starts, if the path `output.path` does not exist or cannot be looked up.
 
     Nothing is checked if the output is a catalog schema, or if the path may be on another machine's disk.
     """
@@ -123,7 +126,7 @@ def check_output_exists(settings: settings_module.Settings) -> None:
 def check_source_exists(settings: settings_module.Settings) -> None:
     """Check, before Spark starts, that `source.path` exists, and that Parquet files have the columns of ids and texts.
 
-    Raise SourceError if the path does not exist or may not be looked up, or if a column is missing. Some sources are not
+    Raise SourceError if the path does not exist or cannot be looked up, or if a column is missing. Some sources are not
     checked: catalog tables, paths with wildcards, versions of Delta tables, and paths that may be on another machine's disk.
     """
     source = settings.source
@@ -184,10 +187,10 @@ def run_and_report(
     A log in the temporary directory is deleted if there was no error.
 
     Args:
-        work: the command's work. Its argument is a function `start(path)`, which starts the log in this file, or in a
-            temporary file if the path is None, and returns the log's path.
+        work: function that does the command's work. Its argument is a function that starts the log in a file, and returns
+            the log's path. If the file is None, the log is a temporary file.
         stop_message: message to print after Ctrl-C or SIGTERM; empty for the message of `outcome.describe_error`.
-        results: dictionary to which an error is added, under the key `error`; None if the caller does not need the error.
+        results: dict to which an error is added, under the key `error`; None if the caller does not need the error.
     """
     errors = open_console(stderr=True, highlight=False, soft_wrap=True)
     logs: list[str] = []

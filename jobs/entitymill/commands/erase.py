@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
+        """Read the ids, and erase the documents."""
         _erase(settings, _read_ids(options), options, open_console(highlight=False))
 
     return common.run_with_settings(options, work, "interrupted; erased rows stay erased, and it is safe to run this again.")
@@ -117,14 +118,14 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
 
 
 def _describe_old_files(findings: Findings) -> str:
-    """Return the end of a phrase that says that no old file has the ids, or that old files cannot be searched here."""
+    """Return the end of a message that no table has the ids: no old file has them, or old files cannot be searched here."""
     if findings.in_old_files is None:
         return " (files of older versions cannot be searched here; `entitymill maintain … purge` deletes them all)"
     return ", nor in a file of an older version"
 
 
 def _describe_findings(findings: Findings) -> str:
-    """Return the number of rows to erase, by table, as a phrase for a message."""
+    """Return a phrase for messages that says how many rows of each table will be erased."""
     rows = findings.totals()
     nouns = {"documents": "documents", "entities": "mentions", "rejects": "rejects"}
     counts = ", ".join(f"{rows.get(table, 0):,} {noun}" for table, noun in nouns.items())
@@ -138,7 +139,7 @@ def _is_on_terminal() -> bool:
 
 
 def _confirm(findings: Findings, output: str, console: Console) -> bool:
-    """Ask the user whether to erase the rows, and return whether the answer is yes."""
+    """Ask the user whether to continue with the erasure, and return whether the answer is yes."""
     question = f"Erase {_describe_findings(findings)} of {output}?"
     if findings.empty:
         question = f"Nothing was found in {output} yet, but a run is active. Wait for it, and erase what it publishes?"

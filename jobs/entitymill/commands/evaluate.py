@@ -62,9 +62,9 @@ class Score:
 
 
 def evaluate(entities: DataFrame, gold: DataFrame, labels: list[str] | None = None) -> dict[str, Score]:
-    """Return label -> score of the found mentions `entities`, compared with the correct mentions `gold`, sorted by label.
+    """Compare the found mentions `entities` with the correct mentions `gold`, and return a dict from labels to scores.
 
-    After the labels, the key ALL has the micro average, which is the score of the counts of all labels together. A mention
+    The labels are sorted. The last key, ALL, has the micro average, which is the score of all labels together. A mention
     that occurs several times in a table counts once.
 
     Args:
@@ -132,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         built.error("use either --entities and --gold, or --reviewed")
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Start the log, score the reviewed sample or, with Spark, the entity table, and print the scores."""
         start_log(None)
         labels = [label.strip() for label in options.labels.split(",")] if options.labels else None
         if options.reviewed is not None:
@@ -188,7 +189,7 @@ def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_
 
 
 def _format_json(scores: dict[str, Score]) -> str:
-    """Return the scores as the text of one JSON object: label -> object with counts, precision, recall and F1."""
+    """Return the scores as JSON: an object in which each label has an object with counts, precision, recall and F1."""
     measures = {label: {"precision": s.precision, "recall": s.recall, "f1": s.f1} for label, s in scores.items()}
     return json.dumps({label: asdict(score) | measures[label] for label, score in scores.items()})
 

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Examples:\n"
         "  entitymill extract --config conf/demo.yaml --show-entities\n"
         "  entitymill extract --config conf/articles.yaml --set output.path=/data/out --dry-run\n"
-        "Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects, 5 model refused, "
+        "Exit codes: 0 done, 2 bad settings, 3 bad input, 4 too many rejects or removals, 5 model refused, "
         "6 done, but the run differs too much from earlier runs (report.fail_on_drift), "
         "7 stopped at limits.max_core_hours, 1 anything else.",
     )
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job, write its outcome as JSON if --result-json asks for it, and return the exit code.
 
-    If the outcome cannot be written, the exit code is that of the run, or 1 if the run succeeded.
+    If the outcome of a successful run cannot be written, the exit code is 1. A run that failed keeps its exit code.
     """
     options = parser().parse_args(arguments)
     results: dict[str, Any] = {}
@@ -156,6 +156,7 @@ def _run_job(
     sparknlp = settings.recognition.engine == "sparknlp"
 
     def is_brief() -> bool:
+        """Return whether the source is so small that the JVM should use only its fast compiler."""
         return not sparknlp and _is_small_local_source(settings.source.path, SMALL_BYTES)
 
     spark = open_session(settings.spark, "entitymill", sparknlp=sparknlp, brief=is_brief)

@@ -58,7 +58,7 @@ JARS = {
     )
     for release, delta in installation.DELTA.items()
 }
-"""Release of Spark -> the jars that a run needs in addition to Spark."""
+"""For each release of Spark, the jars that a run needs in addition to Spark."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,9 +76,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--client", choices=tuple(_CLIENTS), help="program that fetches the jars (default: mvn, if it is installed)"
     )
-    built.add_argument(
-        "--repository", metavar="URL", help="a Maven repository, in addition to those of the client's settings"
-    )
+    built.add_argument("--repository", metavar="URL", help="a Maven repository to use in addition to the client's own")
     return built
 
 
@@ -109,7 +107,7 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
 
     Args:
         client: a key of _CLIENTS, or None for the first client that is installed.
-        repository: URL of a Maven repository to use in addition to those in the client's settings.
+        repository: URL of a Maven repository to use in addition to the repositories in the client's settings.
 
     Raises:
         SettingsError: the requested client is not installed, or no client is installed.
@@ -149,7 +147,7 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
 
 
 def _find_installed_release() -> str:
-    """Return the installed PySpark's release, such as 3.5; without PySpark, the first of JARS.
+    """Return the installed PySpark's release, such as 3.5; if PySpark is not installed, the first release in JARS.
 
     Raise SettingsError if this release of PySpark is not supported.
     """
@@ -231,8 +229,8 @@ _CLIENTS: dict[str, tuple[Callable[[], list[str]], Callable[[Sequence[Jar], Path
     "mvn": (_find_maven, _fetch_with_maven),
     "spark": (_find_spark_submit, _fetch_with_spark),
 }
-"""Client -> (function that returns the beginning of its command line, or an empty list if it is not installed; function that
-fetches jars with it)."""
+"""For each client, two functions. The first returns the beginning of the client's command line, or an empty list if the
+client is not installed. The second fetches jars with the client."""
 
 
 def _run_client(command_line: list[str], client: str) -> None:

@@ -103,7 +103,7 @@ def _build_file_stem(table: str) -> str:
 
 
 def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, jars: str, bad_ids: str) -> str:
-    """Return the text of the settings file.
+    """Return the text of the settings file for a table.
 
     The file must mean the same in every working directory. So a relative path of the model or the jars becomes absolute if
     it exists in the working directory, but not in this program's repository. The paths in `source` and `output` are written

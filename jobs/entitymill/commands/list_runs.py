@@ -47,10 +47,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the latest runs, as a table or as JSON, and return the exit code."""
+    """Print the latest runs of an output, as a table or as JSON, and return the exit code."""
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
+        """Read the runs, if possible without Spark, and print them."""
         common.check_output_exists(settings)
         runs = _read_local_runs(settings.output, settings.spark.conf, options.last)
         if runs is None:
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int) -> list[RunRow] | None:
-    """Return what `read_runs` returns, without starting Spark; None if only Spark can read the tables.
+    """Return the latest `last` runs, newest first, without starting Spark; None if only Spark can read the tables.
 
     Raise OutputError if no run has written the tables yet.
     """
@@ -101,7 +102,7 @@ def read_runs(tables: Tables, last: int) -> list[RunRow]:
 
 
 def _add_progress(rows: list[RunRow], read_heartbeats: Callable[[], list[RunRow]]) -> list[RunRow]:
-    """Return the rows, with those of active runs updated from their heartbeats, which are newer.
+    """Return the rows; the rows of active runs get the newer progress in the runs' heartbeat files.
 
     `read_heartbeats` is called only if a run is active.
     """
@@ -112,7 +113,7 @@ def _add_progress(rows: list[RunRow], read_heartbeats: Callable[[], list[RunRow]
 
 
 def _update_progress(row: RunRow, heartbeat: RunRow) -> RunRow:
-    """Return the row of an active run with the progress in its heartbeat; other rows are returned unchanged."""
+    """Return the row of an active run with the progress in its heartbeat file; return the row of another run unchanged."""
     if not row.status == heartbeat.status == "running":
         return row
     return replace(row, until=heartbeat.until, **{name: getattr(heartbeat, name) for name in PROGRESS})
@@ -157,7 +158,7 @@ def _describe_run(run: RunRow) -> str:
         text = f"{run.stage or 'active'}, {_format_progress(run)}"
         if run.until is not None and run.until < datetime.now(timezone.utc):
             ended = f"{run.until.astimezone():%Y-%m-%d %H:%M}"
-            text = f"no heartbeat since its lease ended at {ended}; the next run takes over. Last seen: {text}.{log}"
+            text = f"no heartbeat since its right to write ended at {ended}; the next run takes over. Last seen: {text}.{log}"
     elif run.error:
         text = run.error + (f" Log: {run.log}" if run.log else "")
     elif run.status == "died":

@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
+        """Start Spark, run the task that the options name, and print what it changed."""
         common.check_output_exists(settings)
         progress.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill maintenance")

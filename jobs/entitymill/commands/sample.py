@@ -96,9 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _choose_format(to: Path, requested: str | None, *, show_text: bool) -> str:
-    """Return the format of the file: the requested one or, if that is None, the one that fits the file's suffix.
+    """Return the format of the file: `requested` or, if that is None, the format that fits the file's suffix.
 
-    Raise SettingsError if the suffix names no format, or files of the format contain text and --show-text is missing.
+    Raise SettingsError if the suffix names no format, or if --show-text is missing for a format that contains text.
     """
     kind = requested or review_file_writer.choose_format(to)
     if kind is None:

@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.texts = options.texts or [STDIN]
 
     def work(start_log: Callable[[str | None], str]) -> None:
+        """Start the log, read the texts, find their mentions, and print them."""
         start_log(None)
         named_texts = list(_read_texts(options.texts))
         found = _tag_texts([text for _, text in named_texts], options)
@@ -117,7 +118,7 @@ def _tag_texts(texts: list[str], options: argparse.Namespace) -> list[list[dict[
 
 
 def cut_windows(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
-    """Yield lists of consecutive texts, each ended by the text that reaches `characters`; only the last may be shorter."""
+    """Split texts into lists of consecutive texts; a list ends as soon as it has `characters` characters in total."""
     window: list[str] = []
     size = 0
     for text in texts:
@@ -156,8 +157,8 @@ def _read_texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _looks_like_path(text: str) -> bool:
     """Return whether a text is probably meant as the path of a file.
 
-    One word counts as a path if it has a slash or ends in one of _TEXT_SUFFIXES. Two or three words count as one if they end
-    in such a suffix, are on one line, and are not longer than a file's name can be.
+    A single word counts as a path if it has a slash or ends in one of _TEXT_SUFFIXES. Two or three words count as a path if
+    they end in one of _TEXT_SUFFIXES. They must also be on one line, and not be longer than a file's name can be.
     """
     has_suffix = text.lower().endswith(_TEXT_SUFFIXES)
     words = len(text.split())

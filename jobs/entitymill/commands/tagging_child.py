@@ -32,8 +32,11 @@ def open_tagger(
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """Load a model, and return a function that maps a batch with the `text` column to a batch with the `mentions` column.
 
-    The memory of this process is limited to what the model's files and then the texts need (see `tagging_memory_limit`). For
-    that, `characters` is the largest number of characters in a batch. The other arguments are those of `python_api.load`.
+    The memory of this process is limited to what the model's files and then the texts need (see `tagging_memory_limit`).
+
+    Args:
+        characters: the largest number of characters in a batch, for the memory limit.
+        model, precision, detector, detector_model, markup: as in `python_api.load`.
     """
     files = [file for directory in (model, detector_model) if directory for file in list_model_files(directory)]
     with memory_limit(loading_memory_limit(files)):
@@ -52,13 +55,14 @@ def open_measured_tagger(
 
     Args:
         characters: the total number of characters in the texts.
-        processes: how many processes with such a tagger run at once.
+        processes: how many processes call this function and then run at the same time.
     """
     with memory_limit(loading_memory_limit(list_model_files(model))):
         recognizer = python_api.load(model, precision=precision, threads=1).recognizer
     limit_memory(read_used_memory() + tagging_memory_limit(characters, processes=processes))
 
     def measure(batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Recognize the texts, and return the number of their sentences and the CPU seconds."""
         began = process_time()
         found = recognizer(batch.column("text"))
         seconds = process_time() - began

@@ -1,4 +1,4 @@
-"""Turn the tagger's probabilities into the most probable sequence of allowed tags, and scale the confidences of mentions.
+"""Choose the most probable valid sequence of tags from a model's probabilities, and scale the confidences of mentions.
 
 Confidences are scaled so that, for example, nine in ten mentions with confidence 0.9 are correct.
 """
@@ -16,15 +16,15 @@ _EPSILON = 1e-6
 
 
 class ViterbiDecoder:
-    """A decoder for the most probable sequence of tags in which every I-X follows a B-X or an I-X (the scheme IOB2).
+    """Finds the most probable valid sequence of tags: in the scheme IOB2, every I-X must follow a B-X or an I-X.
 
-    For example, B-PER, I-PER is valid, and O, I-PER is not. Apart from that rule, tags are treated as independent. So if the
+    For example, B-PER, I-PER is valid, and O, I-PER is not. Apart from this rule, tags are treated as independent. So if the
     most probable tags of a sentence's tokens are valid, they are the result. Only the other sentences, a few percent, need
     the algorithm of Viterbi (1967).
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
-        """Derive which tag may follow which from the model's tags, in the order of its outputs: O, B-PER, I-PER, …
+        """Determine which tag may follow which; `labels` are the model's tags in the order of its outputs: O, B-PER, …
 
         If there is no tag B-X, I-X may follow any tag.
         """
@@ -62,10 +62,10 @@ class ViterbiDecoder:
         lengths: NDArray[np.int64],
         tags: NDArray[np.int64],
     ) -> None:
-        """Replace, in `tags`, the tags of sentences whose most probable tags are not a valid sequence.
+        """Replace, in `tags`, the tags of the given sentences by the most probable valid sequence.
 
-        The new tags are the most probable valid sequence, found with Viterbi's algorithm. `starts` and `lengths` have the
-        first token and the number of tokens of each such sentence, from the longest to the shortest.
+        The sequence is found with Viterbi's algorithm. `starts` has the index of the first token of each given sentence, and
+        `lengths` its number of tokens. The longest sentence comes first, and the shortest last.
         """
         steps = np.where(self._may_follow, 0.0, -np.inf)
         best = np.where(self._may_begin, _compute_logarithms(probabilities[starts]), -np.inf)
@@ -99,7 +99,8 @@ def make_labels_consistent(
 
     Args:
         keys: (document, spelling) of each mention.
-        kinds: index of each mention's label, shape [mentions], as `confidences`.
+        kinds: index of each mention's label, shape [mentions].
+        confidences: confidence of each mention, shape [mentions].
     """
     groups: dict[tuple[int, str], list[int]] = {}
     for number, key in enumerate(keys):
@@ -131,7 +132,7 @@ class Scaling(BaseModel):
 
 
 def compute_logits(confidences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return log(p / (1 - p)) for each confidence p; 0 and 1 are first moved inward by 0.000001, to keep it finite."""
+    """Return log(p / (1 - p)) for each confidence p, with p limited to 0.000001 … 0.999999, so that the result is finite."""
     clipped = np.clip(confidences, _EPSILON, 1 - _EPSILON)
     return np.log(clipped) - np.log1p(-clipped)
 
@@ -143,7 +144,7 @@ def scale_confidences(
 
     Args:
         kinds: index of each mention's label in `labels`, shape [mentions].
-        scalings: label -> scaling.
+        scalings: dict from a label to its scaling.
     """
     if not scalings:
         return confidences

@@ -18,15 +18,15 @@ from entitymill.recognition import hardware
 
 MAX_UNPACKED_FILES = 10_000
 MAX_UNPACKED_BYTES = 16 * 2**30
-"""Maximum number and total size of a model's unpacked files, including those in nested archives."""
+"""Maximum number and total size of a model's unpacked files, including the files of nested archives."""
 MAX_UNPACKED_RATIO = 200
 """Maximum ratio of the total size of a model's unpacked files to the size of its archive. Real models need far less."""
 UNPACKED_BASE_BYTES = 2**20
-"""Bytes that are added to what MAX_UNPACKED_RATIO allows, for the sake of small archives."""
+"""Bytes that an archive may unpack to in addition to what MAX_UNPACKED_RATIO allows, for the sake of small archives."""
 MAX_DETECTOR_FILE_BYTES = 64 * 2**20
 """Maximum size of each file in a sentence detector's archive; the largest in models/sentence_detector has 0.2 MB."""
 MAX_DETECTOR_TABLE_BYTES = 256 * 2**20
-"""Maximum size of the tables computed from a sentence detector's layers; 0.15 MB for models/sentence_detector."""
+"""Maximum size of the look-up tables computed from a sentence detector's network; 0.15 MB for models/sentence_detector."""
 MAX_DETECTOR_CHARACTERS = 2**16
 """Maximum number of character ids of a sentence detector, since 16 bits are used for an id."""
 MAX_JAVA_DEPTH = 100
@@ -36,17 +36,17 @@ MAX_LABEL_BYTES = 240
 """Maximum length of a label: it becomes part of a directory's name, `label=NAME`, which may have at most 255 bytes."""
 _LOADING_BASE_BYTES = 2 * 2**30
 _LOADING_BYTES_PER_CORE = 32 * 2**20
-"""Allowance for threads: OpenVINO, Arrow and NumPy each start a thread per core, and a thread has a stack of 8 MB."""
+"""Memory for threads: OpenVINO, Arrow and NumPy each start a thread per core, and a thread has a stack of 8 MB."""
 _LOADING_RATIO = 24
 """Loading a model may take this many times the size of its files in memory, since 8-bit weights become floats and are then
 repacked. The model in models/demo takes 10 times the size of its files."""
 _TAGGING_BYTES_PER_CHARACTER = 512
-"""Bytes of memory that a process may use to tag, per character of text. News texts need a tenth of that."""
+"""Bytes of memory that a process may use to tag texts, per character of text. News texts need a tenth of this number."""
 _TAGGING_BASE_BYTES = 2**30
 _MIN_TAGGING_BYTES = 256_000_000
 _TAGGING_SHARE = 4
-"""In a container with a memory limit, a process may use a quarter of (limit / number of processes) to tag. It may always use
-_MIN_TAGGING_BYTES. For the texts tagged at once, models/demo needs 75 MB, and DistilBERT-base in f32 120 MB."""
+"""In a container with a memory limit, each process has an equal share of the limit, and may tag with a quarter of its share.
+It may always use _MIN_TAGGING_BYTES. For one batch of texts, models/demo needs 75 MB, and DistilBERT-base in f32 120 MB."""
 _MEGABYTE = 1_000_000
 _STATUS = Path("/proc/self/status")
 _FAILURES = (
@@ -60,10 +60,10 @@ _files: list[str] = [""]
 
 
 def report_files_to(listener: Callable[[str], None]) -> None:
-    """Call `listener` (and no earlier one) when the loading of a model or of one of its files begins or ends.
+    """Call `listener`, and no earlier one, whenever the loading of a model or of one of its files begins or ends.
 
-    The listener gets the path of what is now being loaded: a file; the model again, when that file has been loaded; or ""
-    when nothing is being loaded any more.
+    The argument of `listener` is the path of what is being loaded from then on. When a file has been loaded, this is the
+    model to which it belongs; when nothing is being loaded any more, it is "".
     """
     _listeners[:] = [listener]
 
@@ -72,7 +72,7 @@ def report_files_to(listener: Callable[[str], None]) -> None:
 def blame_file(file: str) -> Iterator[None]:
     """Report that the `with` block loads `file`, the path or URI of a model or of one of its files (see `report_files_to`).
 
-    If the process crashes inside the block, its parent's error names this file.
+    If the process crashes inside the block, the error that the parent process raises names this file.
     """
     _files.append(file)
     _report_file()
@@ -87,8 +87,8 @@ def blame_file(file: str) -> Iterator[None]:
 def loading(file: str) -> Iterator[None]:
     """Turn the errors that a damaged file causes in the `with` block into a ModelError that names `file`, its path or URI.
 
-    These errors are a MemoryError, those in _FAILURES, and panics of Rust code. Other errors, such as an OSError or a
-    ModelError, pass unchanged.
+    A damaged file causes a MemoryError, an error in _FAILURES, or a panic (crash) of Rust code. Other errors, such as an
+    OSError or a ModelError, are raised unchanged.
     """
     try:
         with blame_file(file):
@@ -108,7 +108,7 @@ def loading(file: str) -> Iterator[None]:
 
 
 def _report_file() -> None:
-    """Call the listener, if any, with the file that is being loaded."""
+    """Call the listener that was passed to `report_files_to`, if any, with the file that is being loaded."""
     for listener in _listeners:
         listener(_files[-1])
 
@@ -148,7 +148,7 @@ def tagging_memory_limit(characters: int, megabytes: int | None = None, processe
         characters: total number of characters in the texts.
         megabytes: the limit in MB from the `limits.tagger_mb` setting; None to compute it from the number of characters and,
             in a container with a memory limit, from that limit and the number of processes.
-        processes: how many such processes the container runs at once; None for one per core, as on a Spark executor.
+        processes: how many processes tag texts in this container at once; None for one per core, as on a Spark executor.
     """
     if megabytes is not None:
         return megabytes * _MEGABYTE
@@ -166,5 +166,5 @@ def read_used_memory() -> int:
 
 
 def list_model_files(source: Path) -> list[Path]:
-    """Return the direct entries of a local model directory; if `source` is a file, return only that file."""
+    """Return the files and directories directly in a local model directory; if `source` is a file, return only that file."""
     return list(source.iterdir()) if source.is_dir() else [source]

@@ -19,8 +19,8 @@ _INSTRUCTION_SETS: dict[Precision, frozenset[str]] = {
     "bf16": frozenset({"avx512_bf16", "amx_bf16"}),
     "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8"}),
 }
-"""Precision -> instruction sets; a processor with any of them computes in that precision without conversions. Every
-processor can compute in f32."""
+"""For each precision, instruction sets: a processor with at least one of them computes in this precision without
+conversions. Every processor can compute in f32."""
 _DRAWBACKS = {
     "bf16": "bf16 is no faster than f32 on a processor without AVX512_BF16 or AMX",
     "int8": "int8 is slower than f32 on a processor without VNNI",
@@ -85,7 +85,7 @@ def read_memory_limit() -> int | None:
 
 
 def count_cores() -> int:
-    """Return the number of cores of this container: those of the Spark executor or, if unknown, the CPUs that it may use."""
+    """Return the number of cores of this container: the Spark executor's cores or, if unknown, the CPUs that it may use."""
     with contextlib.suppress(KeyError, ValueError):
         return max(1, int(os.environ[_EXECUTOR_CORES]))
     cpus = len(os.sched_getaffinity(0))

@@ -39,7 +39,7 @@ def blank_markup(text: str) -> str:
 def _find_markup(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield (begin, end, filler) of each piece of markup, in order; `filler` is the character to replace it with."""
     at = 0
-    unclosed: set[str] = set()  # elements ("": comments) that the rest of the text does not close
+    unclosed: set[str] = set()  # names of elements that the rest of the text does not close; "" stands for comments
     while (match := _OPENING.search(text, at)) is not None:
         name = (match[1] or "").lower()
         end, filler = match.end(), " " if match[0][0] == "&" or name in _INLINE else "\n"

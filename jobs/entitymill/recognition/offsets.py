@@ -28,7 +28,7 @@ _WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001
 
 
 def _build_class_table() -> NDArray[np.uint8]:
-    """Return a table of code unit -> its classes, as the bits SPACE, SKIP, MARK, AFFIX and GRAPHIC."""
+    """Return an array with the classes of every code unit, as the bits SPACE, SKIP, MARK, AFFIX and GRAPHIC."""
     table = np.zeros(_CODE_UNITS, np.uint8)
     table[ord(" ") + 1 :] |= GRAPHIC
     for bit, characters in _CHARACTERS.items():
@@ -63,7 +63,10 @@ class Texts:
 
     @cached_property
     def _excess(self) -> NDArray[np.int64] | None:
-        """Return how many more code units than code points precede each position, shape [code units + 1]; None if all 0."""
+        """Return, for each position, how many more code units than code points precede it; None if they are always equal.
+
+        The shape is [code units + 1].
+        """
         if len(self.code_units) == len(self.text):
             return None
         # A surrogate pair is two code units but one code point. The excess is counted at the second code unit.

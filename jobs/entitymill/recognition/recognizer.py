@@ -36,7 +36,7 @@ class Recognition:
     mentions: list of the text's mentions in order; each is a struct with the fields of `python_api.Mention`. The fields
         entity and label are strings, confidence is float32, and all others are int32. Offsets are in code points of the
         text, and ends are exclusive. token_count is the number of tokens that the mention overlaps.
-    annotations: column name -> column, for the columns `ner` and `ner_chunk` in Spark NLP's format; empty unless requested.
+    annotations: the columns `ner` and `ner_chunk` in Spark NLP's format, by name; empty unless requested.
     """
 
     sentences: pa.Int32Array
@@ -58,7 +58,7 @@ class Recognizer:
         """Combine a sentence detector and a tagger.
 
         Args:
-            trim: whether to trim mentions (see `measure_trim`), and to drop those without a letter or digit.
+            trim: whether to trim mentions (see `measure_trim`), and to drop mentions without a letter or digit.
             consistent_labels: whether to give one label to all mentions in a document that have exactly the same characters.
             markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
         """
@@ -98,10 +98,10 @@ class Recognizer:
         return recognition
 
     def _blank_invisible(self, texts: pa.Array, original: Texts) -> Texts:
-        """Return `original`, the texts of the array `texts`, without HTML tags and without white space outside ASCII.
+        """Return texts with blanks or line feeds in place of HTML tags and white space outside ASCII; no position changes.
 
-        Blanks or line feeds replace them, so no position changes. HTML tags stay with markup `none`, and the white space
-        stays with encoding sparknlp.
+        `original` has the texts of the array `texts`. HTML tags are kept if the option `markup` is none. The white space is
+        kept if the encoding is sparknlp.
         """
         visible = original
         if self._markup == "html":
@@ -109,9 +109,9 @@ class Recognizer:
         return visible if self._tagger.encoding == "sparknlp" else visible.replace_wide_blanks()
 
     def _find_breaks(self, visible: Texts, original: Texts) -> NDArray[np.int64]:
-        """Return the positions where sentences begin or end, with one at each line feed that replaces an HTML tag.
+        """Return the positions where sentences begin or end; a line feed in place of an HTML tag always ends a sentence.
 
-        Without these, only the detector sentencex would end a sentence at a tag such as <p>.
+        Otherwise, only the detector sentencex would end a sentence at a tag such as <p>.
         """
         breaks = self._detector.find_breaks(visible)
         if self._markup == "none":
@@ -144,12 +144,12 @@ def build_recognition(
     scalings: Mapping[str, Scaling] | None = None,
     original: Texts | None = None,
 ) -> Recognition:
-    """Build the results of recognition from tagged texts; `trim` and `consistent_labels` are those of `Recognizer`.
+    """Build the results of recognition from tagged texts; `Recognizer` explains `trim` and `consistent_labels`.
 
     Args:
         annotations: whether to also build annotations, in Spark NLP's format.
-        scalings: label -> scaling of the confidences of its mentions; confidences in annotations are not scaled.
-        original: the texts before characters were blanked, from which `entity` is copied; None if none were blanked.
+        scalings: the scaling of the confidences of each label's mentions; confidences in annotations are not scaled.
+        original: the texts before characters were replaced by blanks; `entity` is copied from them. None for `tagged.texts`.
     """
     original = original or tagged.texts
     segments = tagged.segments
@@ -218,11 +218,11 @@ def _sum_per_text(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArr
 
 
 def build_annotations(tagged: TaggedTexts, original: Texts) -> dict[str, pa.ListArray]:
-    """Return the columns `ner_chunk` (mentions) and, if the tags have scores, `ner` (tags), as Spark NLP has them.
+    """Return the columns `ner_chunk` (mentions) and, if the tags have scores, `ner` (tags), in Spark NLP's format.
 
-    Each column has one list of annotations per text. Fields, metadata and offsets are those that
-    DistilBertForTokenClassification and NerConverter of Spark NLP 5.5.3 return. Offsets count UTF-16 code units of the
-    document, and both ends are inclusive. Chunks are never trimmed.
+    Each column has one list of annotations per text. Fields, metadata and offsets equal the results of
+    DistilBertForTokenClassification and NerConverter in Spark NLP 5.5.3. Offsets count UTF-16 code units of the document,
+    and `begin` and `end` are both inclusive. Mentions in `ner_chunk` are never trimmed.
     """
     columns = {"ner_chunk": _build_chunk_column(tagged, original)}
     if tagged.tags.scores is not None:
@@ -275,8 +275,10 @@ def _build_annotation_column(
 ) -> pa.ListArray:
     """Return a column of annotations, one list per text; `annotator` is the annotations' type in Spark NLP.
 
-    Of each annotation, `edges` has the index of its first token and of its last token (two arrays). `results` has its text,
-    and `metadata` its (key, value) pairs.
+    Args:
+        edges: two arrays, with the index of each annotation's first token and of its last token.
+        results: the field `result` of each annotation: a tag, or the text of a mention.
+        metadata: (key, value) pairs of each annotation.
     """
     segments = tagged.segments
     begin, end = segments.token_begin[edges[0]], segments.token_end[edges[1]] - 1

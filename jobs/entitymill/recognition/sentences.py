@@ -27,7 +27,10 @@ grows with the square of the number of quotation marks in a passage."""
 
 
 def choose_kind(kind: Kind | None, model: object) -> Kind:
-    """Return the kind of detector to use: `kind` or, if it is None, dl if `model` is not None, else sentencex."""
+    """Return the kind of sentence detector to use: `kind` or, if that is None, the default.
+
+    The default is dl if `model`, the path of a saved detector, is set. Otherwise it is sentencex.
+    """
     return kind or ("sentencex" if model is None else "dl")
 
 
@@ -71,11 +74,11 @@ def _find_begins(text: str) -> list[int]:
 
 
 def _find_begins_by_passage(text: str) -> Iterator[int]:
-    """Yield the offsets at which sentencex begins sentences, in code points; give sentencex one passage at a time.
+    """Yield the offsets, in code points, at which sentencex begins sentences, when it gets one part of the text at a time.
 
-    The end of a passage may cut its last sentence, so the next passage begins with that sentence. But if that sentence
-    begins in the first half of the passage, the next passage begins where the passage ends. So each passage begins at least
-    half a passage after the previous passage.
+    A part is called a passage. Its end may cut its last sentence, so the next passage begins with that sentence. But if that
+    sentence begins in the first half of the passage, the next passage begins where the passage ends. So each passage begins
+    at least half a passage after the previous passage.
     """
     at, begins_here = 0, True
     while at < len(text):
@@ -105,10 +108,10 @@ def _find_passage_end(text: str, at: int) -> int:
 
 
 def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detector:
-    """Return a sentence detector; one of kind dl is read from `files`, all others need no files.
+    """Return a sentence detector of the given kind; only kind dl reads files.
 
     Args:
-        files: name (METADATA or NETWORK of `sentences_dl_saved`) -> local path of a file of a saved detector.
+        files: local paths of a saved detector's two files, by METADATA and NETWORK (constants of `sentences_dl_saved`).
         where: path or URI of the saved detector, for messages.
 
     Raises:

@@ -18,13 +18,14 @@ from entitymill.recognition.sentences_dl_saved import SavedDetector
 
 _WIDTH = saved.CONTEXT_WIDTH
 _SIDE, _REACH = _WIDTH // 2, 15
-"""_SIDE: number of code units that the network sees on either side of a mark; consecutive blanks count as one. _REACH:
-number of code units on either side, counting every blank, in which Spark NLP looks for these _SIDE code units."""
+"""_SIDE: number of code units that the network sees on either side of a mark, where consecutive blanks count as one.
+_REACH: number of code units on either side, counting every blank, in which Spark NLP looks for these _SIDE code units."""
 _BATCH_MARKS = 512
-"""Number of marks that are computed at once: few enough that their sums fit in the cache of a processor core."""
+"""Number of marks (characters that may end a sentence) that the network processes at once: few enough that intermediate
+results fit in the cache of a processor core."""
 _CODE_UNITS = 1 << 16
 _HASH_FACTORS = np.cumprod(np.full(_WIDTH, 0x9E3779B97F4A7C15, np.uint64))
-"""Odd multipliers with which the ids of a context are hashed to 64 bits."""
+"""Odd factors for hashing a mark's context (the ids of the characters around it) to 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class _CollapsedTexts:
 
     values: the code units.
     blank: whether the code unit is a blank, which replaces one or more blanks and line feeds.
-    first, last: positions in the original texts. For a blank, those of the first and the last code unit that it replaces;
-        for any other code unit, both are its own position.
+    first, last: positions in the original texts. A blank has the positions of the first and of the last code unit that it
+        replaces; for any other code unit, both are its own position.
     """
 
     values: NDArray[np.uint16]
@@ -46,10 +47,10 @@ class _CollapsedTexts:
 
 
 class Network:
-    """The detector's network, which decides whether a sentence ends at a mark.
+    """The network of a sentence detector, which decides whether a sentence ends at a mark, such as a full stop.
 
-    Embedding and convolution are precomputed as one table per index in the context. So a mark costs eleven look-ups and two
-    small matrix products.
+    It sees the mark's context: eleven characters, with the mark in the middle. Embedding and convolution are precomputed as
+    one table for each of the eleven. So a mark costs eleven look-ups and two small matrix products.
     """
 
     def __init__(self, detector: SavedDetector) -> None:
@@ -70,7 +71,7 @@ class Network:
         self._output = weights[saved.OUTPUT][:, 0], float(weights[saved.OUTPUT_BIAS][0])
 
     def compute_logits(self, contexts: NDArray[np.uint16]) -> NDArray[np.float64]:
-        """Return a score for each mark, shape [marks]; it is positive if a sentence ends at the mark.
+        """Return a score for each mark (character that may end a sentence); it is positive if a sentence ends at the mark.
 
         Args:
             contexts: ids of the characters around each mark, shape [marks, 11]; 0 stands for no character.
@@ -139,11 +140,16 @@ class DeepDetector:
         begins: NDArray[np.int64],
         ends: NDArray[np.int64],
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.int64]]:
-        """Return the ids in each mark's context, the five code units to its left, and how many of these five exist.
+        """Return, for each mark, the ids in its context, the five code units to its left, and how many of these five exist.
 
-        The shapes are [marks, 11], [marks, 5] and [marks]. `marks` are positions in `texts`, and `collapsed_marks` are the
-        same marks' indices in the arrays of `collapsed`. `begins` and `ends` say where the text of each mark begins, without
-        leading blanks, and ends.
+        A mark is a character that may end a sentence; its context is the mark and five code units on either side. The
+        shapes of the results are [marks, 11], [marks, 5] and [marks].
+
+        Args:
+            marks: positions of the marks in `texts`.
+            collapsed_marks: indices of the same marks in the arrays of `collapsed`.
+            begins: position where the text of each mark begins, without leading blanks.
+            ends: position where the text of each mark ends.
         """
         left, right = collapsed_marks - 1, collapsed_marks + 1
         left = left - collapsed.blank[left]
@@ -181,8 +187,13 @@ class DeepDetector:
     ) -> NDArray[np.bool_]:
         """Return whether each mark follows a word after which no sentence ends, such as Dr, shape [marks].
 
-        Like Spark NLP, look for the word both in the context and in the text before the mark, trimmed of blanks. `begins` is
-        that of `_build_contexts`; `lefts` and `count` are its second and third result.
+        Like Spark NLP, look for the word both in `lefts` and in the text before the mark, without trailing blanks.
+
+        Args:
+            begins: position where the text of each mark begins, without leading blanks.
+            marks: positions of the marks in `texts`.
+            lefts: the five code units to the left of each mark, shape [marks, 5].
+            count: how many of these five code units exist, shape [marks].
         """
         solid = np.flatnonzero(texts.classes & GRAPHIC)
         padded = np.concatenate([[-1], solid, [len(texts.classes)]])
@@ -207,8 +218,8 @@ class DeepDetector:
 def _find_distinct_contexts(contexts: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices of the distinct contexts, and for each context its index among the distinct contexts.
 
-    The network then computes equal contexts, such as those in a long row of dots, only once. In the rare case that different
-    contexts have the same hash, all contexts count as distinct.
+    A context is the ids of the characters around a mark. The network then computes equal contexts, such as in a long row of
+    dots, only once. In the rare case that different contexts have the same hash, all contexts count as distinct.
     """
     hashed = contexts.astype(np.uint64) @ _HASH_FACTORS
     _, distinct, index = np.unique(hashed, return_index=True, return_inverse=True)
@@ -219,7 +230,7 @@ def _find_distinct_contexts(contexts: NDArray[np.uint16]) -> tuple[NDArray[np.in
 
 
 def _collapse_blanks(texts: Texts, marks: NDArray[np.int64]) -> tuple[_CollapsedTexts, NDArray[np.int64]]:
-    """Return the texts with one blank for each sequence of blanks and line feeds, and the index of each mark in them.
+    """Replace each sequence of blanks and line feeds by one blank; return the result, and the index of each mark in it.
 
     The arrays have _SIDE + 1 values of padding at both ends. `texts` must contain at least one character.
     """

@@ -31,7 +31,7 @@ EMBEDDING, KERNEL, FILTER_BIAS = "embedding/embeddings", "conv1d/kernel", "conv1
 HIDDEN, HIDDEN_BIAS, OUTPUT, OUTPUT_BIAS = "dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"
 """Names of the network's weight arrays in the checkpoint: of the embedding, the convolution and two dense layers."""
 _WEIGHTS = {EMBEDDING: 2, KERNEL: 3, FILTER_BIAS: 1, HIDDEN: 2, HIDDEN_BIAS: 1, OUTPUT: 2, OUTPUT_BIAS: 1}
-"""Name of a weight array -> its number of dimensions."""
+"""The number of dimensions of each weight array."""
 _CLASS = "com.johnsnowlabs.nlp.annotators.sentence_detector_dl.SentenceDetectorDLModel"
 _UNLIMITED = 2**31 - 1
 _SUPPORTED_VALUES: dict[str, Any] = {
@@ -43,7 +43,7 @@ _SUPPORTED_VALUES: dict[str, Any] = {
     "maxLength": _UNLIMITED,
     "splitLength": _UNLIMITED,
 }
-"""Parameter -> its default value, which is the only value that this program supports."""
+"""The default value of each parameter, which is the only value that this program supports."""
 CONTEXT_WIDTH = 11
 """Number of UTF-16 code units that the network sees: a mark, which may end a sentence, and five on either side."""
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
@@ -59,9 +59,9 @@ DAMAGE_ERRORS = (
 class SavedDetector:
     """A sentence detector that was saved by Spark NLP.
 
-    ids: character -> id of the character in the network's input.
+    ids: dict from a character to its id in the network's input.
     never_last: words after which no sentence ends, such as Dr.
-    weights: name of a weight array -> the array.
+    weights: dict from the name of a weight array to the array.
     """
 
     ids: dict[str, int]
@@ -94,14 +94,17 @@ def read_detector(metadata: Path, network: Path, where: str) -> SavedDetector:
 
 
 def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return `ids` and `never_last` of `SavedDetector` from a metadata file; raise a ModelError if they are not valid."""
+    """Return the ids of characters, and the words after which no sentence ends, from a metadata file.
+
+    Raise a ModelError if they are not valid, or if the file describes another kind of model.
+    """
     try:
         saved = json.loads(metadata.read_text(encoding="utf8"))
         kind = saved["class"]
         chosen = {**saved["defaultParamMap"], **saved["paramMap"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
-            f"segmentation.model: the metadata of {where} cannot be read as that of a saved model. Copy the model again."
+            f"segmentation.model: the metadata of {where} is not valid metadata of a Spark NLP model. Copy the model again."
         ) from error
     if kind != _CLASS:
         raise ModelError(
@@ -131,7 +134,7 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
 
 
 def _read_weights(network: Path) -> dict[str, NDArray[np.float32]]:
-    """Read the weight arrays (name -> array) from a network's file; raise one of DAMAGE_ERRORS if it is damaged."""
+    """Return a dict from names to weight arrays, read from a network's file; raise one of DAMAGE_ERRORS if it is damaged."""
     with zipfile.ZipFile(network) as archive:
         members = {Path(member.filename).name: member for member in archive.infolist()}
         index, data = members["variables.index"], members["variables.data-00000-of-00001"]
@@ -144,7 +147,7 @@ def _read_weights(network: Path) -> dict[str, NDArray[np.float32]]:
 def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) -> None:
     """Raise a ValueError if the weights are not finite, do not fit each other or the ids, or would take too much memory."""
     if any(weights[name].ndim != dimensions for name, dimensions in _WEIGHTS.items()):
-        raise ValueError("weights that are not those of a convolution and two dense layers")
+        raise ValueError("weights of other layers than a convolution and two dense layers")
     rows, width = weights[EMBEDDING].shape
     kernel, inner, filters = weights[KERNEL].shape
     hidden = weights[HIDDEN].shape
@@ -196,7 +199,7 @@ def _read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (key, value) for each entry of a block of a table; raise a ValueError if the block is compressed.
+    """Yield (key, value) for each entry of a block of a LevelDB table; raise a ValueError if the block is compressed.
 
     A key is stored as the length of the prefix that it shares with the previous key, and its remaining bytes.
     """
@@ -215,7 +218,10 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
 
 
 def _read_table(data: bytes) -> dict[bytes, bytes]:
-    """Return tensor name -> serialized BundleEntryProto (the tensor's type, shape and place) from a checkpoint's index."""
+    """Return a dict from the name of each tensor in a checkpoint's index to its serialized BundleEntryProto.
+
+    This message contains the tensor's type, shape and place.
+    """
     footer = data[-48:]
     if footer[-8:] != _INDEX_MAGIC:
         raise ValueError("a file that is not the index of a checkpoint")

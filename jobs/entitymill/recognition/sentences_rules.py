@@ -2,7 +2,7 @@
 
 The regular expressions of Spark NLP's PragmaticContentFormatter put markers (special characters) into a copy of the text,
 and the markers say where sentences end. Expressions that take quadratic time are rewritten to scan each sequence of
-characters once, with the same results. docs/migration.md says which texts are treated in another way than by Spark NLP.
+characters once, with the same results. docs/migration.md says for which texts the results differ from Spark NLP's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SIGNS = "\u2566\u255e\u255f\u2554\u2564\u2565"
 _ELLIPSIS, _ABBREVIATION, _NUMBER, _PERIOD, _QUESTION, _EXCLAMATION = tuple(_SIGNS)
 """Markers that replace punctuation after a rule has handled it, so that later rules do not match it."""
 _LENGTHS = {_BREAK: 0, _OPEN: 0, _CLOSE: 0, _ELLIPSIS: 3}
-"""Marker -> number of characters that it replaces; a marker that is not listed replaces one character."""
+"""The number of characters that each marker replaces; a marker that is not listed replaces one character."""
 _REPLACEMENTS = str.maketrans(
     dict.fromkeys((_BREAK, _OPEN, _CLOSE, _DOT, _SEMICOLON, "\uf054", "\uf055", *_SIGNS), "\uf8ff")
 )
@@ -56,12 +56,12 @@ def _build_rule(
 
 
 def _enclose(match: re.Match[str]) -> str:
-    """Return the match between _OPEN and _CLOSE, so that no sentence ends in the match."""
+    """Return the matched text between the markers _OPEN and _CLOSE, so that no sentence ends in it."""
     return f"{_OPEN}{match[0]}{_CLOSE}"
 
 
 def _enclose_list_item(match: re.Match[str]) -> str:
-    """Return _BREAK, _OPEN, the match and _CLOSE, so that a sentence ends before a list item, such as "a)", not in it."""
+    """Return a matched list item, such as "a)", with markers, so that a sentence ends before it, and none in it."""
     return _BREAK + _enclose(match)
 
 
@@ -81,8 +81,11 @@ def _build_abbreviation_rule(
 ) -> _Rule:
     """Return a rule that replaces the full stops of abbreviations by _ABBREVIATION, at which no sentence ends.
 
-    The pattern `ahead` must match after the full stop or, at the beginning of the text, `ahead_at_start` if it is not None.
-    `words` lack their last full stop. Texts without the string `required` are skipped.
+    Args:
+        words: the abbreviations, without their last full stop.
+        ahead: pattern that must match after the full stop.
+        required: texts that do not contain this string are skipped.
+        ahead_at_start: pattern in place of `ahead` for an abbreviation at the beginning of the text; None for `ahead`.
     """
     words = tuple(words)
     inside, at_start = _build_look_behind(words, r"\s"), _build_look_behind(words, "^")
@@ -95,7 +98,7 @@ _FIRST_QUOTE = re.compile(r"(?:(?<=\s)|^)'", re.ASCII)
 
 
 def _enclose_single_quotes(text: str) -> str:
-    r"""Return a text with each single-quoted part between _OPEN and _CLOSE, so that no sentence ends in it.
+    r"""Put each single-quoted part of a text between the markers _OPEN and _CLOSE, so that no sentence ends in it.
 
     Spark NLP's expression is (?:(?<=\s)|^)'[\w\s?!\.,|'\w]+'(?:\W). A match extends from the first to the last quote in a
     sequence of the characters in its brackets.
@@ -131,7 +134,7 @@ _DOTTED_LETTERS = re.compile(r"(?<!\w)[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!(?a:\s)[A-Z
 
 
 def _enclose_dotted_letters(text: str) -> str:
-    r"""Return a text with letters that full stops separate, such as U.S. or e.g, between _OPEN and _CLOSE.
+    r"""Put letters with full stops, such as U.S. or e.g, between _OPEN and _CLOSE, so that no sentence ends in them.
 
     Spark NLP's expression is \b[a-zA-Z](?:\.[a-zA-Z])+(?:\.(?!\s[A-Z]))*, so a full stop before a blank and a capital is not
     enclosed. \b is the word boundary of Java 17, for which a combining mark belongs to the letter before it.
@@ -204,8 +207,8 @@ _LONGER_OR_SHORTER = re.compile(f"[{''.join(_LENGTHS)}]")
 def find_sentences(text: str) -> list[tuple[int, int]]:
     """Return (begin, end) of each sentence, without white space and control characters at its ends.
 
-    Offsets are in code points, and ends are exclusive. They follow from the number of characters that each marker replaces.
-    Spark NLP instead searches the text for each sentence, and returns begin -1 if it does not find it.
+    Offsets are in code points, and ends are exclusive. They are computed from the number of characters that each marker
+    replaces. Spark NLP instead searches the text for each sentence, and returns -1 for a sentence that it does not find.
     """
     marked = text.translate(_REPLACEMENTS)
     for rule in _RULES:
@@ -223,7 +226,7 @@ def find_sentences(text: str) -> list[tuple[int, int]]:
 
 
 def _find_effective_breaks(marked: str) -> list[int]:
-    """Return the index of each _BREAK in a text with markers, except for those between _OPEN and _CLOSE."""
+    """Return the index of each marker _BREAK in a text, without the markers between _OPEN and _CLOSE."""
     effective: list[int] = []
     undecided: list[int] = []  # breaks since the last _OPEN or _CLOSE, which are dropped if the next such marker is _CLOSE
     for marker in _MARKERS.finditer(marked):

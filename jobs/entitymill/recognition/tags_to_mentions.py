@@ -1,4 +1,4 @@
-"""Join tagged tokens into spans (the tokens of one name) as Spark NLP's NerConverter does, and trim mentions to the name.
+"""Join tagged tokens into spans (the tokens of one name) as Spark NLP's NerConverter does, and measure how to trim mentions.
 
 In this module, a model's labels are its tags, such as B-PER. The kind of a label is the part after the prefix, such as PER.
 Trimming is needed because a token may contain more than a name: "America's" is one token, and in `"Acme Inc."` the full stop
@@ -44,7 +44,7 @@ class TagScheme:
     """
 
     def __init__(self, labels: Sequence[str], *, splits_kinds: bool = False) -> None:
-        """Derive the kinds of entities, and which tags begin a span, from a model's labels.
+        """Determine the kinds of entities, and which tags begin a span, from a model's labels.
 
         Args:
             labels: the model's tags, in the order of its outputs: O, B-PER, I-PER, …
@@ -260,7 +260,7 @@ class TaggedTexts:
 
         Args:
             document: index of the text of each struct, int64, ascending, shape [structs].
-            fields: field name -> the values of the field in all structs, shape [structs].
+            fields: dict from the name of a field to its values in all structs, shape [structs].
         """
         structs = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
         starts = np.searchsorted(document, np.arange(len(self.texts) + 1))

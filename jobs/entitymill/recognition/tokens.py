@@ -1,8 +1,8 @@
 """Split sentences into tokens as Spark NLP 5.5.3's Tokenizer does with its default rules.
 
-A word ends at ASCII white space. (The recognizer first replaces all other white space with blanks, except with encoding
-sparknlp.) All punctuation at the beginning of a word is one token, and so is all punctuation at its end. A word that
-consists only of punctuation is one token.
+A word ends at ASCII white space. All punctuation at the beginning of a word is one token, and so is all punctuation at its
+end. A word that consists only of punctuation is one token. The recognizer first replaces all other white space with blanks,
+except with encoding sparknlp.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from entitymill.recognition.offsets import AFFIX, GRAPHIC, SPACE, Texts
 
 @dataclass(frozen=True)
 class Segments:
-    """The sentences and tokens of several texts, in order. Positions are those of `offsets`, and ends are exclusive.
+    """The sentences and tokens of several texts, in order. Positions count the UTF-16 code units of all texts.
 
-    token_begin, token_end: int64, shape [tokens]; positions where each token begins and ends.
+    token_begin, token_end: int64, shape [tokens]; positions where each token begins and ends (exclusive).
     sentence_of: int64, shape [tokens]; index of each token's sentence.
-    sentence_begin, sentence_end: int64, shape [sentences]; begin of the first token and end of the last token.
+    sentence_begin, sentence_end: int64, shape [sentences]; begin of the first token, and end of the last token (exclusive).
     sentence_starts: int64, shape [texts + 1]; text t has sentences sentence_starts[t]..sentence_starts[t + 1] - 1.
     """
 
@@ -45,7 +45,7 @@ def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
     `_drop_invisible_sentences`).
 
     Args:
-        begins: the result of `sentences.Detector.find_breaks` for the texts. A sentence also begins where a text begins.
+        begins: positions where sentences begin or end, from a sentence detector. A sentence also begins where a text begins.
     """
     breaks = np.union1d(texts.edges[:-1], begins)
     begin, end = _find_words(texts, breaks)
@@ -118,9 +118,9 @@ def _drop_invisible_sentences(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return the begin, end and sentence of each token, without tokens of sentences that have only control characters.
 
-    Such a sentence stays if it is a complete text. Spark NLP drops a sentence if Java's String.trim leaves nothing of it.
-    But if SentenceDetectorDLModel finds no sentence in a text of two or more UTF-16 code units, Spark NLP treats the text as
-    one sentence.
+    But if the sentence is a complete text, its tokens are kept. Spark NLP drops a sentence if Java's String.trim leaves
+    nothing of it. But if SentenceDetectorDLModel finds no sentence in a text of two or more UTF-16 code units, Spark NLP
+    treats the text as one sentence.
     """
     edges = texts.edges
     graphic = np.concatenate([[0], np.cumsum((texts.classes & GRAPHIC) != 0)])

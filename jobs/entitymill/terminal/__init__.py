@@ -1,1 +1,1 @@
-"""What people read or edit: the console, the progress and the summary of a run, and the files of reviewed samples."""
+"""What people read or edit: text on the console, the progress and summary of a run, and files with mentions to review."""

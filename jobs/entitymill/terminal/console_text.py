@@ -17,7 +17,7 @@ from entitymill.errors import EntityMillError
 
 T = TypeVar("T")
 COLORS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
-"""Label -> the rich style in which its mentions are shown; labels that are missing here get OTHER_COLOR."""
+"""For some labels, the style (of the package rich) in which their mentions are shown; all other labels have OTHER_COLOR."""
 OTHER_COLOR = "bold black on plum2"
 MAX_SHOWN_CHARS = 120
 """Length, in characters, up to which a mention is shown completely; of a longer mention, only both ends are shown."""
@@ -55,12 +55,13 @@ def _escape(found: re.Match[str]) -> str:
 
 
 class _Visible:
-    """Wraps a renderable of rich, and replaces its control characters by escapes, except those that rich itself adds."""
+    """Wraps an object that rich can print; control characters in its text become escapes, rich's own codes do not."""
 
     def __init__(self, inner: ConsoleRenderable) -> None:
         self._inner = inner
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the parts of the wrapped object, as rich prints them, with escapes for control characters."""
         for segment in console.render(self._inner, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
@@ -69,6 +70,7 @@ class _ShowControls(RenderHook):
     """Hook that turns control characters into escapes in everything that a rich console prints."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Wrap every object that is printed, so that its control characters become escapes."""
         return [_Visible(renderable) for renderable in renderables]
 
 
@@ -80,12 +82,12 @@ class _SafeConsole(Console):
         self.push_render_hook(_ShowControls())
 
     def print(self, *objects: Any, **options: Any) -> None:
-        # Rich drops some control characters from a string before the render hook could replace them by escapes.
+        """Print objects with escapes in strings: rich drops some control characters before the hook can replace them."""
         super().print(*(visible(item) if isinstance(item, str) else item for item in objects), **options)
 
 
 def open_console(**options: Any) -> Console:
-    """Return rich's Console with these options; it prints control characters as escapes, even if nobody called `visible`."""
+    """Return rich's Console with these options, except that it prints control characters as escapes, as `visible` does."""
     return _SafeConsole(**options)
 
 
@@ -119,7 +121,7 @@ def describe_exception(error: BaseException | None) -> str:
 
 
 def _extract_safe_message(error: BaseException) -> str:
-    """Return ": " and the part of an exception's message that cannot quote a document; empty if there is no such part."""
+    """Return a colon and the part of an exception's message that cannot quote a document; empty if there is no such part."""
     if isinstance(error, EntityMillError):
         return f": {error}"
     if isinstance(error, ImportError):

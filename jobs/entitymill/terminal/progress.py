@@ -1,6 +1,6 @@
 """Show the progress of a run: as a bar on a terminal, as lines of text elsewhere, or as lines of JSON on request.
 
-`begin` and `end` are for other commands: they print on stderr what the command is doing.
+`begin` and `end` are for other commands. They print on stderr which step, such as starting Spark, the command is at.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 KINDS = ("auto", "bar", "lines", "json", "none")
 LINE_SECONDS, BAR_SECONDS = 60.0, 0.5
-"""Default seconds between two lines, and between two updates of the bar."""
+"""Default seconds between two lines about the progress of a run, and between two updates of the bar."""
 _BAR_WIDTH = 30
 _RECOGNITION, _RECOGNIZING = "recognition", "recognizing"
 """Name of the stage that recognizes documents, and the key in `Summary.seconds` for the time of recognition."""
 FIRST_NOTE_SECONDS, NOTE_SECONDS = 3.0, 30.0
-"""Seconds from the start of a step to the first line about it, and seconds between two further lines."""
+"""Seconds from the start of a step of a command to the first line about it, and seconds between two further lines."""
 _steps: list[tuple[threading.Event, threading.Thread]] = []
 """The current step: the event that ends it, and the thread that prints it; empty if there is none."""
 
@@ -167,9 +167,9 @@ def _compute_finished_share() -> float:
 
 
 def begin(step: str) -> None:
-    """Begin a step, such as "starting Spark", and end the step before it.
+    """Begin a step of a command, such as "starting Spark", and end the step before it.
 
-    A thread prints the step, but only if it takes longer than FIRST_NOTE_SECONDS.
+    If the step takes longer than FIRST_NOTE_SECONDS, a separate thread prints it on stderr.
     """
     end()
     ended = threading.Event()
@@ -179,7 +179,7 @@ def begin(step: str) -> None:
 
 
 def end() -> None:
-    """End the current step, if there is one, and wait for its thread."""
+    """End the current step of the command, if there is one, and wait until its thread prints nothing more."""
     while _steps:
         ended, thread = _steps.pop()
         ended.set()
@@ -187,7 +187,7 @@ def end() -> None:
 
 
 def _print_step(step: str, ended: threading.Event) -> None:
-    """Print lines about a step until `ended` is set; print nothing if that happens within FIRST_NOTE_SECONDS."""
+    """Print lines about a step until `ended` is set; print nothing about a step that ends within FIRST_NOTE_SECONDS."""
     console = open_console(stderr=True, highlight=False, soft_wrap=True)
     began = time.monotonic()
     if ended.wait(FIRST_NOTE_SECONDS):

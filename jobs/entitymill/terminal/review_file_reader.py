@@ -15,7 +15,7 @@ from entitymill.errors import SourceError
 from entitymill.terminal.review_file_writer import CORRECT, CORRECTED_LABEL
 
 ANSWERS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-"""Answer in the `correct` column, in lower case -> whether the mention is correct."""
+"""For each answer that the column `correct` may have, in lower case, whether it means that the mention is correct."""
 _NEEDED = ("label", "confidence", CORRECT)
 """Columns that a CSV file must have."""
 Span = tuple[int, int, str]
@@ -37,9 +37,9 @@ class Review:
 
     judgments: the answers, one for each reviewed mention of the sample.
     unreviewed: number of mentions of the sample without an answer.
-    annotated: label -> number of mentions that reviewers marked in the sentences shown to them; None for a CSV file, in
-        which reviewers cannot mark mentions.
-    found: label -> number of the mentions counted in `annotated` that the entity table also contains; None for a CSV file.
+    annotated: for each label, the number of mentions that reviewers marked in the sentences shown to them; None for a CSV
+        file, in which reviewers cannot mark mentions.
+    found: for each label, how many of the mentions in `annotated` the entity table also contains; None for a CSV file.
     """
 
     judgments: list[Judgment] = field(default_factory=list)
@@ -94,7 +94,7 @@ def _read_csv(file: Path, text: str) -> Review:
 
 
 def _read_row(row: dict[str, Any], where: str) -> Judgment | None:
-    """Return the reviewer's answer in a row of the CSV file; None if the reviewer left both columns empty.
+    """Return the reviewer's answer in a row of the CSV file; None if the reviewer has not filled in the row.
 
     A mention counts as wrong if the reviewer gave it another label, even if the `correct` column is empty. Raise SourceError
     if the row has no label, an unknown or contradictory answer, or an invalid confidence.
@@ -152,9 +152,9 @@ def _read_label_studio(file: Path, text: str) -> Review:
 def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
     """Add the answers in one Label Studio task to `review`.
 
-    A mention of the sample is correct if the first annotation that the reviewer did not skip has the same span with the same
-    label. All spans of this annotation are added to `review.annotated`, and to `review.found` if the entity table has them.
-    If the task has no such annotation, its mentions of the sample are added to `review.unreviewed`.
+    Only the first annotation that the reviewer did not skip counts. If there is none, the task's mentions of the sample are
+    added to `review.unreviewed`. A mention of the sample is correct if the annotation has the same span with the same label.
+    All spans of the annotation are added to `review.annotated`, and to `review.found` if the entity table has them.
 
     Raise SourceError, which begins with `where`, if a confidence is not a number from 0 to 1. A malformed task raises one of
     Python's lookup, type or value errors.
@@ -180,7 +180,7 @@ def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
 
 
 def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
-    """Yield (begin, end, label) for each label of one result of an annotation; nothing if the result is not a span.
+    """Yield (begin, end, label) for each label of one result of a Label Studio annotation; nothing if it is not a span.
 
     The yielded offsets count code points in `text`, which the reviewer saw, even if the file counts UTF-16 code units.
     """
@@ -199,7 +199,7 @@ def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
 
 
 def convert_from_utf16(text: str, offset: int) -> int:
-    """Convert an offset in UTF-16 code units to code points; an offset inside a surrogate pair moves to its end.
+    """Convert an offset in UTF-16 code units to code points; an offset inside a surrogate pair becomes the pair's end.
 
     For example, in "😀a" the offset 2 becomes 1.
     """

@@ -22,7 +22,7 @@ from entitymill.spark import local_disk
 CSV, LABEL_STUDIO, CONLL = "csv", "label-studio", "conll"
 FORMATS = (LABEL_STUDIO, CSV, CONLL)
 SUFFIXES = {".csv": CSV, ".json": LABEL_STUDIO, ".conll": CONLL, ".txt": CONLL}
-"""Suffix of a file -> the format that `entitymill sample` writes unless --format names another one."""
+"""For each suffix of a file, the format that `entitymill sample` writes, unless --format names another format."""
 CORRECT, CORRECTED_LABEL = "correct", "corrected_label"
 """Columns of the CSV file that reviewers fill in."""
 _COLUMNS = ("mention_id", "doc_id", "begin", "end", "label", "confidence", "run_id")
@@ -146,7 +146,7 @@ def _build_task(sentence: Sentence) -> dict[str, Any]:
         }
         for mention in sentence.mentions
     ]
-    # One version for all tasks: Label Studio prelabels only tasks with the version of the task imported last.
+    # All tasks have one version, because Label Studio shows only predictions with the version of the last imported task.
     return {"data": data, "predictions": [{"model_version": "entitymill", "result": results}]}
 
 

@@ -23,7 +23,7 @@ _STEPS = 10_000
 
 @dataclass(frozen=True)
 class Threshold:
-    """A value for `entities.min_confidence`: its precision on the sample, and the number of mentions at or above it."""
+    """A value for `entities.min_confidence`, and the precision and number of the sample's mentions at or above it."""
 
     min_confidence: float
     precision: float
@@ -32,13 +32,12 @@ class Threshold:
 
 @dataclass(frozen=True)
 class ReviewScore:
-    """The scores of one label.
+    """The scores of one label in a reviewed sample.
 
     reviewed, correct: number of reviewed mentions, and how many of them are correct.
     precision: correct / reviewed; None if no mention was reviewed.
     low, high: ends of the confidence interval of the precision (see `compute_wilson_interval`).
-    threshold: the smallest threshold at or above which the mentions have at least the wanted precision; None if there is
-        none.
+    threshold: the smallest confidence threshold at or above which the mentions have at least the wanted precision, or None.
     annotated: number of mentions that reviewers marked in the sentences shown to them; None for a CSV file, in which
         reviewers cannot mark mentions.
     recall: share of the annotated mentions that the entity table contains; None if `annotated` is None or 0.
@@ -55,10 +54,10 @@ class ReviewScore:
 
 
 def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -> tuple[float, float]:
-    """Return the ends of the score interval of a proportion, after E. B. Wilson (1927), JASA 22(158), pages 209-212.
+    """Return the ends of Wilson's confidence interval for the share correct / reviewed; (0, 1) if nothing was reviewed.
 
-    The interval stays within 0 and 1, and is valid for small samples. For these, the usual interval (p plus or minus 1.96
-    standard errors) is too narrow. If nothing was reviewed, the interval is (0, 1).
+    The interval stays within 0 and 1, and is valid for small samples. (The usual interval, p plus or minus 1.96 standard
+    errors, is too narrow for small samples.) Source: E. B. Wilson, 1927, JASA 22(158), pages 209-212.
     """
     if not reviewed:
         return 0.0, 1.0
@@ -73,10 +72,10 @@ def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -
 
 
 def find_threshold(judgments: Iterable[Judgment], wanted_precision: float) -> Threshold | None:
-    """Return the smallest threshold at or above which the precision is at least `wanted_precision`; None if there is none.
+    """Return the smallest threshold of confidence at or above which mentions have at least `wanted_precision`.
 
-    The threshold is 0 if all mentions together have this precision. Every confidence in the sample is tried, because a
-    higher threshold may have a lower precision.
+    It is 0 if all mentions together have this precision, and None if there is no threshold. Every confidence in the sample
+    is tried, because a higher threshold may have a lower precision.
     """
     ordered = sorted(judgments, key=lambda judgment: judgment.confidence, reverse=True)
     best, correct = None, 0
@@ -91,12 +90,12 @@ def find_threshold(judgments: Iterable[Judgment], wanted_precision: float) -> Th
 
 
 def list_labels(review: Review) -> set[str]:
-    """Return the labels that occur in the review, including those of mentions that reviewers added."""
+    """Return the labels that occur in the review, including the labels of mentions that reviewers added."""
     return {judgment.label for judgment in review.judgments} | set(review.annotated or ())
 
 
 def score_review(review: Review, wanted_precision: float, labels: Sequence[str] = ()) -> dict[str, ReviewScore]:
-    """Return a dictionary label -> score, sorted by label; the last key, ALL, has the score of these labels together.
+    """Return a dict from each label to its score, sorted by label; the last key, ALL, has the score of all these labels.
 
     Args:
         wanted_precision: minimum precision, from 0 to 1, of the mentions at or above the threshold of each score.

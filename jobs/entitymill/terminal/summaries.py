@@ -26,13 +26,13 @@ MAX_SHOWN_CHARS = 400
 """Maximum length, in characters, of a sentence that is printed."""
 MILLION = 1_000_000
 FEW_CORE_HOURS = 0.1
-"""Numbers of core-hours below this are printed with two significant digits, all others with two decimal places."""
+"""Fewer core-hours than this are printed with two significant digits; otherwise, with two decimal places."""
 
 
 def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
     """Print the counts, costs and seconds of a run, and the paths or names of its tables, but no text of documents.
 
-    If the run had nothing to do, only one line is printed.
+    If the run had nothing to do, print only one line.
     """
     if summary.mode == "none":
         message = f"run {summary.run_id}: nothing to do, the source has not changed since the last run"
@@ -70,7 +70,7 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
 
 
 def _build_seconds_table(spent: dict[str, float]) -> Table:
-    """Return a table of `Summary.seconds`, without the parts of recognition that the engine does not measure."""
+    """Return a table of a run's seconds per stage, without the parts of recognition that the engine does not measure."""
     seconds = Table(title="Seconds", title_justify="left")
     seconds.add_column("stage")
     seconds.add_column("seconds", justify="right")
@@ -142,7 +142,7 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
 
 
 def _print_sentences(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
-    """Print up to SHOWN_SENTENCES short sentences, with their mentions marked: one per document, most labels first."""
+    """Print up to SHOWN_SENTENCES short sentences of different documents, with their mentions marked; most labels first."""
     entities = tables.read("entities")
     key = ["doc_id", "sentence_id", "sentence_begin", "sentence_end"]
     rich = entities.groupBy(*key).agg(

@@ -1,7 +1,7 @@
 """Recognize documents (find their mentions) on Spark executors.
 
-An engine takes a DataFrame of documents (doc_id, text, …) and returns one with the columns `schemas.RECOGNIZED`. The module
-`engine_choice` selects one of two. The core has `engine_openvino`: its workers (`worker`) run in Spark's Python workers, and
-send documents to a child process (`child_process`, `recognition_child`). The extension `entitymill_sparknlp` has Spark NLP's
-engine.
+An engine takes a DataFrame of documents (doc_id, text, …) and returns a DataFrame with the columns `schemas.RECOGNIZED`.
+There are two engines; the module `engine_choice` selects one. With `engine_openvino`, the module `worker` runs in Spark's
+Python workers. It sends documents to a child process, which runs the model (`child_process`, `recognition_child`). The other
+engine uses Spark NLP, and is in the extension `entitymill_sparknlp`.
 """

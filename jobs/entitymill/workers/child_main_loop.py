@@ -36,7 +36,7 @@ _OUT_OF_MEMORY_TEXTS = ("bad_alloc", "Failed to allocate", "out_of_memory")
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Load what the worker asks for, and process the worker's batches until the worker closes the connection.
+    """Receive a `Work` from the worker, load its function, and process the worker's batches until the connection is closed.
 
     Args:
         descriptor: file descriptor of the connection to the worker.
@@ -61,7 +61,7 @@ def serve(descriptor: int, parent: int) -> None:
 
 
 def _tag_serialized(tag: Batch, content: bytes) -> bytes:
-    """Return the result of `tag` for a batch; both the batch and the result are serialized."""
+    """Deserialize a batch, and return the result of `tag` for it, serialized."""
     return serialize_batch(tag(deserialize_batch(content)))
 
 
@@ -69,8 +69,7 @@ def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides
     """Return the result of `make`; if `make` fails, send the error to the worker, and end this process.
 
     If memory runs out or Rust code panics, no error is sent, and the worker sees only the exit code. With `hides_message`,
-    the messages of errors that other packages raised are hidden: such a message may quote a document, and Spark would log
-    it.
+    the messages of other packages' errors are not sent, because they may quote a document, and Spark would log them.
     """
     try:
         return make()

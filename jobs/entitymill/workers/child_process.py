@@ -48,19 +48,19 @@ child_main_loop.serve(int(sys.argv[2]), int(sys.argv[3]))
 """
 
 Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
-"""A function that turns a batch into its result; the factory of `Work` returns such a function."""
+"""The type of the function that a child calls for each batch; the function returns the batch's result."""
 
 
 @dataclass(frozen=True)
 class Work:
     """The work of a child process.
 
-    factory: `module:function`. The child calls this function once with `arguments`. The function returns a second function,
-        which turns a batch into a result. Before that, it should test the second function on harmless input, so that no
+    factory: name of a function, as `module:function`. The child calls it once, with `arguments`. It returns a second
+        function, which turns a batch into a result. It should first test the second function on harmless input, so that no
         document is blamed if every input crashes the child.
     arguments: arguments of the factory, which must support pickling and comparison.
     quiet: whether to discard the child's stderr, to which C++ and Rust libraries write before they abort.
-    prints: whether the child's stdout is this process's stdout; otherwise it is this process's stderr.
+    prints: whether the child prints to this process's stdout; otherwise it prints to this process's stderr.
     """
 
     factory: str
@@ -94,7 +94,7 @@ class ChildLostError(Exception):
 
 
 class Child:
-    """A child process that has run its factory, and turns batches into results, one after the other.
+    """A child process that has called the factory of its `Work`, and turns batches into results, one after the other.
 
     work: the work for which the child was started.
     closed: whether the child was killed, by `close` or after an error.
@@ -149,7 +149,7 @@ class Child:
         self._process.wait()
 
     def _request(self, send: Callable[[], None], seconds: float) -> Any:
-        """Send one message, and return the child's answer or raise the error that is its answer.
+        """Send one message to the child, and return its answer; if the answer is an error, raise it.
 
         If sending, waiting and receiving take more than `seconds`, or if the child dies, raise a ChildLostError. After any
         error, the child is closed, so that no late answer is read.
@@ -157,6 +157,7 @@ class Child:
         expired = threading.Event()
 
         def expire() -> None:
+            """Kill the child, which ends the wait for its answer."""
             expired.set()
             self._process.kill()
 
@@ -183,13 +184,13 @@ class Child:
         return answer
 
     def _receive(self) -> Any:
-        """Return the child's next answer, and keep the file of the last `Loading` message before it."""
+        """Return the child's next answer, and store the file that the last `Loading` message before it names."""
         while isinstance(answer := self._connection.recv(), Loading):
             self._file = answer.file
         return answer
 
     def _describe_start_failure(self, lost: ChildLostError) -> EntityMillError:
-        """Return the error for a child that was lost before it was ready: a ModelError if loading a file crashed it."""
+        """Return the error for a child that ended before it was ready: a ModelError if it crashed while it loaded a file."""
         if self._file and lost.code == CRASHED and lost.detail not in _ENDS_NOT_CAUSED_BY_FILE:
             return ModelError(
                 f"{self._file} crashes the process that loads it ({lost.detail}): the file is damaged or malicious. Copy "
@@ -223,9 +224,9 @@ _children: list[Child] = []
 
 
 def get_child(work: Work) -> Child:
-    """Return this process's child for `work`; start it if none is running.
+    """Return this process's child for `work`, and start it if it is not running.
 
-    Later batches and tasks reuse the child. A child for different work is killed first.
+    Later batches and tasks reuse the child. A process has one child at a time: a child for different work is killed first.
 
     Raises:
         ModelError, WorkerError: the child cannot be started.
@@ -239,7 +240,7 @@ def get_child(work: Work) -> Child:
 
 
 def serialize_batch(batch: pa.RecordBatch) -> bytes:
-    """Return a batch as an Arrow IPC stream. If the batch is a slice of a larger one, only the slice is serialized."""
+    """Return a batch as an Arrow IPC stream; if it is a slice of a larger batch, the rest of that batch is not included."""
     import pyarrow as pa  # noqa: PLC0415  # see `Child`
 
     sink = pa.BufferOutputStream()

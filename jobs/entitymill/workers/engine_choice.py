@@ -39,8 +39,8 @@ class Engine:
     fingerprint: digest of everything that decides a document's result, except the text.
     load: function that checks and loads the model and the detector, sends them to the executors, and returns a second
         function. The second function takes a DataFrame of documents (doc_id, text, text_hash, chars, and optionally
-        passthrough). It returns a DataFrame with schemas.RECOGNIZED, and with schemas.ANNOTATIONS if `output.annotations` is
-        set. `load` raises ModelError if the model or the detector is missing, altered, or does not fit the settings.
+        passthrough). It returns a DataFrame with the columns schemas.RECOGNIZED and, if `output.annotations` is set,
+        schemas.ANNOTATIONS. `load` raises ModelError if the model or the detector is missing, altered or not usable.
     """
 
     name: str
@@ -51,9 +51,9 @@ class Engine:
 def open_engine(spark: SparkSession, settings: Settings) -> Engine:
     """Return the engine that the settings select, after checking its model and its sentence detector.
 
-    Engine openvino reads the weights only in `Engine.load`, since the run may have no documents to recognize; engine
-    sparknlp reads them here. If the section `entities` of the settings selects mentions, the engine drops all others from
-    its results.
+    Engine openvino reads the model's weights only in `Engine.load`, since the run may have no documents to recognize.
+    Engine sparknlp reads them here. If the section `entities` of the settings selects mentions, the engine's results contain
+    only the selected mentions.
 
     Raises:
         ModelError: the model or the detector is missing, or does not fit the settings.
@@ -66,6 +66,7 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
     keep = _build_mention_filter(settings.entities)
 
     def load() -> Callable[[DataFrame], DataFrame]:
+        """Load the engine, and return its function with a filter for the selected mentions."""
         recognize = engine.load()
         return lambda rows: recognize(rows).withColumn("mentions", F.filter("mentions", keep))
 
@@ -73,7 +74,7 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
-    """Return a function for Spark's `filter` that is true for mentions with a chosen label and enough confidence.
+    """Return a function for Spark's `filter` that keeps the mentions with a chosen label and enough confidence.
 
     If the settings choose no labels, all labels count as chosen. If they set a minimum confidence per label (`by_label`),
     the minimum for all other labels is 0.
@@ -96,7 +97,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     """Return engine `openvino` for the model bundle and the detector that the settings name, without reading the weights.
 
     `Engine.load` reads them, and sends all files to the executors. A warning is logged if Spark runs on this machine, and
-    its processor computes slowly in the chosen precision. Errors are those of `open_engine`.
+    its processor computes slowly in the chosen precision. Raise the same errors as `open_engine`.
     """
     recognition = settings.recognition
     manifest = engine_openvino.read_manifest(spark, settings.model.path)
@@ -144,9 +145,9 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
-    """Return engine `sparknlp`, whose pipeline is already open; `Engine.load` has nothing left to load.
+    """Open the pipeline of engine `sparknlp`, and return the engine; `Engine.load` has nothing left to load.
 
-    Errors are those of `open_engine`.
+    Raise the same errors as `open_engine`.
     """
     extension = installation.load(f"{installation.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
     name, parts, recognize = extension.open_pipeline(spark, settings)
@@ -154,7 +155,7 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _list_result_settings(settings: Settings) -> dict[str, Any]:
-    """Return the settings that affect the stored results of a document, as name -> value, for the fingerprint."""
+    """Return a dict of the settings that affect the stored results of a document, for the fingerprint."""
     passthrough = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
     annotations = {"annotations": True} if settings.output.annotations else {}
     # Default values are left out, so that the fingerprints of older outputs stay the same.

@@ -1,8 +1,8 @@
 """Recognize documents with OpenVINO: check the models, send them to executors, and add recognition to a DataFrame.
 
-Recognition is one `mapInArrow`, so texts are sent to Python workers once and results are returned once. The modules `worker`
-and `recognition_child` run on executors. A worker's child process compiles the model once, and uses it for as long as the
-worker lives (spark.python.worker.reuse).
+Recognition is one call of `mapInArrow`, so texts are sent to Python workers once and results are returned once. The modules
+`worker` and `recognition_child` run on executors. A worker's child process compiles the model once, and uses it for as long
+as the worker lives (spark.python.worker.reuse).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ FACTORY = "entitymill.workers.recognition_child:open_recognition"
 
 
 def ship_model(spark: SparkSession, path: str) -> ShippedModel:
-    """Check a bundle on the driver, send its files to the executors, and return its manifest and the files' names there.
+    """Check a model bundle on the driver, and send its files to the executors, each of which fetches them once.
 
-    Each executor fetches the files once.
+    Return its manifest, and the names that its files have on the executors.
 
     Args:
         path: the bundle's directory, on any file system that Spark can read.
@@ -57,7 +57,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
 
 
 def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
-    """Raise a SettingsError if a bundle's model does not have one of `labels`, which the settings `entities` name.
+    """Raise a SettingsError if a bundle's model lacks one of the `labels` in the section `entities` of the settings.
 
     If `labels` is empty, no file is read. Raise a ModelError if the model's labels cannot be read.
     """
@@ -66,9 +66,9 @@ def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
 
 
 def refuse_unknown_labels(path: str, labels: Sequence[str], available: Sequence[str]) -> None:
-    """Raise a SettingsError if the model at `path` does not have one of `labels`, which the settings `entities` name.
+    """Raise a SettingsError if the model at `path` lacks one of the `labels` in the section `entities` of the settings.
 
-    `available` are the model's labels without the prefixes B- and I-, such as PER.
+    `available` has the model's labels without the prefixes B- and I-, such as PER.
     """
     unknown = [label for label in labels if label not in available]
     if unknown:
@@ -127,14 +127,14 @@ def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
 
 
 def _identify_without_files(kind: Kind) -> str:
-    """Return the result of `identify_detector` for kind rules or sentencex."""
+    """Return the string that identifies a detector of kind rules or sentencex; see `identify_detector`."""
     return kind if kind == "rules" else f"{kind} {metadata.version(kind)}"
 
 
 def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
-    """Return name -> path of the two files of a saved detector; raise a ModelError if it is missing or is not one.
+    """Return a dict from names to paths for the two files of a saved detector; ignore other files in its directory.
 
-    Other files in its directory are ignored.
+    Raise a ModelError if the detector is missing, or is not a saved detector.
     """
     if PRETRAINED.fullmatch(model):
         raise ModelError(
@@ -167,9 +167,10 @@ def _build_detector_error(model: str, reason: object) -> ModelError:
 
 
 def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetector:
-    """Check a sentence detector on the driver, send its files, if any, to the executors, and return where these find them.
+    """Check a sentence detector on the driver, and send its files, if any, to the executors.
 
-    Raise a ModelError if the saved detector is missing, damaged, or has an unsupported architecture.
+    Return the names that the files have on the executors. Raise a ModelError if the saved detector is missing or damaged, or
+    has an unsupported architecture.
     """
     if kind != "dl":
         return ShippedDetector({}, kind, {}, _identify_without_files(kind))
@@ -195,8 +196,8 @@ def recognize(
 ) -> DataFrame:
     """Return a lazy DataFrame with the mentions of documents, one row per document, which executors will compute.
 
-    Its columns are schemas.RECOGNIZED, passthrough if the documents have it, and schemas.ANNOTATIONS if the options ask for
-    them.
+    Its columns are schemas.RECOGNIZED, `passthrough` if the documents have this column, and schemas.ANNOTATIONS if
+    `options.annotations` is set.
 
     Args:
         documents: DataFrame with the columns doc_id, text, text_hash, chars, and optionally passthrough.

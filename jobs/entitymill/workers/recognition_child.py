@@ -29,13 +29,12 @@ def open_recognition(
     """Load and test the sentence detector and the model, and return a function that recognizes documents.
 
     The returned function takes a window (a batch of documents sent to the child process at once). It returns one row per
-    document with schemas.RECOGNIZED, the column passthrough if the window has it, and annotations if the options ask for
+    document with the columns schemas.RECOGNIZED, `passthrough` if the window has it, and annotations if the options ask for
     them.
 
     Args:
-        model: the bundle's files (name -> local path), its manifest, and its path or URI for messages.
-        detector: the sentence detector's files (name -> local path), their digests (name -> SHA-256), and the detector's
-            path or URI for messages.
+        model: a dict from the names of the bundle's files to local paths, its manifest, and its path or URI for messages.
+        detector: the same for the sentence detector, but instead of a manifest, a dict from file names to SHA-256 digests.
 
     Raises:
         ModelError: a file on this machine differs from the file that the driver checked, or cannot be loaded.

@@ -40,8 +40,8 @@ def build_rows(
 
     Args:
         documents: batch with the columns doc_id, text_hash, chars, and optionally passthrough.
-        seconds: name from schemas.TIMES -> seconds spent on all documents; a missing name counts as 0. The first row gets
-            these totals, and the other rows get 0.
+        seconds: dict from names in schemas.TIMES to the seconds spent on all documents; a missing name counts as 0. The
+            first row gets these totals, and the other rows get 0.
         annotations: whether to add schemas.ANNOTATIONS, unless the documents already have these columns.
     """
     timing = np.zeros((len(schemas.TIMES), documents.num_rows))
@@ -103,10 +103,10 @@ def read_failed_ids(results: pa.RecordBatch) -> list[str]:
 
 
 def _build_batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, annotations: bool) -> pa.RecordBatch:
-    """Return a batch of the computed `columns` (name -> column), and of columns that are copied from the documents.
+    """Return a batch with the computed `columns` and with columns that are copied from the documents.
 
-    doc_id, text_hash and chars are copied, and so are passthrough and ner if the documents have them. `annotations` is that
-    of `build_rows`.
+    doc_id, text_hash and chars are copied, and so are passthrough and ner if the documents have them. `annotations` says
+    whether to add schemas.ANNOTATIONS, unless the documents already have these columns.
     """
     # Spark assigns columns by position, in this order: schemas.RECOGNIZED, passthrough, schemas.ANNOTATIONS.
     copied = [name for name in documents.schema.names if name in ("passthrough", "ner")]

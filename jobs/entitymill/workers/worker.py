@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 WINDOW_BYTES = 64 * 2**20
-"""Size of a window in bytes. It limits windows in which the texts are short, but the passthrough columns are long."""
+"""Size in bytes at which a window (the batch that a child gets at once) ends, even if its texts are short: long passthrough
+columns could make it too large."""
 MAX_WAIT_SECONDS = 14 * 86_400.0
 """Upper bound for time limits, in seconds: the operating system's counter of milliseconds overflows after 24 days."""
 MAX_FAILED_DOCUMENTS = 20
@@ -40,7 +41,7 @@ MAX_FAILED_DOCUMENTS = 20
 class Shipped:
     """The files of a model that Spark distributes to the executors; pickled with the task.
 
-    names: file name -> name under which Spark distributes the file.
+    names: dict from each file's name to the name under which Spark distributes the file.
     where: path or URI of the model, for messages.
     """
 
@@ -48,7 +49,7 @@ class Shipped:
     where: str
 
     def files(self) -> dict[str, Path]:
-        """Return the local paths of the files on this executor."""
+        """Return a dict from file names to the local paths of the files on this executor."""
         return {name: Path(SparkFiles.get(shipped)) for name, shipped in self.names.items()}
 
 
@@ -63,7 +64,7 @@ class ShippedModel(Shipped):
 class ShippedDetector(Shipped):
     """A sentence detector whose files, if it has any, Spark distributes to the executors.
 
-    digests: file name -> SHA-256 of the file.
+    digests: dict from each file's name to its SHA-256.
     identity: string that identifies the detector in the fingerprint (see `engine_choice.Engine`).
     """
 
@@ -98,7 +99,8 @@ class RecognitionOptions:
 class Worker:
     """The function that recognizes the documents of a Spark task, in a stream of Arrow batches.
 
-    seconds: time limit for a window of up to WINDOW_CHARS; the time limit of a longer window is proportionally longer.
+    seconds: time limit, in seconds, for a window (a batch of documents) of up to WINDOW_CHARS code points; the time limit of
+        a longer window is proportionally longer.
     factory: the function that the child calls, as `module:function` (see `child_process.Work`). It is
         `recognition_child.open_recognition` or, in tests, a function with the same arguments that fails on some texts.
     signature: the driver's `errors.SIGNATURE`, by which the driver recognizes errors of this worker.
@@ -114,11 +116,11 @@ class Worker:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield batches with one row for each document of a task, in the order of the documents.
 
-        A document that crashes or hangs the child process gets a row with a `failure`, and no mentions.
+        A document that crashes the child process, or takes too long, gets a row with a `failure` and without mentions.
 
         Raises:
             ModelError: a model file on this machine differs from the file that the driver checked, or cannot be loaded.
-            WorkerError: the child cannot be started, or more than MAX_FAILED_DOCUMENTS documents fail.
+            WorkerError: the child cannot be started, or more than MAX_FAILED_DOCUMENTS documents get a `failure`.
         """
         try:
             yield from self._recognize_all(batches)
@@ -126,9 +128,9 @@ class Worker:
             raise sign_error(error, self.signature) from error
 
     def _recognize_all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of all documents of a task, with this process's own CPU time added to that of the child.
+        """Yield the rows of all documents of a task, with CPU times of both this process and the child.
 
-        Raise a WorkerError, and log the documents' ids on the worker, if more than MAX_FAILED_DOCUMENTS documents fail.
+        If more than MAX_FAILED_DOCUMENTS documents get a `failure`, log their ids on the worker, and raise a WorkerError.
         """
         model = (self.model.files(), self.model.manifest, self.model.where)
         detector = (self.detector.files(), self.detector.digests, self.detector.where)
@@ -139,11 +141,11 @@ class Worker:
             for result in self._recognize_window(work, window):
                 failed += recognized_rows.read_failed_ids(result)
                 if len(failed) > MAX_FAILED_DOCUMENTS:
-                    log.warning("documents that crash or hang the tagger: %s", ", ".join(failed))
+                    log.warning("documents on which the tagger crashes or hangs: %s", ", ".join(failed))
                     raise WorkerError(
-                        f"{len(failed)} documents of one task crash or hang the tagger on {platform.node()}: this many "
-                        "failures suggest a problem with the machine, or that limits.batch_seconds or limits.tagger_mb is "
-                        "too small. The worker's log lists the documents."
+                        f"On {platform.node()}, the tagger crashes or hangs on {len(failed)} documents of one task: this "
+                        "many failures suggest a problem with the machine, or that limits.batch_seconds or limits.tagger_mb "
+                        "is too small. The worker's log lists the documents."
                     )
                 cpu_before, cpu = cpu, time.process_time()
                 yield recognized_rows.add_cpu_seconds(result, cpu - cpu_before)
@@ -167,15 +169,15 @@ class Worker:
             return recognized_rows.build_failure_row(document, lost.code, lost.detail, annotations=self.options.annotations)
 
     def _compute_time_limit(self, window: pa.RecordBatch) -> float:
-        """Return the time limit of a window in seconds: `seconds`, or proportionally more for more than WINDOW_CHARS.
+        """Return the time limit of a window in seconds, at most MAX_WAIT_SECONDS.
 
-        It is at most MAX_WAIT_SECONDS.
+        It is `self.seconds`, or proportionally more for a window of more than WINDOW_CHARS code points.
         """
         return min(MAX_WAIT_SECONDS, self.seconds * max(1.0, sum(window.column("chars").to_pylist()) / WINDOW_CHARS))
 
 
 def cut_windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Regroup the rows of `batches` into windows (the batches that a child gets at once), in the same order, and yield them.
+    """Yield the rows of `batches`, in the same order, as windows: the batches that a child process gets at once.
 
     A window ends with the document that reaches WINDOW_CHARS, or with the input batch that reaches WINDOW_BYTES. No window
     is empty.

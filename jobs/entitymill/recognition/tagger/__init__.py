@@ -54,7 +54,7 @@ def check_choice(option: str, value: str, allowed: Any) -> None:
 
 
 def check_precision(precision: Precision, stored: str) -> None:
-    """Raise a ModelError if `precision` is int8, but the model's weights are not stored as int8 (`stored`)."""
+    """Raise a ModelError if a model should run in int8, but its weights are stored in another precision, `stored`."""
     if precision == "int8" and stored != "int8":
         raise ModelError(
             f"The precision is `int8`, but the model's weights are {stored}. Choose another `recognition.precision`, or "

@@ -23,7 +23,7 @@ MANIFEST = "manifest.json"
 FILES = ("openvino_model.xml", "openvino_model.bin", "vocab.txt", "tokenizer.json", "labels.json")
 NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS = FILES
 REQUIRED = (NETWORK, WEIGHTS, LABELS)
-"""Names of the files that every manifest lists. It also lists VOCABULARY or TOKENIZER, or both."""
+"""Names of the files that every manifest must list. It must also list VOCABULARY or TOKENIZER."""
 Scheme = Literal["iob2", "iob1"]
 """Tagging scheme: what an I- tag means after a tag of another kind of entity. In IOB2, as in Spark NLP's NerConverter, it
 continues the mention; in IOB1 it begins a new mention."""
@@ -56,11 +56,11 @@ class Manifest(BaseModel):
     precision: Literal["f32", "bf16", "int8"] = Field(description="number format of the stored weights")
     calibrated: bool = Field(default=False, description="whether the network quantizes activations by measured ranges")
     scheme: Scheme = Field("iob2", description="tagging scheme: how tags join to mentions")
-    confidence: dict[str, Scaling] = Field(default_factory=dict, description="label -> scaling of its confidences")
+    confidence: dict[str, Scaling] = Field(default_factory=dict, description="scaling of the confidences of each label")
     f1: dict[str, dict[str, float]] = Field(
-        default_factory=dict, description="data set -> precision of the computation -> span F1"
+        default_factory=dict, description="span F1 by data set, then by precision of the computation"
     )
-    files: dict[str, str] = Field(description="file name -> SHA-256, hex")
+    files: dict[str, str] = Field(description="SHA-256 of each file, hex, by the file's name")
 
     def digest(self) -> str:
         """Return one SHA-256, in hex, of the digests of the files, the tagging scheme, and the scaling of confidences.
@@ -73,7 +73,7 @@ class Manifest(BaseModel):
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def shipped_names(self) -> dict[str, str]:
-        """Return file name -> name under which Spark distributes the file; the file's digest makes that name unique."""
+        """Return a dict from the name of each file to a unique name, with its digest, under which Spark distributes it."""
         return {name: f"{digest[:16]}-{name}" for name, digest in self.files.items()}
 
 
@@ -130,9 +130,9 @@ def read_manifest(text: str, where: str) -> Manifest:
 
 
 def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
-    """Return the manifest of a bundle in a local directory, and file name -> path of each of its files, unchecked.
+    """Return the manifest of a bundle in a local directory, and a dict from the name of each of its files to the path.
 
-    Raise a ModelError if the manifest is invalid or cannot be read.
+    The files are not checked. Raise a ModelError if the manifest is invalid or cannot be read.
     """
     try:
         text = (directory / MANIFEST).read_text(encoding="utf8", errors="replace")
@@ -148,8 +148,8 @@ def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
 def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
     """Raise a ModelError if a file of a bundle is missing, or has another SHA-256 than the manifest says.
 
-    Callers do this before anything reads the files. `files` is file name -> local path, and `where` is the bundle's path or
-    URI, for messages.
+    Callers do this before anything reads the files. `files` is a dict from file names to local paths, and `where` is the
+    bundle's path or URI, for messages.
     """
     for name, expected in manifest.files.items():
         path = files.get(name)
@@ -171,7 +171,7 @@ def check_file(path: Path, expected: str, name: str, where: str) -> None:
 def read_labels(path: Path) -> tuple[str, ...]:
     """Return a model's tags in the order of the network's outputs: O and tags such as B-PER and I-PER.
 
-    Raise a ModelError if the file is not a JSON list of such tags, or if `check_labels` rejects a label.
+    Raise a ModelError if the file is not a JSON list of O and such tags, or if `check_labels` rejects a label.
     """
     try:
         labels = json.loads(path.read_text(encoding="utf8"))
@@ -189,7 +189,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def check_labels(tags: Sequence[str], where: str) -> None:
-    """Raise a ModelError if a label cannot name a directory: the `entities` table is partitioned by label.
+    """Raise a ModelError if a label cannot be part of a directory's name: the table `entities` has a directory per label.
 
     Args:
         tags: tags in the order of the network's outputs; the part after B- or I- is the label.
@@ -229,7 +229,7 @@ def shorten_label(label: str) -> str:
 
 
 def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
-    """Write the manifest into a bundle's directory, with the SHA-256 of each of FILES that is there, and return it.
+    """Write the manifest of a bundle, with the SHA-256 of each of FILES that is in the directory, and return the manifest.
 
     Args:
         manifest: every field of `Manifest` except `files`; an invalid field raises a ModelError.
@@ -241,7 +241,7 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
 
 
 def update_manifest(directory: Path, **fields: object) -> Manifest:
-    """Replace `fields` of the manifest in a bundle's directory, hash the files again, and return the new manifest."""
+    """Change `fields` of the manifest in a bundle's directory, hash the files again, and return the new manifest."""
     manifest, _ = read_directory(directory)
     return write_manifest(directory, manifest.model_copy(update=fields).model_dump(exclude={"files"}))
 

@@ -52,7 +52,7 @@ class Seconds:
 
 
 class Tagger:
-    """A compiled model with its tokenizer. Not thread-safe."""
+    """A compiled model with its tokenizer, which predicts the tags of tokens. Not thread-safe."""
 
     def __init__(
         self,
@@ -70,10 +70,11 @@ class Tagger:
         Args:
             maker: turns the tokens of sentences into rows of the network's input.
             labels: the model's tags, in the order of its outputs: O, B-PER, I-PER, …
-            positions: result of `packing.convert_to_packed`; None if the model takes only one sentence per row.
+            positions: the position numbers of a sentence's pieces, from `packing.convert_to_packed`; None if the model takes
+                only one sentence per row.
             scheme: the tagging scheme of the labels, which says how tags join to mentions (see `bundle.Scheme`).
             decoding: how tags are chosen from their probabilities (see `Execution`).
-            scalings: label -> scaling of the confidences of its mentions; None or empty for no scaling.
+            scalings: the scaling of the confidences of each label's mentions; None or empty for no scaling.
             encoding: how `maker` turns tokens into pieces (see `Execution`).
         """
         self.encoding = encoding
@@ -95,7 +96,7 @@ class Tagger:
         With encoding sparknlp, the manifest's scheme and scalings are ignored, as Spark NLP has neither.
 
         Args:
-            files: file name -> local path, for every file that the manifest lists.
+            files: dict from file names to local paths, for every file that the manifest lists.
             where: path or URI of the bundle, for messages; empty for the model's name.
 
         Raises:
@@ -179,7 +180,7 @@ class Tagger:
         """Return the tagged tokens, the probabilities of their labels, and the sentences longer than the model's limit.
 
         Tokens and sentences are returned as indices; the shapes are [tagged], [tagged, labels] and [long sentences]. The
-        arguments are those of `tag`, but each sentence has a token. The time spent is added to `seconds`.
+        arguments are as in `tag`, but each sentence must have a token. The time spent is added to `seconds`.
         """
         began = perf_counter()
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
@@ -205,8 +206,8 @@ class Tagger:
     ) -> None:
         """Run the network on a batch, and write the logits of the batch's pieces into `logits`, in place.
 
-        `chosen` has the index in `rows` of each item of the batch, and `offsets` the place in `logits` of its first piece.
-        `logits` has the shape [pieces of all distinct rows, labels].
+        An item of the batch is a sentence, or a window of a long one. `chosen` has the index of each item in `rows`, and
+        `offsets` the index of its first piece in `logits`. The shape of `logits` is [pieces of all distinct rows, labels].
         """
         counts = (rows.end - rows.begin)[chosen] + SPECIAL_PIECES
         starts = np.cumsum(counts) - counts

@@ -30,8 +30,8 @@ ROBERTA_PIECES = ("<s>", "</s>", "<pad>", "<unk>")
 SPECIAL_PIECES = 2
 """Number of special pieces in a row: [CLS] before the other pieces, and [SEP] after them."""
 CONTEXT_SHARE = 8
-"""A window decides only the tags of tokens that have about 1/CONTEXT_SHARE of the window's pieces as context on either side.
-No context is needed on a side where the sentence begins or ends."""
+"""A window (part of a long sentence) decides only the tags of tokens with enough context on either side: about
+1/CONTEXT_SHARE of the window's pieces. No context is needed on a side where the sentence begins or ends."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,8 @@ class Encoder(WordCache):
     def __init__(self, tokenizer: Tokenizer, max_pieces: int) -> None:
         """Look up the ids of a tokenizer's special pieces, and switch off its own truncation and padding.
 
-        The special pieces are those of RoBERTa if the vocabulary has <s> but not [CLS], otherwise those of BERT. Raise a
-        ModelError if one is missing. Pieces of a token beyond `max_pieces` are dropped, since only a token's first piece
-        decides its tag.
+        These are ROBERTA_PIECES if the vocabulary has <s> but not [CLS], otherwise BERT_PIECES. Raise a ModelError if one is
+        missing. Pieces of a token beyond `max_pieces` are dropped, since only a token's first piece decides its tag.
         """
         self.truncated: set[str] = set()
         """Words in the cache that have more than `max_pieces` pieces."""
@@ -123,10 +122,12 @@ class Encoder(WordCache):
         return Pieces(*self._encode_tokens(tokens))
 
     def _clear(self) -> None:
+        """Remove all words from the cache."""
         super()._clear()
         self.truncated.clear()
 
     def _encode(self, words: list[str]) -> list[list[int]]:
+        """Return the ids of the pieces of each word."""
         encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(words, add_special_tokens=False)]
         self.truncated.update(word for word, ids in zip(words, encoded, strict=True) if len(ids) > self._max_pieces)
         return [ids[: self._max_pieces] or [self._unk_id] for ids in encoded]
@@ -233,7 +234,7 @@ class CompleteRows:
 
 
 def find_truncated_sentences(tagged: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the indices of the sentences that Spark NLP truncated: those whose last token is not in `tagged`.
+    """Return the indices of the sentences that Spark NLP truncated: their last token is not in `tagged`.
 
     `starts` says where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
     """
@@ -248,7 +249,7 @@ class Windows:
 
     begin: index, across all sentences, of the row's first token.
     end: index, across all sentences, of the token after the row's last token.
-    own_begin, own_end: the same for the tokens whose tags the row decides. Exactly one row decides the tag of each token.
+    own_begin, own_end: the same indices for the tokens whose tags the row decides; exactly one row decides each token's tag.
     split_sentences: indices of the sentences that have more than one row.
     """
 

@@ -1,4 +1,4 @@
-"""Read an OpenVINO network, check that it fits the vocabulary and labels, analyze its dependencies, and compile it."""
+"""Read an OpenVINO network, check that it fits the vocabulary and labels, find what its nodes depend on, and compile it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_CACHED_SHAPES = 64
 
 
 def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
-    """Return the OpenVINO network in two files; raise a ModelError if they are not one.
+    """Return the OpenVINO network that two files contain; raise a ModelError if they cannot be read as a network.
 
     The weights are memory-mapped, so processes on one machine share them.
     """
@@ -109,8 +109,8 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
 
     Args:
         model: a checked network, for which `check_precision` allows the precision.
-        precision: number format of the computation. In int8 without calibration, activations are quantized per piece
-            (subword). So the results of a sentence do not depend on the other sentences in its batch.
+        precision: number format of the computation. In int8, if the network has no measured ranges of activations, they are
+            quantized per piece (subword). So the results of a sentence do not depend on the other sentences in its batch.
         threads: number of threads for inference, at most the number of cores of the task.
     """
     options = {
@@ -128,7 +128,7 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
 
 
 def remove_activation_quantization(model: ov.Model) -> None:
-    """Remove the quantization of activations from a calibrated network, in place; its weights remain 8-bit."""
+    """Remove the quantization of activations from a network, in place, if it has any; the weights remain 8-bit."""
     dependencies = find_dependencies(model)
     for node in model.get_ordered_ops():
         if node.get_type_name() == "FakeQuantize" and dependencies[source_name(node.input(0))]:
@@ -156,10 +156,10 @@ def decompress_weights(model: ov.Model) -> None:
 
 
 def precision_properties(precision: Precision, group: int) -> dict[str, str | int]:
-    """Return the OpenVINO properties (name -> value) for running a network in a precision.
+    """Return OpenVINO's properties for running a network in a precision, as a dict from names to values.
 
     Args:
-        group: number of activations that share a scale in int8, if the network is not calibrated.
+        group: number of activations that share a scale in int8; not used by a network with measured ranges of activations.
     """
     return {
         "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16",
@@ -170,7 +170,10 @@ def precision_properties(precision: Precision, group: int) -> dict[str, str | in
 
 
 def find_dependencies(model: ov.Model) -> dict[str, frozenset[str]]:
-    """Return node name -> names of the network inputs on whose values (not only shapes) the node's output depends."""
+    """Return a dict from the name of each node to the names of the network inputs on which its output depends.
+
+    An input does not count if only its shape matters, not its values.
+    """
     found: dict[str, frozenset[str]] = {}
     for node in model.get_ordered_ops():
         name, kind = node.get_friendly_name(), node.get_type_name()
@@ -195,7 +198,7 @@ def evaluate(
     """Return the values of some outputs of nodes inside a network, computed in f32; the network is not changed.
 
     Args:
-        inputs: name -> value of every input of the network.
+        inputs: dict from the name of every input of the network to its value.
     """
     part = ov.Model(list(outputs), model.get_parameters(), "part")
     values = ov.Core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs)

@@ -202,9 +202,9 @@ def convert_to_packed(model: ov.Model, max_length: int, piece_id: int) -> NDArra
 
 
 def _find_mask_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -> list[ov.Input]:
-    """Return the ports (node inputs) that receive a mask, in nodes that combine it with values that depend on the piece ids.
+    """Return the ports (inputs of nodes) at which a mask is combined with values that depend on the piece ids.
 
-    A value is a mask if it depends only on the input attention_mask.
+    A mask is a value that depends only on the network's input attention_mask.
     """
     return [
         port
@@ -216,9 +216,9 @@ def _find_mask_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -
 
 
 def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, float]:
-    """Return the values for a visible and for a hidden piece from a mask in which only the first piece is visible.
+    """Return the two numbers by which a mask marks a visible piece and a hidden piece.
 
-    `length` is the number of pieces in the mask. Raise a _NotPackableError if `value` is not such a mask.
+    Raise a _NotPackableError unless `value` is a mask of `length` pieces, of which only the first is visible.
     """
     if value.ndim != 4 or value.shape[1] != 1 or value.shape[-1] != length or length < 2:
         raise _NotPackableError
@@ -229,7 +229,7 @@ def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, f
 
 
 def _find_table_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -> list[ov.Input]:
-    """Return the ports (node inputs) that select rows of embedding tables, such as those of words and of positions."""
+    """Return the ports (node inputs) that select rows of embedding tables, such as the tables of words and of positions."""
     ports = []
     for node in model.get_ordered_ops():
         if (
@@ -247,10 +247,10 @@ def _find_table_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) 
 def _find_positions(
     ports: list[ov.Input], values: list[NDArray[np.generic]], length: int
 ) -> tuple[ov.Input, NDArray[np.int64]]:
-    """Return the port (node input) that selects rows of the position embedding, and its row numbers for a test input.
+    """Return the port (node input) that selects rows of the position embedding, and the row numbers that it selects.
 
-    `ports` is the result of `_find_table_ports`. `values` has the value at each port for a test input of `length` equal
-    pieces. Raise a _NotPackableError unless the values of exactly one port are positions.
+    `ports` select rows of any embedding. `values` has the row numbers that each port selects for a test input of `length`
+    equal pieces. Raise a _NotPackableError unless exactly one port selects rows by position.
     """
     candidates = []
     for port, value in zip(ports, values, strict=True):
