@@ -216,7 +216,7 @@ def find_faults(report: Mapping[str, Any], max_ratio: float) -> list[str]:
             f"The table documents counts {report['entities']} entities, but the table entities has {report['found']} rows."
         )
     if report["doubled"]:
-        faults.append(f"{report['doubled']} mentions of the last run are in entities more than once.")
+        faults.append(f"{report['doubled']} mentions of the last run are in the table entities more than once.")
     refused = report["refused"]
     ratio = refused / (refused + report["documents"]) if refused else 0.0
     if ratio > max_ratio:

@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         help="table to check the accuracy on (default: the table of --calibrate, otherwise data/state_union.parquet)",
     )
     built.add_argument(
-        "--max-loss", metavar="SHARE", type=_parse_share, default=0.01, help="accepted loss of span F1 (default: 0.01)"
+        "--max-loss", metavar="SHARE", type=_parse_share, default=0.01, help="largest accepted loss of F1 (default: 0.01)"
     )
     built.add_argument("--name", help="the model's name (default: the name of SOURCE)")
     built.add_argument("--licence", help="the model's licence, for the manifest")
@@ -262,7 +262,7 @@ def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Ma
     """Return a bundle's manifest without scheme, precision and files; raise SettingsError if --max-length is impossible."""
     length = found.max_length if options.max_length is None else options.max_length
     if found.limit is not None and length > found.limit:
-        raise SettingsError(f"--max-length is {length}, but {options.source} takes at most {found.limit} pieces.")
+        raise SettingsError(f"--max-length is {length}, but {options.source} takes at most {found.limit} pieces: lower it.")
     if not length >= 8:
         raise SettingsError(f"--max-length is {length}, but must be at least 8.")
     name = options.source.resolve().name

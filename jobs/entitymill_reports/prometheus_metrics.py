@@ -205,7 +205,7 @@ def _add_summary(metrics: _Metrics, summary: Summary) -> None:
     metrics.add("Gauge", "run_stage_seconds", "Wall-clock seconds of the last run by stage", clock, "stage")
     workers = {stage: spent for stage, spent in summary.seconds.items() if stage in _CORE_SECONDS_STAGES}
     metrics.add(
-        "Gauge", "run_worker_seconds", "Parts of recognition in the last run, summed over all cores", workers, "stage"
+        "Gauge", "run_worker_seconds", "Seconds of each part of recognition, summed over all cores", workers, "stage"
     )
 
 
@@ -217,7 +217,7 @@ def _add_totals(metrics: _Metrics, totals: Totals) -> None:
     metrics.add("Counter", "runs", f"Runs that ended and had something to do, {_OVER_ALL}", totals.runs, "status")
     metrics.add("Counter", "mentions", f"Mentions found, {_OVER_ALL}", totals.mentions, "label")
     if totals.last_success is not None:
-        metrics.gauge("last_success_timestamp_seconds", "End of the latest run that published", totals.last_success)
+        metrics.gauge("last_success_timestamp_seconds", "End of the latest run that succeeded", totals.last_success)
 
 
 class _Metrics:

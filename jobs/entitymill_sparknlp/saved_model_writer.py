@@ -87,12 +87,16 @@ def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[
         kind = model.get("type") if isinstance(model, dict) else None
         if kind != "WordPiece":
             raise ModelError(
-                f"{manifest.name} has a {kind} vocabulary, but {CLASS} of Spark NLP needs WordPiece, like BERT's."
+                f"{manifest.name} has a {kind} vocabulary, but {CLASS} of Spark NLP needs WordPiece, like BERT's: use the "
+                "model as a bundle, without --to sparknlp."
             )
     vocabulary: dict[str, int] = read_tokenizer(files, manifest).get_vocab()
     missing = [piece for piece in BERT_PIECES if piece not in vocabulary]
     if missing:
-        raise ModelError(f"The vocabulary of {manifest.name} has no {missing[0]}, which {CLASS} of Spark NLP needs.")
+        raise ModelError(
+            f"The vocabulary of {manifest.name} has no {missing[0]}, which {CLASS} of Spark NLP needs: use the model as a "
+            "bundle, without --to sparknlp."
+        )
     return vocabulary
 
 
