@@ -36,7 +36,7 @@ def build_condition(table: Table, context: Mapping[str, Any]) -> str | None:
 
 
 def _format_literal(slice_: Slice, moment: Any, zone: str) -> str:
-    """Return a moment as a SQL literal: for slices of type `date`, its day in the time zone `zone`; else its time in UTC."""
+    """Return a time as a SQL literal: its day in the time zone `zone` if the slice's type is `date`, otherwise in UTC."""
     # Midnight in Berlin is still the day before in UTC.
     if slice_.type == "date":
         return f"DATE '{moment.in_timezone(zone).to_date_string()}'"

@@ -35,7 +35,7 @@ class ReportLink(BaseOperatorLink):
     name = "Run report"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002  # Airflow's signature
-        """Return the path of the task's XComs."""
+        """Return the path of the page with the task's XComs, which include the report."""
         return f"/dags/{ti_key.dag_id}/runs/{ti_key.run_id}/tasks/{ti_key.task_id}/xcom"
 
 
@@ -84,9 +84,9 @@ class CheckTables(BaseOperator):
 
 
 def compute_slice_digest(condition: str) -> str:
-    """Return the digest that the `slice` column of the tables has for the slice with this `source.where`.
+    """Return the digest that identifies a slice in the tables' column `slice`; `condition` is the slice's `source.where`.
 
-    The function of this name in entitymill.run.summary returns the same digest, but Airflow's workers lack that package.
+    The job computes the same digest (see `entitymill.run.summary`), but Airflow's workers lack its package.
     """
     return sha256(condition.strip().encode()).hexdigest()[:16]
 
@@ -102,9 +102,9 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
         The columns of `runs` for that run, except its settings, and:
             where: the condition.
             documents, entities: number of documents of the slice or source, and the sum of their `entities` column.
-            rejects: code -> number of rejected rows.
+            rejects: a dict from each reject code to the number of rejected rows.
             refused: number of the rejected rows that are not valid documents.
-            found: number of rows of these documents in the `entities` table.
+            found: number of rows in the `entities` table for the documents of the slice or source.
             doubled: number of this run's rows in `entities` that repeat a mention id.
             at_work: id of the latest run with the status `running`, or None.
 
@@ -118,10 +118,10 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
     for name in ("runs", "documents", "rejects", *(() if plain else ("entities",))):
         query = query.register(name, DeltaTable(output.address(name)))
 
-    def rows(sql: str) -> list[dict[str, Any]]:
+    def fetch(sql: str) -> list[dict[str, Any]]:
         return list(query.execute(sql).read_all().to_struct_array().to_pylist())
 
-    runs = rows(f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs ORDER BY started_at DESC LIMIT {MAX_RUNS}")
+    runs = fetch(f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs ORDER BY started_at DESC LIMIT {MAX_RUNS}")
     last = next((run for run in runs if _covers_rows(run, condition)), None)
     if last is None:
         raise AirflowFailException(
@@ -130,20 +130,20 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
         )
     # Only this slice is counted, because a run of another slice may be changing the tables now.
     scope = f"slice = '{compute_slice_digest(condition)}'" if condition is not None else "true"
-    counts = rows(f"SELECT count(*) AS documents, coalesce(sum(entities), 0) AS entities FROM documents WHERE {scope}")[0]
+    counts = fetch(f"SELECT count(*) AS documents, coalesce(sum(entities), 0) AS entities FROM documents WHERE {scope}")[0]
     if plain:
-        ids = None if condition is None else [row["doc_id"] for row in rows(f"SELECT doc_id FROM documents WHERE {scope}")]
+        ids = None if condition is None else [row["doc_id"] for row in fetch(f"SELECT doc_id FROM documents WHERE {scope}")]
         scope_rows, run_rows = _count_parquet_rows(output.address("entities"), ids, last["run_id"])
     else:
         joined = (
             f"JOIN documents ON documents.doc_id = entities.doc_id AND documents.{scope}" if condition is not None else ""
         )
-        scope_rows = rows(f"SELECT count(*) AS entities FROM entities {joined}")[0]
+        scope_rows = fetch(f"SELECT count(*) AS entities FROM entities {joined}")[0]
         # Duplicate ids are counted only among this run's rows, because all ids of a large table would not fit into a worker.
         # Duplicates of older runs are found, too: they make `found` differ from `entities`.
         new = f"FROM entities WHERE run_id = '{last['run_id']}'"
-        run_rows = rows(f"SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions {new}")[0]
-    refused = rows(
+        run_rows = fetch(f"SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions {new}")[0]
+    refused = fetch(
         f"SELECT stage, code, count(*) AS documents FROM rejects WHERE {scope} GROUP BY stage, code ORDER BY code"
     )
     return {
@@ -172,7 +172,7 @@ def _count_parquet_rows(entities: str, ids: list[str] | None, run_id: str) -> tu
         run_id: the id of the run.
 
     Returns:
-        (counts of the documents, counts of the run).
+        A dict with the number of rows of the documents; a dict with the numbers of rows and distinct mention ids of the run.
     """
     from pyarrow import array, dataset  # noqa: PLC0415  # comes with deltalake
 
@@ -201,8 +201,8 @@ def _covers_rows(run: Mapping[str, Any], condition: str | None) -> bool:
 def find_faults(report: Mapping[str, Any], max_ratio: float) -> list[str]:
     """Return a list with one sentence for each fault in a report; empty if there is none.
 
-    Faults are: the status of the run is not `done`; `documents` counts more or fewer entities than `entities` has rows; the
-    run wrote a mention more than once; too many source rows were not valid documents.
+    There are four faults: the status of the run is not `done`; `documents` counts more or fewer entities than `entities` has
+    rows; the run wrote a mention more than once; or too many source rows were not valid documents.
 
     Args:
         report: the result of `read_report`.
@@ -216,7 +216,7 @@ def find_faults(report: Mapping[str, Any], max_ratio: float) -> list[str]:
             f"The table documents counts {report['entities']} entities, but the table entities has {report['found']} rows."
         )
     if report["doubled"]:
-        faults.append(f"{report['doubled']} mentions of the last run are in entities more than once.")
+        faults.append(f"{report['doubled']} mentions of the last run are in the table entities more than once.")
     refused = report["refused"]
     ratio = refused / (refused + report["documents"]) if refused else 0.0
     if ratio > max_ratio:

@@ -22,9 +22,9 @@ from entitymill_dags.tables import Table, Tables
 SECTIONS = "source|segmentation|model|recognition|incremental|limits"
 OWN = r"source\.(?:where|path|format)|limits\.max_reject_ratio"
 SETTING = rf"^(?!(?:{OWN})=)(?:{SECTIONS})(?:\.[a-z_]+)+=.*$"
-"""Pattern of the settings that a person may enter for a manual run: those in SECTIONS, except OWN.
+"""Pattern of the settings that a person may enter for a manual run: settings of the SECTIONS, except OWN.
 
-OWN selects the source's rows, which a manual run must not change, and max_reject_ratio, which has a param of its own.
+OWN selects the source's rows, which a manual run must not change, and max_reject_ratio, for which there is a separate param.
 """
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
@@ -33,7 +33,7 @@ Rendered = Callable[..., Any]
 
 
 def make_dags(tables: Tables) -> dict[str, DAG]:
-    """Return DAG id -> DAG for all tables."""
+    """Return a dict from DAG id to DAG, with one DAG for each table."""
     return {table.dag_id: make_dag(table, tables.home) for table in tables.tables}
 
 
@@ -75,15 +75,15 @@ def _import_on_call(name: str) -> Callable[[Mapping[str, Any]], Any]:
     The import is delayed until the call, so that a wrong `alert` in tables.yaml does not break the DAG itself.
     """
 
-    def call(context: Mapping[str, Any]) -> Any:
+    def import_and_call(context: Mapping[str, Any]) -> Any:
         module, _, function = name.rpartition(".")
         return getattr(importlib.import_module(module), function)(context)
 
-    return call
+    return import_and_call
 
 
 def make_asset(table: Table) -> Asset:
-    """Return the asset of the table's entities, which is updated by each run that passes the check."""
+    """Return the Airflow asset of the table's entities, which is updated by each run that passes the check."""
     return Asset(name=table.asset, uri=f"x-entitymill://entities/{table.name}", group="entitymill")
 
 
@@ -113,10 +113,10 @@ def make_params(table: Table) -> dict[str, Param]:
 def _render_at_run_time(make: Callable[[Mapping[str, Any]], Any]) -> Rendered:
     """Return a value for a template field, which Airflow replaces by `make(context)` on the worker when the task runs."""
 
-    def rendered(*, context: Mapping[str, Any], jinja_env: Any) -> Any:  # noqa: ARG001  # Airflow passes both by name
+    def render(*, context: Mapping[str, Any], jinja_env: Any) -> Any:  # noqa: ARG001  # Airflow passes both by name
         return make(context)
 
-    return rendered
+    return render
 
 
 def _build_common_arguments(table: Table) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _resolve_path(home: Path, path: str) -> str:
 
 
 def list_jars(home: Path, paths: Sequence[str]) -> str:
-    """Return the value of --jars: all jars in the directories, and addresses of jars unchanged, separated by commas.
+    """Return the value of spark-submit's --jars: the jars in each directory of `paths`, and each address of a jar.
 
     Raises:
         FileNotFoundError: a directory contains no jar.
@@ -225,7 +225,7 @@ _RUNNERS: dict[str, Callable[[Table, Path], BaseOperator]] = {
 
 
 def _add_time_zone(moment: datetime, zone: str) -> DateTime:
-    """Return a moment with its own time zone or, if it has none, in the time zone `zone`."""
+    """Return a time unchanged if it has a time zone, otherwise with the time zone `zone`."""
     return instance(moment, tz=zone)
 
 

@@ -18,10 +18,10 @@ FINAL = {
     "higher max_reject_ratio, or with limits.max_removed_ratio=1 in settings",
     5: "the model was refused",
     6: "the run was published, but differs too much from earlier runs (report.fail_on_drift)",
-    7: "the run reached limits.max_core_hours; its finished units were published, and the next run of the same rows "
-    "continues. If this run covers a slice, clear it to continue",
+    7: "the run reached limits.max_core_hours; the documents that it finished were published, and the next run of the "
+    "same rows continues. If this run covers a slice, clear it to continue",
 }
-"""Exit code after which a retry would fail again or hide the problem -> what it means."""
+"""The exit codes after which a retry would fail again or hide the problem, with their meanings."""
 
 
 class SubmitJob(SparkSubmitOperator):
@@ -46,7 +46,7 @@ class SubmitJob(SparkSubmitOperator):
 
 
 def parse_final_code(message: str) -> int | None:
-    """Return the exit code in an error message of the provider if that code is in FINAL; otherwise None."""
+    """Return the exit code in an error message of the provider if the code is in FINAL; otherwise None."""
     match = next(filter(None, (code.search(message) for code in _CODES)), None)
     code = int(match[1]) if match else None
     return code if code in FINAL else None

@@ -8,10 +8,10 @@ from airflow.providers.databricks.operators.databricks import DatabricksSubmitRu
 
 
 class SubmitRun(DatabricksSubmitRunOperator):
-    """The provider's operator, without the DAG's params: the Databricks API refuses these if there is a command line."""
+    """The provider's operator without the DAG's params, because Databricks refuses params together with a command line."""
 
     def _prepare_submit_json(self, context: Any) -> dict[str, Any]:
-        """Return the provider's request without the DAG's params."""
+        """Return the request that the provider would send to Databricks, without the DAG's params."""
         payload = super()._prepare_submit_json(context)
         for task in payload["tasks"]:
             task["python_wheel_task"].pop("named_parameters", None)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 HERE = Path(__file__).parents[1]
 """The directory of the DAG files."""
 CHECKED_FIRINGS = 100
-"""Number of firings of a schedule in which `_fires_twice_a_day` looks for two on the same day."""
+"""Number of times at which a schedule fires that are checked for two on the same day."""
 _SECRET = re.compile(
     r"secret|password|passwd|passphrase|pwd$|api[._-]?key|access[._]?key|account\.?key|private\.key$|session\.token|sas\.token|"
     r"\bsas\.",
@@ -28,7 +28,7 @@ _SECRET_REFERENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
     re.IGNORECASE,
 )
-"""Matches keys that match _SECRET, but only say where a secret is stored. Both patterns are copies of those in
+"""Matches keys that match _SECRET, but only say where a secret is stored. Both patterns are copied from
 entitymill.settings.secret_masking, which Airflow cannot import."""
 
 
@@ -40,7 +40,7 @@ class _Section(BaseModel):
 
 
 class Slice(_Section):
-    """The column by which a data interval selects its slice of the source's rows, and the type of that column."""
+    """The column by which a data interval selects its slice (its part of the source's rows), and the column's type."""
 
     column: str = Field(min_length=1)
     type: Literal["date", "timestamp"] = Field("date", description="date: whole days in the table's time zone")
@@ -54,7 +54,7 @@ class Output(_Section):
 
     @model_validator(mode="after")
     def _check_path_or_schema(self) -> Output:
-        """Refuse an output with both path and schema, or with neither."""
+        """Refuse an output that has both a path and a schema, or neither."""
         if (self.path is None) == (self.schema_ is None):
             raise ValueError("set either output.path or output.schema")
         return self
@@ -90,6 +90,7 @@ class SparkSubmit(_Section):
     @field_validator("conf")
     @classmethod
     def _check_no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
+        """Refuse a Spark property whose name looks like a secret's."""
         _refuse_secrets(value)
         return value
 
@@ -142,6 +143,7 @@ class Table(_Section):
     @field_validator("schedule")
     @classmethod
     def _check_cron(cls, value: str | None) -> str | None:
+        """Refuse a schedule that is not a cron expression."""
         if value is not None and not croniter.is_valid(value):
             raise ValueError(f"{value!r} is not a cron expression")
         return value
@@ -149,12 +151,14 @@ class Table(_Section):
     @field_validator("settings")
     @classmethod
     def _check_no_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse a setting whose key looks like the name of a secret."""
         _refuse_secrets(setting.partition("=")[0] for setting in value)
         return value
 
     @field_validator("timezone")
     @classmethod
     def _check_time_zone(cls, value: str) -> str:
+        """Refuse an unknown time zone."""
         try:
             ZoneInfo(value)
         except (ZoneInfoNotFoundError, ValueError) as error:
@@ -213,6 +217,7 @@ class Tables(_Section):
     @field_validator("tables")
     @classmethod
     def _check_names_differ(cls, value: tuple[Table, ...]) -> tuple[Table, ...]:
+        """Refuse two tables with the same name."""
         names = [table.name for table in value]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -252,6 +257,6 @@ def _refuse_secrets(keys: Iterable[str]) -> None:
 
 
 def _fires_twice_a_day(schedule: str, start: datetime) -> bool:
-    """Return whether two of the first CHECKED_FIRINGS firings after `start` are on the same day."""
+    """Return whether a cron schedule fires twice on one day, among its first CHECKED_FIRINGS times after `start`."""
     firings = (moment.date() for moment in croniter(schedule, start).all_next(datetime))
     return any(one == other for one, other in pairwise(islice(firings, CHECKED_FIRINGS)))

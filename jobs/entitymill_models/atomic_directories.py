@@ -13,7 +13,7 @@ from entitymill_models import sparknlp_saved
 
 
 def check_destination(dest: Path, *, overwrite: bool) -> None:
-    """Raise SettingsError if a destination exists, unless it is a model and `overwrite` is set, or if it is a link.
+    """Raise SettingsError if a destination exists, unless it is a model's directory and `overwrite` is true.
 
     A symbolic link is always refused, even if it leads to a model.
     """
@@ -30,7 +30,7 @@ def check_destination(dest: Path, *, overwrite: bool) -> None:
 
 def _is_saved_model(directory: Path) -> bool:
     """Return whether a directory contains metadata/part-*, as a saved Spark NLP model does."""
-    # A directory named metadata is not sufficient: other formats also use this name.
+    # A directory named metadata does not prove that this is a saved model: other formats also use this name.
     return next((directory / sparknlp_saved.METADATA).glob("part-*"), None) is not None
 
 
@@ -64,7 +64,7 @@ def move_into_place(new: Path, dest: Path, scratch: Path) -> None:
 
     Args:
         dest: the destination; if it is an existing directory, it is replaced.
-        scratch: a directory on the same file system, to which the replaced directory is moved.
+        scratch: an existing directory on the same file system, to which the replaced directory is moved.
 
     Raises:
         OutputError: the directory cannot be renamed.

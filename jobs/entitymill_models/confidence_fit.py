@@ -1,7 +1,7 @@
-"""Fit the scaling of a model's confidences to gold mentions, and measure how well calibrated the confidences are.
+"""Scale the confidences of a model's mentions to match how often the mentions are correct, and measure how well they match.
 
-Gold mentions are correct mentions, marked by people. A scaling (see `decoding`) brings confidences closer to the share of
-mentions that are correct.
+A mention is a place in a text where an entity is named. Gold mentions were marked by people, and are correct. A scaling has
+two numbers, fitted to gold mentions: `logit(scaled) = logit(confidence) / temperature + offset`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from entitymill_models import precision_loss
 MIN_MENTIONS = 50
 """A label with fewer mentions than this gets the scaling that is fitted to the mentions of all labels."""
 BINS = 10
-"""Number of bins of equal width in which confidences are compared with the share of correct mentions."""
+"""Number of bins of equal width, from 0 to 1, in which confidences are compared with the share of correct mentions."""
 OPTION = "--calibrate-confidence"
 
 
@@ -46,7 +46,7 @@ class ScoredMentions:
         return ScoredMentions(labels, self.confidences[chosen], self.correct[chosen])
 
     def scale(self, scalings: dict[str, Scaling]) -> ScoredMentions:
-        """Return the same mentions with scaled confidences; a label without a scaling keeps its confidences."""
+        """Return the same mentions with scaled confidences; if a label has no scaling, its confidences do not change."""
         names = sorted(set(self.labels))
         kinds = np.array([names.index(label) for label in self.labels], np.int64)
         return ScoredMentions(self.labels, scale_confidences(self.confidences, kinds, names, scalings), self.correct)
@@ -56,9 +56,9 @@ class ScoredMentions:
 class Bin:
     """The mentions whose confidence is at least `low` and below `high`; the last bin also includes 1.
 
-    mentions: number of these mentions.
-    confidence: their mean confidence.
-    correct: the share of them that is correct, 0 to 1.
+    mentions: number of mentions in the bin.
+    confidence: mean confidence of these mentions.
+    correct: share of these mentions that is correct, 0 to 1.
     """
 
     low: float
@@ -69,9 +69,9 @@ class Bin:
 
 
 def fit_scalings(mentions: ScoredMentions) -> dict[str, Scaling]:
-    """Return label -> the scaling that gives the confidences of the label's mentions the least logarithmic loss.
+    """Return a dict from each label to the scaling that minimizes the logarithmic loss of its mentions' confidences.
 
-    If a label has fewer than MIN_MENTIONS mentions, or if they are all correct or all wrong, it gets the scaling that is
+    Some labels have fewer than MIN_MENTIONS mentions, or only correct ones, or only wrong ones. They get the scaling that is
     fitted to the mentions of all labels.
 
     Raises:
@@ -102,13 +102,13 @@ def _fit_scaling(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -
         scaled = logits * np.exp(-parameters[0]) + parameters[1]
         return float(np.mean(np.logaddexp(0, np.where(correct, -scaled, scaled))))
 
-    # The bounds keep a perfect separation, whose best temperature is 0, within what a manifest allows.
+    # If confidences separate correct from wrong mentions perfectly, the best temperature is 0, which no manifest allows.
     result = optimize.minimize(loss, np.zeros(2), bounds=[(-3, 6), (-20, 20)])
     return Scaling(temperature=round(float(np.exp(result.x[0])), 4), offset=round(float(result.x[1]), 4))
 
 
 def build_reliability_table(mentions: ScoredMentions) -> list[Bin]:
-    """Sort mentions by confidence into BINS bins of equal width; return the bins that have a mention."""
+    """Sort mentions by confidence into BINS bins of equal width from 0 to 1; return the bins that have a mention."""
     numbers = np.minimum((mentions.confidences * BINS).astype(np.int64), BINS - 1)
     bins = []
     for number in np.unique(numbers).tolist():
@@ -133,14 +133,14 @@ def compute_calibration_error(mentions: ScoredMentions) -> float:
 def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
     """Fit the scaling of a bundle's confidences to a table of tagged sentences, and write the scaling to the manifest.
 
-    To show the effect, also fit a scaling to every second sentence, and print the calibration error of the other sentences
-    without and with it. The scaling in the manifest is fitted to all sentences. `table` has the columns tokens and tags (see
-    `precision_loss.read_sample`).
+    `table` has the columns tokens and tags (see `precision_loss.read_sample`). The scaling in the manifest is fitted to all
+    its sentences. To show the effect, a second scaling is fitted to half of the sentences. It is tried on the other half,
+    whose calibration errors without and with scaling are printed.
 
     Raises:
         ModelError: the bundle cannot be run.
         SettingsError: the table cannot be read, or a row has no tags; scipy is not installed; or the mentions that the model
-            finds in every second sentence are too few, all correct or all wrong.
+            finds in half of the sentences are too few, all correct or all wrong.
     """
     sample = precision_loss.read_sample(table, OPTION)
     if sample.gold is None:

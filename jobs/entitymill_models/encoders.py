@@ -1,7 +1,7 @@
 """Build BERT-like encoders from OpenVINO operations, without PyTorch.
 
-The layers are those of Vaswani et al. 2017 in the variant of BERT (Devlin et al. 2019): embeddings are summed and
-normalized; then attention and a two-layer network are each added to their input and normalized. In this module, pieces are
+The layers follow BERT (Devlin et al. 2019), a variant of the transformer of Vaswani et al. 2017. Embeddings are summed and
+normalized. Then attention and a two-layer network are each added to their input and normalized. In this module, pieces are
 the subwords whose ids the network gets, and segments are token types.
 """
 
@@ -18,16 +18,16 @@ from entitymill.errors import ModelError
 from entitymill.recognition.tagger.network import INPUTS
 
 Weights = dict[str, NDArray[np.float32]]
-"""Name of a parameter, with .weight or .bias -> its values."""
+"""A dict from the name of a parameter, which ends in .weight or .bias, to its values."""
 
 
 @dataclass(frozen=True)
 class Names:
     """The names of an architecture's parameters, without .weight and .bias; "{}" stands for a layer's number.
 
-    words, positions, segments: the embedding tables; `segments` is None if the architecture has no segments.
-    normalized, after_attention, after_network: the normalizations after the embeddings, after attention, and after the
-        feed-forward network.
+    words, positions, segments: the embedding tables; `segments` (token types) is None if the architecture has none.
+    normalized, after_attention, after_network: the layer normalizations after the embeddings, after attention, and after
+        the feed-forward network.
     query, key, value, attended: the linear layers of attention; `attended` is the output layer.
     inner, outer: the two linear layers of the feed-forward network.
     """
@@ -49,12 +49,12 @@ class Names:
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of an encoder.
+    """The numbers that describe an encoder, besides its parameters.
 
     layers, heads: number of layers, and number of attention heads in each layer.
-    epsilon: the constant that a normalization adds to the variance.
-    padding: the id of the padding piece if the first position is this id plus 1, as in RoBERTa; None if the first position
-        is 0.
+    epsilon: the constant that a layer normalization adds to the variance.
+    padding: id of the padding piece (subword) in architectures such as RoBERTa, which number positions from this id plus 1;
+        None if positions are numbered from 0.
     """
 
     layers: int
@@ -64,7 +64,7 @@ class Shape:
 
 
 def build_classifier(weights: Weights, names: Names, shape: Shape, where: str) -> ov.Model:
-    """Build the network of a token classifier from its parameters; `where` is the model's path, for messages.
+    """Build the network of a token classifier from its parameters; `where` is the model's path, for error messages.
 
     The inputs are input_ids and attention_mask, int64, shape [batch, length]. The output is logits, float32, shape [batch,
     length, labels]. Raise ModelError if a parameter is missing, or its shape does not fit the other parameters.
@@ -78,7 +78,7 @@ def build_classifier(weights: Weights, names: Names, shape: Shape, where: str) -
 
 
 class _Builder:
-    """Builds the network of one model; each method returns the last operation of the part that it builds."""
+    """Builds the network of one model; each method `_build_…` returns the last operation of the part that it builds."""
 
     def __init__(self, weights: Weights, names: Names, shape: Shape, where: str) -> None:
         self._weights = weights
@@ -120,7 +120,7 @@ class _Builder:
         return None if name is None else self._read_parameter(f"{name}.weight")[0]
 
     def _build_positions(self, ids: ov.Node) -> ov.Node:
-        """Build the position of each piece: shape [1, length], or [batch, length] if padding pieces are not counted."""
+        """Build the position of each piece (subword): shape [1, length], or [batch, length] if padding is not counted."""
         zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
         if self._shape.padding is None:
             length = ops.gather(ops.shape_of(ids, "i64"), one, zero)
@@ -130,9 +130,10 @@ class _Builder:
         return ops.add(ops.multiply(ops.cum_sum(counted, one), counted), padding)
 
     def _build_layer(self, hidden: ov.Node, visible: ov.Node, number: int) -> ov.Node:
-        """Build layer `number` (from 0), attention and the feed-forward network, on `hidden`, shape [batch, length, width].
+        """Build layer `number` (from 0) of the encoder: attention, and then the feed-forward network.
 
-        `visible`, bool, shape [batch, 1, 1, length], is true for the pieces that may be attended to, which are not padding.
+        `hidden` is the layer's input, shape [batch, length, width]. Attention is limited to the pieces for which `visible`,
+        bool, shape [batch, 1, 1, length], is true, because they are not padding.
         """
         query, key, value = (
             self._split_heads(self._build_linear(hidden, name.format(number)))
@@ -167,7 +168,7 @@ class _Builder:
         return ops.add(ops.multiply(centered, ops.constant(gain)), ops.constant(shift))
 
     def _build_constant(self, name: str, addend: NDArray[np.float32] | None = None) -> ov.Node:
-        """Build an OpenVINO constant from a parameter, after adding the array `addend` (None: unchanged)."""
+        """Build an OpenVINO constant from a parameter of the model; if `addend` is not None, add it to the parameter."""
         value = self._read_parameter(name)
         return ops.constant(value if addend is None else value + addend, name=name)
 
@@ -184,5 +185,5 @@ class _Builder:
 
 
 def _ints(*values: int) -> ov.Node:
-    """Return a constant with these values, int64, shape [number of values]."""
+    """Return an OpenVINO constant that contains `values`, int64, shape [number of values]."""
     return ops.constant(np.array(values, np.int64))

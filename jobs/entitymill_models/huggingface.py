@@ -56,9 +56,9 @@ NAMES = {
     "roberta": _build_bert_names("roberta"),
     "xlm-roberta": _build_bert_names("roberta"),
 }
-"""model_type of config.json -> names of the parameters (source: transformers, models/*/modeling_*.py)."""
+"""The names of the parameters of each `model_type` in config.json (source: transformers, models/*/modeling_*.py)."""
 OFFSET_POSITIONS = ("roberta", "xlm-roberta")
-"""Architectures whose first position is the id of the padding piece plus 1, and whose tokenizer needs a tokenizer.json."""
+"""Architectures that number positions from the padding piece's id plus 1, and whose tokenizer needs a tokenizer.json."""
 DISTILBERT_EPSILON = 1e-12
 """The epsilon of DistilBERT's normalizations, a constant in the code of transformers that is not in config.json."""
 
@@ -73,7 +73,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
     """Read a token classifier of one of the architectures in NAMES from config.json, safetensors files and a tokenizer.
 
     Args:
-        where: path of the model, for messages.
+        where: path of the model, for error messages.
         casing: the casing that the user specified, or None (see `labels_and_tokenizer_files.read_tokenizer`).
 
     Raises:
@@ -109,7 +109,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 
 
 def _check_architecture(config: dict[str, object], where: str) -> str:
-    """Return the architecture that a config.json names; raise ModelError if `encoders` cannot build such a network."""
+    """Return the architecture (a key of NAMES) that a config.json names; raise ModelError if it is not supported."""
     kind = str(config.get("model_type"))
     if kind not in NAMES:
         raise ModelError(f"{where} is a {kind} model, but only {', '.join(NAMES)} are supported. {_EXPORT}")
@@ -125,10 +125,10 @@ def _check_architecture(config: dict[str, object], where: str) -> str:
 
 
 def _read_shape(config: dict[str, object], kind: str, where: str) -> encoders.Shape:
-    """Read the encoder's shape from config.json, whose keys depend on the architecture `kind`.
+    """Read the numbers that describe an encoder from config.json, whose keys depend on the architecture `kind`.
 
-    The numbers of layers and attention heads are required. Optional are layer_norm_eps (default 1e-12; DistilBERT does not
-    use it) and, for OFFSET_POSITIONS, pad_token_id (default 1). Raise ModelError if a required number is missing, or a
+    The numbers of layers and attention heads are required. The key layer_norm_eps has the default 1e-12, and is ignored for
+    DistilBERT. For OFFSET_POSITIONS, pad_token_id has the default 1. Raise ModelError if a required number is missing, or a
     number has a wrong type or an impossible value.
     """
     names = ("n_layers", "n_heads") if kind == "distilbert" else ("num_hidden_layers", "num_attention_heads")
@@ -161,7 +161,7 @@ def _read_weights(directory: Path, where: str) -> encoders.Weights:
 
 
 def _list_weight_files(directory: Path, where: str) -> list[Path]:
-    """Return the safetensors files of a model: those that its index lists or, without an index, the only such file.
+    """Return the paths of the safetensors files that a model's index lists; without an index, there must be only one file.
 
     Raise ModelError if there is no safetensors file, or there are several files but no index.
     """
@@ -175,17 +175,17 @@ def _list_weight_files(directory: Path, where: str) -> list[Path]:
     if len(found) == 1:
         return found
     if found:
-        raise ModelError(f"{where} has {len(found)} safetensors files, but no {INDEX} that lists them: copy this file, too.")
+        raise ModelError(f"{where} has {len(found)} safetensors files, but no {INDEX} that lists them: copy the index, too.")
     if (directory / "pytorch_model.bin").exists() or list(directory.glob("pytorch_model-*.bin")):
         raise ModelError(
-            f"{where} has its weights only as pytorch_model.bin, a pickle, which can run any code and is not opened: "
-            "save it again with save_pretrained(safe_serialization=True)."
+            f"{where} has its weights only as pytorch_model.bin, a pickle, which can run any code. It was not opened: "
+            "save the model again with save_pretrained(safe_serialization=True)."
         )
     raise ModelError(f"{where} has no *.safetensors file: copy the model again.")
 
 
 def _read_safetensors(file: Path, where: str) -> encoders.Weights:
-    """Return the floating-point tensors of one file as float32; tensors of integers are left out.
+    """Return the floating-point tensors of one safetensors file as float32; tensors of integers are left out.
 
     Raise ModelError if the file is missing or damaged, and SettingsError if the library safetensors is not installed.
     """

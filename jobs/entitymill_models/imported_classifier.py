@@ -1,6 +1,6 @@
 """Define the parts of a token classifier, independent of its format, and read and write the files of a model.
 
-The pieces of a model are the subwords in its vocabulary. The network gets their ids.
+The pieces of a model are the subwords in its vocabulary. The network's input consists of their ids.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Parts:
 
     network: a network that takes input_ids and attention_mask, int64, shape [batch, length], and returns logits, float32,
         shape [batch, length, labels].
-    labels: the tag of each logit.
+    labels: the tag that each logit is for, such as B-PER.
     tokenizer: the text of a tokenizer.json; None if the model has only a vocabulary.
-    vocabulary: the pieces in the order of their ids; None if there is a tokenizer.json.
+    vocabulary: the pieces (subwords) in the order of their ids; None if there is a tokenizer.json.
     casing: whether the tokenizer distinguishes upper and lower case.
-    max_length: maximum number of pieces in one input row of the network, including special pieces.
+    max_length: maximum number of pieces in one input row of the network, including special pieces such as [CLS].
     source: a phrase about the model's origin, for the manifest.
     limit: the largest max_length that the network can process; None if unknown.
-    sparknlp_max_length: the parameter maxSentenceLength in Spark NLP, whose default is 128.
+    sparknlp_max_length: the value of Spark NLP's parameter maxSentenceLength for this model.
     """
 
     network: ov.Model
@@ -60,7 +60,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Return the content of a text file; raise ModelError if it is not UTF-8, or `read_bytes` refuses it."""
+    """Return the content of a text file; raise ModelError if it cannot be read, is not UTF-8, or exceeds MAX_FILE_BYTES."""
     try:
         return read_bytes(path).decode("utf8")
     except UnicodeDecodeError as error:
@@ -86,7 +86,7 @@ def parse_json(text: str, where: str) -> dict[str, object]:
 def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str, ...]:
     """Return names sorted by their numbers; raise ModelError unless the numbers are 0, 1, 2, … without a gap.
 
-    `what` says what the names are, for messages, such as "labels".
+    `what` says what the names are, for error messages, such as "labels".
     """
     ordered = sorted(numbered, key=lambda name: numbered[name])
     if not ordered or [numbered[name] for name in ordered] != list(range(len(ordered))):
@@ -97,7 +97,7 @@ def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str
 
 
 def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """Return the pieces in a vocab.txt, one per line, in the order of their ids; raise ModelError if one occurs twice."""
+    """Return the pieces (subwords) in a vocab.txt, one per line, ordered by id; raise ModelError if a piece occurs twice."""
     pieces = tuple(line.removesuffix("\r") for line in read_text(path).rstrip("\n").split("\n"))
     if len(set(pieces)) != len(pieces):
         raise ModelError(f"{path} contains a piece twice, so it is not a vocabulary: copy the model again.")

@@ -2,9 +2,9 @@
 
 A JVM that deserializes a stream instantiates any class that the stream names, and some classes run code when that happens.
 So each class must be in ALLOWED, which lists the few classes that Spark NLP's models need. The grammar of a stream is in the
-Java Object Serialization Specification, chapter 6. This reader refuses the parts of the grammar that models do not need:
-proxies, enums, exceptions, resets and class annotations. So the reader and the JVM cannot interpret a stream differently.
-The flags of a class, which say whether its objects have more data after their fields, must also be those in ALLOWED.
+Java Object Serialization Specification, chapter 6. This module refuses the parts of the grammar that models do not need:
+proxies, enums, exceptions, resets and class annotations. So it cannot interpret a stream differently than the JVM does. Each
+class must also have the flags that ALLOWED states. They say whether its objects have more data after their fields.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _FIRST_HANDLE = 0x7E0000
 _PLAIN, _WITH_OWN_DATA = 2, 3
 """Flags of a class: SC_SERIALIZABLE, without and with SC_WRITE_METHOD (its objects have more data after their fields)."""
 _PRIMITIVES = {"B": 1, "C": 2, "D": 8, "F": 4, "I": 4, "J": 8, "S": 2, "Z": 1}
-"""Code of a primitive type -> its size in bytes."""
+"""The size in bytes of each primitive type, by the code of the type in a stream."""
 _LAMBDA = "java.lang.invoke.SerializedLambda"
 _LAMBDA_OWNER = "com.johnsnowlabs.nlp.util.regex.RuleFactory"
-"""The only class whose lambdas a stream may contain; it turns a SerializedLambda only into its own functions. It is also the
-only class that a stream may contain as a java.lang.Class object."""
+"""The only class whose lambdas a stream may contain; it turns a SerializedLambda only into its own functions. A stream may
+also contain the java.lang.Class object of this class, but of no other class."""
 ALLOWED = {
     **dict.fromkeys(
         (
@@ -57,7 +57,7 @@ ALLOWED = {
         ("scala.collection.immutable.List$SerializationProxy", "scala.collection.mutable.HashMap"), _WITH_OWN_DATA
     ),
 }
-"""Name of a class that a stream may contain -> the flags of the class."""
+"""The classes that a stream may contain: a dict from the name of a class to the flags that it must have."""
 
 
 @dataclass
@@ -78,7 +78,7 @@ class _Description:
 
 
 class _DamagedError(Exception):
-    """Raised if the stream does not follow the grammar."""
+    """Raised if the bytes do not follow the grammar of Java serialization."""
 
 
 class _ForbiddenError(Exception):
@@ -86,9 +86,9 @@ class _ForbiddenError(Exception):
 
 
 def check_stream(content: bytes, where: str) -> None:
-    """Raise ModelError unless a complete stream contains one object, and only classes in ALLOWED.
+    """Raise ModelError unless `content` is a complete Java serialization stream of one value, and its classes are allowed.
 
-    `where` is the path of the stream's file, for messages.
+    `where` is the path of the stream's file, for error messages.
     """
     try:
         _Reader(content).read_all()
@@ -102,10 +102,10 @@ def check_stream(content: bytes, where: str) -> None:
 
 
 class _Reader:
-    """Reads a stream once; each method reads the next element of the stream, from index `_at`, and moves `_at` behind it.
+    """Reads a stream once; each method reads the next element of the stream, from index `_at`, and moves `_at` past it.
 
-    The methods raise _DamagedError or _ForbiddenError, or the errors of struct or of decoding. `_handles` lists the elements
-    of the stream to which later elements may refer by number; None stands for an object, whose content is not kept.
+    The methods raise _DamagedError or _ForbiddenError, or errors of `struct` or of decoding text. `_handles` lists elements
+    of the stream to which later elements may refer by number. In it, None stands for an object, whose content is not kept.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -115,7 +115,7 @@ class _Reader:
         self._handles: list[_Description | str | None] = []
 
     def read_all(self) -> None:
-        """Read the complete stream, which must be one value and nothing after it."""
+        """Check the complete stream, which must be one value and nothing after it."""
         if not self._content.startswith(_MAGIC):
             raise _DamagedError
         self._check_value()
@@ -123,24 +123,24 @@ class _Reader:
             raise _DamagedError
 
     def _read_number(self, code: str) -> int:
-        """Read a big-endian number of the type that `code` has in the module struct."""
+        """Read and return a big-endian number; `code` is its format character in the module `struct`, such as `i`."""
         (number,) = struct.unpack_from(f">{code}", self._content, self._at)
         self._at += struct.calcsize(f">{code}")
         return int(number)
 
     def _read_bytes(self, size: int) -> bytes:
-        """Read `size` bytes; raise _DamagedError if fewer are left."""
+        """Read and return `size` bytes; raise _DamagedError if fewer are left."""
         begin, self._at = self._at, self._at + size
         if size < 0 or self._at > len(self._content):
             raise _DamagedError
         return self._content[begin : self._at]
 
     def _read_text(self, length: str = "H") -> str:
-        """Read and return a string, after its size in bytes; `length` is the type of the size in the module struct."""
+        """Read a string's size in bytes and the string, and return the string; `length` is the size's `struct` format."""
         return self._read_bytes(self._read_number(length)).decode("utf8", "surrogatepass")
 
     def _read_reference(self) -> _Description | str | None:
-        """Read the number of an earlier element, and return this element."""
+        """Read a reference, which is the number of an earlier element, and return this element; None for an object."""
         number = self._read_number("i") - _FIRST_HANDLE
         if not 0 <= number < len(self._handles):
             raise _DamagedError
@@ -188,7 +188,7 @@ class _Reader:
             raise _DamagedError
 
     def _descend(self) -> None:
-        """Begin a level of nesting, which the caller ends with `_depth -= 1`; refuse more than MAX_JAVA_DEPTH levels."""
+        """Enter one more level of nesting, of at most MAX_JAVA_DEPTH; the caller leaves it with `_depth -= 1`."""
         self._depth += 1
         if self._depth > MAX_JAVA_DEPTH:
             raise _DamagedError
@@ -215,7 +215,7 @@ class _Reader:
         self._depth -= 1
 
     def _read_array(self) -> None:
-        """Read the class and the elements of an array."""
+        """Check an array and move past it: its class, then its elements."""
         description = self._read_description()
         if description is None or description.name[0] != "[" or description.parent is not None:
             raise _DamagedError
@@ -230,7 +230,7 @@ class _Reader:
             self._check_value()
 
     def _read_object(self) -> None:
-        """Read the class of an object and its fields, those of the topmost superclass first."""
+        """Check an object and move past it: its class, then the fields of all its superclasses, and its own fields."""
         description = self._read_description()
         if description is None or description.name[0] == "[":
             raise _DamagedError
@@ -245,7 +245,7 @@ class _Reader:
                 self._read_own_data()
 
     def _read_own_data(self) -> None:
-        """Read the data that a class with SC_WRITE_METHOD writes after its fields, up to and including its end marker."""
+        """Check and move past the data that a class with SC_WRITE_METHOD writes after its fields, and its end marker."""
         while (kind := self._content[self._at]) != _END:
             if kind in (_BLOCK, _LONG_BLOCK):
                 self._at += 1

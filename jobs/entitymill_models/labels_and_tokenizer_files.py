@@ -18,7 +18,7 @@ CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 MAX_PIECES, DEFAULT_LENGTH = 512, 128
 """Upper limit and default for a model's maximum number of pieces (subwords) in an input row."""
 _FOLDERS = ("", "assets")
-"""Folders to search for the files: that of the network, and the folder where Spark NLP's import expects them."""
+"""Folders to search for the files: the network's own folder, and the folder where Spark NLP's import expects them."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TokenizerFiles:
     """A model's tokenizer and casing.
 
     tokenizer: the text of a tokenizer.json; None if there is only a vocab.txt.
-    vocabulary: the pieces of a vocab.txt in the order of their ids; None if there is a tokenizer.json.
+    vocabulary: the pieces (subwords) in a vocab.txt, in the order of their ids; None if there is a tokenizer.json.
     casing: whether the tokenizer distinguishes upper and lower case.
     """
 
@@ -40,13 +40,13 @@ def read_tokenizer(
 ) -> TokenizerFiles:
     """Read the tokenizer in a directory, and return it with its casing.
 
-    A tokenizer.json is preferred to a vocab.txt, and its text is changed by `adapt_to_single_words`. The files may also be
-    in the folder assets/ of the directory.
+    If there are both, tokenizer.json is read rather than vocab.txt. `adapt_to_single_words` then changes its text. The files
+    may also be in the folder assets/ of the directory.
 
     Args:
-        where: path of the model, for messages.
-        casing: the casing that the user specified, or None to read it from the files. It overrides the tokenizer_config.json
-            of a vocab.txt. It must agree with a tokenizer.json.
+        where: path of the model, for error messages.
+        casing: the casing that the user specified, or None to read it from the files. With a vocab.txt, it overrides
+            tokenizer_config.json. With a tokenizer.json, it must be the same as in that file.
         require_json: whether to refuse a model that has only a vocab.txt, which is always read as WordPiece.
 
     Raises:
@@ -57,7 +57,7 @@ def read_tokenizer(
     if file is not None:
         text, found = adapt_to_single_words(read_text(file), str(file))
         if casing not in (None, found):
-            raise SettingsError(f"--casing says {casing}, but {file} is {found}: leave the option out.")
+            raise SettingsError(f"--casing says {casing}, but the tokenizer in {file} is {found}: leave the option out.")
         return TokenizerFiles(text, None, found)
     file = _find_file(directory, bundle.VOCABULARY)
     if file is None or require_json:
@@ -67,13 +67,13 @@ def read_tokenizer(
 
 
 def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
-    """Change the text of a tokenizer.json so that the tokenizer can encode single words; return (changed text, casing).
+    """Change a tokenizer.json so that the tokenizer can encode single words; return the changed text, and the casing.
 
-    In byte-level BPE, the first piece of a word contains the blank before the word. For a single word, the tokenizer must
-    add this blank; otherwise it uses pieces that occur only inside words. Truncation and padding are switched off.
+    In byte-level BPE, the first piece (subword) of a word contains the space before the word. For a single word, the
+    tokenizer must add this space; otherwise it uses pieces that occur only inside words. Truncation and padding are switched
+    off. The casing is "uncased" if the tokenizer converts words to lower case.
 
-    The casing is "uncased" if the tokenizer's normalizer converts words to lower case. Raise ModelError if the text is not a
-    tokenizer.
+    Raise ModelError if the text is not a tokenizer.
     """
     parsed = parse_json(text, where)
     for part in _iterate_components(parsed.get("pre_tokenizer")):
@@ -97,7 +97,10 @@ def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
 
 
 def _iterate_components(component: object) -> Iterator[dict[str, object]]:
-    """Yield a normalizer or pre-tokenizer or, if it is a sequence, its elements; yield nothing for None."""
+    """Yield the elements of a tokenizer's normalizer or pre-tokenizer if it is a Sequence, otherwise itself.
+
+    Yield nothing for anything but a JSON object, such as None.
+    """
     if not isinstance(component, dict):
         return
     if component.get("type") != "Sequence":
@@ -110,9 +113,10 @@ def _iterate_components(component: object) -> Iterator[dict[str, object]]:
 
 
 def _read_casing(directory: Path, where: str) -> Casing:
-    """Return the casing that belongs to a vocab.txt, from tokenizer_config.json; raise SettingsError if it states none.
+    """Return the casing of a model that has only a vocab.txt, from its tokenizer_config.json.
 
-    Raise ModelError if the configuration normalizes words in a way that vocab.txt cannot express.
+    Raise SettingsError if that file does not state the casing, and ModelError if it normalizes words in a way that vocab.txt
+    cannot express.
     """
     file = _find_file(directory, TOKENIZER_CONFIG)
     config = read_json(file) if file is not None else {}
@@ -128,9 +132,10 @@ def _read_casing(directory: Path, where: str) -> Casing:
 
 
 def read_labels(directory: Path, where: str) -> tuple[str, ...]:
-    """Read the tag of each logit from labels.json or, if that is missing, id2label of config.json, or labels.txt.
+    """Read the tags that a network predicts, such as B-PER, in the order of its logits.
 
-    Raise ModelError if no file contains labels, or if the first of these files that does is not valid.
+    They are read from the first that exists: labels.json, id2label of config.json, or labels.txt. Raise ModelError if none
+    exists, or what was found is not valid.
     """
     file = _find_file(directory, bundle.LABELS)
     if file is not None:
@@ -173,8 +178,8 @@ def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]
 def read_max_length(directory: Path) -> int:
     """Return the maximum number of pieces (subwords) in one input row of a model, at most MAX_PIECES.
 
-    This is the smaller one of the maxima that the configurations of the tokenizer and of the network state; DEFAULT_LENGTH
-    if neither states one. Raise ModelError if a configuration is not JSON.
+    The configurations of the tokenizer and of the network may each state a maximum. The smaller one is returned;
+    DEFAULT_LENGTH if neither states one. Raise ModelError if a configuration is not JSON.
     """
     allowed = []
     for name, key in ((TOKENIZER_CONFIG, "model_max_length"), (CONFIG, "max_position_embeddings")):
@@ -187,5 +192,5 @@ def read_max_length(directory: Path) -> int:
 
 
 def _find_file(directory: Path, name: str) -> Path | None:
-    """Return the path of the file `name` in the first of _FOLDERS that has it; None if none has it."""
+    """Return the path of the file `name` in a model's directory or, if it is not there, in its folder assets/, or None."""
     return next((directory / folder / name for folder in _FOLDERS if (directory / folder / name).is_file()), None)

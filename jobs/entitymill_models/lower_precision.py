@@ -3,7 +3,7 @@
 `f32` stores the weights as float32. `bf16` rounds the weights, which halves the size of the file. `int8` stores matrices as
 8-bit integers with one scale per row; the resulting network can run in any precision. Calibration (post-training
 quantization with the package NNCF) also stores the ranges of activations. A calibrated network is the fastest in int8. In
-other precisions, the tagger ignores these ranges.
+other precisions, the ranges are ignored.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _BYTES = (ov.Type.i8, ov.Type.u8)
 def detect_stored_precision(network: ov.Model, where: str) -> Stored:
     """Return the precision in which the weights of a network are stored.
 
-    "calibrated" means that activations are also quantized; "int8" and "bf16" mean that at least one weight has this
-    precision. Weights in float16 count as "f32". Raise ModelError if the type of the weights is not supported.
+    "calibrated" means int8 with quantized activations. "int8" and "bf16" mean that at least one weight has this precision.
+    Weights in float16 count as "f32". Raise ModelError if the type of the weights is not supported.
     """
     operations = network.get_ops()
     if any(node.get_type_name() == "FakeQuantize" for node in operations):
@@ -53,12 +53,13 @@ def detect_stored_precision(network: ov.Model, where: str) -> Stored:
 def reduce_precision(
     network: ov.Model, precision: Precision, calibration: Sequence[dict[str, NDArray[np.int64]]] = ()
 ) -> ov.Model:
-    """Convert the weights of a network to a precision, and return the resulting network.
+    """Convert the weights of a network to the requested precision, and return the resulting network.
 
     Args:
         network: a network with float weights, which is changed and must not be used again.
         precision: the new precision of the weights. With f32, only half-precision weights change: they become float32.
-        calibration: for int8, network inputs on which activations are measured; if empty, activations are not quantized.
+        calibration: network inputs on which activations are measured, for int8; if empty, activations are not quantized.
+            Each input is a dict from the name of an input to its value.
 
     Raises:
         SettingsError: NNCF is not installed.
@@ -96,7 +97,7 @@ def _read_as_float32(constant: ov.Node) -> NDArray[np.float32]:
 def _round_to_bfloat16(network: ov.Model) -> None:
     """Round the float32 weights of a network to bfloat16, in place: to nearest, ties to even.
 
-    The network converts them back to float32 whenever it runs.
+    The network converts the weights back to float32 whenever it runs.
     """
     for node in _find_weights(network.get_ops()):
         if node.get_element_type() != ov.Type.f32:
@@ -125,13 +126,13 @@ def _quantize(network: ov.Model, calibration: Sequence[dict[str, NDArray[np.int6
 def quantize_calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.int64]]]) -> ov.Model:
     """Return the network with 8-bit weights (one scale per row) and 8-bit activations (one scale per tensor).
 
-    Attention is not quantized. Smooth quantization and bias correction are off, because they improved nothing in
-    measurements. Without them, removing the FakeQuantize operations of the activations yields exactly the network in which
-    only the weights are quantized.
+    Attention is not quantized. Smooth quantization and bias correction are off, because they did not improve accuracy.
+    Without them, removing the FakeQuantize operations of the activations yields exactly the network in which only the
+    weights are quantized.
 
     Args:
         network: a network with float weights, which is changed and must not be used again.
-        feeds: network inputs on which activations are measured.
+        feeds: network inputs on which activations are measured, each a dict from the name of an input to its value.
 
     Raises:
         SettingsError: NNCF is not installed.
@@ -153,7 +154,7 @@ def quantize_calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.
 
 
 def _merge_equal_quantizers(network: ov.Model) -> None:
-    """Merge FakeQuantize operations that have the same input and ranges, such as those of query, key and value."""
+    """Merge FakeQuantize operations with the same input and ranges, for example before query, key and value."""
     quantizers: dict[tuple[object, ...], ov.Node] = {}
     for node in network.get_ordered_ops():
         if node.get_type_name() != "FakeQuantize":
@@ -176,15 +177,16 @@ def _import_nncf() -> Any:
 
 
 def _find_weights(operations: Sequence[ov.Node]) -> list[Any]:
-    """Return the constants that are weights: those with at least MIN_WEIGHT_ELEMENTS elements."""
+    """Return the constants that count as weights, because they have at least MIN_WEIGHT_ELEMENTS elements."""
     constants = (node for node in operations if node.get_type_name() == "Constant")
     return [node for node in constants if np.prod(node.get_output_shape(0)) >= MIN_WEIGHT_ELEMENTS]
 
 
 def encode_sentences(directory: Path, sentences: Sequence[Sequence[str]]) -> list[dict[str, NDArray[np.int64]]]:
-    """Return the network's inputs (name -> value) for each sentence, a list of tokens that becomes a batch of one row.
+    """Return the network's inputs for each sentence: a dict from the name of an input to its value, a batch of one row.
 
-    The tokenizer is that of the bundle `directory`. Pieces (subwords) beyond the bundle's maximum are dropped.
+    `sentences` has the tokens of each sentence. The tokenizer of the bundle `directory` splits them into pieces (subwords).
+    Pieces beyond the bundle's maximum are dropped.
     """
     manifest, files = bundle.read_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES

@@ -17,9 +17,9 @@ FORMATS = (
     "a bundle, a saved Spark NLP model (directory or zip), a Hugging Face directory, or a directory with one ONNX or "
     "OpenVINO network"
 )
-"""The supported formats of a model, for messages and the --help text."""
+"""The supported formats of a model, for error messages and the --help text."""
 _SNAPSHOTS, _BLOBS = "snapshots", "blobs"
-"""Directories of the Hugging Face cache: `snapshots/REVISION/config.json` is a link to `../../blobs/DIGEST`."""
+"""Directories of the Hugging Face cache, in which `snapshots/REVISION/config.json` is a link to `../../blobs/DIGEST`."""
 
 
 def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tuple[Parts, bundle.Manifest | None]:
@@ -29,7 +29,7 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
         source: the model's directory, or the zip archive of a saved Spark NLP model.
         scratch: an empty directory for unpacked files, which must exist as long as the result is used.
         casing: the casing that the user specified, or None to read it from the model. It overrides the metadata of a saved
-            Spark NLP model or a tokenizer_config.json. It must agree with a bundle's manifest or a tokenizer.json.
+            Spark NLP model or a tokenizer_config.json. It must be the same as in a bundle's manifest or a tokenizer.json.
 
     Raises:
         ModelError: the model is damaged, incomplete, in an unsupported format, or contains a link that leads out of it.
@@ -43,10 +43,11 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
 
 
 def _detect_and_read(source: Path, where: str, scratch: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest | None]:
-    """Read a model; return its parts and, if it is a bundle, its manifest. The caller has checked its symbolic links.
+    """Read a model whose symbolic links were checked; return its parts and, if it is a bundle, its manifest.
 
-    If `source` is a file, it must be the archive of a saved Spark NLP model. A directory is tried as a bundle, a saved Spark
-    NLP model, a Hugging Face directory, and a directory with a network, in this order. The errors are those of `read_model`.
+    If `source` is a file, it must be the zip archive of a saved Spark NLP model. A directory is tried as a bundle, a saved
+    Spark NLP model, a Hugging Face directory, and a directory with a network, in this order. Raises the same errors as
+    `read_model`.
     """
     network_scratch, unpacked = scratch / "network", scratch / "model"
     network_scratch.mkdir()
@@ -75,8 +76,8 @@ def _detect_and_read(source: Path, where: str, scratch: Path, casing: Casing | N
 def _read_bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest]:
     """Read a bundle, after checking its files against the manifest; return its parts and its manifest.
 
-    Raise ModelError if the bundle is damaged or incomplete, and SettingsError if `casing` is set and differs from the
-    bundle's.
+    Raise ModelError if the bundle is damaged or incomplete, and SettingsError if `casing` is set but differs from the
+    casing in the manifest.
     """
     where = str(directory)
     manifest, files = bundle.read_directory(directory)

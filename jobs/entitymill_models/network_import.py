@@ -25,7 +25,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
     their names are ignored. The vocabulary and the labels are in the same directory or in its folder assets/.
 
     Args:
-        where: path of the model, for messages.
+        where: path of the model, for error messages.
         casing: the casing that the user specified, or None (see `labels_and_tokenizer_files.read_tokenizer`).
 
     Raises:
@@ -124,9 +124,9 @@ def normalize(network: ov.Model, labels: int, where: str) -> ov.Model:
 
 
 def _find_logits(network: ov.Model, labels: int, where: str) -> ov.Output:
-    """Return the output that scores tags: the output named logits or, without that, the only output of the right shape.
+    """Return the network's output of shape [batch, length, labels]; if several have this shape, the one named logits.
 
-    Raise ModelError if there is no such output, or more than one.
+    Raise ModelError if no output has this shape, or if the name does not decide between several outputs.
     """
     shaped = []
     for port in network.outputs:

@@ -1,7 +1,7 @@
-"""Compare the mentions that a model of lower precision and its original find in the same sentences.
+"""Compare the mentions that a model finds before and after its weights are stored in a lower precision.
 
-The sentences come from a small table (Parquet, Delta or JSON lines), which is read without Spark. Span F1 is the F1 of
-mentions, where a mention is correct only if its span and its label are. Gold tags are correct tags, assigned by people.
+The sentences come from a small table (Parquet, Delta or JSON lines), which is read without Spark. Span F1 is the F1 score of
+mentions; a mention is correct only if both its span and its label are correct. People assigned the correct (gold) tags.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from entitymill.recognition.tags_to_mentions import TagScheme
 from entitymill.spark import installation
 
 Mention = tuple[int, int, int, str]
-"""(index of the sentence, index of the first token in it, index after the last token, label)."""
+"""A mention: index of its sentence, index of its first token in the sentence, index after its last token, label."""
 Mentions = set[Mention]
 TOKENS, TAGS, TEXT = "tokens", "tags", "text"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
 _WORD = re.compile(r"\w+|[^\w\s]")
-"""Matches letters, digits and underscores, or one other character: close enough to tokens for comparing two models."""
+"""Matches a word, or one other character that is not white space: close enough to tokens for comparing two models."""
 MAX_SENTENCES = 200_000
-"""Maximum number of sentences to read; the sample is selected from them."""
+"""Reading a table stops when it has this many sentences; the sample is selected from them."""
 MAX_SENTENCE_WORDS = 1000
 """Maximum number of words of a sentence; further words are dropped."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The result of comparing a reduced model with its original. All dictionaries map the precision of execution to F1.
+    """The result of comparing a model of reduced precision with its original.
 
     sentences: number of tagged sentences.
     mentions: number of mentions that the original model finds in f32.
-    original: span F1 of the original model against gold tags, only for f32; empty without gold tags.
-    reduced: span F1 of the reduced model against gold tags; empty without gold tags.
-    agreement: span F1 of the reduced model's mentions against the original model's mentions in f32.
+    original: span F1 of the original model against gold (correct) tags, with the key f32; empty without gold tags.
+    reduced: span F1 of the reduced model against gold tags, by the precision in which it ran; empty without gold tags.
+    agreement: span F1 of the reduced model's mentions against the original's in f32, by the precision of the reduced model.
     """
 
     sentences: int
@@ -57,10 +57,10 @@ class Scores:
     agreement: dict[str, float]
 
     def compute_loss(self) -> float:
-        """Return the largest loss of the reduced model among the precisions in which it ran.
+        """Return how much F1 the reduced model loses, in the precision in which it loses most.
 
-        The loss is the decrease of F1 against gold tags, negative if F1 increases. Without gold tags, it is 1 minus the
-        agreement with the original.
+        The loss is the decrease of F1 against gold (correct) tags, negative if F1 increases. Without gold tags, it is
+        1 minus the agreement with the original.
         """
         if self.reduced:
             return max(self.original["f32"] - score for score in self.reduced.values())
@@ -68,7 +68,7 @@ class Scores:
 
 
 def print_scores(console: Console, scores: Scores) -> None:
-    """Print the size of the sample, and the scores of each model in each precision; print no text of the sample."""
+    """Print the numbers of sentences and mentions, and the scores of each model in each precision, but no text."""
     console.print(f"checked on {scores.sentences:,} sentences, {scores.mentions:,} mentions found in f32", highlight=False)
     if scores.original:
         console.print(f"  original  f32   F1 {scores.original['f32']:.4f}", highlight=False)
@@ -83,7 +83,7 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
     Args:
         original: the bundle to compare with, which runs in f32; None to compare `reduced` with itself in f32.
         reduced: the bundle to evaluate, which runs in each precision that its weights allow.
-        sample: the sentences to tag, with or without gold tags.
+        sample: the sentences to tag, with or without gold (correct) tags.
 
     Raises:
         ModelError: a bundle cannot be run.
@@ -113,7 +113,7 @@ def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Seq
 def find_confidences(
     directory: Path, precision: Precision, sentences: Sequence[Sequence[str]], decoding: Decoding = "argmax"
 ) -> dict[Mention, float]:
-    """Return mention -> confidence, without scaling, for each mention that a bundle finds in sentences.
+    """Return a dict from each mention that a bundle finds in sentences to its confidence, without scaling.
 
     Args:
         precision: the precision in which the bundle runs, on all cores that this container uses.
@@ -132,7 +132,7 @@ def find_confidences(
 
 
 def compute_span_f1(found: Mentions, expected: Mentions) -> float:
-    """Return the F1 of the found mentions, which are correct if span and label are expected; 1 if both sets are empty."""
+    """Return the F1 score of `found`, whose mentions are correct if they are in `expected`; 1 if both sets are empty."""
     if not found and not expected:
         return 1.0
     return 2 * len(found & expected) / (len(found) + len(expected))
@@ -154,7 +154,7 @@ def _group_into_mentions(
     scheme_name: bundle.Scheme,
     confidences: NDArray[np.float32],
 ) -> dict[Mention, float]:
-    """Group consecutive tags into mentions, and return mention -> mean confidence of its tags.
+    """Group consecutive tags into mentions, and return a dict from each mention to the mean confidence of its tags.
 
     Args:
         labels: the model's tags, such as O, B-PER and I-PER.
@@ -202,11 +202,11 @@ def read_sample(path: Path, option: str) -> Sample:
 
     A table with a `tokens` column (lists of strings), and optionally `tags` (as many IOB2 tags), has one sentence per row.
     Any other table needs a `text` column, or exactly one column of strings. Its texts are split into sentences and words
-    by `split_text`. Reading stops after the row with sentence number MAX_SENTENCES.
+    by `split_text`. Reading stops after the row that brings the number of sentences to MAX_SENTENCES or more.
 
     Args:
         path: a Parquet file or directory, a Delta table's directory, or a file of JSON lines (*.jsonl, *.json).
-        option: the command-line option that names the table, for messages.
+        option: the command-line option that names the table, for error messages.
 
     Raises:
         SettingsError: the table does not exist, cannot be read (Delta needs the package deltalake), lacks these columns, or
@@ -225,7 +225,7 @@ def read_sample(path: Path, option: str) -> Sample:
 
 
 def _collect_sentences(rows: Iterator[dict[str, Any]], path: Path, option: str) -> Sample:
-    """Return the sentences of rows, with their tags if each row that was read has tags; stop after about MAX_SENTENCES."""
+    """Return the sentences in rows, and their tags if no row lacks tags; stop after about MAX_SENTENCES sentences."""
     sentences: list[list[str]] = []
     gold: list[list[str]] = []
     tagged = True
@@ -255,7 +255,7 @@ def split_text(text: str) -> list[list[str]]:
 
 
 def _check_tokens(tokens: object, tags: object, path: Path, option: str) -> None:
-    """Raise SettingsError unless tokens are strings, and tags are None or one string for each token."""
+    """Raise SettingsError unless `tokens` is a list of strings, and `tags` is None or a list of one string per token."""
     ok = isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)
     if not ok:
         raise SettingsError(f"{option}: column tokens of {path} must be a list of strings in every row.")
@@ -266,7 +266,10 @@ def _check_tokens(tokens: object, tags: object, path: Path, option: str) -> None
 
 
 def _select_text(row: dict[str, Any], path: Path, option: str) -> str:
-    """Return the value of `text` or of the only column of strings, "" if null; raise SettingsError without such a column."""
+    """Return the value of a row's column `text` or, if there is none, of its only column of strings; "" for null.
+
+    Raise SettingsError if the row has neither.
+    """
     strings = [name for name, value in row.items() if isinstance(value, str)]
     if TEXT not in row and len(strings) != 1:
         raise SettingsError(f"{option}: {path} needs a column named `tokens` or `text`, or exactly one column of strings.")
@@ -275,7 +278,7 @@ def _select_text(row: dict[str, Any], path: Path, option: str) -> str:
 
 
 def _read_json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the object in each line of a file, except blank lines; raise ValueError if a line is not a JSON object."""
+    """Yield the JSON object in each line of a file that is not blank; raise ValueError if a line contains anything else."""
     with path.open(encoding="utf8") as lines:
         for line in lines:
             if line.strip():

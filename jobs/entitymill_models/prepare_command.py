@@ -33,19 +33,19 @@ from entitymill_models import imported_classifier as parts_module
 from entitymill_models.imported_classifier import Parts
 
 DEFAULT_SAMPLE = Path(__file__).parents[2] / "data" / "state_union.parquet"
-"""The speeches in data/, on which accuracy is checked if no option names a table."""
+"""A table of speeches in data/, on which accuracy is checked if no option names a table."""
 CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300
-"""Number of sentences on which accuracy is checked, and on which activations are measured."""
+"""Numbers of sentences on which accuracy is checked, and on which activations are measured."""
 FACTORY = "entitymill_models.prepare_command:make_model"
-"""`module:function` that the child process calls (see `child_process.Work`)."""
+"""The function that the child process calls, as `module:function` (see `child_process.Work`)."""
 TIMEOUT_SECONDS = 7 * 86_400.0
 """Time limit of the child process."""
 _DIRECTORIES = {"bundle": "bundle", "sparknlp": "saved"}
-"""Value of --to -> name of the directory in the scratch directory in which the result is created."""
+"""For each value of --to, the name of the directory, inside the scratch directory, in which the result is created."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of `entitymill prepare`."""
+    """Return the parser for the command line of `entitymill prepare`."""
     built = common.build_parser(
         "prepare",
         script="prepare_model.py",
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         help="table to check the accuracy on (default: the table of --calibrate, otherwise data/state_union.parquet)",
     )
     built.add_argument(
-        "--max-loss", metavar="SHARE", type=_parse_share, default=0.01, help="accepted loss of span F1 (default: 0.01)"
+        "--max-loss", metavar="SHARE", type=_parse_share, default=0.01, help="largest accepted loss of F1 (default: 0.01)"
     )
     built.add_argument("--name", help="the model's name (default: the name of SOURCE)")
     built.add_argument("--licence", help="the model's licence, for the manifest")
@@ -94,12 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `entitymill prepare` and return its exit code."""
     options = parser().parse_args(arguments)
 
-    def work(start_log: Callable[[str | None], str]) -> None:
+    def check_options_and_prepare(start_log: Callable[[str | None], str]) -> None:
         _check_options(options)
         start_log(None)
         prepare(options, open_console())
 
-    return common.run_and_report(work, "interrupted; nothing was written.")
+    return common.run_and_report(check_options_and_prepare, "interrupted; nothing was written.")
 
 
 def prepare(options: argparse.Namespace, console: Console) -> None:
@@ -128,11 +128,13 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
 
 
 def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> None:
-    """Read, convert and check a model, and write it to `scratch`; runs in a child process, since a bad model may crash it.
+    """Read, convert and check a model, and write the result to `scratch`.
+
+    A child process calls this, because a damaged model may crash the process that reads it.
 
     Args:
         options: the options that `parser` parsed.
-        scratch: the directory in which `bundle` and, with --to sparknlp, `saved` are created.
+        scratch: the directory in which the directories `bundle` and, with --to sparknlp, `saved` are created.
         unpacked: an empty directory for temporary files, such as the files in the source's archives.
 
     Raises:
@@ -167,8 +169,8 @@ def _reduce_and_check(
 ) -> None:
     """Write the bundle to `made`, with weights of lower precision if requested; set precision and F1 in `manifest`.
 
-    If the weights change, or there is a --sample, also check the accuracy (see `_read_samples` and `_check_accuracy`).
-    For comparison, the original model is written to a directory in `scratch`.
+    If the weights change, the original model is first written to a directory in `scratch`, to compare the accuracy of both
+    (see `_check_accuracy`). With --sample, the accuracy is checked even if the weights do not change.
     """
     stored = lower_precision.detect_stored_precision(found.network, str(options.source))
     current = "int8" if stored == "calibrated" else stored
@@ -207,8 +209,8 @@ def _read_samples(
 ) -> tuple[precision_loss.Sample | None, list[dict[str, NDArray[np.int64]]]]:
     """Return the sentences on which to check accuracy (None to skip the check), and the network inputs for calibration.
 
-    No sentence is used for both purposes, unless the table has no other sentences. `original` is the bundle whose tokenizer
-    encodes the sentences for calibration.
+    Calibration measures the ranges of activations. No sentence is used for both purposes, unless the table has no others.
+    `original` is the bundle whose tokenizer encodes the sentences for calibration.
     """
     table = options.sample or options.calibrate or (DEFAULT_SAMPLE if DEFAULT_SAMPLE.exists() else None)
     if table is None and options.precision != "f32":
@@ -228,7 +230,10 @@ def _read_samples(
 def _check_accuracy(
     scores: precision_loss.Scores, options: argparse.Namespace, manifest: dict[str, object], made: Path, console: Console
 ) -> None:
-    """Print scores, write F1 to the manifest, and refuse a model that loses too much, or a sample without mentions."""
+    """Print scores, and write F1 to the manifest.
+
+    Raise ModelError if the model loses more F1 than --max-loss, and SettingsError if no mention in the sample was found.
+    """
     precision_loss.print_scores(console, scores)
     if not scores.mentions and not scores.reduced:
         raise SettingsError(
@@ -254,10 +259,10 @@ def _check_accuracy(
 
 
 def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Manifest | None) -> dict[str, object]:
-    """Return the manifest without scheme, precision and files; raise SettingsError if --max-length is impossible."""
+    """Return a bundle's manifest without scheme, precision and files; raise SettingsError if --max-length is impossible."""
     length = found.max_length if options.max_length is None else options.max_length
     if found.limit is not None and length > found.limit:
-        raise SettingsError(f"--max-length is {length}, but {options.source} takes at most {found.limit} pieces.")
+        raise SettingsError(f"--max-length is {length}, but {options.source} takes at most {found.limit} pieces: lower it.")
     if not length >= 8:
         raise SettingsError(f"--max-length is {length}, but must be at least 8.")
     name = options.source.resolve().name
@@ -295,7 +300,7 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def _parse_share(text: str) -> float:
-    """Return the number in a text; raise an error that argparse reports if it is not a number from 0 to 1."""
+    """Return the number in a command-line value; raise an error that argparse reports unless it is from 0 to 1."""
     share = float(text)
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")

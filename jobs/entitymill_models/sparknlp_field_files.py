@@ -1,10 +1,10 @@
-"""Read and write a field saved by Spark NLP: a SequenceFile of records, each a Java-serialized `Array[(String, Int)]`.
+"""Read and write a field of a saved Spark NLP model, such as its vocabulary: a file of Java-serialized arrays of pairs.
 
 The file is a Hadoop SequenceFile, version 6, uncompressed, with NullWritable keys and BytesWritable values, as Spark's
 `RDD.saveAsObjectFile` writes it. The header consists of a magic number, two class names, two compression flags, a metadata
 count, and a 16-byte sync marker. A record consists of record length, key length, key and value. A record length of -1 means
-that the sync marker follows instead of a record. Integers are big-endian. A BytesWritable is a length and that many bytes.
-(Source: org.apache.hadoop.io.SequenceFile.)
+that the sync marker follows instead of a record. Integers are big-endian. A BytesWritable is a length and that many bytes:
+here, a serialized `Array[(String, Int)]`. (Source: org.apache.hadoop.io.SequenceFile.)
 
 This module reads and writes bytes, and instantiates no Java class. The grammar of a serialized array is in the Java Object
 Serialization Specification, chapter 6. In an `Array[(String, Int)]`, all bytes except the strings and integers are constant:
@@ -30,7 +30,7 @@ _SYNC_INTERVAL = 100 * 1024
 next marker."""
 _UIDS = (b"\x2e\xcc\x00\xdf\xd1\x4f\xd7\xc0", b"\x2e\x94\x66\x7d\x5b\x92\xf9\xf5", b"\x12\xe2\xa0\xa4\xf7\x81\x87\x38",
          b"\x86\xac\x95\x1d\x0b\x94\xe0\x8b")  # fmt: skip
-"""The serialVersionUID of each class in Scala 2.12 and Java. They are written, but ignored when a file is read."""
+"""The serialVersionUID of each class in an array, in Scala 2.12 and Java. They are written, but ignored when reading."""
 _ARRAY = b"\xac\xed\0\x05ur\0\x0f[Lscala.Tuple2;" + _UIDS[0] + b"\x02\0\0xp"
 _PAIR_CLASS = b"sr\0\x0cscala.Tuple2" + _UIDS[1] + b"\x02\0\x02L\0\x02_1t\0\x12Ljava/lang/Object;L\0\x02_2q\0~\0\x03xp"
 _INTEGER_CLASS = (
@@ -38,15 +38,15 @@ _INTEGER_CLASS = (
 )
 """Constant bytes of a serialized array: _ARRAY begins the array; the others describe the classes of pairs and integers."""
 _STRINGS, _NUMBERS = (_PAIR_CLASS + b"t", b"sq\0~\0\x02t"), (_INTEGER_CLASS, b"sq\0~\0\x06")
-"""_STRINGS[0] precedes the string in the first pair, and _STRINGS[1] the string in each later pair. _NUMBERS[0] and
-_NUMBERS[1] precede the integers in the same way."""
+"""Constant bytes before strings and integers: _STRINGS[0] precedes the string in the first pair, and _STRINGS[1] the string
+in each later pair. _NUMBERS[0] and _NUMBERS[1] precede the integers in the same way."""
 _MAX_UTF_BYTES = 0xFFFF
 
 
 def read_records(content: bytes, where: str) -> Iterator[bytes]:
     """Yield the values of a SequenceFile, in order; the complete file is checked before the first value is yielded.
 
-    Raise ModelError if the file is damaged or compressed, or its keys or values have other classes.
+    Raise ModelError if the file is damaged or compressed, or its keys and values are not NullWritable and BytesWritable.
     """
     at = len(_CLASSES)
     if content[:at] != _CLASSES:
@@ -75,7 +75,7 @@ def read_records(content: bytes, where: str) -> Iterator[bytes]:
             raise _damage_error(where)
         spans.append((begin, end))
         at = end
-    # If Hadoop splits a file, it reads the second part from the next marker, even if the marker is inside a record.
+    # If Hadoop splits a file, it reads the second part from the next sync marker, even if that is inside a record.
     if list(_find_all(content, sync)) != markers:
         raise _damage_error(where)
     yield from (content[begin:end] for begin, end in spans)
@@ -92,7 +92,7 @@ def _find_all(content: bytes, marker: bytes) -> Iterator[int]:
 def write_records(values: Iterable[bytes]) -> bytes:
     """Return the bytes of a SequenceFile with these values, in order.
 
-    The sync marker is computed from the values, so equal models have equal files.
+    The sync marker, which separates groups of records, is computed from the values. So equal models have equal files.
     """
     chosen = list(values)
     sync = hashlib.md5(b"".join(chosen), usedforsecurity=False).digest()
@@ -122,7 +122,7 @@ def _damage_error(where: str) -> ModelError:
 
 
 def _compile_pattern(template: bytes) -> re.Pattern[bytes]:
-    """Return a pattern that matches the bytes of a template, with any values in place of the serialVersionUIDs in _UIDS."""
+    """Return a pattern that matches the bytes of a template, in which any values may replace the serialVersionUIDs."""
     pattern = re.escape(template)
     for uid in _UIDS:
         pattern = pattern.replace(re.escape(uid), b".{8}")
@@ -141,6 +141,7 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
     """
 
     def match_template(template: bytes, at: int) -> int:
+        """Return the index after a template; raise ValueError if the template is not at index `at`."""
         matched = _PATTERNS[template].match(content, at)
         if matched is None:
             raise ValueError(at)
@@ -168,8 +169,8 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
 def check_field(content: bytes, where: str) -> None:
     """Raise ModelError if a file of a field is damaged, or contains Java classes that Spark NLP does not save.
 
-    This is called before a JVM reads the file. A field is a part of a saved Spark NLP model, such as its vocabulary: a
-    directory of SequenceFiles below fields/.
+    A field is a part of a saved Spark NLP model, such as its vocabulary: a directory of SequenceFiles below fields/. Call
+    this before a JVM reads the file, because some Java classes run code when they are read.
     """
     for record in read_records(content, where):
         try:
@@ -181,7 +182,7 @@ def check_field(content: bytes, where: str) -> None:
 def write_pairs(pairs: list[tuple[str, int]]) -> bytes:
     """Serialize pairs as an `Array[(String, Int)]`: return the bytes that Java writes if no two pairs share an object.
 
-    Raise ModelError if a string has more than 65,535 bytes, the limit of Java's short form.
+    Raise ModelError if a string has more than 65,535 bytes: its size must fit into two bytes.
     """
     parts = [_ARRAY, struct.pack(">i", len(pairs))]
     for number, (text, value) in enumerate(pairs):

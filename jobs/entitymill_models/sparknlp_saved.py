@@ -1,7 +1,8 @@
 """Read a token classifier saved by Spark NLP: a directory, or a zip archive of one from the models hub.
 
-metadata/part-* has one line of JSON. fields/vocabulary and fields/labels are SequenceFiles of serialized pairs (string,
-number); pieces are the entries of the vocabulary. The network is a zip archive named after the model's class and engine.
+metadata/part-* has one line of JSON. fields/vocabulary and fields/labels are SequenceFiles of serialized pairs of a string
+and a number. The entries of the vocabulary are pieces (subwords). The network is in a zip archive, which is named after the
+model's class and engine.
 (Sources: ParamsAndFeaturesWritable, MapFeature and OpenvinoWrapper of Spark NLP 5.5.)
 """
 
@@ -25,21 +26,21 @@ NETWORKS = {
     f"{PACKAGE}.DistilBertForTokenClassification": "distilbert_classification",
     f"{PACKAGE}.BertForTokenClassification": "bert_classification",
 }
-"""Class of a model -> prefix of the name of the network's archive; "_" and the name of the engine follow."""
+"""For each class of models, how the name of the network's zip archive begins; "_" and the name of the engine follow."""
 METADATA, FIELDS = "metadata", "fields"
 _BLOCK = 2**20
 
 
 @dataclass
 class Allowance:
-    """The numbers of bytes and files that may still be unpacked from one model, including its nested archives."""
+    """The numbers of bytes and files that may still be unpacked from one model's archives, including nested ones."""
 
     bytes: int
     files: int
 
     @classmethod
     def for_archive(cls, archive: Path) -> Allowance:
-        """Return the allowance for an archive: more bytes for a larger archive, up to the limits in `guarded_loading`."""
+        """Return how many bytes and files may be unpacked from an archive: more bytes if it is larger, up to a limit."""
         size = guarded_loading.UNPACKED_BASE_BYTES + guarded_loading.MAX_UNPACKED_RATIO * archive.stat().st_size
         return cls(min(guarded_loading.MAX_UNPACKED_BYTES, size), guarded_loading.MAX_UNPACKED_FILES)
 
@@ -48,9 +49,9 @@ class Allowance:
 class SavedDescription:
     """The description of a saved model in its metadata and fields.
 
-    network_prefix: beginning of the name of the network's archive.
+    network_prefix: how the name of the network's zip archive begins.
     engine: the engine that runs the network, openvino or onnx.
-    labels, vocabulary: the labels and the pieces, each list in the order of the ids.
+    labels, vocabulary: the labels, and the pieces (subwords), both in the order of their ids.
     casing: whether Spark NLP distinguishes upper and lower case.
     max_length: maximum number of pieces in one sentence, including special pieces.
     """
@@ -88,9 +89,10 @@ def read_saved_model(
 
     Args:
         scratch: an empty directory for the unpacked network, which must exist as long as the result is used.
-        where: path of the model, for messages.
+        where: path of the model, for error messages.
         casing: the casing to use instead of the casing in the metadata; None for the casing in the metadata.
-        allowance: what may still be unpacked of the archive that contained the directory; None if there was no archive.
+        allowance: how many bytes and files may still be unpacked, if the directory itself comes from an archive; None if it
+            does not.
 
     Raises:
         ModelError: the model is damaged or incomplete, or its class or engine is not supported.
@@ -150,7 +152,7 @@ def read_description(directory: Path, where: str) -> SavedDescription:
 
 
 def _read_metadata(directory: Path, where: str) -> tuple[dict[str, object], dict[str, object]]:
-    """Return a model's metadata and its parameters; parameters that were set override default values.
+    """Return a saved model's metadata and its parameters; parameters that were set override default values.
 
     Raise ModelError if the metadata is missing or damaged, or has no parameters.
     """
@@ -170,7 +172,7 @@ def _read_metadata(directory: Path, where: str) -> tuple[dict[str, object], dict
 
 
 def _read_field(directory: Path, name: str, where: str) -> dict[str, int]:
-    """Return the string -> integer pairs of all records in fields/NAME of a saved model.
+    """Return a dict from strings to integers, with the pairs of all records in fields/NAME of a saved model.
 
     Raise ModelError if the field is missing or damaged, or contains a string twice.
     """
@@ -206,7 +208,7 @@ def _find_file(directory: Path, suffix: str, where: str) -> Path:
 
 
 def _list_supported_classes() -> str:
-    """Return the supported classes, without their packages, for a message."""
+    """Return the supported classes of models, without their packages, for an error message."""
     return " and ".join(kind.rpartition(".")[2] for kind in NETWORKS)
 
 
@@ -215,8 +217,8 @@ def unpack(archive: Path, into: Path | None, where: str, allowance: Allowance) -
 
     Args:
         into: an empty directory; None to only check.
-        where: path of the archive, for messages.
-        allowance: the allowance of the model; it is reduced by the bytes and files of this archive.
+        where: path of the archive, for error messages.
+        allowance: how many bytes and files may still be unpacked from the model; this archive's are subtracted from it.
 
     Raises:
         ModelError: the archive is damaged or encrypted, contains a link or a path outside `into`, or exceeds `allowance`.
@@ -238,7 +240,7 @@ def unpack(archive: Path, into: Path | None, where: str, allowance: Allowance) -
 
 
 def _resolve_target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
-    """Return the path to which a file is unpacked; raise ModelError if it is a link, or its path leads out of `into`."""
+    """Return the path to which a file of an archive is unpacked; raise ModelError for a link or a path outside `into`."""
     path = PurePosixPath(member.filename)
     mode = member.external_attr >> 16
     outside = path.is_absolute() or not path.parts or ".." in path.parts or "\\" in member.filename or ":" in member.filename
@@ -251,9 +253,10 @@ def _resolve_target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
 
 
 def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, allowance: Allowance, where: str) -> None:
-    """Unpack one file of an archive to `target`, and reduce `allowance` by its size; raise ModelError if that is too much.
+    """Unpack one file of an archive to `target`, and reduce the bytes of `allowance` by its size.
 
-    The actual bytes are counted, because the size in the file's header may be wrong.
+    The actual bytes are counted, because the size in the file's header may be wrong. Raise ModelError if the file has more
+    bytes than `allowance` leaves.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with opened.open(member) as source, target.open("wb") as copy:

@@ -1,8 +1,8 @@
-"""Convert labels of other tagging schemes to those of a bundle: O, and B-X and I-X for each kind X of entity.
+"""Convert labels of other tagging schemes to the labels in a bundle: O, and B-X and I-X for each kind X of entity.
 
-A tagging scheme says how the prefixes of labels show where mentions begin and end. Other schemes also have letters for the
-last or the only token of a mention, which become B- or I-. If several labels become the same label, their probabilities are
-added.
+A tagging scheme says how the prefixes of labels show where mentions begin and end. Some schemes have a prefix for the last
+token of a mention, which becomes I-, or for the only token, which becomes B-. If several labels become the same label, their
+probabilities are added.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ _BEGINS, _CONTINUES = "BSUW", "IMLE"
 end become I-."""
 _PREFIXED = re.compile(rf"([{_BEGINS}{_CONTINUES}])[-_](.+)")
 _IMPOSSIBLE = np.float32(-1e9)
-"""A logit whose probability is 0."""
+"""A logit so low that its probability is 0."""
 
 
 def convert_labels(found: Parts, where: str, specified: LabelScheme | None = None) -> tuple[Parts, Scheme]:
-    """Convert the labels of a model to those of a bundle; return the converted model and its tagging scheme.
+    """Convert the labels of a model to O, B- and I- labels, as in a bundle; return the model and its tagging scheme.
 
     Args:
         found: the model; its network is changed and must not be used again.
-        where: path of the model, for messages.
-        specified: the scheme that the user specified, or None to detect it. The labels do not always show whether they are
-            IOB1 or IOB2. In the scheme "plain", no label has a prefix such as B-.
+        where: path of the model, for error messages.
+        specified: the scheme that the user specified, or None to detect it, although labels do not always show whether they
+            are IOB1 or IOB2. In the scheme "plain", no label has a prefix such as B-.
 
     Raises:
-        ModelError: the labels follow no known scheme, or a label cannot name a directory of the `entities` table.
+        ModelError: the labels follow no known scheme, or a label cannot name a directory; the `entities` table has one for
+            each label.
     """
     labels, scheme = _convert(found.labels, where, specified)
     bundle.check_labels(labels, where)
@@ -53,7 +54,7 @@ def convert_labels(found: Parts, where: str, specified: LabelScheme | None = Non
 
 
 def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -> tuple[list[str], Scheme]:
-    """Return the bundle's label for each label of a model, and the tagging scheme of these labels.
+    """Return the label in the bundle for each label of a model, and the tagging scheme of these new labels.
 
     Labels without prefixes such as B- become I- labels in IOB1. For labels with prefixes, the scheme is `specified` or, if
     that is None, IOB2 if every kind of entity has a B- label, otherwise IOB1. Raise ModelError if there is no label O or no
@@ -91,15 +92,15 @@ def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -
 
 
 def _list_first_labels(labels: Sequence[str]) -> str:
-    """Return the first six labels, separated by commas, for a message."""
+    """Return the first six labels, separated by commas, for an error message."""
     return ", ".join(map(bundle.shorten_label, labels[:6])) + (", …" if len(labels) > 6 else "")
 
 
 def _join_outputs(network: ov.Model, groups: list[list[int]]) -> None:
-    """Change a network, in place, to return one logit for each group of labels, given as lists of indices of labels.
+    """Change a network, in place, to return one logit for each group of labels.
 
-    The logit of a group is the log-sum-exp of its labels' logits. So the group's probability is the sum of its labels'
-    probabilities.
+    Each item of `groups` lists the indices of a group's labels. The logit of a group is the log-sum-exp of its labels'
+    logits. So the group's probability is the sum of its labels' probabilities.
     """
     result = network.get_results()[0]
     logits = result.input_value(0)

@@ -18,10 +18,10 @@ MAX_EARLIER_RUNS = 20
 class Change:
     """A measure of a run, compared with the same measure of all earlier runs together.
 
-    measure: `share` (of one label in all mentions, 0 to 1), `rate` (mentions per 1,000 sentences) or `confidence` (mean, 0
-        to 1).
+    measure: `share` (the share of a label in all mentions, 0 to 1), `rate` (mentions per 1,000 sentences) or `confidence`
+        (mean, 0 to 1).
     label: the label for the measure `share`; None for the other measures.
-    before, now: the values for the earlier runs and for the run.
+    before, now: the value for all earlier runs together, and the value for the run.
     change: `now` minus `before`; for `rate`, this difference divided by `before`, infinite if only `before` is 0.
     bound: the largest absolute value of `change` that is not flagged as drift.
     """
@@ -40,13 +40,13 @@ class Change:
 
     @property
     def name(self) -> str:
-        """The name of the measure in messages and on the report page; contains no text of documents."""
+        """The name of the measure, for error messages and the report page; it contains no text of documents."""
         return {"share": f"share of {self.label}", "rate": "mentions per 1,000 sentences"}.get(
             self.measure, "mean confidence"
         )
 
     def __str__(self) -> str:
-        """Return the name of the measure with the values now and before, for messages."""
+        """Return the name of the measure with the values now and before, for error messages."""
         decimals = 1 if self.measure == "rate" else 3
         return f"{self.name} {self.now:.{decimals}f} instead of {self.before:.{decimals}f}"
 
@@ -57,10 +57,10 @@ class Drift:
 
     run: the run that was compared; None if the output has no run to compare.
     runs: number of earlier runs that were found for the comparison.
-    sentences: number of sentences that these earlier runs tagged.
+    sentences: number of sentences that the earlier runs tagged.
     changes: one Change per label for the measure `share`, and one for each other measure; empty if nothing was compared.
     why_not_compared: the reason why nothing was compared; otherwise empty.
-    other_model: whether an earlier run's model, precision or settings that affect results differ from those of `run`.
+    other_model: whether an earlier run used another model, or another precision or setting that affects results.
     """
 
     run: Run | None
@@ -86,8 +86,8 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
 
     Args:
         run: the run to compare; None if the output has no run to compare.
-        before: the earlier runs, newest first. The run is compared with the first MAX_EARLIER_RUNS of those that
-            completed and tagged a sentence.
+        before: the earlier runs, newest first. Only runs that completed and tagged a sentence count, and of these only the
+            newest MAX_EARLIER_RUNS.
         bounds: the settings `report.drift_*`: the largest changes that are not flagged, and the minimum number of sentences.
     """
     completed = [other for other in before if other.status == "done" and other.sentences][:MAX_EARLIER_RUNS]
@@ -109,9 +109,9 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
 
 
 def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
-    """Raise DriftError if report.fail_on_drift is set and a run, which was published, differs too much from earlier runs.
+    """Raise DriftError if report.fail_on_drift is set, and a run differs too much from earlier runs.
 
-    `drift` is the result of `compare_runs`; None, for a run that was not compared, is not an error.
+    The run has already published its results. `drift` is the result of `compare_runs`, or None if there was no comparison.
     """
     if drift is not None and bounds.fail_on_drift and drift.flagged:
         flagged = ", ".join(str(change) for change in drift.flagged)
@@ -123,10 +123,10 @@ def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
 
 
 def _compute_changes(run: Run, before: Sequence[Run], bounds: ReportSettings) -> list[Change]:
-    """Return one change for the share of each label, one for the rate, and one for the mean confidence.
+    """Return the changes of each label's share, of the mentions per 1,000 sentences, and of the mean confidence.
 
-    The labels are those of all the runs. The confidence is left out if the table `entities` no longer has any mention of the
-    run, or any mention of the earlier runs.
+    The labels of all the runs are included. The confidence is left out if the table `entities` no longer has any mention of
+    the run, or any mention of the earlier runs.
     """
     mentions, earlier_mentions = run.mentions, sum(other.mentions for other in before)
     changes = []

@@ -74,7 +74,7 @@ class Lineage:
     def _build_event(self, summary: Summary, state: str, error: str | None) -> Any:
         """Return an OpenLineage RunEvent of type `state` about the run, the job, the source and the written tables.
 
-        The tables are those written by a complete run; other events have none.
+        Only the event COMPLETE lists the tables that the run wrote.
         """
         from openlineage.client import event_v2 as events  # noqa: PLC0415  # installed only with the extra
         from openlineage.client.facet_v2 import error_message_run, processing_engine_run  # noqa: PLC0415
@@ -99,9 +99,9 @@ class Lineage:
         )
 
     def _build_outputs(self, summary: Summary) -> list[Any]:
-        """Return the output datasets `entities` and `documents`, with the number of rows that the run wrote and the schema.
+        """Return OpenLineage's datasets for the tables `entities` and `documents`: schema, and number of rows written.
 
-        The schema of `entities` lacks the passthrough columns.
+        The schema of `entities` lacks the passthrough columns, which are copied from the source.
         """
         from openlineage.client import event_v2 as events  # noqa: PLC0415  # installed only with the extra
         from openlineage.client.facet_v2 import output_statistics_output_dataset, schema_dataset  # noqa: PLC0415
@@ -109,6 +109,7 @@ class Lineage:
         from entitymill import schemas  # noqa: PLC0415  # imports Spark
 
         def build_fields(schema: T.StructType) -> list[Any]:
+            """Return OpenLineage's fields for the columns of a schema: name, type and comment."""
             kinds = [(field.name, field.dataType.simpleString(), field.metadata.get("comment")) for field in schema]
             return [schema_dataset.SchemaDatasetFacetFields(*kind) for kind in kinds]
 
@@ -131,7 +132,7 @@ class Lineage:
         return outputs
 
     def _name_dataset(self, address: str, *, by_name: bool) -> tuple[str, str]:
-        """Return (namespace, name) of a dataset; for a path, these are the storage and the path within the storage."""
+        """Return OpenLineage's namespace and name of a table; for a path, the storage and the path within the storage."""
         if by_name:
             return self._settings.lineage.namespace, address
         place = overlapping_paths.list_normalized_paths(secret_masking.mask_address(address))[0]
@@ -140,7 +141,7 @@ class Lineage:
 
 @contextmanager
 def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | None]:
-    """Send the last lineage event when the run inside the `with` block ends; the caller sends the first one.
+    """Send the last lineage event when the run inside the `with` block ends; the caller sends the first event.
 
     The event is COMPLETE if the run succeeded, even if it differs too much from earlier runs. It is ABORT if the run was
     interrupted or reached limits.max_core_hours, and otherwise FAIL.

@@ -1,6 +1,6 @@
-"""Follow a run: write the report page, metrics and lineage of the run, and check it for drift.
+"""Follow a run: write its report page and metrics, send its lineage, and compare it with earlier runs.
 
-Errors here never roll back what the run has published.
+Errors in this module never roll back what the run has published.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class Observer:
-    """Follows one run: the run calls these methods as it proceeds. Created by `observe`."""
+    """Follows one run: the run calls these methods as it proceeds. `observe` creates this object."""
 
     def __init__(self, settings: Settings, outcome: prometheus_metrics.RunOutcome, events: lineage.Lineage | None) -> None:
-        """Keep references to what the observer needs; if `events` is None, it sends no lineage events."""
+        """Keep references to the arguments; if `events` is None, the observer sends no lineage events."""
         self._settings = settings
         self._outcome = outcome
         self._events = events
@@ -49,8 +49,8 @@ class Observer:
     def finish(self, spark: SparkSession, tables: Tables, summary: Summary, console: Console) -> None:
         """Write the report page of a run that has published its results, and compare the run with earlier runs.
 
-        Each happens only if the settings ask for it (see `write_page_and_compare_runs`). A page that cannot be written is
-        not an error. Raise DriftError if the run differs too much from earlier runs, and report.fail_on_drift is set.
+        Both depend on the settings (see `write_page_and_compare_runs`). A page that cannot be written is not an error. Raise
+        DriftError if the run differs too much from earlier runs, and report.fail_on_drift is set.
         """
         self._outcome.summary = summary
         self._outcome.drift = write_page_and_compare_runs(spark, self._settings, tables, summary, console)
@@ -80,7 +80,7 @@ def observe(settings: Settings, *, dry_run: bool) -> Iterator[Observer]:
 
 
 def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | None = None) -> Drift:
-    """Write the report page of an output, atomically replacing an older page, and return the drift that the page shows.
+    """Write the report page of an output, atomically replacing an older page; return the comparison of runs on the page.
 
     Args:
         to: path of the page's file.
@@ -104,7 +104,7 @@ def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | N
 def write_page_and_compare_runs(
     spark: SparkSession, settings: Settings, tables: Tables, summary: Summary, console: Console
 ) -> Drift | None:
-    """Write the report page and print its path if report.path is set; compare the run with earlier runs; return the drift.
+    """If report.path is set, write the report page and print its path; return how the run compares with earlier runs.
 
     The result is None if the run had nothing to do, or if no page was written and report.fail_on_drift is not set. If the
     page cannot be written, this is reported in the log and on the console. It is not an error, because the run has already
@@ -112,7 +112,7 @@ def write_page_and_compare_runs(
     """
     report = settings.report
     drift: Drift | None = None
-    # After a run with nothing to do, the page shows an earlier run, whose drift was checked when that run ended.
+    # After a run with nothing to do, the page shows an earlier run, which was compared when it ended.
     run_id = summary.run_id if summary.mode != IDLE else None
     if report.path is not None:
         try:

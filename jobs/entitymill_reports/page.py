@@ -16,11 +16,11 @@ from entitymill_reports.drift import Drift
 from entitymill_reports.page_content import SENTENCE_BIN, SENTENCE_BINS, STAGES, Days, PageContent, Run
 
 SHOWN_RUNS = 20
-"""Number of runs in the table and the plots of runs."""
+"""Maximum number of runs in the table of runs, and in the plots that compare runs."""
 MAX_BARS = 200
 """Maximum number of bars in the plot of mentions by time; if there would be more, bars without a mention are left out."""
 SAMPLES = {"least": "least confident", "rarest": "rarest", "random": "random"}
-"""Name of a sample of mentions -> its description on the page."""
+"""The description on the page of each sample of mentions."""
 MODES = {
     "first": "all documents, in the first run",
     "full": "all documents (--full)",
@@ -29,7 +29,7 @@ MODES = {
     "arrivals": "appended files",
     "": "unknown",
 }
-"""Mode of a run -> its description on the page."""
+"""The description on the page of each mode of a run: how the run found its documents."""
 
 
 def render(content: PageContent, drift: Drift) -> str:
@@ -59,7 +59,7 @@ def render(content: PageContent, drift: Drift) -> str:
 
 
 def _draw_plots(content: PageContent) -> dict[str, str]:
-    """Return name of the plot -> SVG for each plot that has data."""
+    """Return a dict from the name of a plot to its SVG, for each plot that has data."""
     names = [label.name for label in content.labels]
     found = {}
     if content.labels:
@@ -112,9 +112,9 @@ def _list_steps(days: Days) -> list[date]:
 
 
 def _draw_runs(content: PageContent) -> dict[str, str]:
-    """Return name of the plot -> SVG for each plot that compares runs, or the units of the run that the page shows.
+    """Return a dict from the name of a plot to its SVG, for plots that compare runs, or the units of the page's run.
 
-    Units are documents that are published together. Only the latest SHOWN_RUNS completed runs that tagged sentences are
+    A unit consists of documents that are published together. The latest SHOWN_RUNS completed runs that tagged sentences are
     compared.
     """
     runs = [run for run in content.runs if run.status == "done" and run.sentences][:SHOWN_RUNS][::-1]
@@ -144,7 +144,7 @@ def _compute_rates(runs: list[Run], label: str) -> list[float]:
 
 
 def _compute_recognition_speed(run: Run) -> float | None:
-    """Return the sentences per second of recognition only; None if the run has no time for recognition."""
+    """Return the sentences per second during recognition only; None if the run did not record this time."""
     seconds = run.seconds.get("recognizing") or run.seconds.get("recognition")
     return run.sentences / seconds if seconds else None
 
@@ -152,7 +152,7 @@ def _compute_recognition_speed(run: Run) -> float | None:
 def _find_newer_failed_run(content: PageContent) -> Run | None:
     """Return the newest run if it failed or died and the page shows an older run; otherwise None.
 
-    An idle run (a run that had nothing to do) may be newer than all `content.runs`; it succeeded.
+    Return None, too, if an even newer run had nothing to do: it succeeded, but is not in `content.runs`.
     """
     newest = content.runs[0] if content.runs else None
     if newest is None or newest == content.run or newest.status not in ("failed", "died"):
@@ -162,7 +162,7 @@ def _find_newer_failed_run(content: PageContent) -> Run | None:
 
 
 def _read_resource(name: str) -> str:
-    """Return the text of a file of this package."""
+    """Return the text of a file in this package, such as page.css."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf8")
 
 

@@ -33,7 +33,7 @@ class Run(RunRow):
 
     @property
     def core_hours_per_million(self) -> float:
-        """The core-hours for a million documents like those of this run; 0 if the run processed no documents."""
+        """The core-hours per million documents, computed from this run; 0 if it processed no documents."""
         return 1e6 * self.core_hours / self.documents if self.documents else 0.0
 
     @property
@@ -56,9 +56,9 @@ class Run(RunRow):
 class Documents:
     """Sums over the `documents` table.
 
-    documents, blank: number of documents, and of those whose text is only white space.
+    documents, blank: number of documents, and number of documents whose text is only white space.
     split_sentences: number of sentences longer than the model's limit.
-    by_tokens: n -> number of documents with 2^n to 2^(n+1) - 1 tokens; -1 -> number of documents without a token.
+    by_tokens: the number of documents with 2^n to 2^(n+1) - 1 tokens, for each n from 0; the key -1 is for no tokens.
     """
 
     documents: int = 0
@@ -89,8 +89,8 @@ class Days:
     """Mentions by time.
 
     column: the column with the date of a mention.
-    step: the length of a step: day, week, month or year.
-    counts: first day of a step -> label -> number of mentions.
+    step: the period to which one bar of a plot belongs: day, week, month or year.
+    counts: the number of mentions by the first day of the period, and then by label.
     without: number of mentions without a date.
     """
 
@@ -174,9 +174,9 @@ class Sentence:
 
 @dataclass(frozen=True)
 class TextSamples:
-    """The content of a report page that is text of documents.
+    """The parts of a report page that show text of documents.
 
-    top: label -> (entity, number of mentions) of the most frequent entities.
+    top: for each label, the most frequent entities, with their numbers of mentions.
     sentences: the sentences that contain a sampled mention.
     changed: number of sentences that were left out because their document has changed in the source.
     problem: the reason why the sentences could not be read; otherwise empty.

@@ -14,13 +14,13 @@ from entitymill_reports.page_content import Part, Sentence, TextSamples
 from entitymill_reports.table_reader import TableReader
 
 TOP = 12
-"""Number of entities to show per label."""
+"""Number of the most frequent entities to show for each label."""
 SAMPLE_SIZE = 20
 """Number of mentions in each sample."""
 MAX_CHARS = 600
 """Maximum length, in characters, of a sentence in a sample."""
 LABELS = 30
-"""Maximum number of labels to show."""
+"""Maximum number of labels whose most frequent entities are shown."""
 SAMPLES = ("least", "rarest", "random")
 _MAX_TOP = TOP * LABELS
 _TOP_ENTITIES = f"""
@@ -99,7 +99,7 @@ def read_samples(reader: TableReader) -> TextSamples:
 
 
 def _list_sentence_keys(mentions: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int, int]]:
-    """Return (doc_id, sentence_id, begin, end) of each sentence, in the order of the samples; no sentence twice."""
+    """Return doc_id, sentence_id, begin and end of each sentence with a sampled mention, once, ordered by sample."""
     sampled = [row for sample in SAMPLES for row in mentions if row["sample"] == sample]
     return list(
         dict.fromkeys((row["doc_id"], row["sentence_id"], row["sentence_begin"], row["sentence_end"]) for row in sampled)
@@ -109,7 +109,8 @@ def _list_sentence_keys(mentions: Sequence[Mapping[str, Any]]) -> list[tuple[str
 def _build_sentence(text: str, key: tuple[str, int, int, int], mentions: Sequence[Mapping[str, Any]]) -> Sentence:
     """Return a sentence, split into its mentions and the text between them, with the names of the samples it belongs to.
 
-    `key` is an item of `_list_sentence_keys`. `mentions` has the mentions of all sentences, once for each sample.
+    `text` is the complete document. `key` has the sentence's doc_id, sentence_id, begin and end. `mentions` has the mentions
+    of all sentences; a mention in several samples has several rows.
     """
     doc_id, number, at, end = key
     own = [row for row in mentions if (row["doc_id"], row["sentence_id"]) == (doc_id, number)]

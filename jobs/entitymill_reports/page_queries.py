@@ -17,14 +17,14 @@ from entitymill_reports.page_content import CONFIDENCE_BINS, SENTENCE_BIN, SENTE
 from entitymill_reports.table_reader import TableReader
 
 MAX_RUNS = 40
-"""Maximum number of runs to read, without idle runs (runs that had nothing to do) and maintenance."""
+"""Maximum number of runs to read. Idle runs (runs that had nothing to do) and maintenance do not count, and are not read."""
 STEPS = {"day": 1, "week": 7, "month": 30, "year": 365}
-"""Step of the plot of mentions by time -> approximate number of days in a step."""
+"""The periods that a bar in the plot of mentions by time may stand for, with their approximate lengths in days."""
 MAX_STEPS = 70
-"""Number of bars in a plot of mentions by time, for which its step is chosen. A plot by year may have more bars."""
+"""Number of bars that the plot of mentions by time should not exceed. A plot by year may have more bars."""
 SAMPLED_MENTIONS = 1_000_000
-"""Approximate number of mentions whose sentences are measured. If the table has at least twice as many mentions, only a
-sample of the documents is measured."""
+"""Approximate number of mentions for which the lengths of sentences are counted. If the table has at least twice as many,
+lengths are counted only in a sample of the documents."""
 MAX_LABELS, MAX_CODES = 200, 50
 """Maximum number of labels and of reject codes to read; usually there are only a few."""
 MAX_COMMITS = 300
@@ -46,7 +46,7 @@ _DOCUMENTS = """
     FROM report_documents
     GROUP BY 1
 """
-# `first` to `greatest` are example ids whose choice needs no memory that grows with the number of rows.
+# `first`, `last`, `least` and `greatest` are example ids. Choosing them needs no memory that grows with the number of rows.
 _REJECTS = f"""
     SELECT stage, code,
         count(*) AS number,
@@ -98,7 +98,7 @@ def read_page_content(reader: TableReader, settings: Settings, run_id: str | Non
 
 
 def read_runs(reader: TableReader, run_id: str | None = None) -> tuple[Run | None, tuple[Run, ...]]:
-    """Return a run, and the runs before it, newest first; this is all that the computation of drift needs.
+    """Return a run, and the runs before it, newest first, with what a comparison of runs needs.
 
     `run_id` None means the latest completed run that processed or removed documents. Only the latest MAX_RUNS runs are read.
     If the run is not among them, the result is (None, ()).
@@ -111,13 +111,13 @@ def read_runs(reader: TableReader, run_id: str | None = None) -> tuple[Run | Non
 def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
     """Return the run with an id or, if the id is None, the newest completed run; None if there is no such run.
 
-    `runs` are those that had something to do, newest first.
+    `runs` is sorted, the newest run first, and does not contain runs that had nothing to do.
     """
     return next((run for run in runs if (run.run_id == run_id if run_id else run.status == "done")), None)
 
 
 def _build_runs(rows: list[dict[str, Any]], counts: list[dict[str, Any]]) -> tuple[Run, ...]:
-    """Build the runs from rows of the `runs` table and the result of _count_mentions."""
+    """Build the runs from rows of the `runs` table; `counts` is the result of `_count_mentions`."""
     found = []
     for row in rows:
         own = [count for count in counts if count["run_id"] == row["run_id"]]
@@ -128,7 +128,7 @@ def _build_runs(rows: list[dict[str, Any]], counts: list[dict[str, Any]]) -> tup
 
 
 def _select_day(reader: TableReader, name: str | None) -> str | None:
-    """Return an SQL expression for the day of a mention, as a date; None if there is no date column (`name` is None).
+    """Return an SQL expression for the day of a mention, from the column `name`; None if `name` is None.
 
     A text that does not begin with a date such as 2026-11-30 becomes null. Raise SettingsError if the table lacks the
     column, or its type is neither date, timestamp nor string.
@@ -150,9 +150,9 @@ def _select_day(reader: TableReader, name: str | None) -> str | None:
 def _count_mentions(reader: TableReader, day: str | None) -> list[dict[str, Any]]:
     """Count mentions by label, bin of confidence and run, in one pass over the table; return one row per group.
 
-    Each row also has the sum of the confidences, the first and last day, and the number of mentions that have a day. The
-    column run_id is null for the mentions of all other runs than the latest MAX_RUNS. If there are more than MAX_LABELS
-    labels, the smallest groups may be missing.
+    Each row also has the sum of the confidences, the first and last day, and the number of mentions that have a day. `day`
+    is an SQL expression for the day of a mention. For mentions of runs before the latest MAX_RUNS, the column run_id is
+    null. If there are more than MAX_LABELS labels, the smallest groups may be missing.
     """
     day = day or "CAST(NULL AS DATE)"
     most, last_bin = MAX_LABELS * CONFIDENCE_BINS * (MAX_RUNS + 1), CONFIDENCE_BINS - 1
@@ -175,7 +175,7 @@ def _count_mentions(reader: TableReader, day: str | None) -> list[dict[str, Any]
 
 
 def _build_labels(counts: list[dict[str, Any]]) -> tuple[page_content.Label, ...]:
-    """Build the labels from the result of _count_mentions, those with the most mentions first."""
+    """Build the labels from the result of `_count_mentions`, sorted by their numbers of mentions, largest first."""
     found = []
     for name in {row["label"] for row in counts}:
         own = [row for row in counts if row["label"] == name]
@@ -186,7 +186,7 @@ def _build_labels(counts: list[dict[str, Any]]) -> tuple[page_content.Label, ...
 
 
 def _read_documents(reader: TableReader) -> page_content.Documents:
-    """Return the sums over the `documents` table, and its documents counted by number of tokens."""
+    """Return the sums over the `documents` table, and the numbers of documents by number of tokens."""
     rows = reader.read_rows(_DOCUMENTS)
     names = ("documents", "blank", "sentences", "tokens", "split_sentences")
     totals = {name: sum(row[name] or 0 for row in rows) for name in names}
@@ -194,7 +194,7 @@ def _read_documents(reader: TableReader) -> page_content.Documents:
 
 
 def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, Any]]) -> page_content.Days:
-    """Count mentions by day, week, month or year: by the shortest step that needs about MAX_STEPS bars or fewer.
+    """Count mentions by day, week, month or year: the shortest of these that gives about MAX_STEPS bars or fewer.
 
     The oldest counts are dropped if there are more than MAX_STEPS * MAX_LABELS. `day` is the SQL expression for the day of a
     mention, computed from the column `name`. `counts` is the result of `_count_mentions`.
@@ -225,7 +225,7 @@ def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, 
 
 
 def _read_lengths(reader: TableReader, mentions: int) -> page_content.Lengths:
-    """Count the sentences with a mention by length; if there are many mentions, only those of a sample of the documents."""
+    """Count the sentences that have a mention, by length; if there are many mentions, only in a sample of the documents."""
     one_in = max(1, mentions // SAMPLED_MENTIONS)
     # The hashes of about one in `one_in` documents begin with four hexadecimal digits below this bound.
     bound, last_bin = ("g" if one_in == 1 else f"{max(1, 0x10000 // one_in):04x}"), SENTENCE_BINS - 1
@@ -257,7 +257,7 @@ def _read_rejects(reader: TableReader) -> tuple[page_content.Reject, ...]:
 
 
 def _format_settings(rows: list[dict[str, Any]], run: Run | None) -> str:
-    """Return the settings in the row of a run as YAML, with secrets masked; "" if there is no run or no settings."""
+    """Return the settings in a run's row as YAML, in which secrets are masked; "" if there is no run or no settings."""
     own = next((row["settings"] for row in rows if run is not None and row["run_id"] == run.run_id), None)
     return yaml.safe_dump(json.loads(own), sort_keys=False, allow_unicode=True) if own else ""
 
@@ -265,7 +265,7 @@ def _format_settings(rows: list[dict[str, Any]], run: Run | None) -> str:
 def read_unit_speeds(reader: TableReader, run: Run | None) -> tuple[UnitSpeed, ...]:
     """Return the speed of each unit of work (documents that are committed together) from the history of `documents`.
 
-    A unit is left out if its start is not in the latest MAX_COMMITS commits. The result is empty if `run` is None.
+    A unit is left out if the unit before it is not in the latest MAX_COMMITS commits. The result is empty if `run` is None.
     """
     found: list[UnitSpeed] = []
     last: datetime | None = None
@@ -285,9 +285,9 @@ def read_unit_speeds(reader: TableReader, run: Run | None) -> tuple[UnitSpeed, .
 
 
 def _count_written_rows(metrics: Mapping[str, str]) -> int:
-    """Return the number of rows that a commit added or changed; rows that the commit only copied do not count.
+    """Return the number of rows that a Delta commit added or changed; rows that the commit only copied do not count.
 
-    `metrics` are Delta's operationMetrics of the commit, whose names for MERGE differ from those for other operations.
+    `metrics` are Delta's operationMetrics of the commit. For MERGE, they have other names than for other operations.
     """
     counted = {name: int(value) for name, value in metrics.items() if name.endswith(("Rows", "Inserted", "Updated"))}
     if "numTargetRowsInserted" in counted:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 WIDTH, HEIGHT = 352, 190
-"""Size of a plot in CSS pixels. A card of the page has this width on all screens, so all text has the same size."""
+"""Size of a plot in CSS pixels. A plot has this width on all screens, so the text of all plots has the same size."""
 COLOR_COUNT = 8
 """Number of colors for the series of a plot; if a plot has more series, the rest share the last color."""
 _PER_INCH = 72
@@ -66,12 +66,12 @@ def draw_bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
     """Return a plot of horizontal bars as SVG.
 
     Args:
-        rows: (name, value, number of the color) of each bar. The value is printed as a whole number, and the name is cut to
-            14 characters.
+        rows: name, value and color number (see `choose_color`) of each bar. The value is printed as a whole number, and the
+            name is cut to 14 characters.
         title: description for screen readers.
     """
 
-    def draw(axes: Axes) -> None:
+    def add_bars(axes: Axes) -> None:
         positions = range(len(rows))[::-1]
         colors = [choose_color(number) for *_, number in rows]
         axes.barh(list(positions), [value for _, value, _ in rows], color=colors, height=0.62)
@@ -85,7 +85,7 @@ def draw_bars(rows: Sequence[tuple[str, float, int]], title: str) -> str:
         for position, (_, value, _) in zip(positions, rows, strict=True):
             axes.text(value + largest * 0.02, position, f"{value:,.0f}", va="center", color=_INK)
 
-    return _render_svg(draw, title, height=max(90, 26 * len(rows) + 16))
+    return _render_svg(add_bars, title, height=max(90, 26 * len(rows) + 16))
 
 
 def draw_stacked_bars(
@@ -95,14 +95,14 @@ def draw_stacked_bars(
 
     Args:
         names: labels below the bars; labels for which there is no room are left out.
-        series: name of the series -> its value for each bar; the first series has the first color. The legend,
-            drawn if there are several series, cuts names to 14 characters.
+        series: a dict from the name of a series to its values, one for each bar. If there are several series, a legend shows
+            their names, cut to 14 characters.
         title: description for screen readers.
         about: label of the horizontal axis.
         seconds: whether the values are seconds; otherwise they are counts.
     """
 
-    def draw(axes: Axes) -> None:
+    def add_stacked_bars(axes: Axes) -> None:
         below = [0.0] * len(names)
         # If there are only a few bars, keep them narrow.
         width = 0.86 if len(names) > 8 else 0.1 * len(names)
@@ -112,7 +112,7 @@ def draw_stacked_bars(
         axes.set_xlim(-0.6, max(len(names), 4) - 0.4)
         _set_up_axes(axes, names, series, about, unit=" s" * seconds, integer=not seconds)
 
-    return _render_svg(draw, title)
+    return _render_svg(add_stacked_bars, title)
 
 
 def draw_lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]], title: str, *, about: str = "") -> str:
@@ -121,7 +121,7 @@ def draw_lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]
     The arguments have the same meaning as in `draw_stacked_bars`. A value of None leaves a gap in the line.
     """
 
-    def draw(axes: Axes) -> None:
+    def add_lines(axes: Axes) -> None:
         for number, (name, values) in enumerate(series.items()):
             found = [float("nan") if value is None else value for value in values]
             line = axes.plot(range(len(names)), found, "o-", color=choose_color(number), label=_shorten(name))[0]
@@ -130,7 +130,7 @@ def draw_lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]
         axes.margins(x=0.04)
         _set_up_axes(axes, names, series, about)
 
-    return _render_svg(draw, title)
+    return _render_svg(add_lines, title)
 
 
 def _add_legend(axes: Axes, count: int) -> None:
@@ -143,7 +143,7 @@ def _add_legend(axes: Axes, count: int) -> None:
 
 
 def _label_horizontal_axis(axes: Axes, names: Sequence[str]) -> None:
-    """Write names below the horizontal axis: all of them or, if there is no room, every n-th."""
+    """Write names below the horizontal axis: all of them or, if there is no room for all, every n-th name."""
     room = max(1, int((WIDTH - 50) / (8 + 6.6 * max((len(name) for name in names), default=1))))
     step = -(-len(names) // room)
     positions = list(range(0, len(names), max(1, step)))
@@ -166,10 +166,10 @@ def _format_value(value: float) -> str:
 def _set_up_axes(
     axes: Axes, names: Sequence[str], series: Mapping[str, object], about: str, *, unit: str = "", integer: bool = False
 ) -> None:
-    """Label both axes (the horizontal one with `about`), and add a legend if there are several series.
+    """Label both axes, and add a legend if there are several series.
 
-    `names` are written below the horizontal axis, and `unit` after each number of the vertical axis. With `integer`, these
-    are whole numbers.
+    `names` and then `about` are written below the horizontal axis, and `unit` after each number on the vertical axis. With
+    `integer`, these numbers are whole.
     """
     _label_horizontal_axis(axes, names)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _format_value(value) + unit))
@@ -181,8 +181,8 @@ def _set_up_axes(
 def _render_svg(draw: Callable[[Axes], None], title: str, height: int = HEIGHT) -> str:
     """Return a plot as an <svg> element for the report page; `height` is in CSS pixels.
 
-    Matplotlib escapes all text except `title`, the description for screen readers. So this must be a constant of this
-    program.
+    `draw` adds the content of the plot. Matplotlib escapes its text. `title`, the description for screen readers, is not
+    escaped, so it must be a constant of this program.
     """
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):  # a fixed salt: the same plot has the same bytes
         figure = Figure(figsize=(WIDTH / _PER_INCH, height / _PER_INCH), layout="constrained")

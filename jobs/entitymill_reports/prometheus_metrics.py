@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 JOB = "entitymill"
 """Name of the job for the Pushgateway, and prefix of the names of all metrics."""
 PUSH_SECONDS = 5
-"""Time limit, in seconds, for a push, which is the last step of a run."""
+"""Time limit, in seconds, for sending metrics to the Pushgateway, which is the last step of a run."""
 MAX_LABELS = 100
 """Maximum number of labels whose mentions are counted over all runs."""
 _CORE_SECONDS_STAGES = (*schemas.PARTS, "spark", "idle")
@@ -39,11 +39,11 @@ _OVER_ALL = "over all runs of the output"
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over all runs of an output that have ended, without those of `entitymill maintain`.
+    """Sums over all runs of an output that have ended, except the runs of `entitymill maintain`.
 
-    runs: status -> number of runs that ended with it, without idle runs (runs that had nothing to do).
+    runs: number of runs by the status with which they ended, without idle runs (runs that had nothing to do).
     documents, sentences, rejects: numbers of processed documents, tagged sentences and rejected rows.
-    mentions: label -> number of mentions that the runs found; at most MAX_LABELS labels.
+    mentions: number of mentions that the runs found, by label; at most MAX_LABELS labels.
     last_success: end of the latest run with the status done, in seconds since 1970; None if there is no such run.
     """
 
@@ -62,7 +62,7 @@ class RunOutcome:
     output: path or schema of the run's tables, without secrets.
     exit_code: 0, or the exit code of the run's error.
     summary: the run's summary if the run published its results; otherwise None.
-    drift: the run's drift if the run was compared with earlier runs; otherwise None.
+    drift: the result of comparing the run with earlier runs; None if it was not compared.
     tables: the tables from which the totals are read; None if the run ended before it opened the tables.
     totals: the sums over all runs; None if they could not be read.
     """
@@ -111,8 +111,8 @@ def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunO
 def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool) -> None:
     """Write the metrics to the file and the Pushgateway that the settings name; report failures in the log and on stderr.
 
-    This also sets `ended` of the outcome. If `totals` is true, it reads the sums over all runs with Spark, and sets the
-    outcome's `totals`; otherwise their metrics are left out.
+    Before that, set `ended` of `run_outcome` to now. If the argument `totals` is true, also set `totals` of `run_outcome`:
+    sums over all runs, which are read with Spark. Otherwise the metrics of these sums are left out.
     """
     run_outcome.ended = datetime.now(timezone.utc)
     try:
@@ -167,7 +167,7 @@ def read_totals(tables: Tables) -> Totals | None:
 def build_metrics(run_outcome: RunOutcome) -> _Metrics:
     """Return the metrics of a run, as a collector for prometheus_client.
 
-    Metrics without a value in the outcome are left out. Counters are sums over all runs of the output.
+    Metrics without a value in `run_outcome` are left out. Counters are sums over all runs of the output.
     """
     metrics = _Metrics(run_outcome.output)
     published = run_outcome.summary is not None
@@ -176,8 +176,8 @@ def build_metrics(run_outcome: RunOutcome) -> _Metrics:
     metrics.gauge("run_start_timestamp_seconds", "Start of the last run", run_outcome.started.timestamp())
     metrics.gauge("run_end_timestamp_seconds", "End of the last run", run_outcome.ended.timestamp())
     seconds = (run_outcome.ended - run_outcome.started).total_seconds()
-    metrics.gauge("run_duration_seconds", "Wall-clock seconds of the last run, its page included", seconds)
-    metrics.add("Gauge", "build_info", "Version of the program, always 1", {__version__: 1}, "version")
+    metrics.gauge("run_duration_seconds", "Wall-clock seconds of the last run, including its page", seconds)
+    metrics.add("Gauge", "build_info", "Version of the program; the value is always 1", {__version__: 1}, "version")
     if run_outcome.summary is not None:
         _add_summary(metrics, run_outcome.summary)
     if run_outcome.drift is not None:
@@ -189,11 +189,11 @@ def build_metrics(run_outcome: RunOutcome) -> _Metrics:
 
 
 def _add_summary(metrics: _Metrics, summary: Summary) -> None:
-    """Add the counts, the speed, and the seconds by stage of the run that has just ended."""
+    """Add the run that has just ended: its counts, its speed, and its seconds by stage."""
     for name in ("documents", "removed", "units", "sentences", "tokens"):
         metrics.gauge(f"run_{name}", f"{name.capitalize()} of the last run", getattr(summary, name))
     metrics.gauge(
-        "run_sentences_per_second", "Sentences per second of the last run, set-up included", summary.sentences_per_second
+        "run_sentences_per_second", "Sentences per second of the last run, including set-up", summary.sentences_per_second
     )
     metrics.add("Gauge", "run_mentions", "Mentions that the last run found", summary.by_label, "label")
     metrics.add("Gauge", "run_rejects", "Rows that the last run rejected", summary.rejects, "code")
@@ -205,7 +205,7 @@ def _add_summary(metrics: _Metrics, summary: Summary) -> None:
     metrics.add("Gauge", "run_stage_seconds", "Wall-clock seconds of the last run by stage", clock, "stage")
     workers = {stage: spent for stage, spent in summary.seconds.items() if stage in _CORE_SECONDS_STAGES}
     metrics.add(
-        "Gauge", "run_worker_seconds", "Parts of recognition in the last run, summed over all cores", workers, "stage"
+        "Gauge", "run_worker_seconds", "Seconds of each part of recognition, summed over all cores", workers, "stage"
     )
 
 
@@ -217,7 +217,7 @@ def _add_totals(metrics: _Metrics, totals: Totals) -> None:
     metrics.add("Counter", "runs", f"Runs that ended and had something to do, {_OVER_ALL}", totals.runs, "status")
     metrics.add("Counter", "mentions", f"Mentions found, {_OVER_ALL}", totals.mentions, "label")
     if totals.last_success is not None:
-        metrics.gauge("last_success_timestamp_seconds", "End of the latest run that published", totals.last_success)
+        metrics.gauge("last_success_timestamp_seconds", "End of the latest run that succeeded", totals.last_success)
 
 
 class _Metrics:
@@ -236,7 +236,7 @@ class _Metrics:
         return self._families
 
     def gauge(self, name: str, help_: str, value: float) -> None:
-        """Add a gauge with one value, and with `output` as its only label; the arguments are those of `add`."""
+        """Add a gauge with one value, and with `output` as its only label (see `add` for the arguments)."""
         self.add("Gauge", name, help_, {"": value})
 
     def add(self, kind: str, name: str, help_: str, values: Mapping[str, float], label: str = "") -> None:
@@ -246,7 +246,7 @@ class _Metrics:
             kind: Gauge or Counter.
             name: the metric's name without the prefix `entitymill_`.
             help_: description of the metric, without a period.
-            values: value of `label` -> value of the metric; if `label` is empty, a dict with one value and any key.
+            values: the metric's value for each value of `label`; if `label` is empty, one value under any key.
             label: name of a second label, in addition to `output`; empty for none.
         """
         from prometheus_client import core  # noqa: PLC0415  # installed only with the extra
@@ -269,7 +269,7 @@ def write_textfile(registry: Any, path: str, _: RunOutcome) -> None:
 
 
 def push(registry: Any, address: str, run_outcome: RunOutcome) -> None:
-    """Send the metrics to a Pushgateway, as the group of this output.
+    """Send the metrics to a Pushgateway, which keeps a group of metrics for each output.
 
     After a run that published its results, the metrics replace all metrics of the group. After any other run, they replace
     only the metrics with the same names. A user and password in the URL `address` are sent as basic authentication.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of `entitymill report`."""
+    """Return the parser for the command line of `entitymill report`."""
     built = common.build_parser(
         "report",
         description="Write a page about the entity tables of a job and its latest run: one HTML file that needs no network.",
@@ -36,10 +36,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report page, check the run for drift if report.fail_on_drift is set, and return the exit code."""
+    """Run `entitymill report`, and return its exit code."""
     options = parser().parse_args(arguments)
 
-    def work(start_log: Callable[[str | None], str]) -> None:
+    def load_settings_and_write_page(start_log: Callable[[str | None], str]) -> None:
         """Load the settings, start the log, and write the page to --to or, without this option, to report.path."""
         settings = settings_module.load(options.config, options.overrides)
         to = options.to or settings.report.path
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start_log(settings.log)
         _write_page(settings, to, options.run)
 
-    return common.run_and_report(work, "interrupted; no page was written.")
+    return common.run_and_report(load_settings_and_write_page, "interrupted; no page was written.")
 
 
 def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
@@ -74,7 +74,7 @@ def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
 
 
 def _write_page_with_spark(settings: Settings, to: str, run_id: str | None) -> Drift:
-    """Start Spark, write the report page, and return the drift that it shows."""
+    """Start Spark, write the report page, and return the comparison of runs that it shows."""
     from entitymill.spark.session import open_session
     from entitymill.tables import Tables
     from entitymill_reports import observer

@@ -1,7 +1,7 @@
-"""Run the queries of a report page: with Spark or, for an output on this machine's disk, without it.
+"""Run the queries of a report page: with Spark or, if the tables are on this machine's disk, without it.
 
-Both readers run the same SQL, in the subset that Spark and DataFusion share. The tables have the names report_entities,
-report_documents, report_rejects and report_runs.
+Both readers run the same SQL, in the subset that Spark and DataFusion share. In queries, the tables are called
+report_entities, report_documents, report_rejects and report_runs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TableReader(Protocol):
         """Return whether a table exists; only `rejects` may be missing."""
 
     def read_rows(self, query: str) -> list[dict[str, Any]]:
-        """Return the rows of a query: column name -> value; times are in UTC, and maps are dictionaries."""
+        """Return the rows of a query, each as a dict from column name to value; times are in UTC, and maps are dicts."""
 
     def find_column(self, name: str) -> tuple[str, str] | None:
         """Return the name and the type of a column of `entities`, found by its name in any capitalization; None if missing.
@@ -54,20 +54,23 @@ class TableReader(Protocol):
         """
 
     def read_history(self, limit: int) -> list[dict[str, Any]]:
-        """Return the newest commits of `documents`, each with version, at (UTC), userMetadata and operationMetrics."""
+        """Return the newest `limit` commits of the table `documents`.
+
+        Each is a dict with the keys version, at (time in UTC), userMetadata and operationMetrics.
+        """
 
     def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """Return doc_id -> text for a few documents, from the source; ids that the source does not have are left out.
+        """Return a dict from doc_id to text for a few documents of the source, without ids that the source lacks.
 
         Raise EntityMillError or PySparkException if the source cannot be read.
         """
 
 
 class SparkReader:
-    """Reads the tables with Spark, in a private session."""
+    """Reads the tables with Spark, in a Spark session of its own."""
 
     def __init__(self, spark: SparkSession, settings: Settings, tables: Tables) -> None:
-        """Give the tables names for queries; `spark` is the private session, and `tables` are the output's tables in it."""
+        """Create a view of each table for queries; `spark` and `tables` belong to a session that only this reader uses."""
         self._spark = spark
         self._settings = settings
         self._tables = tables
@@ -77,16 +80,16 @@ class SparkReader:
                 tables.read(name).createOrReplaceTempView(PREFIX + name)
 
     def close(self) -> None:
-        """Remove the names of the tables from the session."""
+        """Remove the views of the tables from the session."""
         for name in TABLES:
             self._spark.catalog.dropTempView(PREFIX + name)
 
     def has(self, table: str) -> bool:
-        """Return whether the output has a table."""
+        """Return whether the output has the table."""
         return bool(self._tables.exists(table))
 
     def read_rows(self, query: str) -> list[dict[str, Any]]:
-        """Run a query with Spark, and return its rows: column name -> value, with times in UTC."""
+        """Run a query with Spark; return its rows, each as a dict from column name to value, with times in UTC."""
         frame = self._spark.sql(query)
         # Spark would return times without a time zone, in this machine's local time.
         times = [name for name, kind in frame.dtypes if kind == "timestamp"]
@@ -100,13 +103,13 @@ class SparkReader:
         return next(((one, kinds.get(kind, kind)) for one, kind in found if one.lower() == name.lower()), None)
 
     def read_history(self, limit: int) -> list[dict[str, Any]]:
-        """Return the newest `limit` commits of `documents`, with the keys that `TableReader` lists."""
+        """Return the newest `limit` commits of the table `documents`: version, at (UTC), userMetadata, operationMetrics."""
         history = self._tables.history("documents", limit)
         columns = ("version", F.unix_micros("timestamp").alias("at"), "userMetadata", "operationMetrics")
         return [row.asDict() | {"at": _from_micros(row["at"])} for row in history.select(*columns).collect()]
 
     def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """Return doc_id -> text for a few documents; ids without a row that meets `source.where` are left out."""
+        """Return a dict from doc_id to text for a few documents, without ids that have no row that meets `source.where`."""
         return reader.read_texts(self._spark, self._settings.source, list(ids))
 
 
@@ -114,7 +117,7 @@ class LocalReader:
     """Reads the tables with deltalake, whose queries run in DataFusion."""
 
     def __init__(self, settings: Settings, tables: dict[str, Any], builder: Any) -> None:
-        """Give the tables, name -> deltalake.DeltaTable, names for queries in `builder`, an empty deltalake.QueryBuilder."""
+        """Register `tables`, a dict from name to DeltaTable, for queries with `builder`, an empty deltalake.QueryBuilder."""
         self._source = settings.source
         self._tables = tables
         self._builder = builder
@@ -127,7 +130,7 @@ class LocalReader:
         return table in self._tables
 
     def read_rows(self, query: str) -> list[dict[str, Any]]:
-        """Run a query with DataFusion, and return its rows: column name -> value, with times in UTC."""
+        """Run a query with DataFusion; return its rows, each as a dict from column name to value, with times in UTC."""
         rows = pa.table(self._builder.execute(query).read_all()).to_pylist()
         return [{name: _convert(value) for name, value in row.items()} for row in rows]
 
@@ -140,14 +143,14 @@ class LocalReader:
         return None
 
     def read_history(self, limit: int) -> list[dict[str, Any]]:
-        """Return the newest `limit` commits of `documents`; a value that a commit does not have is None."""
+        """Return the newest `limit` commits of the table `documents`; userMetadata and operationMetrics may be None."""
         return [
             {"userMetadata": None, "operationMetrics": None, **commit, "at": _from_micros(1000 * commit["timestamp"])}
             for commit in self._tables["documents"].history(limit)
         ]
 
     def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """Return doc_id -> text for a few documents, by reading the complete source; null texts are left out.
+        """Return a dict from doc_id to text for a few documents, by reading the complete source, without null texts.
 
         Raise SourceError if the source can no longer be read without Spark.
         """
@@ -166,12 +169,12 @@ class LocalReader:
 
 
 def open_local_reader(settings: Settings) -> LocalReader | None:
-    """Return a reader that needs no Spark; None if only Spark can read what the page needs.
+    """Return a reader that needs no Spark; None if the report page needs Spark to read the tables or the source.
 
     Spark is needed in any of these cases:
     - The package deltalake is not installed.
     - The tables are not on this machine's disk.
-    - This version did not write the tables; then Spark refuses them with a reason.
+    - Another version wrote the tables. The reader with Spark then refuses them, and says why.
     - report.date_column is a timestamp, and source.time_zone is not UTC.
     - The page shows text, and pyarrow might not read the source as Spark does (see `_open_local_source`).
 
@@ -206,7 +209,7 @@ def open_local_reader(settings: Settings) -> LocalReader | None:
 def _open_local_source(settings: SourceSettings) -> Any:
     """Return the source as a pyarrow dataset; None if pyarrow might not read the same rows and ids as Spark.
 
-    This is the case for a catalog table, a source on another machine, a source with `source.where`, and ids that are neither
+    Spark is needed for a catalog table, a source on another machine, a source with `source.where`, and ids that are neither
     strings nor integers.
     """
     if settings.format == "table" or settings.where is not None or not is_certainly_local(settings.path, {}):
@@ -222,6 +225,7 @@ def _open_local_source(settings: SourceSettings) -> Any:
 
 
 def _open_dataset(path: Path, *, is_delta: bool) -> Any:
+    """Return a local Delta table, or local Parquet files, as a pyarrow dataset."""
     if is_delta:
         from deltalake import DeltaTable  # noqa: PLC0415  # installed only with the extra `report`
 
@@ -231,7 +235,7 @@ def _open_dataset(path: Path, *, is_delta: bool) -> Any:
 
 @contextlib.contextmanager
 def open_spark_reader(spark: SparkSession, settings: Settings, tables: Tables) -> Iterator[SparkReader]:
-    """Yield a reader of tables that this program wrote, in a private session.
+    """Yield a reader of tables that this program wrote; it uses a Spark session of its own, not `spark`.
 
     Raise OutputError if the output has no tables, or another program wrote them.
     """
@@ -252,7 +256,7 @@ def _from_micros(micros: int | None) -> datetime | None:
 
 
 def _convert(value: Any) -> Any:
-    """Convert a value from pyarrow as `TableReader.read_rows` promises: times to UTC, and a map's pairs to a dictionary."""
+    """Convert a value from pyarrow: a time to UTC, and a map, which is a list of pairs, to a dict."""
     if isinstance(value, datetime):
         return value.astimezone(timezone.utc) if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
     if isinstance(value, date):

@@ -1,1 +1,4 @@
-"""Extension: the engine `sparknlp`, the encoding `sparknlp`, and the export of bundles as saved Spark NLP models."""
+"""Extension: recognize documents with Spark NLP, and export model bundles as saved Spark NLP models.
+
+In the settings, this is the engine `sparknlp`. The encoding `sparknlp` only splits tokens as Spark NLP does.
+"""

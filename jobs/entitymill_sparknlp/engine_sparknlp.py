@@ -40,8 +40,8 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
     session.
 
     Returns:
-        A tuple: the model's name; what the model contributes to the fingerprint (the digest of everything but the text that
-        decides a document's result), as name -> value; and a function that recognizes the documents of a DataFrame.
+        The model's name; a dict with everything about the model that affects results; and a function that recognizes the
+        documents of a DataFrame. If a value of the dict changes, the next run recomputes all documents.
 
     Raises:
         ModelError: a model is missing, damaged or of the wrong kind, or cannot run in this session.
@@ -85,13 +85,13 @@ def recognize(
 ) -> DataFrame:
     """Return a lazy DataFrame with the mentions of documents, one row per document.
 
-    It has the columns of schemas.RECOGNIZED, `passthrough` if `rows` have this column, and with `annotations` also those of
-    schemas.ANNOTATIONS.
+    Its columns are those in schemas.RECOGNIZED, and `passthrough` if `rows` has this column.
 
     Args:
         rows: documents with the columns doc_id, text, text_hash, chars, and optionally passthrough.
         pipeline: the stages that tag the documents.
         trim: whether to remove possessive endings and stray punctuation from mentions.
+        annotations: whether to add the columns in schemas.ANNOTATIONS.
         consistent_labels: whether all mentions with the same spelling in a document get the same label.
     """
     passthrough = [field for field in rows.schema.fields if field.name == "passthrough"]
@@ -116,14 +116,14 @@ def recognize(
 
 @dataclass(frozen=True)
 class _MentionBuilder:
-    """Function for executors that builds mentions from the tags of Spark NLP's tokens, one batch at a time."""
+    """Builds mentions from the tags of Spark NLP's tokens; Spark calls this object on the executors."""
 
     trim: bool
     annotations: bool
     consistent_labels: bool
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows that `recognize` returns for the documents of each batch; skip empty batches."""
+        """Yield, for each batch of tagged documents, a batch of rows with their mentions; skip empty batches."""
         for batch in batches:
             if not batch.num_rows:
                 continue
@@ -138,14 +138,14 @@ class _MentionBuilder:
 
 
 def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
-    """Return the sentences and tokens that Spark NLP found in a batch; empty tokens are left out.
+    """Return the sentences and tokens that Spark NLP found in a batch of documents; empty tokens are left out.
 
     Spark NLP's offsets count UTF-16 code units in the document, with inclusive ends. The returned positions count UTF-16
     code units in the concatenated texts of the batch, with exclusive ends.
     """
     begin = _convert_to_batch_offsets(batch, "token_begin", texts)
     end = _convert_to_batch_offsets(batch, "token_end", texts, 1)
-    # The rule-based detector returns wrong offsets for some texts (docs/migration.md), which must not affect other texts.
+    # The rule-based sentence detector finds wrong offsets in some texts (docs/migration.md). Other texts must not suffer.
     sentences = np.sort(_convert_to_batch_offsets(batch, "sentence_begin", texts))
     order = np.argsort(begin, kind="stable")
     order = order[end[order] > begin[order]]
@@ -166,12 +166,12 @@ def _convert_to_batch_offsets(batch: pa.RecordBatch, column: str, texts: Texts, 
 
 
 def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[Tags, list[str]]:
-    """Return the tags of a batch as indices, and the list of labels (such as B-PER) to which the indices refer.
+    """Return the tags of a batch of documents as indices into a list of labels such as B-PER, and this list.
 
-    A tag belongs to the token that begins where the tag begins; a tag without such a token is left out. A sentence whose
-    last token has no tag is marked as split: Spark NLP truncated it. The batch has one row per document, with the columns
-    ner_begin, ner_result and ner_confidence. Raise ModelError if a tag is neither O nor an IOB2 tag, or if its label cannot
-    be the name of a partition.
+    The batch has one row per document, with the columns ner_begin, ner_result and ner_confidence. A tag belongs to the token
+    that begins where the tag begins; if no token begins there, the tag is left out. If the last token of a sentence has no
+    tag, Spark NLP has truncated the sentence, which is then marked as split. Raise ModelError if a tag is neither O nor an
+    IOB2 tag, or its label cannot be a directory name in the `entities` table.
     """
     results = batch.column("ner_result").flatten().dictionary_encode()
     labels = results.dictionary.to_pylist()

@@ -26,16 +26,16 @@ from entitymill.workers import engine_openvino
 from entitymill_sparknlp import saved_model_check
 
 _LIBRARY, _PROPERTIES = "entitymill.openvino.library", "entitymill.openvino.properties"
-"""Keys of the Java binding's settings: the directory of OpenVINO's library, and the properties with which models run."""
+"""Keys of settings of OpenVINO's Java binding: the directory of its library, and the properties with which models run."""
 _DYNAMIC_GROUP = 128
-"""Number of activations that share a scale if OpenVINO quantizes them (see `precision_properties`)."""
+"""Number of activations that share a scale if OpenVINO quantizes them (see `network.precision_properties`)."""
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A Spark NLP model that is not loaded yet. A saved model was checked; a pretrained:NAME/LANGUAGE was not.
+    """A Spark NLP model that is not loaded yet: a saved model, which was checked, or a model on the models hub.
 
-    address: URI or path of the model's directory, or pretrained:NAME/LANGUAGE.
+    address: URI or path of a saved model's directory, or pretrained:NAME/LANGUAGE for a model on the models hub.
     kind: the name of the model's class, without its package.
     engine: what runs the network: openvino, onnx or tensorflow; unknown before the model is downloaded.
     """
@@ -58,8 +58,8 @@ class SavedModel:
 def inspect_model(spark: SparkSession, address: str) -> SavedModel:
     """Check that no file of a saved model could run its own code, and return a SavedModel with its class and engine.
 
-    `address` is a URI or path of the model's directory, or pretrained:NAME/LANGUAGE. The latter is neither downloaded nor
-    checked; it is assumed to be a DistilBERT classifier.
+    `address` is a URI or path of the model's directory, or pretrained:NAME/LANGUAGE for a model on the models hub. A model
+    on the hub is neither downloaded nor checked; it is assumed to be a DistilBERT classifier.
 
     Raises:
         ModelError: the model is missing or damaged, could run its own code, or is neither a token classifier nor a pipeline.
@@ -89,7 +89,7 @@ def inspect_model(spark: SparkSession, address: str) -> SavedModel:
 
 
 def check_runnable(model: SavedModel, precision: Precision, *, has_classes: bool, is_own_binding: bool) -> None:
-    """Check, before a model is loaded, that this session can run it in the requested precision.
+    """Check, before a model is loaded, that this Spark session can run it in the requested precision.
 
     Args:
         has_classes: whether the classes org.intel.openvino are on the class path.
@@ -141,10 +141,10 @@ def configure_openvino(spark: SparkSession, precision: Precision) -> None:
 
 
 def load_pipeline(model: SavedModel, earlier_stages: Sequence[Any]) -> Pipeline:
-    """Load a model that was checked as a pipeline; a pretrained:NAME/LANGUAGE is downloaded from the models hub.
+    """Load or download a model that `inspect_model` returned, and return the pipeline that runs it.
 
-    `earlier_stages` are document assembler, sentence detector and tokenizer, to run before a classifier. They are ignored if
-    the model is a pipeline, which has its own. Raise ModelError if the model is damaged, or cannot be downloaded.
+    `earlier_stages` are document assembler, sentence detector and tokenizer, which run before a token classifier. They are
+    ignored if the model is a pipeline with stages of its own. Raise ModelError if it is damaged, or cannot be downloaded.
     """
     try:
         if model.kind == "PipelineModel":
@@ -173,7 +173,7 @@ def _describe_loading_error(model: SavedModel, error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The stages that tag a document, and the columns that the stages read and write.
+    """The Spark ML stages that tag documents, and the names of the columns that they read and write.
 
     text: the column with the texts.
     sentence, token, ner: the columns to which the stages write sentences, tokens and tags.
@@ -189,8 +189,8 @@ class Pipeline:
     def from_stages(cls, stages: Sequence[Any], address: str) -> Pipeline:
         """Create a pipeline from the stages up to the first token classifier; later stages are left out.
 
-        `stages` are loaded or fitted; their columns become those of the pipeline. Raise ModelError if the first stage is not
-        a DocumentAssembler, or no stage is a token classifier.
+        `stages` are loaded or fitted. `address` is the model's address, for error messages. Raise ModelError if the first
+        stage is not a DocumentAssembler, or no stage is a token classifier.
         """
         classifiers = [at for at, stage in enumerate(stages) if type(stage).__name__.endswith("ForTokenClassification")]
         if not classifiers or type(stages[0]).__name__ != "DocumentAssembler":
@@ -205,7 +205,7 @@ class Pipeline:
         return cls(chosen, stages[0].getInputCol(), sentence, token, last.getOutputCol())
 
     def list_entity_labels(self) -> list[str]:
-        """Return the labels of the token classifier without the prefixes B- and I-, sorted."""
+        """Return the labels of the token classifier, without the prefixes B- and I-, sorted."""
         classifier: Any = self.stages.stages[-1]
         return sorted({tag.partition("-")[2] for tag in classifier.getClasses()} - {""})
 
@@ -213,7 +213,7 @@ class Pipeline:
 def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
     """Build the stages that add the columns `_document`, `_sentence` and `_token` to a table with the `text` column.
 
-    `kind` and `model` are those of the sentence detector (see `load_detector`). Raise ModelError if it cannot be loaded.
+    `kind` and `model` say which sentence detector to load (see `load_detector`). Raise ModelError if it cannot be loaded.
     """
     pipeline = [
         DocumentAssembler().setInputCol("text").setOutputCol("_document"),
@@ -225,10 +225,11 @@ def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
 
 
 def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetector | SentenceDetectorDLModel:
-    """Load a sentence detector: the rules or, for any other kind, the SentenceDetectorDLModel at `model`.
+    """Load a sentence detector: for kind `rules` the SentenceDetector, otherwise the SentenceDetectorDLModel `model`.
 
-    A saved detector is checked first; a pretrained:NAME/LANGUAGE is downloaded from the models hub unchecked. Raise
-    ModelError if the detector's model is missing or is not a sentence detector.
+    `model` is the URI or path of a saved detector, whose files are checked first. It may also be pretrained:NAME/LANGUAGE, a
+    detector on the models hub, which is downloaded but not checked. Raise ModelError if the model is missing, or is not a
+    sentence detector.
     """
     if kind == "rules":
         return SentenceDetector()
@@ -254,7 +255,7 @@ def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetect
 
 
 def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
-    """Return a string that stands for the sentence detector in the fingerprint (see `engine_sparknlp.open_pipeline`).
+    """Return a string that identifies a sentence detector: if it changes, the next run recomputes all documents.
 
     For a model pretrained:NAME/LANGUAGE, the string is this address; otherwise see `engine_openvino.identify_detector`.
     Raise ModelError if the detector's model is missing.

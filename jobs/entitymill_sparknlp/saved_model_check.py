@@ -48,7 +48,7 @@ _COPY_AGAIN = "copy the model again from a source that you trust"
 def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[str, Any]:
     """Check every file of a saved model and, if the model is a pipeline, the class of each stage.
 
-    The class of the model itself is not checked: the caller must compare this class with those that it expects.
+    The class of the model itself is not checked: the caller must compare this class with the classes that it expects.
 
     Returns:
         The model's metadata, parsed from JSON; the value of `class` is the name of the model's class.
@@ -82,7 +82,7 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
 
 
 def _list_visible_files(spark: SparkSession, address: str, setting: str) -> Iterator[tuple[PurePosixPath, str]]:
-    """Yield (path inside the model, URI) of each file of the model; leave out names that begin with . or _, as Spark does.
+    """Yield the path inside the model, and the URI, of each file, except names that begin with . or _, which Spark ignores.
 
     Raise ModelError if a file is outside the model's directory, or a local *.crc file has a name that Spark does not ignore.
     Raise OSError if the model cannot be listed.
@@ -102,7 +102,7 @@ def _list_visible_files(spark: SparkSession, address: str, setting: str) -> Iter
 
 
 def _fetch_file(spark: SparkSession, uri: str, copy: Path) -> Path:
-    """Return the path of a local file; for a remote file, copy it to `copy` and return that path."""
+    """Return the path of a local file; if the file is not local, copy it to `copy`, and return the path `copy`."""
     local = Path(uri.removeprefix("file:"))
     if uri.startswith("file:") and local.is_file():
         return local
@@ -123,7 +123,7 @@ def _parse_metadata(file: Path, where: str) -> dict[str, Any]:
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the pairs as a dict; raise ValueError if a key occurs twice, since readers differ in which value they use."""
+    """Return pairs as a dict; raise ValueError for a duplicate key, because JSON parsers differ in which value they use."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a duplicate key")
@@ -131,11 +131,11 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
-    """Check one metadata file of a model: that of a stage or, if the model is a pipeline, that of the model itself.
+    """Raise ModelError if a stage has a class that is not allowed, or if a pipeline's metadata is damaged or uses Python.
 
-    `directory` is "." for the model itself, and otherwise the path of a stage inside the model. Raise ModelError if a stage
-    has a class that is not allowed. A pipeline must list its stages, none of which may be written in Python. The caller of
-    `check_model_files` checks the class of any other model.
+    `metadata` is the metadata of a stage, whose path inside the model is `directory`, or of the model itself, with the
+    `directory` ".". If the model is a pipeline, its metadata must list its stages, none of which may be written in Python.
+    The class of any other model is not checked here, but by the caller of `check_model_files`.
     """
     kind = str(metadata.get("class"))
     if kind == PIPELINE and directory == ".":

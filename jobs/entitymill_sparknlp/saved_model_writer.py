@@ -1,7 +1,7 @@
 """Write a bundle as a saved Spark NLP model that DistilBertForTokenClassification.load can read.
 
 Each class of Spark NLP splits words differently and gives the network different inputs. The DistilBERT class fits any
-network with a WordPiece vocabulary and without token types, so this module saves every such bundle as that class.
+network with a WordPiece vocabulary and without token types. So this module saves every bundle with WordPiece as this class.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _PAIRS_IN_RECORD = 10
 
 
 def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = False) -> None:
-    """Write a bundle, which was checked, as a saved Spark NLP model to the empty directory `into`.
+    """Write a bundle, whose files the caller has checked, as a saved Spark NLP model to the empty directory `into`.
 
-    `keep_calibration` keeps the calibration of activations, if the bundle has one. Then Spark NLP quantizes activations even
-    in precision f32, so its entities differ from those of this program in f32.
+    `keep_calibration` keeps the measured ranges of activations, if the bundle has them. Then Spark NLP quantizes activations
+    even in precision f32, so it finds other entities than this program does in f32.
 
     Raises:
         ModelError: the bundle's vocabulary is not WordPiece or lacks a special piece, so Spark NLP's class cannot use it.
@@ -72,7 +72,7 @@ def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = F
 
 
 def _write_uncalibrated(files: dict[str, Path], into: Path, where: str) -> dict[str, Path]:
-    """Write a copy of the network without quantized activations to `into`; return name -> path of its two files."""
+    """Write a copy of the network without quantized activations to `into`; return the paths of its files by their names."""
     model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
     network.remove_activation_quantization(model)
     ov.save_model(model, into / bundle.NETWORK, compress_to_fp16=False)
@@ -80,19 +80,23 @@ def _write_uncalibrated(files: dict[str, Path], into: Path, where: str) -> dict[
 
 
 def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[str, int]:
-    """Return piece -> id for a bundle's vocabulary; raise ModelError if Spark NLP cannot use the vocabulary."""
+    """Return a dict from a bundle's pieces (subwords) to their ids; raise ModelError if Spark NLP cannot use them."""
     if bundle.TOKENIZER in manifest.files:
         described = parse_json(files[bundle.TOKENIZER].read_text(encoding="utf8"), bundle.TOKENIZER)
         model = described.get("model")
         kind = model.get("type") if isinstance(model, dict) else None
         if kind != "WordPiece":
             raise ModelError(
-                f"{manifest.name} has a {kind} vocabulary, but {CLASS} of Spark NLP needs WordPiece, like BERT's."
+                f"{manifest.name} has a {kind} vocabulary, but {CLASS} of Spark NLP needs WordPiece, like BERT's: use the "
+                "model as a bundle, without --to sparknlp."
             )
     vocabulary: dict[str, int] = read_tokenizer(files, manifest).get_vocab()
     missing = [piece for piece in BERT_PIECES if piece not in vocabulary]
     if missing:
-        raise ModelError(f"The vocabulary of {manifest.name} has no {missing[0]}, which {CLASS} of Spark NLP needs.")
+        raise ModelError(
+            f"The vocabulary of {manifest.name} has no {missing[0]}, which {CLASS} of Spark NLP needs: use the model as a "
+            "bundle, without --to sparknlp."
+        )
     return vocabulary
 
 

@@ -1,8 +1,8 @@
-"""Encode tokens as Spark NLP 5.5.3's DistilBertForTokenClassification does, for comparison and for migration.
+"""Split tokens into pieces (subwords) as Spark NLP 5.5.3's DistilBertForTokenClassification does, for a migration.
 
-Spark NLP uses only the pieces (subwords) of a token's first word: "well-known" is tagged as "well". It strips accents even
-if the model is cased. By default, it tags nothing after piece 127 of a sentence. With this module, the tags are exactly
-those of DistilBertClassification, BasicTokenizer and WordpieceEncoder of Spark NLP (tests/spark_nlp/test_parity.py).
+Spark NLP uses only the pieces of a token's first word: "well-known" is tagged as "well". It strips accents even if the model
+is cased. By default, it tags nothing after piece 127 of a sentence. With this module, tags are exactly the same as with the
+classes DistilBertClassification, BasicTokenizer and WordpieceEncoder of Spark NLP (tests/spark_nlp/test_parity.py).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0xF900, 0xFAFF))
 
 
 class SparkNlpRows(WordCache):
-    """The encoding `sparknlp`, which turns sentences into rows for the model (see `model_rows`) as Spark NLP does."""
+    """Turns sentences into input rows for the model as Spark NLP does: the encoding `sparknlp`."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, *, lowercase: bool) -> None:
         """Create the encoding with the vocabulary of a bundle's tokenizer.
 
-        `max_length` is the parameter maxSentenceLength of the saved model, and `lowercase` the opposite of caseSensitive.
+        `max_length` is Spark NLP's parameter maxSentenceLength, and `lowercase` is the opposite of caseSensitive.
         """
         super().__init__(2)
         self.cls_id, self.sep_id, self.pad_id, self._unknown = (find_special_id(tokenizer, piece) for piece in BERT_PIECES)
@@ -50,10 +50,15 @@ class SparkNlpRows(WordCache):
         self._lowercase = lowercase
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Return one row for each sentence (see `RowMaker.make_rows`); a sentence without pieces has no row.
+        """Return one input row for each sentence; a sentence without pieces (subwords) has no row.
 
         A row is truncated to `max_length` pieces. Tokens after that get no tag, except a token that begins with the first
         piece that does not fit.
+
+        Args:
+            tokens: the tokens of all sentences, concatenated.
+            starts: where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
+            begins: offset of each token in its document, in UTF-16 code units, shape [tokens].
         """
         pieces, piece_starts = self._encode_tokens(tokens)
         ids, offsets = pieces[:, 0], pieces[:, 1]
@@ -79,7 +84,7 @@ class SparkNlpRows(WordCache):
         )
 
     def _encode(self, words: list[str]) -> list[list[tuple[int, int]]]:
-        """Return, for each word, the list of its pieces, each as (id, begin in the token in UTF-16 code units)."""
+        """Return a list for each token: the id of each piece (subword), and its offset in the token in UTF-16 code units."""
         first = ("" if word == " " else extract_first_word(word, lowercase=self._lowercase) for word in words)
         return [split_word(word, self._vocabulary, self._unknown) if word else [] for word in first]
 
@@ -90,7 +95,7 @@ def _match_tokens(
     token_sentences: NDArray[np.int64],
     token_begins: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Find, for each piece, the token of the same sentence that begins at the same offset.
+    """Find, for each piece (subword), the token of the same sentence that begins at the same offset.
 
     Spark NLP matches pieces to tokens only by offset. Normalization can make a word longer than its token. So an inner piece
     of one token may begin where another token begins. The piece then decides the tag of that other token.
@@ -132,10 +137,9 @@ def extract_first_word(token: str, *, lowercase: bool) -> str:
 
 
 def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tuple[int, int]]:
-    """Split a word into pieces, longest match first; return a list of pieces, each as (id, begin in UTF-16 code units).
+    """Split a word into pieces (subwords), longest match first; return each piece's id and offset in UTF-16 code units.
 
-    If no piece matches some part of the word, the whole word becomes one piece [UNK], whose id is `unknown`. So does a word
-    longer than MAX_WORD.
+    The whole word becomes one piece [UNK], with the id `unknown`, if it exceeds MAX_WORD or some part matches no piece.
     """
     if utf16_length(word) > MAX_WORD:
         return [(unknown, 0)]
@@ -155,7 +159,7 @@ def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tupl
 
 
 def _normalize(text: str, *, lowercase: bool) -> str:
-    """Remove accents and control characters from a text, and lowercase it on request, as Spark NLP's BasicTokenizer does."""
+    """Remove accents and control characters, and convert to lower case if asked to, as Spark NLP's BasicTokenizer does."""
     plain = _COMBINING.sub("", unicodedata.normalize("NFD", text.strip(_TRIMMED)))
     kept = "".join(character for character in plain if not _is_dropped(character))
     return kept.lower() if lowercase else kept
@@ -181,6 +185,6 @@ def _is_own_word(character: str) -> bool:
 
 def _is_punctuation(character: str) -> bool:
     """Return whether Spark NLP treats a character as punctuation, which includes ASCII symbols such as $ and +."""
-    # Spark NLP examines UTF-16 code units: those of a character above U+FFFF are surrogates, which are not punctuation.
+    # Spark NLP examines UTF-16 code units. For a character above U+FFFF, these are surrogates, which are not punctuation.
     named = ord(character) <= 0xFFFF and "PUNCTUATION" in unicodedata.name(character, "")
     return character in _ASCII_PUNCTUATION or named

@@ -57,7 +57,7 @@ def test_a_bad_report_is_judged_bad() -> None:
     for wrong, says in [
         ({"status": "failed"}, "has the status failed"),
         ({"entities": 6}, "counts 6 entities, but the table entities has 5 rows"),
-        ({"doubled": 1}, "1 mentions of the last run are in entities more than once"),
+        ({"doubled": 1}, "1 mentions of the last run are in the table entities more than once"),
         ({"documents": 8}, "1 of 9 rows were rejected"),
     ]:
         [fault] = check.find_faults({**good, **wrong}, 0.1)

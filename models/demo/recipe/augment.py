@@ -10,7 +10,7 @@ Gold = tuple[list[str], list[str]]
 """Tokens and their IOB2 tags."""
 
 SWAP = 0.5
-"""Share of the names that are replaced in a sentence that `swapped` gets."""
+"""Share of a sentence's names that `swapped` replaces."""
 GLUE = 0.06
 """Share of sentences that are joined to the sentence before, because sentence detectors sometimes miss an end."""
 LONGEST_GLUED = 60
@@ -19,7 +19,7 @@ UPPER, LOWER, TITLE = 0.02, 0.08, 0.10
 
 
 def names(parts: Iterable[Sequence[Gold]]) -> dict[str, list[list[str]]]:
-    """Return the tokens of every mention by label; a name is listed as often as it occurs."""
+    """Return a dict from each label to its mentions, as lists of tokens; a name is listed as often as it occurs."""
     found: defaultdict[str, list[list[str]]] = defaultdict(list)
     for part in parts:
         for tokens, tags in part:
@@ -48,7 +48,7 @@ def swapped(gold: Gold, by_label: dict[str, list[list[str]]], rng: random.Random
 
 
 def glued(sentences: Sequence[Gold], rng: random.Random) -> list[Gold]:
-    """Join some short neighboring sentences at random."""
+    """Return the sentences; some neighbors, chosen at random, are joined to one if they are short enough."""
     done: list[Gold] = []
     for tokens, tags in sentences:
         if done and len(done[-1][0]) + len(tokens) <= LONGEST_GLUED and rng.random() < GLUE:
@@ -59,7 +59,7 @@ def glued(sentences: Sequence[Gold], rng: random.Random) -> list[Gold]:
 
 
 def recased(tokens: list[str], rng: random.Random) -> list[str]:
-    """Change the case of some sentences at random, as in headlines and in careless typing."""
+    """Return a sentence, sometimes at random with other capitals, as in headlines and in careless typing."""
     draw = rng.random()
     # "US" in lower case would teach that the pronoun is a country.
     if draw >= TITLE or (draw >= UPPER and "US" in tokens):
@@ -72,7 +72,7 @@ def recased(tokens: list[str], rng: random.Random) -> list[str]:
 
 
 def _spans(tags: Sequence[str]) -> list[tuple[int, int, str]]:
-    """Return first, last (exclusive) and label of each mention; an I- that continues no mention starts one."""
+    """Return first token, end (exclusive) and label of each mention; an I- that continues no mention starts a mention."""
     found: list[tuple[int, int, str]] = []
     for i, tag in enumerate(tags):
         if tag == "O":

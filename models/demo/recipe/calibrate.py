@@ -1,7 +1,7 @@
-"""Fit the confidences of a bundle to gold text, and write them into its manifest: `python calibrate.py DATA BUNDLE`.
+"""Scale the confidences of a bundle to fit gold text: `python calibrate.py DATA BUNDLE`.
 
-The fit uses every second document of each evaluation set. The printed errors and tables, and the diagram (--plot FILE.svg),
-are those of the other documents.
+The scaling, which becomes part of the bundle's manifest, is fitted to every second document of each evaluation set. The
+printed errors and tables, and the diagram (--plot FILE.svg), are about the other documents.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ THRESHOLDS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
 def compare(tagger: entitymill.TextTagger, chosen: EvaluationSet) -> tuple[ScoredMentions, int]:
-    """Return the mentions found in documents, and the number of gold mentions."""
+    """Return the mentions that a bundle finds in an evaluation set, each correct or not, and the number of gold mentions."""
     wanted = gold(chosen.documents)
     found = found_mentions(tagger, chosen.documents)
     if not chosen.with_misc:
@@ -40,14 +40,14 @@ def compare(tagger: entitymill.TextTagger, chosen: EvaluationSet) -> tuple[Score
 
 
 def concatenate(parts: list[ScoredMentions]) -> ScoredMentions:
-    """Return the mentions of several sets as one."""
+    """Return the mentions of several evaluation sets as one object."""
     labels = [label for part in parts for label in part.labels]
     confidences, correct = (np.concatenate([getattr(part, name) for part in parts]) for name in ("confidences", "correct"))
     return ScoredMentions(labels, confidences, correct)
 
 
 def print_tables(before: ScoredMentions, after: ScoredMentions, wanted: int) -> None:
-    """Print the reliability table, and precision and recall of every threshold, as Markdown."""
+    """Print the reliability table, precision and recall by threshold of confidence, and calibration errors, as Markdown."""
     print("\n| confidence | mentions | mean confidence | correct |\n|---|---|---|---|")
     for row in build_reliability_table(after):
         print(f"| {row.low:.1f} to {row.high:.1f} | {row.mentions} | {row.confidence:.3f} | {row.correct:.3f} |")
@@ -59,7 +59,7 @@ def print_tables(before: ScoredMentions, after: ScoredMentions, wanted: int) -> 
 
 
 def plot(before: ScoredMentions, after: ScoredMentions, path: Path) -> None:
-    """Draw the reliability diagram."""
+    """Draw the reliability diagram: the share of correct mentions by confidence, before and after scaling."""
     mpl.rcParams["svg.hashsalt"] = "entitymill"
     figure, axes = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
     axes.plot([0, 1], [0, 1], color="0.75", linewidth=1)
@@ -74,7 +74,7 @@ def plot(before: ScoredMentions, after: ScoredMentions, path: Path) -> None:
 
 
 def main() -> None:
-    """Fit, write and print."""
+    """Fit the scaling to half of the documents, print its effect on the other half, and write it to the manifest."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("bundle", type=Path)

@@ -21,7 +21,7 @@ CURLY = 0.2
 
 @dataclass(frozen=True)
 class Sentence:
-    """One tagged sentence and how its labels enter the loss."""
+    """One tagged sentence, and how its tags count in the loss."""
 
     tokens: list[str]
     tags: list[str]
@@ -49,7 +49,7 @@ class Source:
 
 CROSSNER_DOMAINS = ("ai", "literature", "music", "science")
 TRAIN = [
-    # Silver labels (those of a tagger, partly corrected): a quarter of the file per epoch, at half weight.
+    # Silver labels (assigned by a tagger, partly corrected): a quarter of the file per epoch, at half weight.
     Source("gmb/train.bio4.tsv", weight=0.5, fraction=0.25),
     Source("gmb/dev.bio4.tsv", weight=0.5, fraction=0.25),
     Source("wnut17/train.bio4.tsv", repeat=2, swapped=0.25),
@@ -67,11 +67,11 @@ TRAIN = [
     Source("uner-ewt/en_ewt-ud-test.bio4.tsv", repeat=2, misc_unknown=True, hyphens=True, swapped=0.25),
 ]
 HELD_OUT_EVERY = {"crossner/politics.dev.bio4.tsv": 4, "uner-ewt/en_ewt-ud-test.bio4.tsv": 4}
-"""File -> n: every n-th sentence of the file is never used for training, but for scoring."""
+"""For each of these files, a number n: every n-th sentence is never used for training, but only for scoring."""
 
 
 def read(path: Path) -> list[tuple[list[str], list[str]]]:
-    """Return the sentences of one file as (tokens, tags)."""
+    """Return the tokens and the tags of each sentence in a file."""
     sentences: list[tuple[list[str], list[str]]] = []
     tokens: list[str] = []
     tags: list[str] = []
@@ -89,7 +89,7 @@ def read(path: Path) -> list[tuple[list[str], list[str]]]:
 
 
 def training_epoch(data: Path, rng: random.Random) -> list[Sentence]:
-    """Return the sentences of one epoch in this job's tokens, with the share and repetition of each source in TRAIN."""
+    """Return the sentences of one epoch, tokenized as in the job; TRAIN says how much of each source, and how often."""
     kept = {source.path: _training_part(data, source.path) for source in TRAIN}
     names = augment.names(kept[source.path] for source in TRAIN if source.swapped)
     epoch: list[Sentence] = []
@@ -107,12 +107,13 @@ def training_epoch(data: Path, rng: random.Random) -> list[Sentence]:
 
 
 def _training_part(data: Path, path: str) -> list[Gold]:
+    """Return the sentences of a file, except those that are kept for scoring."""
     every = HELD_OUT_EVERY.get(path)
     return [gold for i, gold in enumerate(read(data / path)) if not every or i % every]
 
 
 def evaluation_sets(data: Path) -> dict[str, tuple[list[tuple[list[str], list[str]]], bool]]:
-    """Return by name the sentences that are never used for training, and whether MISC is scored."""
+    """Return a dict from the name of each evaluation set to its sentences, and whether MISC is scored."""
     sets = {
         "gmb test": (read(data / "gmb/test.bio4.tsv"), True),
         "wnut17 test": (read(data / "wnut17/test.bio4.tsv"), True),

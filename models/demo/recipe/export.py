@@ -33,10 +33,12 @@ CALIBRATION = (
     "uner-ewt/en_ewt-ud-dev.bio4.tsv",
 )
 CALIBRATION_SENTENCES = 50
-"""Number of sentences from each of these files."""
+"""Number of sentences to take from each file in CALIBRATION."""
 
 
 class _Logits(torch.nn.Module):
+    """A token classifier whose only output is its logits."""
+
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model = model
@@ -61,14 +63,14 @@ def network(trained: Path) -> ov.Model:
 
 
 def calibrated(model: ov.Model, trained: Path, data: Path, max_length: int) -> ov.Model:
-    """Return the network with 8-bit weights and 8-bit activations, whose ranges are measured on training sentences."""
+    """Return a network with 8-bit weights and 8-bit activations; the activations' ranges are measured on training text."""
     quantized = lower_precision.quantize_calibrated(model, _inputs(trained, data, max_length))
     _name_weights(quantized)
     return quantized
 
 
 def _inputs(trained: Path, data: Path, max_length: int) -> list[dict[str, np.ndarray]]:
-    """Return training sentences in this job's tokens, as inputs of the network."""
+    """Return some training sentences, split into tokens as the job does, as inputs of the network."""
     tokenizer = Tokenizer.from_file(str(trained / bundle.TOKENIZER))
     begin, end = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
     rng = random.Random(0)
@@ -83,7 +85,7 @@ def _inputs(trained: Path, data: Path, max_length: int) -> list[dict[str, np.nda
 
 
 def _name_weights(model: ov.Model) -> None:
-    """Name matrices after their parameters again, because quantization removes the names, and their scales `.../scale`."""
+    """Name matrices after their parameters, because quantization has removed these names; add `/scale` for their scales."""
     for node in model.get_ops():
         match = re.match(r"__module\.(.*?)/aten::(linear|embedding)", node.get_friendly_name())
         if node.get_type_name() not in ("MatMul", "Gather") or not match:
@@ -100,7 +102,7 @@ def _name_weights(model: ov.Model) -> None:
 
 
 def write(model: ov.Model, trained: Path, out: Path, max_length: int, *, quantized: bool) -> None:
-    """Write one bundle."""
+    """Write the network `model`, and the tokenizer in the directory `trained`, as a bundle to `out`."""
     layers = json.loads((trained / "config.json").read_text())["n_layers"]
     name, encoder, licence = E5 if layers == 12 else MINILM
     out.mkdir(parents=True, exist_ok=True)
@@ -122,7 +124,7 @@ def write(model: ov.Model, trained: Path, out: Path, max_length: int, *, quantiz
 
 
 def main() -> None:
-    """Write both bundles."""
+    """Write both bundles: OUT/f32 and OUT/int8."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("trained", type=Path)
     parser.add_argument("data", type=Path)

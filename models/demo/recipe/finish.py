@@ -1,7 +1,7 @@
-"""Average the weights of one or more runs into a Hugging Face directory: `python finish.py OUT WEIGHTS [WEIGHTS ...]`.
+"""Average the weights of training runs into a Hugging Face directory: `python finish.py OUT WEIGHTS [WEIGHTS ...]`.
 
-Several runs must start from the same bundle, so that their weights can be averaged. WEIGHTS can also be the directory of
-this bundle. The script writes safetensors, vocab.txt and tokenizer.json.
+WEIGHTS are files of train.py. If there are several, their runs must have started from the same bundle, whose directory can
+also be one of WEIGHTS. The script writes safetensors, vocab.txt and tokenizer.json.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def bundle_weights(directory: Path) -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
-    """Average, fold the casings into the embedding table, save."""
+    """Average the weights, fold the vectors of casings into the embedding table, and save the model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("weights", type=Path, nargs="+")
-    parser.add_argument("--e5", type=Path, help="the Java archive of e5-small-v2, where the weights are of that encoder")
+    parser.add_argument("--e5", type=Path, help="the Java archive of e5-small-v2, if the weights are for this encoder")
     options = parser.parse_args()
     runs = [torch.load(path, weights_only=True) if path.is_file() else bundle_weights(path) for path in options.weights]
     model, pieces = build(options.e5)

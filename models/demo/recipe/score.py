@@ -1,7 +1,7 @@
 """Measure span F1 of bundles on running text, per label and precision: `python score.py DATA BUNDLE [BUNDLE ...]`.
 
 Gold sentences are joined to text (`text.joined`), which goes through the whole recognition: sentences, tokens, tags and
-trimming. A mention counts as correct if its characters and its label are those of a gold mention.
+trimming. A mention counts as correct if a gold mention has the same characters and the same label.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from entitymill.recognition.tagger import bundle, list_precisions
 
 DETECTOR = Path(__file__).parents[2] / "sentence_detector"
 Placed = tuple[int, int, int, str]
-"""Document, begin, end, label."""
+"""The place of a mention: index of its document, begin and end in code points, and label."""
 
 
 def found_mentions(tagger: entitymill.TextTagger, documents: list[Document]) -> dict[Placed, entitymill.Mention]:
-    """Return the mentions that this job finds, by their places."""
+    """Return a dict from the place of each mention that the job finds to the mention."""
     mentions = tagger([document.text for document in documents])
     return {(row, m.begin, m.end, m.label): m for row, several in enumerate(mentions) for m in several}
 
@@ -33,12 +33,12 @@ def gold(documents: list[Document]) -> set[Placed]:
 
 
 def f1(wanted: set[Placed], mine: set[Placed]) -> float:
-    """Return span F1."""
+    """Return the span F1 of the mentions `mine`; `wanted` are the gold mentions."""
     return round(2 * len(wanted & mine) / max(1, len(wanted) + len(mine)), 4)
 
 
 def scores(wanted: set[Placed], mine: set[Placed]) -> dict[str, float]:
-    """Return F1, precision and recall of all mentions, and F1 of each label."""
+    """Return F1, precision and recall of all mentions `mine`, and F1 of each label; `wanted` are the gold mentions."""
     both = len(wanted & mine)
     result = {
         "all": f1(wanted, mine),
@@ -51,11 +51,12 @@ def scores(wanted: set[Placed], mine: set[Placed]) -> dict[str, float]:
 
 
 def _of(mentions: Iterable[Placed], label: str) -> set[Placed]:
+    """Return the mentions with a label."""
     return {mention for mention in mentions if mention[3] == label}
 
 
 def score(tagger: entitymill.TextTagger, data: Path) -> dict[str, dict[str, float]]:
-    """Return the scores of each evaluation set, by its name."""
+    """Return a dict from the name of each evaluation set to its scores."""
     result = {}
     for name, chosen in evaluation_sets(data).items():
         wanted, mine = gold(chosen.documents), set(found_mentions(tagger, chosen.documents))
@@ -74,9 +75,9 @@ def main() -> None:
     parser.add_argument("--decoding", choices=("viterbi", "argmax"), default="viterbi", help="how tags are chosen")
     parser.add_argument("--no-consistent-labels", action="store_true", help="let mentions spelled alike differ in label")
     parser.add_argument(
-        "--detector", choices=("dl", "rules", "sentencex"), default="sentencex", help="what finds the sentences"
+        "--detector", choices=("dl", "rules", "sentencex"), default="sentencex", help="the sentence detector"
     )
-    parser.add_argument("--precision", choices=("f32", "bf16", "int8"), help="run in this one only")
+    parser.add_argument("--precision", choices=("f32", "bf16", "int8"), help="run only in this precision")
     parser.add_argument("--record", action="store_true", help="also write the scores into the bundles' manifests")
     options = parser.parse_args()
     for directory in options.bundles:

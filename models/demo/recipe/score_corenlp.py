@@ -1,4 +1,4 @@
-"""Measure span F1 of Stanford CoreNLP on the text of score.py: `python score_corenlp.py DATA JARS`.
+"""Measure span F1 of Stanford CoreNLP on the same text as score.py: `python score_corenlp.py DATA JARS`.
 
 JARS is a directory with the jars of edu.stanford.nlp:stanford-corenlp and of its classifier `models`. CoreNLP finds
 sentences, tokens and mentions with its default models, without numbers, times and fine-grained types.
@@ -26,7 +26,7 @@ OPTIONS = (
 
 
 def run_corenlp(files: list[Path], jars: Path, out: Path) -> None:
-    """Annotate text files; the results are in `out`, as NAME.json."""
+    """Annotate text files with CoreNLP, and write the results to the directory `out`, as NAME.json."""
     listed = out / "files.txt"
     listed.write_text("\n".join(map(str, files)) + "\n", encoding="utf8")
     program = ["java", "-Xmx3g", "-cp", f"{jars}/*", "edu.stanford.nlp.pipeline.StanfordCoreNLP"]
@@ -35,7 +35,7 @@ def run_corenlp(files: list[Path], jars: Path, out: Path) -> None:
 
 
 def found_mentions(chosen: EvaluationSet, results: list[Path]) -> set[Placed]:
-    """Return the mentions in CoreNLP's results for documents, with offsets in code points."""
+    """Return the mentions in CoreNLP's result files for the documents of a set, with offsets in code points."""
     found = set()
     for number, (document, path) in enumerate(zip(chosen.documents, results, strict=True)):
         places = _code_points(document)
@@ -48,7 +48,7 @@ def found_mentions(chosen: EvaluationSet, results: list[Path]) -> set[Placed]:
 
 
 def _code_points(document: Document) -> dict[int, int]:
-    """Map each offset in UTF-16 code units, as Java counts, to the offset in code points."""
+    """Return a dict from each offset in UTF-16 code units, as Java counts, to the offset in code points."""
     places, at = {0: 0}, 0
     for number, character in enumerate(document.text, 1):
         at += utf16_length(character)
@@ -57,7 +57,7 @@ def _code_points(document: Document) -> dict[int, int]:
 
 
 def main() -> None:
-    """Print one JSON line per set."""
+    """Print one line of JSON with the scores of each evaluation set."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("jars", type=Path)

@@ -17,9 +17,9 @@ WORDS = "distilbert.embeddings.word_embeddings"
 
 
 def load_bundle(model: DistilBertForTokenClassification, directory: Path) -> None:
-    """Give an untrained `encoder.build()` the weights of a bundle that this recipe exported earlier.
+    """Load the weights of a bundle that this recipe exported earlier into `model`, an untrained `encoder.build()`.
 
-    8-bit matrices are expanded to floats. The embedding table is split into words and casings again.
+    8-bit matrices are converted to floats. The embedding table is split into embeddings of words and of casings again.
     """
     network = ov.Core().read_model(directory / bundle.NETWORK)
     state = _matrices(network) | _vectors(network)
@@ -31,6 +31,7 @@ def load_bundle(model: DistilBertForTokenClassification, directory: Path) -> Non
 
 
 def _matrices(network: ov.Model) -> dict[str, np.ndarray]:
+    """Return the network's 8-bit matrices as floats, by the names of their parameters."""
     constants = {node.get_friendly_name(): node for node in network.get_ops() if node.get_type_name() == "Constant"}
     found = {}
     for name, node in constants.items():
@@ -41,7 +42,7 @@ def _matrices(network: ov.Model) -> dict[str, np.ndarray]:
 
 
 def _vectors(network: ov.Model) -> dict[str, np.ndarray]:
-    """Return biases and layer norms: constants without names, which are recognized by the operations that use them."""
+    """Return biases and layer norms: constants without useful names, recognized by the operations that use them."""
     found = {}
     for node in network.get_ops():
         match = re.search(r"model\.((?:distilbert\.|classifier).*?)/aten::(linear|layer_norm)", node.get_friendly_name())
@@ -58,9 +59,10 @@ def _vectors(network: ov.Model) -> dict[str, np.ndarray]:
 
 
 def _unfold(embedding: CasedEmbedding, table: torch.Tensor) -> None:
-    """Split the table, in which each row is the sum of a word and a casing.
+    """Split an embedding table, in which each row is the sum of a word's vector and a casing's vector.
 
-    A casing is the mean difference to the lower-case rows. A word is the mean of its rows without their casings.
+    A casing's vector is the mean difference to the lower-case rows. A word's vector is the mean of its rows, after
+    subtracting the casings' vectors.
     """
     base, casing = embedding.base, embedding.casing
     plain = table[: embedding.word.num_embeddings]

@@ -1,7 +1,7 @@
 """Join gold tokens to natural text (`joined`), and split this text into the job's tokens (`retokenized`).
 
-Corpora split "America's" and "didn't" into two tokens each, and separate brackets from words. Running text does not, and
-Spark NLP's tokenizer keeps "America's" as one token. A model that is trained on gold tokens never sees such tokens.
+Corpora split "America's" and "didn't" into two tokens each, and separate brackets from words. In running text they are one
+word, and Spark NLP's tokenizer keeps "America's" as one token. Trained on gold tokens, a model would never see this one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 from entitymill.recognition import offsets, tokens
 
 WRITTEN = {"``": '"', "''": '"', "-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
-"""Token in a treebank -> the character that it stands for."""
+"""The character that each of these tokens stands for in a treebank."""
 APOSTROPHES = "'\u2019"
 OPENING = frozenset("([{\u201c\u2018\u00ab$\u00a3\u20ac#")
 CLOSING = re.compile(r"[.,;:!?\u2026)\]}%\u201d\u00bb]+$")
@@ -31,7 +31,7 @@ AFTER_DASH = re.compile(
     r"that|the|their|then|there|they|this|to|very|was|we|what|when|where|which|while|who|why|with|yet|you|your)$",
     re.IGNORECASE,
 )
-"""Words that often follow a dash; a `-` before such a word is not a hyphen."""
+"""Words that often follow a dash; a `-` before one of them is not a hyphen."""
 
 Mention = tuple[int, int, str]
 """Begin, end (exclusive, code points) and label."""
@@ -41,8 +41,8 @@ Mention = tuple[int, int, str]
 class Joined:
     """A sentence as running text.
 
-    spans: begin and end of each gold token, in code points; the full stop of an abbreviation that ends the sentence is
-        written once, so that it belongs to both tokens.
+    spans: begin and end of each gold token, in code points. If an abbreviation ends the sentence, there is only one full
+        stop, which belongs to both tokens.
     """
 
     text: str
@@ -50,10 +50,10 @@ class Joined:
 
 
 def joined(gold: Sequence[str], *, curly: bool = False, hyphens: bool = False) -> Joined:
-    """Join gold tokens to one text.
+    """Join the gold tokens of a sentence to running text, with spaces only where a writer would put them.
 
     Args:
-        gold: tokens of one sentence.
+        gold: the tokens.
         curly: whether to write curly quotes and apostrophes.
         hyphens: whether the corpus splits "al-Qaeda" into three tokens.
     """
@@ -89,7 +89,7 @@ def mentions(sentence: Joined, tags: Sequence[str]) -> list[Mention]:
 
 
 def retokenized(texts: Sequence[str], gold: Sequence[Sequence[Mention]]) -> list[tuple[list[str], list[str]]]:
-    """Return the job's tokens of each text, and their tags; a text is one sentence.
+    """Return the tokens into which the job splits each text, and their tags; a text is one sentence.
 
     A token gets the label of the first gold mention that it overlaps, with B- if it is the first token of the mention.
 
@@ -104,7 +104,7 @@ def retokenized(texts: Sequence[str], gold: Sequence[Sequence[Mention]]) -> list
 
 
 def cut(texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-    """Return begin and end of the job's tokens in each text, in code points of that text."""
+    """Return begin and end of the tokens into which the job splits each text, in code points of that text."""
     whole = offsets.read_texts(pa.array(texts, pa.large_string()))
     segments = tokens.tokenize(whole, np.zeros(0, np.int64))
     row = whole.find_texts(segments.token_begin)
@@ -118,7 +118,7 @@ def cut(texts: Sequence[str]) -> list[list[tuple[int, int]]]:
 
 
 def projected(spans: Sequence[tuple[int, int]], gold: Sequence[Mention]) -> list[str]:
-    """Return the tag of each token; spans and mentions must be in order."""
+    """Return the IOB2 tag of each token, from the spans of the tokens and the gold mentions, both in order."""
     tags = []
     at = 0
     started = -1
@@ -139,7 +139,7 @@ def _ends_in_stop(word: str) -> bool:
 
 
 def _quote_sides(words: Sequence[str]) -> dict[int, str]:
-    """Return the kind of each straight quote: "open", "close", or "inner" for an apostrophe inside a word."""
+    """Return the side of each straight quote, by its index: "open", "close", or "inner" for one inside a word."""
     sides: dict[int, str] = {}
     is_open = {'"': False, "'": False}
     for i, word in enumerate(words):
@@ -156,6 +156,7 @@ def _quote_sides(words: Sequence[str]) -> dict[int, str]:
 
 
 def _is_apostrophe(before: str, after: str, *, open_quote: bool) -> bool:
+    """Return whether a `'` between two tokens is an apostrophe, not a quotation mark."""
     if before[-1:].isalnum() and after.lower() in CLITIC_LETTERS:
         return True
     return before[-1:].lower() == "s" and not open_quote
@@ -181,6 +182,7 @@ def _glued(words: Sequence[str], i: int, sides: dict[int, str], *, hyphens: bool
 
 
 def _is_hyphen(before: str, word: str, after: str) -> bool:
+    """Return whether a token is a hyphen that joins the tokens before and after it to one word."""
     return word == "-" and before[-1:].isalnum() and after[:1].isalnum() and not AFTER_DASH.match(after)
 
 
@@ -195,6 +197,7 @@ def _is_one_word(before: str, word: str, after: str, earlier: str) -> bool:
 
 
 def _beside_slash(before: str, word: str, after: str, earlier: str) -> bool:
+    """Return whether `word` is a slash, or follows one, without a space in front."""
     if word == "/":
         # In "on /r/politics", the first slash begins the name.
         return before[-1:].isalnum() and after[:1].isalnum() and after not in FORUMS
@@ -209,6 +212,7 @@ def _in_number(before: str, word: str, after: str, earlier: str) -> bool:
 
 
 def _curled(word: str, side: str) -> str:
+    """Return a token with curly quotes and apostrophes instead of straight ones."""
     if word == '"':
         return "\u201c" if side == "open" else "\u201d"
     if word == "'" and side == "open":

@@ -31,11 +31,11 @@ MAX_PIECES = 128
 BATCH_PIECES = 1024
 WARM_UP_STEPS = 60
 CASING_FACTOR = 8
-"""Learning rate of the few casing vectors, divided by that of all other weights."""
+"""How many times higher the learning rate of the few casing vectors is than the rate of all other weights."""
 AVERAGE_DECAY = 0.995
 REPORTED_STEPS, SAVED_SECONDS = 50, 300
 TAUGHT = 0.5
-"""Weight of the teachers' probabilities in the loss; the rest is that of the gold labels."""
+"""Weight of the teachers' probabilities in the loss; the gold labels have the rest of the weight."""
 MISC = [TAG_ID["O"], TAG_ID["B-MISC"], TAG_ID["I-MISC"]]
 IGNORED = -100
 
@@ -43,7 +43,10 @@ Encoded = tuple[list[int], list[int], Sentence]
 
 
 def encode(tok: Tokenizer, sentence: Sentence) -> Encoded:
-    """Return piece ids with [CLS] and [SEP], tag ids (IGNORED except at each token's first piece), and the sentence."""
+    """Return the ids of a sentence's pieces (subwords) with [CLS] and [SEP], the ids of their tags, and the sentence.
+
+    Only the first piece of each token has a tag; other pieces have IGNORED.
+    """
     encoding = tok.encode(sentence.tokens, is_pretokenized=True, add_special_tokens=False)
     ids, words = encoding.ids[: MAX_PIECES - 2], encoding.word_ids[: MAX_PIECES - 2]
     tags = [IGNORED if i and words[i - 1] == word else TAG_ID[sentence.tags[word]] for i, word in enumerate(words)]
@@ -68,7 +71,7 @@ def batches(encoded: list[Encoded], rng: random.Random) -> list[list[Encoded]]:
 
 
 def tensors(batch: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return ids, attention mask and tag ids, each [batch, longest]."""
+    """Return the piece ids, attention mask and tag ids of a batch, each of shape [batch, longest sentence]."""
     longest = max(len(ids) for ids, _, _ in batch)
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
     tags = torch.full((len(batch), longest), IGNORED)
@@ -89,7 +92,7 @@ def loss_of(logits: torch.Tensor, tags: torch.Tensor, batch: list[Encoded]) -> t
 
 
 class Average:
-    """Exponential moving average of a model's weights: smoother than its last step, and usable at any time."""
+    """The exponential moving average of a model's weights in training; it varies less than the weights themselves."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
@@ -109,16 +112,16 @@ class Average:
         save_whole(self._weights, path)
 
     def state(self) -> dict[str, Any]:
-        """Return what `resume` needs."""
+        """Return the average and its number of steps, from which `resume` can continue."""
         return {"weights": self._weights, "steps": self._steps}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Continue from a state."""
+        """Continue from what `state` returned in an earlier process."""
         self._weights, self._steps = state["weights"], state["steps"]
 
 
 def save_whole(value: object, path: Path) -> None:
-    """Write a file atomically, so that readers never see a partial file."""
+    """Write a value to a file with torch, atomically, so that readers never see a partial file."""
     fresh = path.with_name(f"{path.name}.tmp")
     torch.save(value, fresh)
     fresh.replace(path)
@@ -128,8 +131,8 @@ def save_whole(value: object, path: Path) -> None:
 class Progress:
     """The progress of a training run.
 
-    epoch, at: number of this epoch, and of its finished batches.
-    random: state of the generator when the epoch began.
+    epoch, at: number of this epoch, and number of its finished batches.
+    random: state of the random number generator when the epoch began.
     seconds: time spent so far.
     """
 
@@ -141,14 +144,14 @@ class Progress:
 
 
 def rate(step: int, done: float) -> float:
-    """Return the share of the peak learning rate: it rises in the warm-up, and falls to 0 at the end."""
+    """Return the share of the peak learning rate: it rises in the warm-up, and falls to 0 when `done` reaches 1."""
     return min(1.0, (step + 1) / WARM_UP_STEPS) * max(0.0, 1 - done)
 
 
 def train(
     model: torch.nn.Module, tok: Tokenizer, options: argparse.Namespace, teachers: distillation.Teachers | None
 ) -> Average:
-    """Train until the epochs or the minutes are over, whichever is first."""
+    """Train until the epochs or the minutes are over, whichever is first; return the averaged weights."""
     rng = random.Random(options.seed)
     unlabelled = distillation.read_unlabelled(options.unlabelled)
     case = model.distilbert.embeddings.word_embeddings.case
@@ -229,14 +232,14 @@ def main() -> None:
     """Train and save the averaged weights; `finish.py` makes a model of one or more such files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path, help="file of averaged weights, written every few minutes too")
+    parser.add_argument("out", type=Path, help="file for the averaged weights, also written every few minutes")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then, the learning rate down to nothing")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time, with a learning rate of 0")
     parser.add_argument("--rate", type=float, default=1.2e-4, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, help="a bundle of an earlier export to go on from")
+    parser.add_argument("--start", type=Path, help="a bundle that this recipe exported, to train further")
     parser.add_argument("--e5", type=Path, help="train e5-small-v2, from this Java archive (see e5.py)")
-    parser.add_argument("--teacher", type=Path, help="averaged weights of e5-small-v2, to learn from beside --start's")
+    parser.add_argument("--teacher", type=Path, help="averaged weights of e5-small-v2: a teacher, besides --start")
     parser.add_argument("--unlabelled", type=Path, nargs="*", default=[], help="JSON lines of texts that the teachers tag")
     options = parser.parse_args()
     torch.manual_seed(options.seed)

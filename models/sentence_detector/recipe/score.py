@@ -1,7 +1,7 @@
 """Measure exact-span F1 of the sentence detectors, without Spark or a JVM: `python score.py GOLD.jsonl [MODEL ...]`.
 
-GOLD has one document per line, `{"text", "sents": [[begin, end], …]}`, with offsets in code points. The scored sentences are
-those of the job: from the begin of the first token to the end of the last token.
+GOLD has one document per line, `{"text", "sents": [[begin, end], …]}`, with offsets in code points. As in the job, a
+sentence extends from the begin of its first token to the end of its last token.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Spans = set[tuple[int, int, int]]
 
 
 def spans(texts: Sequence[str], detector: Detector) -> tuple[Spans, float]:
-    """Return (document, begin, end) of every sentence found, and the CPU seconds that this took."""
+    """Return index of the document, begin and end of every sentence found, and the CPU seconds that this took."""
     began = process_time()
     whole = offsets.read_texts(pa.array(texts, pa.large_string()))
     found = tokens.tokenize(whole, detector.find_breaks(whole))
@@ -33,7 +33,7 @@ def spans(texts: Sequence[str], detector: Detector) -> tuple[Spans, float]:
 
 
 def main() -> None:
-    """Print a line per detector."""
+    """Print one line with the scores of each sentence detector."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("gold", type=Path)
     parser.add_argument("models", nargs="*", type=Path, help="saved SentenceDetectorDLModels")

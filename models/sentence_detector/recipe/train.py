@@ -1,8 +1,8 @@
 """Train the sentence detector: `python train.py DATA OUT [--epochs N]`.
 
 DATA contains gum_open_genres.jsonl and golden_rules_en.jsonl. Spark NLP's SentenceDetectorDLApproach expects one sentence
-per row, in the order of the text. From five characters on either side, it learns which of . : ? ! ; and line break end a
-sentence.
+per row, in the order of the text. It learns at which of the characters . : ? ! ; and line break a sentence ends, from five
+characters on either side.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def sentences(data: Path) -> list[str]:
 
 
 def main() -> None:
-    """Train and save."""
+    """Train the sentence detector, and save it to OUT."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)

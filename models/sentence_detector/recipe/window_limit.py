@@ -1,8 +1,8 @@
-"""Measure the best F1 that the input of this architecture allows: `python window_limit.py DATA [--epochs N]`.
+"""Measure the best F1 that the sentence detector's input allows: `python window_limit.py DATA [--epochs N]`.
 
-The detector sees five characters on either side of a `.`, `:`, `?`, `!`, `;` or line break. The script prints two limits on
-DATA/ewt_dev.jsonl. The first is that of an oracle, which breaks at each of these marks at which a gold sentence ends. The
-second is that of a network that learns from the same windows in running text with line breaks (DATA/gum_open_genres.jsonl).
+The detector sees five characters on either side of a mark, which is `.`, `:`, `?`, `!`, `;` or a line break. The script
+prints two limits on DATA/ewt_dev.jsonl. For the first, the text is broken at each mark where a gold sentence ends. For the
+second, a network learns from the same windows in running text with line breaks (DATA/gum_open_genres.jsonl).
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Document:
-    """A text, the (begin, end) of its gold sentences without white space at their ends, and its marks.
+    """A text, its gold sentences, and its marks: the characters at which a sentence may end.
 
-    marks: offset of a mark -> whether a sentence ends there.
+    sentences: begin and end of each gold sentence, without white space at its ends.
+    marks: a dict from the offset of each mark to whether a sentence ends at the mark.
     """
 
     text: str
@@ -41,7 +42,7 @@ def trimmed(text: str, begin: int, end: int) -> tuple[int, int]:
 
 
 def read(path: Path) -> list[Document]:
-    """Read lines of the form `{"text", "sents": [[begin, end], …]}`."""
+    """Read the documents in a file with lines of the form `{"text", "sents": [[begin, end], …]}`."""
     documents = []
     for line in path.read_text(encoding="utf8").splitlines():
         content = json.loads(line)
@@ -71,14 +72,14 @@ def f1(documents: Iterable[Document], decide: Callable[[Document], Sequence[bool
 
 
 def windows(document: Document) -> torch.Tensor:
-    """Return [marks, 2 * WIDTH + 1] the code points around each mark, with a maximum of 255."""
+    """Return the code points around each mark, shape [marks, 2 * WIDTH + 1]; code points above 255 become 255."""
     padded = "\0" * WIDTH + document.text + "\0" * WIDTH
     rows = [[min(ord(character), 255) for character in padded[at : at + 2 * WIDTH + 1]] for at in document.marks]
     return torch.tensor(rows, dtype=torch.long).reshape(-1, 2 * WIDTH + 1)
 
 
 def network() -> torch.nn.Module:
-    """Return a network from code points [marks, 2 * WIDTH + 1] to logits [marks, 1] that a sentence ends at the mark."""
+    """Return a network that turns code points [marks, 2 * WIDTH + 1] into the logits [marks, 1] of sentence ends."""
     size = 32
     return torch.nn.Sequential(
         *(torch.nn.Embedding(256, size), torch.nn.Flatten(), torch.nn.Dropout(0.2)),
