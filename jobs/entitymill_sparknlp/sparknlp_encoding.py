@@ -53,12 +53,8 @@ class SparkNlpRows(WordCache):
         """Return one input row for each sentence; a sentence without pieces (subwords) has no row.
 
         A row is truncated to `max_length` pieces. Tokens after that get no tag, except a token that begins with the first
-        piece that does not fit.
-
-        Args:
-            tokens: the tokens of all sentences, concatenated.
-            starts: where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
-            begins: offset of each token in its document, in UTF-16 code units, shape [tokens].
+        piece that does not fit. `tokens` has the tokens of all sentences; sentence i is tokens[starts[i]:starts[i + 1]].
+        `begins` has the offset of each token in its document, in UTF-16 code units.
         """
         pieces, piece_starts = self._encode_tokens(tokens)
         ids, offsets = pieces[:, 0], pieces[:, 1]
