@@ -68,8 +68,7 @@ class RunRow:
         """Build a row from a dict of columns and their values, as read by Spark, by deltalake or from JSON.
 
         Unknown columns are ignored. Times are datetimes, texts in ISO format, or microseconds since 1970. Datetimes without
-        a time zone are in this machine's local time. Maps may be lists of pairs. `other` has values of fields that a subclass
-        adds.
+        a time zone are in this machine's local time. Maps may be lists of pairs. `other` has values of a subclass's fields.
         """
         known = {name: values.get(name) for name in NAMES}
         return cls(**{name: _convert(name, value) for name, value in known.items() if value is not None}, **other)

@@ -158,7 +158,7 @@ def _describe_run(run: RunRow) -> str:
         text = f"{run.stage or 'active'}, {_format_progress(run)}"
         if run.until is not None and run.until < datetime.now(timezone.utc):
             ended = f"{run.until.astimezone():%Y-%m-%d %H:%M}"
-            text = f"no heartbeat since its right to write ended at {ended}; the next run takes over. Last seen: {text}.{log}"
+            text = f"no heartbeat since its lease ended at {ended}; the next run takes over. Last seen: {text}.{log}"
     elif run.error:
         text = run.error + (f" Log: {run.log}" if run.log else "")
     elif run.status == "died":
