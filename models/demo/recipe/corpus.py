@@ -110,15 +110,3 @@ def _training_part(data: Path, path: str) -> list[Gold]:
     """Return the sentences of a file, except those that are kept for scoring."""
     every = HELD_OUT_EVERY.get(path)
     return [gold for i, gold in enumerate(read(data / path)) if not every or i % every]
-
-
-def evaluation_sets(data: Path) -> dict[str, tuple[list[tuple[list[str], list[str]]], bool]]:
-    """Return a dict from the name of each evaluation set to its sentences, and whether MISC is scored."""
-    sets = {
-        "gmb test": (read(data / "gmb/test.bio4.tsv"), True),
-        "wnut17 test": (read(data / "wnut17/test.bio4.tsv"), True),
-    }
-    for path, every in HELD_OUT_EVERY.items():
-        name = f"{path.split('/')[0]} held out"
-        sets[name] = (read(data / path)[::every], not path.startswith("uner"))
-    return sets
