@@ -189,9 +189,9 @@ def _count_parquet_rows(entities: str, ids: list[str] | None, run_id: str) -> tu
 def _covers_rows(run: Mapping[str, Any], condition: str | None) -> bool:
     """Return whether a run covered exactly the slice with this condition or, if it is None, the complete source.
 
-    Rows of `entitymill maintain` in the `runs` table have no settings; they covered nothing.
+    Rows of `entitymill maintain` and `entitymill erase` covered nothing. They have no settings, or only a note.
     """
-    if run["settings"] is None:
+    if run["settings"] is None or run["mode"] == "maintenance":
         return False
     settings = json.loads(run["settings"])
     sliced = settings["output"]["replace_slice"]

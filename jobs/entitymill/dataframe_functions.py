@@ -62,7 +62,7 @@ def mentions(
         if column not in names:
             raise SettingsError(f"the DataFrame has no column {column}; it has {', '.join(names)}.")
     if id_column.lower() in _FIELDS:
-        raise SettingsError(f"id_column: the result has a column {id_column.lower()} for mentions: rename the id column.")
+        raise SettingsError(f"id_column: {id_column} is also a field of Mention; rename the column first.")
     worker = _ship_worker(df.sparkSession, model, _Options(**_check_options(options)))
     id_, texts = (df[quote_part(column)] for column in (id_column, text_column))  # a dot would mean a field of a struct
     # Bytes that are not valid UTF-8 are replaced with U+FFFD.

@@ -22,7 +22,8 @@ newer values than its row in `runs`."""
 class RunRow:
     """A row of the `runs` table. The fields are the columns, which `schemas.RUNS` describes, in the same order.
 
-    Times are in UTC. A missing count or measurement is 0, a missing map is empty, and any other missing value is None.
+    Times are in UTC. A missing count or measurement is 0, a missing map is empty, a missing start is UNKNOWN_TIME.
+    Any other missing value is None.
     """
 
     run_id: str
@@ -75,7 +76,8 @@ class RunRow:
 
     def to_json(self) -> str:
         """Return the row as a JSON object, from which `from_values` builds an equal row."""
-        return json.dumps(dataclasses.asdict(self), default=str)
+        # Not `dataclasses.asdict`: another thread may add a key to a dict that is being copied.
+        return json.dumps(vars(self), default=str)
 
     @property
     def host(self) -> str:

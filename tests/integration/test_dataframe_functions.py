@@ -100,7 +100,7 @@ def test_a_stream_goes_on_where_it_was_stopped(spark: SparkSession, tmp_path: Pa
         ({"precision": "int4"}, "precision: 'int4' is not one of f32"),
         ({"trim": "no"}, "trim must be True or False, not 'no'"),
         ({"batch_seconds": 0}, "batch_seconds must be a positive number of seconds, not 0"),
-        ({"id_column": "Label"}, "id_column: the result has a column label for mentions: rename the id column"),
+        ({"id_column": "Label"}, "id_column: Label is also a field of Mention; rename the column first"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(spark: SparkSession, options: dict[str, Any], message: str) -> None:

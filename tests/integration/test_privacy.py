@@ -114,7 +114,10 @@ def test_a_label_that_only_the_model_knows_masks_nothing(filled: Job) -> None:
     ("setting", "message"),
     [
         ("entities.labels=[LOC]", "entities.labels leaves out MISC, so its mentions are not in the tables"),
-        ("mentions.trim=false", "no mention in the tables has the label MISC, but another model, or other settings"),
+        (
+            "mentions.trim=false",
+            "mentions with the label MISC may be missing, because another model or other settings processed some",
+        ),
     ],
 )
 def test_a_label_is_refused_if_texts_may_have_mentions_that_the_tables_lack(
@@ -125,6 +128,15 @@ def test_a_label_is_refused_if_texts_may_have_mentions_that_the_tables_lack(
     assert cli.main(["redact", *options, "--to", str(to), "--labels", "MISC"]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not to.exists()
+
+
+def test_a_label_is_refused_while_a_new_model_has_not_processed_all_documents(filled: Job) -> None:
+    """As after a run that stopped halfway: the label is in the tables, but not in those documents."""
+    filled.spark.sql(f"UPDATE delta.`{filled.output}/documents` SET fingerprint = 'other' WHERE doc_id = 'b'")
+    to = str(filled.directory / "redacted")
+    with pytest.raises(SettingsError, match="mentions with the label PER may be missing"):
+        redact(filled.spark, loaded(filled), to, ["PER"])
+    assert redact(filled.spark, loaded(filled), to).mentions == 5
 
 
 def test_tables_half_changed_are_not_believed(filled: Job) -> None:
@@ -338,7 +350,7 @@ def test_the_commands_say_what_they_did(filled: Job, capsys: pytest.CaptureFixtu
     assert cli.main(["redact", *options, "--to", f"{filled.directory}/red", "--labels", "PER"]) == 0
     assert "3 documents, 3 mentions masked" in capsys.readouterr().out
     assert cli.main(["erase", *options, "--ids", "a"]) == 2
-    assert "--yes: nothing was erased, because there is no terminal" in " ".join(capsys.readouterr().err.split())
+    assert "--yes: nothing was erased, because stdin or stdout is no terminal" in " ".join(capsys.readouterr().err.split())
     assert cli.main(["erase", *options, "--ids", "a", "--yes"]) == 2
     assert "output.adopt_source=true if" in " ".join(capsys.readouterr().err.split())
     options += ["--set", ADOPTED]

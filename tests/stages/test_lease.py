@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import threading
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +375,15 @@ def test_a_heartbeat_that_is_just_being_written_counts(tables: Tables) -> None:
     with pytest.raises(OutputError, match=r"run other \(on an unknown host\) is writing"):
         Lease(tables, AT_ONCE, "next").__enter__()
     assert sorted(heartbeats.read_all(tables), key=lambda row: row.run_id) == [RunRow("other"), RunRow("own")]
+
+
+def test_of_several_heartbeats_the_holders_is_named() -> None:
+    waiting = [RunRow(f"waits {number}", DAY + timedelta(minutes=number)) for number in (1, 2)]
+    begun, incomplete = RunRow("holds", DAY), RunRow("just written")
+    for rows in itertools.permutations([*waiting, incomplete, begun]):
+        assert min(rows, key=lease._rank_as_holder).run_id == "holds"
+    working = RunRow("works", DAY + timedelta(hours=1), status="running")
+    assert min([*waiting, incomplete, working], key=lease._rank_as_holder).run_id == "works"
 
 
 def test_processes_are_named_by_their_host() -> None:

@@ -92,10 +92,13 @@ def test_a_csv_file_with_text_has_the_drawn_mentions_and_their_sentences() -> No
 
 @pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\tx", "\rx"])
 def test_no_text_is_a_formula_in_a_spreadsheet(text: str) -> None:
-    mention = replace(MENTIONS[0], entity=text)
-    sentence = Sentence("a", 104, text, (mention,), frozenset([mention.mention_id]))
-    [row] = csv.DictReader(io.StringIO(format_csv((), [sentence]), newline=""))
-    assert (row["entity"], row["sentence"]) == (f"'{text}", f"'{text}")
+    mention = replace(MENTIONS[0], entity=text, doc_id=text, mention_id=f"{text}:0-1")
+    sentence = Sentence(text, 104, text, (mention,), frozenset([mention.mention_id]))
+    for written in (format_csv((), [sentence]), format_csv([mention])):
+        [row] = csv.DictReader(io.StringIO(written, newline=""))
+        quoted = text if text in ("+1", "-1") else f"'{text}"
+        assert (row["doc_id"], row["mention_id"]) == (quoted, f"'{text}:0-1")
+        assert (row.get("entity"), row.get("sentence")) in ((quoted, quoted), (None, None))
 
 
 def test_offsets_for_label_studio_are_code_points() -> None:

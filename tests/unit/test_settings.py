@@ -246,18 +246,18 @@ def test_a_value_of_the_wrong_type_is_one_fault_of_its_key() -> None:
         load(None, [*MINIMAL, "output.deletion_vectors=maybe", "source.passthrough=[a, [b]]", "spark.conf.a.b=[c]"], {})
     assert str(refused.value).splitlines() == [
         "3 settings are wrong:",
-        "- source.passthrough.1: must be text; put numbers, true and false in quotes.",
-        "- output.deletion_vectors: must be 'auto', or true or false.",
-        "- spark.conf.a.b: must be text; put numbers, true and false in quotes.",
+        "- source.passthrough.1: must be text; put true, false and dates in quotes.",
+        "- output.deletion_vectors: must be 'auto' or true or false.",
+        "- spark.conf.a.b: must be text; put true, false and dates in quotes.",
     ]
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("source: {where: true}", "source.where: must be text; put numbers, true and false in quotes"),
+        ("source: {where: true}", "source.where: must be text; put true, false and dates in quotes"),
         ("source: {passthrough: 7}", "source.passthrough: must be a list, such as [a, b]"),
-        ("source: {passthrough: [a, b, a]}", "source.passthrough: the list has a name twice; remove one"),
+        ("source: {passthrough: [a, b, a]}", "source.passthrough: the list has a twice; remove one"),
         ("spark: {conf: fast}", "spark.conf: must be names with values, such as {a: b}"),
         ("mentions: {trim: perhaps}", "mentions.trim: must be true or false"),
         ("limits: {max_reject_ratio: [1]}", "limits.max_reject_ratio: must be a number"),

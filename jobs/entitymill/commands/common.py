@@ -28,8 +28,8 @@ log = logging.getLogger("entitymill")
 _TEMPORARY_PREFIX = "entitymill-log-"
 """Beginning of the names of temporary directories for logs. They are outside the process's private directory: if a process
 is killed, the next process deletes its private directory, but the log of a killed run must remain."""
-_PATTERN_OR_VERSION = re.compile(r"[*?\[{@]")
-"""Matches wildcards, and the `@` before the version of a Delta table; a path with such a character need not exist."""
+_PATTERN_OR_VERSION = re.compile(r"[*?@]")
+"""Matches wildcards, which are reported later, and the `@` before the version of a Delta table, which is part of no path."""
 MAX_NUMBER = 1_000_000
 """Largest number that `positive_number` accepts by default."""
 STDERR = "stderr"

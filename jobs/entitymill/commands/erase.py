@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument("--ids-file", metavar="FILE", type=Path, help="a file with one id per line")
     built.add_argument("--dry-run", action="store_true", help="print what would be erased, and change nothing")
     built.add_argument(
-        "--yes", action="store_true", help="do not ask for confirmation; without a terminal the command never asks"
+        "--yes", action="store_true", help="do not ask for confirmation; required without a terminal, except with --dry-run"
     )
     return built
 
@@ -78,7 +78,7 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     """
     if not (options.yes or options.dry_run or _is_on_terminal()):
         raise SettingsError(
-            "--yes: nothing was erased, because there is no terminal to confirm it; look with --dry-run, then add --yes."
+            "--yes: nothing was erased, because stdin or stdout is no terminal; look with --dry-run, then add --yes."
         )
     common.check_output_exists(settings)
     common.check_source_exists(settings)

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _read_model(spark: SparkSession, settings: Settings) -> KnownModel | None:
-    """Return what is known of the settings' model; None for engine `sparknlp`, or if the model cannot be read."""
+    """Return the labels and the fingerprint of the model; None for engine `sparknlp`, or if the model cannot be read."""
     if settings.recognition.engine != "openvino":
         return None
     try:

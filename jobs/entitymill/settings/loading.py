@@ -27,7 +27,7 @@ _KINDS = {
     "float_type": "a number",
     "bool_parsing": "true or false",
     "bool_type": "true or false",
-    "string_type": "text; put numbers, true and false in quotes",
+    "string_type": "text; put true, false and dates in quotes",
     "tuple_type": "a list, such as [a, b]",
     "list_type": "a list, such as [a, b]",
     "dict_type": "names with values, such as {a: b}",
@@ -214,7 +214,7 @@ def _describe_faults(key: str, faults: Sequence[ErrorDetails], layers: Layers, a
         return f"{key} is a section, not a setting{origin}: below it, set {inside}."
     kinds = [_KINDS.get(fault["type"]) or fault.get("ctx", {}).get("expected") for fault in faults]
     if all(kinds):
-        return f"{key}: must be {', or '.join(map(str, kinds))}{origin}."
+        return f"{key}: must be {' or '.join(map(str, kinds))}{origin}."
     messages = [fault["msg"].removeprefix("Value error, ") for fault in faults]
     if not key:  # an error that involves several sections; its message names the settings
         return f"{messages[0]}{origin}."

@@ -28,12 +28,13 @@ class Section(BaseModel):
 def _wrap_in_tuple(names: Any) -> Any:
     """Return a single name, as in `passthrough=year`, as a tuple, and None as an empty one; return other values unchanged.
 
-    Raise a ValueError for a string with commas, which is probably several names without brackets, and for equal names.
+    Raise a ValueError for a string with commas, which is probably several names without brackets, and for duplicate names.
     """
     if isinstance(names, str) and "," in names:
         raise ValueError(f"write several names as a list: [{names}]")
-    if isinstance(names, list) and any(name in names[:number] for number, name in enumerate(names)):
-        raise ValueError("the list has a name twice; remove one")
+    strings = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    if twice := [name for number, name in enumerate(strings) if name in strings[:number]]:
+        raise ValueError(f"the list has {twice[0]} twice; remove one")
     return () if names is None else (names,) if isinstance(names, str) else names
 
 

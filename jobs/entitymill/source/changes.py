@@ -38,7 +38,7 @@ class Changes:
     compared_ids: DataFrame with each doc_id that was compared; null stands for rows without an id. The run replaces the rows
         of these ids in `rejects`. None if all rows of the source were compared; the run then replaces all rows of `rejects`,
         or all rows of its slice (the rows that source.where selects).
-    adopted: DataFrame with the doc_id of each unchanged document of another slice that the run moves to its own slice.
+    adopted: DataFrame with the doc_id of each unchanged document that the run moves to its own slice.
     rows: number by which a run divides the number of rejected rows, to check limits.max_reject_ratio. If all rows were
         compared, it is the number of rows of the source or slice. If only changed rows were compared, it is the number of
         documents in the output or slice, plus the number of rejected rows; 0 if no row was rejected.

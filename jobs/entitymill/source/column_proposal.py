@@ -109,10 +109,13 @@ def propose_columns(
     path = local if kind == "table" else make_absolute(spark, local)
     only_table = SourceSettings.model_validate({"path": path, "format": kind})
     rows, columns = _inspect(opened.rows, table)
+    if text is not None and text == key:
+        raise SourceError(f"--text, --id: {text} cannot be both the text column and the id column.")
     texts = sorted((column for column in columns if column.text and column.name != key), key=lambda column: -column.length)
     chosen_text = _find_column(text, texts, f"--text: {table}", "string column") if text else next(iter(texts), None)
     if chosen_text is None:
-        raise SourceError(f"{table} has no string column, so it contains no text to process.")
+        other = " besides the id column" if key else ""
+        raise SourceError(f"{table} has no string column{other}, so it contains no text to process.")
     candidates = [column for column in columns if column.atomic and not column.internal and column is not chosen_text]
     if key:
         chosen_key = _count_bad_ids(opened.rows, _find_column(key, columns, f"--id: {table}", "column of a simple type"))

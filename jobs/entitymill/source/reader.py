@@ -20,7 +20,7 @@ from entitymill.settings.sections import SourceSettings
 from entitymill.source import row_checks, source_columns, unreadable_source
 from entitymill.spark import overlapping_paths, storage
 from entitymill.spark.private_session import reads_cached_rows
-from entitymill.spark.sql_text import quote_name, quote_part
+from entitymill.spark.sql_text import escape_pattern, quote_name, quote_part
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,8 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
         elif storage.exists(spark, f"{address}/_delta_log"):
             found = spark.read.format("delta").load(address)
         else:
-            found = spark.read.json(address) if address.endswith(".jsonl") else spark.read.parquet(address)
+            pattern = escape_pattern(address)
+            found = spark.read.json(pattern) if address.endswith(".jsonl") else spark.read.parquet(pattern)
     except (PySparkException, Py4JJavaError, OSError, ValueError) as error:
         raise SourceError(f"{setting}: {address} is not a readable table.") from error
     missing = [column for column in columns if column not in found.columns]
@@ -282,6 +283,6 @@ def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
     schema, unreadable = readable or (None, {})
     reader = spark.read if schema is None else spark.read.schema(schema)
     # Because this option has a unique value, Spark does not use older rows of these files that another query has cached.
-    rows = reader.option("entitymill", uuid.uuid4().hex).parquet(storage.escape_pattern(settings.path))
+    rows = reader.option("entitymill", uuid.uuid4().hex).parquet(escape_pattern(settings.path))
     version = hashlib.sha256("\n".join(map(str, listing)).encode()).hexdigest()[:16]
     return SourceTable(rows, unreadable, version, sum(size for _, size, _ in listing))

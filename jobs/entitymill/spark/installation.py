@@ -28,8 +28,8 @@ COMMANDS = {
     "spark": "install", "spark4": "install-spark4", "spark41": "install-spark41", "connect": "install-spark4",
     "report": "extras", "metrics": "extras", "lineage": "extras", "sparknlp": "extras", "prepare": "prepare",
 }  # fmt: skip
-"""Dict from a pip extra of this package to the make target that installs it in a clone. The key `prepare` is no extra: it
-stands for the packages that prepare models."""
+"""Dict from a pip extra of this package to the make target that installs it in a clone. `prepare` is not an extra: it stands
+for the packages that prepare models."""
 _ROOT = Path(__file__).parents[3]
 _REPOSITORY = _ROOT if (_ROOT / "Makefile").is_file() and (_ROOT / "pyproject.toml").is_file() else None
 """Directory of the clone from which this package runs; None if the package was installed from a wheel."""

@@ -27,6 +27,7 @@ from pyspark.sql import functions as F
 from entitymill.errors import SettingsError
 from entitymill.settings.sections import OutputSettings
 from entitymill.spark.local_disk import FILE, exists_here, to_local_path
+from entitymill.spark.sql_text import escape_pattern
 
 log = logging.getLogger(__name__)
 _MANY_ROWS = 1_000_000
@@ -193,7 +194,9 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
         shutil.copyfile(here, into)
         return
     try:
-        into.write_bytes(spark.read.format("binaryFile").load(path).select("content").collect()[0]["content"])
+        into.write_bytes(
+            spark.read.format("binaryFile").load(escape_pattern(path)).select("content").collect()[0]["content"]
+        )
     except (PySparkException, IndexError) as error:
         raise OSError(str(error).splitlines()[0]) from error
 
@@ -205,5 +208,5 @@ def qualify(path: str) -> str:
 
 def _list_remote_files(spark: SparkSession, path: str) -> DataFrame:
     """Return a DataFrame of the files below a directory: `path`, `length` in bytes, and `modified` in ms since 1970."""
-    found = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(path)
+    found = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(escape_pattern(path))
     return found.select("path", "length", F.unix_millis("modificationTime").alias("modified"))

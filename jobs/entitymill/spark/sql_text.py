@@ -1,4 +1,4 @@
-"""Quote names and string literals for SQL, so that no setting is executed as SQL; check names and conditions."""
+"""Quote names, string literals and paths for Spark, so that it executes no setting; check names and conditions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ MAX_LEVELS = 3
 """Maximum number of levels in a table's name: catalog, schema and table."""
 _QUOTED = re.compile(r"`((?:[^`]|``)+)`(?=\.|$)")
 _PLAIN = re.compile(r"[^.`][^.]*")
+_GLOB, _ESCAPED = re.compile(r"[\\*?\[\]{}]"), r"\\\g<0>"
+"""Special characters in patterns of paths, and their escaped form for Hadoop."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _READ_FUNCTIONS = re.compile(
     r"\b(input_file_name|input_file_block_start|input_file_block_length|spark_partition_id|monotonically_increasing_id)`?\s*\(",
@@ -108,3 +110,8 @@ def check_condition(where: str) -> None:
             f"{found[1]}() depends on how Spark reads a row, which differs between runs, and not on the row's content; "
             "use only columns of the source"
         )
+
+
+def escape_pattern(path: str) -> str:
+    """Return a pattern for Hadoop, or for Spark's readers, that matches only this path."""
+    return _GLOB.sub(_ESCAPED, path)

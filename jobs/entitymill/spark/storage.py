@@ -23,6 +23,7 @@ from pyspark.sql import SparkSession
 from entitymill.errors import StorageError, strip_quoted_values
 from entitymill.spark import session, spark_connect
 from entitymill.spark.local_disk import exists_here, find_installed
+from entitymill.spark.sql_text import escape_pattern
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
 """Dict from a session to its Hadoop configuration, cached because Spark copies a thousand properties to create one."""
@@ -40,19 +41,12 @@ _CLIENTS = re.compile(
     r"org\.apache\.hadoop\.(?:fs|hdfs|net)\.|com\.amazonaws|com\.google\.cloud\.hadoop|(?:s3a?|abfss?|gs)://"
 )
 """Matches names of storage clients in an error. Without one, a network error may be due to a lost executor."""
-_GLOB, _ESCAPED = re.compile(r"[\\*?\[\]{}]"), r"\\\g<0>"
-"""Special characters in patterns, and their escaped form for Hadoop."""
 _ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
 _ROOT = re.compile(r"\w+://[^/]*")
 _REASON = re.compile(r"Connection re(?:fused|set)|[Tt]imed out|[Nn]o route to host|UnknownHost|Name or service not known")
 _roots: set[str] = set()
 """Scheme and bucket of each URI that this program has used. From errors of Spark tasks, messages quote only these: all other
 text may come from a document."""
-
-
-def escape_pattern(path: str) -> str:
-    """Return a pattern for Hadoop, or for Spark's readers, that matches only this path."""
-    return _GLOB.sub(_ESCAPED, path)
 
 
 def forget_configuration(spark: SparkSession) -> None:

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from entitymill.errors import StorageError
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.private_session import create_frame
+from entitymill.spark.sql_text import escape_pattern
 from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
     if name == "entities" and tables.exported and storage.exists(tables.spark, f"{tables.root}/{name}"):
         directories.append(f"{tables.root}/{name}")
     reader = tables.spark.read.options(**_READER_OPTIONS).schema(schema)
-    return reader.parquet(*map(storage.escape_pattern, directories)).withColumn(
+    return reader.parquet(*map(escape_pattern, directories)).withColumn(
         FILE, F.substring_index("_metadata.file_path", "/", -1)
     )
 
@@ -111,7 +112,7 @@ def _find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]
     ]
     names = F.broadcast(create_frame(tables.spark, [(file,) for file in young], f"{FILE} string"))
     for kind in ("json", "parquet"):
-        paths = [storage.escape_pattern(path) for path in recent if path.endswith(f".{kind}")]
+        paths = [escape_pattern(path) for path in recent if path.endswith(f".{kind}")]
         if paths:
             actions = tables.spark.read.schema(_NAMED_FILES).format(kind).load(paths)
             named = actions.select(F.substring_index(F.coalesce("add.path", "remove.path"), "/", -1).alias(FILE))

@@ -131,7 +131,7 @@ def parse(run_id: str, content: str | None) -> RunRow:
     """
     try:
         return RunRow.from_values({**json.loads(content or ""), "run_id": run_id})
-    except (TypeError, ValueError):
+    except (AttributeError, OverflowError, TypeError, ValueError):
         return RunRow(run_id)
 
 

@@ -26,7 +26,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 from entitymill.errors import LimitError, OutputError
-from entitymill.run_row import RunRow
+from entitymill.run_row import UNKNOWN_TIME, RunRow
 from entitymill.settings.sections import LimitSettings
 from entitymill.spark import spark_connect
 from entitymill.spark.private_session import clone_session
@@ -167,7 +167,7 @@ class Lease:
                 others = self._heartbeat.read_other_runs()
                 if others:
                     self._record = None  # it will be outdated when the other run ends
-                    return _describe_run(max(others, key=lambda row: row.started_at))
+                    return _describe_run(min(others, key=_rank_as_holder))
             found, epoch = self._choose_epoch()
             until = found.lease_until if self._heartbeat is None else None
             if found.latest is not None and until is not None and until > datetime.now(timezone.utc):
@@ -224,8 +224,8 @@ class Lease:
         if not self.commits.has_committed("runs"):
             self._skips += 1  # another run took this epoch first, or somebody restored an old version of `runs`
             return False
-        if self._tables.version("runs") > max(earlier_runs.version, 0) + 1:
-            # Another run has written its end, or other values, into its row after `earlier_runs` was read.
+        if self._tables.version("runs") != max(earlier_runs.version, 0) + 1:
+            # After `earlier_runs` was read, another run has written its end into its row, or somebody has replaced `runs`.
             earlier_runs = replace(self._runs.read_record(before=epoch), certain=earlier_runs.certain)
         self.earlier_runs, self._checked_at = earlier_runs, time.time()
         return True
@@ -267,6 +267,14 @@ class Lease:
 def _describe_process() -> str:
     """Return the host name and the process id as JSON, for the `process` column of `runs`."""
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
+
+
+def _rank_as_holder(row: RunRow) -> tuple[bool, bool, datetime]:
+    """Return a sort key that is smallest for the heartbeat of the run that holds the lease.
+
+    Until its first regular heartbeat, its file is like those of waiting runs, which they rewrite with a later start.
+    """
+    return row.status != "running", row.started_at == UNKNOWN_TIME, row.started_at
 
 
 def _describe_run(row: RunRow) -> str:

@@ -99,16 +99,18 @@ def _redact(
     source = open_source(spark, settings.source)
     _check_target(spark, source, to)
     entities = tables.read_latest("entities")
-    documents = tables.read_latest("documents")
-    _check_labels(entities, documents, labels, settings.entities.labels, model)
+    missing = _find_missing_labels(entities, labels, settings.entities.labels, model)
     with ExitStack() as cached:
-        rows = cache_on_disk(_select_verified_texts(source, documents, entities, labels), cached)
-        found = rows.agg(F.count("*").alias("documents"), F.sum(F.size("spans")).alias("mentions")).collect()[0]
+        rows = cache_on_disk(_select_verified_texts(source, tables.read_latest("documents"), entities, labels), cached)
+        counts = F.count("*").alias("documents"), F.sum(F.size("spans")).alias("mentions")
+        fingerprints = F.min("fingerprint").alias("least"), F.max("fingerprint").alias("greatest")
+        found = rows.agg(*counts, *fingerprints).collect()[0]
+        _check_fingerprints({found["least"], found["greatest"]} - {None}, labels, missing, model)
         total = source.rows.count()
         left_out = total - found["documents"]
         if left_out and not partly:
             raise SourceError(_describe_left_out(tables, source, left_out, total))
-        shaped = _mask_texts(rows, source, mask)
+        shaped = _mask_texts(rows.drop("fingerprint"), source, mask)
         _check_target(spark, source, to)  # another program may have created a table there meanwhile
         shaped.writeTo(_sql_name(spark, to)).using("delta").tableProperty(PROPERTY, "true").createOrReplace()
     return RedactionResult(found["documents"], found["mentions"] or 0, left_out)
@@ -117,18 +119,18 @@ def _redact(
 def _select_verified_texts(source: Source, documents: DataFrame, entities: DataFrame, labels: Sequence[str]) -> DataFrame:
     """Return a DataFrame of the documents that have complete results for their current text.
 
-    Results are incomplete if a job is between its commits to `entities` and `documents`. The columns are doc_id, text, spans
-    and, if configured, `passthrough`.
+    Results are incomplete if a job is between its commits to `entities` and `documents`. The columns are doc_id, text,
+    spans, fingerprint and, if configured, `passthrough`.
     """
     span = F.struct("begin", "end", "label")
     chosen = F.when(F.col("label").isin(*labels), span) if labels else span
     held = entities.groupBy("doc_id", "run_id").agg(F.count("*").alias("held"), F.collect_list(chosen).alias("spans"))
-    known = documents.select("doc_id", "run_id", "entities", F.col("text_hash").alias("known_hash"))
+    known = documents.select("doc_id", "run_id", "entities", "fingerprint", F.col("text_hash").alias("known_hash"))
     sound = known.join(held, ["doc_id", "run_id"], "left").where(F.coalesce("held", F.lit(0)) == F.col("entities"))
     current = source.rows.join(sound, "doc_id").where(F.sha2("text", 256) == F.col("known_hash"))
     passthrough = [name for name in source.rows.columns if name == "passthrough"]
     spans = F.coalesce("spans", F.array().cast(_SPANS)).alias("spans")
-    return current.select("doc_id", "text", spans, *passthrough).dropDuplicates(["doc_id"])
+    return current.select("doc_id", "text", spans, "fingerprint", *passthrough).dropDuplicates(["doc_id"])
 
 
 def _mask_texts(rows: DataFrame, source: Source, mask: str) -> DataFrame:
@@ -155,30 +157,45 @@ def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int
     return f"{source.settings.path} has {total} rows; of these, {'; '.join(reasons)}. Or leave such rows out with --partly."
 
 
-def _check_labels(
-    entities: DataFrame, documents: DataFrame, labels: Sequence[str], kept: Sequence[str] | None, model: KnownModel | None
-) -> None:
-    """Raise SettingsError if texts may have mentions with one of the labels that are not in `entities`.
+def _find_missing_labels(
+    entities: DataFrame, labels: Sequence[str], kept: Sequence[str], model: KnownModel | None
+) -> list[str]:
+    """Return those of the labels that no mention in the tables has, although the model has them.
 
-    So it is with a misspelled label, with a label that entities.labels (`kept`) leaves out, and with a label of a model that
-    has not processed all documents yet.
+    Raise SettingsError if entities.labels (`kept`) leaves out a label, or neither the tables nor the model have it.
     """
+    if not labels:
+        return []
     for label in labels:
         if kept and label not in kept:
             raise SettingsError(f"--labels: entities.labels leaves out {label}, so its mentions are not in the tables.")
-    held = sorted(row["label"] for row in entities.select("label").distinct().collect()) if labels else []
-    for label in labels:
-        if label in held:
-            continue
+    held = sorted(row["label"] for row in entities.select("label").distinct().collect())
+    missing = [label for label in labels if label not in held]
+    for label in missing:
         if model is None or label not in model.labels:
             raise SettingsError(
                 f"--labels: no mention in the tables has the label {label}; labels in the tables: {', '.join(held)}."
             )
-        if documents.where(F.col("fingerprint") != model.fingerprint).take(1):
-            raise SettingsError(
-                f"--labels: no mention in the tables has the label {label}, but another model, or other settings, processed "
-                "some of the documents: run the job first."
-            )
+    return missing
+
+
+def _check_fingerprints(
+    fingerprints: set[str], labels: Sequence[str], missing: Sequence[str], model: KnownModel | None
+) -> None:
+    """Raise SettingsError if a document may have mentions with one of the labels that are not in the tables.
+
+    This is the case if documents were processed with different models or settings. It is also the case if no mention has one
+    of the labels (`missing`), and the documents were not processed with the settings' model and settings.
+
+    Args:
+        fingerprints: the least and the greatest fingerprint of the documents.
+    """
+    current = {model.fingerprint} if model is not None else set()
+    if labels and (len(fingerprints) > 1 or (missing and fingerprints - current)):
+        raise SettingsError(
+            f"--labels: mentions with the label {(*missing, *labels)[0]} may be missing, because another model or other "
+            "settings processed some of the documents: run the job first, with --full if it does not process them."
+        )
 
 
 def _sql_name(spark: SparkSession, to: str) -> str:

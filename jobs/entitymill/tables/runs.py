@@ -208,7 +208,7 @@ def _update_progress(name: str, heartbeats: Mapping[str, RunRow]) -> Column:
 
 
 def collect_rows(rows: DataFrame) -> list[RunRow]:
-    """Return the rows of a frame with the columns of `runs`."""
+    """Return the rows of a DataFrame with the columns of `runs`; this runs a Spark job."""
     return [RunRow.from_values(row.asDict()) for row in _encode_times(rows).collect()]
 
 

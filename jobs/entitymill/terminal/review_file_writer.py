@@ -27,6 +27,7 @@ CORRECT, CORRECTED_LABEL = "correct", "corrected_label"
 """Columns of the CSV file that reviewers fill in."""
 _COLUMNS = ("mention_id", "doc_id", "begin", "end", "label", "confidence", "run_id")
 _TEXT_COLUMNS = ("entity", "sentence")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -92,22 +93,28 @@ def format_csv(mentions: Sequence[Mention], sentences: Sequence[Sentence] | None
     rows = csv.DictWriter(written, columns, restval="")  # ends lines with CR LF, and quotes both in texts
     rows.writeheader()
     if sentences is None:
-        rows.writerows({name: getattr(mention, name) for name in _COLUMNS} for mention in mentions)
+        rows.writerows(map(_list_values, mentions))
     for sentence in sentences or ():
         for mention in sentence.mentions:
             if mention.mention_id in sentence.drawn:
-                values = {name: getattr(mention, name) for name in _COLUMNS}
                 texts = {"entity": _quote_formula(mention.entity or ""), "sentence": _quote_formula(sentence.text)}
-                rows.writerow({**values, **texts})
+                rows.writerow({**_list_values(mention), **texts})
     return written.getvalue()
 
 
-def _quote_formula(text: str) -> str:
-    """Return a text with an apostrophe in front if a spreadsheet would execute it as a formula; documents are not trusted.
+def _list_values(mention: Mention) -> dict[str, Any]:
+    """Return a dict from each of _COLUMNS to the mention's value for the CSV file."""
+    ids = {name: _quote_formula(getattr(mention, name)) for name in ("mention_id", "doc_id")}
+    return {name: getattr(mention, name) for name in _COLUMNS} | ids
 
-    Source: https://owasp.org/www-community/attacks/CSV_Injection
+
+def _quote_formula(text: str) -> str:
+    """Return a text with an apostrophe in front if a spreadsheet might execute it as a formula; numbers are left alone.
+
+    Texts and ids of documents are not trusted. Source: https://owasp.org/www-community/attacks/CSV_Injection
     """
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    is_formula = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(text)
+    return f"'{text}" if is_formula else text
 
 
 def format_label_studio(sentences: Sequence[Sentence]) -> str:
