@@ -292,7 +292,7 @@ $(DATABRICKS_READY): tests/databricks/runtime.lock requirements-build.lock
 	$(VENV)-databricks/bin/python $(LOCKED) -r $<
 	@touch $@
 
-$(JARS): jobs/entitymill/commands/fetch_jars.py | $(BIN)/entitymill
+$(JARS): jobs/entitymill/commands/fetch_jars.py jobs/entitymill/spark/installation.py | $(BIN)/entitymill
 	$(BIN)/entitymill fetch-jars --spark 3.5 --to build/jars
 	@touch $@
 
@@ -302,11 +302,11 @@ $(SPARKNLP_JARS): jars/sparknlp/pom.xml jars/sparknlp/SHA256SUMS jars/check $(wi
 	jars/check jars/sparknlp/SHA256SUMS build/jars-sparknlp entitymill-openvino-1.jar
 	@touch $@
 
-$(SPARK4_JARS): jobs/entitymill/commands/fetch_jars.py | $(BIN)/entitymill
+$(SPARK4_JARS): jobs/entitymill/commands/fetch_jars.py jobs/entitymill/spark/installation.py | $(BIN)/entitymill
 	$(BIN)/entitymill fetch-jars --spark 4.0 --to build/jars-spark4
 	@touch $@
 
-$(SPARK41_JARS): jobs/entitymill/commands/fetch_jars.py | $(BIN)/entitymill
+$(SPARK41_JARS): jobs/entitymill/commands/fetch_jars.py jobs/entitymill/spark/installation.py | $(BIN)/entitymill
 	$(BIN)/entitymill fetch-jars --spark 4.1 --to build/jars-spark41
 	@touch $@
 
@@ -321,6 +321,6 @@ $(S3_SERVER): tests/cluster/server/pom.xml
 	mvn --quiet --batch-mode --file $< dependency:copy-dependencies
 	@touch $@
 
-$(PACKAGE): requirements-run.lock pyproject.toml docs/cluster.md $(JARS) $(S3_JARS) $(wildcard package/* conf/*) $(shell find jobs models -name '*.py' -o -path 'models/*' -type f) | $(RUN_READY)
+$(PACKAGE): requirements-run.lock pyproject.toml docs/cluster.md $(JARS) $(S3_JARS) $(wildcard package/* conf/*) $(shell find jobs models -name '*.py' -o -path 'jobs/*/page.*' -o -path 'models/*' -type f) | $(RUN_READY)
 	package/build.sh
 	@touch $@

@@ -31,7 +31,9 @@ tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 --direct
 cp -r conf models "$out"
 cp jobs/extract_entities.py jobs/maintain_tables.py jobs/evaluate_entities.py "$out"
 rm -rf "$out"/models/*/recipe
-cp -rL build/jars "$out/jars"
-cp -rL build/jars-s3 "$out/jars-s3"
+# Only the jars: the archive of Java classes next to them fits only this machine.
+mkdir "$out/jars" "$out/jars-s3"
+cp -L build/jars/*.jar "$out/jars"
+cp -L build/jars-s3/*.jar "$out/jars-s3"
 cp docs/cluster.md "$out/README.md"
 du -sh "$out"/*

@@ -174,7 +174,7 @@ def _count_parquet_rows(entities: str, ids: list[str] | None, run_id: str) -> tu
     Returns:
         A dict with the number of rows of the documents; a dict with the numbers of rows and distinct mention ids of the run.
     """
-    from pyarrow import array, dataset  # noqa: PLC0415  # comes with deltalake
+    from pyarrow import array, dataset  # noqa: PLC0415  # only this format needs it
 
     if not any(Path(entities).rglob("*.parquet")):  # no mention at all
         return {"entities": 0}, {"entities": 0, "mentions": 0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import islice, pairwise
 from pathlib import Path
@@ -28,8 +28,19 @@ _SECRET_REFERENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
     re.IGNORECASE,
 )
-"""Matches keys that match _SECRET, but only say where a secret is stored. Both patterns are copied from
+"""Matches keys that match _SECRET, but only say where a secret is stored."""
+_SECRET_WORDS = r"(?:password|passwd|pwd|secret|token|api_?key|access_?key|account_?key|sig|signature)"
+_SECRET_VALUES = (
+    re.compile(r"://[^/@:\s]*:(?!\d+(?:[/,]|$))\S+@"),
+    re.compile(r"https?://[^/@:\s]+@", re.IGNORECASE),  # in abfss://texts@lake, `texts` is a container, not a user
+    re.compile(rf"[?&;][\w.-]*{_SECRET_WORDS}=[^&;\s]", re.IGNORECASE),
+    re.compile(rf"-D[\w.]*{_SECRET_WORDS}=\S", re.IGNORECASE),
+    re.compile(r"^(?:Shared)?A(?:ccount|ccess)Key=\S", re.IGNORECASE),
+)
+"""Match a password or token in a URI, in its query string, or in Java options. The patterns for secrets are copied from
 entitymill.settings.secret_masking, which Airflow cannot import."""
+_DATABRICKS_REFERENCE = re.compile(r"\{\{secrets/[^{}]+\}\}")
+"""Matches a value with which Databricks itself looks up a secret."""
 
 
 class _Section(BaseModel):
@@ -65,7 +76,7 @@ class Output(_Section):
 
     def address(self, table: str) -> str:
         """Return the address of a table for the package deltalake."""
-        return f"{self.path}/{table}" if self.path is not None else f"uc://{self.schema_}.{table}"
+        return f"{self.path.rstrip('/')}/{table}" if self.path is not None else f"uc://{self.schema_}.{table}"
 
 
 class SparkSubmit(_Section):
@@ -86,13 +97,6 @@ class SparkSubmit(_Section):
     files: tuple[str, ...] = Field((), description="files to copy to the driver's directory, in cluster mode on YARN")
     archives: str | None = Field(None, description="PATH#NAME: unpacked as NAME for every executor")
     conf: dict[str, str] = Field(default_factory=dict, description="any Spark property")
-
-    @field_validator("conf")
-    @classmethod
-    def _check_no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
-        """Refuse a Spark property whose name looks like a secret's."""
-        _refuse_secrets(value)
-        return value
 
 
 JobParameters = dict[Annotated[str, Field(pattern="^(config|source|model)$")], str]
@@ -143,16 +147,9 @@ class Table(_Section):
     @field_validator("schedule")
     @classmethod
     def _check_cron(cls, value: str | None) -> str | None:
-        """Refuse a schedule that is not a cron expression."""
-        if value is not None and not croniter.is_valid(value):
-            raise ValueError(f"{value!r} is not a cron expression")
-        return value
-
-    @field_validator("settings")
-    @classmethod
-    def _check_no_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """Refuse a setting whose key looks like the name of a secret."""
-        _refuse_secrets(setting.partition("=")[0] for setting in value)
+        """Refuse a schedule that is not a cron expression of five fields; a sixth one would be seconds."""
+        if value is not None and not (len(value.split()) == 5 and croniter.is_valid(value)):
+            raise ValueError(f"{value!r} is not a cron expression of five fields")
         return value
 
     @field_validator("timezone")
@@ -164,6 +161,20 @@ class Table(_Section):
         except (ZoneInfoNotFoundError, ValueError) as error:
             raise ValueError(f"{value!r} is not a time zone") from error
         return value
+
+    @model_validator(mode="after")
+    def _check_no_secrets(self) -> Table:
+        """Refuse secrets: the values become part of a command line, which every user of the machine can read."""
+        keys = list(_find_secrets(self.model_dump(include={"output", "spark_submit", "databricks"})))
+        for setting in self.settings:
+            key, _, text = setting.partition("=")
+            keys += _find_secrets(_parse_value(text), key) if key != "source.where" else []
+        if keys:
+            raise ValueError(
+                f"{keys[0]} holds a secret, which the command line would show: set it in the worker's "
+                "environment, or use a credentials provider"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Table:
@@ -243,17 +254,29 @@ def load(path: Path | None = None) -> Tables:
     return Tables.model_validate(content)
 
 
-def _refuse_secrets(keys: Iterable[str]) -> None:
-    """Raise ValueError if a key looks like the name of a secret.
+def _find_secrets(value: Any, key: str = "") -> Iterator[str]:
+    """Yield the key path of each value, at any depth, that looks like a secret, or whose key looks like a secret's.
 
-    The values become part of a command line, which every user of the machine can read.
+    `key` is the key path of `value` itself.
     """
-    for key in keys:
-        if _SECRET.search(key) and not _SECRET_REFERENCE.search(key):
-            raise ValueError(
-                f"{key} holds a secret, which the command line would show: set it in the worker's "
-                "environment, or use a credentials provider"
-            )
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _find_secrets(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _find_secrets(inner, key)
+    elif value is not None and not _DATABRICKS_REFERENCE.fullmatch(str(value)):
+        is_named = _SECRET.search(key) and not _SECRET_REFERENCE.search(key)
+        if is_named or any(pattern.search(str(value)) for pattern in _SECRET_VALUES):
+            yield key
+
+
+def _parse_value(text: str) -> Any:
+    """Return the value of a setting, which is YAML; a text that is not valid YAML is returned unchanged."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _fires_twice_a_day(schedule: str, start: datetime) -> bool:

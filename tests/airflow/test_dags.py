@@ -94,6 +94,16 @@ print("RESULT", json.dumps([sorted(bag.dags), bag.import_errors, slowest, heavy]
         ({"deferrable": True}, "deferrable needs a Databricks runner"),
         ({"settings": ["spark.conf.spark.hadoop.fs.s3a.secret.key=hunter2"]}, r"secret\.key holds a secret"),
         ({"spark_submit": {"conf": {"spark.hadoop.fs.s3a.access.key": "hunter2"}}}, r"access\.key holds a secret"),
+        (
+            {"spark_submit": {"conf": {"spark.driver.extraJavaOptions": "-Da.password=hunter2"}}},
+            "Options holds a secret",
+        ),
+        ({"settings": ["lineage.url=http://me:hunter2@marquez:5000"]}, r"lineage\.url holds a secret"),
+        ({"settings": ["spark.conf={spark.hadoop.fs.s3a.secret.key: hunter2}"]}, r"secret\.key holds a secret"),
+        ({"output": {"path": "s3a://key:hunter2@bucket/x"}}, "path holds a secret"),
+        ({"databricks": {"cluster": {"spark_env_vars": {"AWS_SECRET_ACCESS_KEY": "hunter2"}}}}, "KEY holds a secret"),
+        ({"schedule": "* * * * * 5"}, "is not a cron expression of five fields"),
+        ({"schedule": "@daily"}, "is not a cron expression of five fields"),
     ],
 )
 def test_a_wrong_entry_is_refused(wrong: dict[str, Any], says: str) -> None:
@@ -116,8 +126,20 @@ def test_where_a_secret_comes_from_is_none(key: str) -> None:
     assert table(spark_submit={"conf": {key: "x"}}).spark_submit.conf == {key: "x"}
 
 
+def test_databricks_may_look_up_a_secret() -> None:
+    variables = {"AWS_SECRET_ACCESS_KEY": "{{secrets/lake/key}}"}
+    assert table(databricks={"cluster": {"spark_env_vars": variables}}).databricks.cluster["spark_env_vars"] == variables
+
+
+def test_a_slash_at_the_end_of_a_path_is_left_out() -> None:
+    """Delta's client refuses an address with an empty part."""
+    assert table(output={"path": "s3a://lake/out/"}).output.address("runs") == "s3a://lake/out/runs"
+
+
 def test_secrets_are_the_same_as_for_the_job() -> None:
-    assert (tables._SECRET, tables._SECRET_REFERENCE) == (secret_masking._SECRET_KEY, secret_masking._SECRET_REFERENCE)
+    names = ("_SECRET_REFERENCE", "_SECRET_VALUES")
+    assert tables._SECRET == secret_masking._SECRET_KEY
+    assert [getattr(tables, name) for name in names] == [getattr(secret_masking, name) for name in names]
 
 
 def test_a_file_without_its_key_is_refused_in_words(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from py4j.java_gateway import JavaGateway
 from pyspark.java_gateway import launch_gateway
 
+from entitymill import __version__
 from entitymill.commands import maintain
 from page_code import read_code_block
 
@@ -84,7 +85,7 @@ def test_yarn(jvm: Any, package: Path) -> None:
     assert conf.get("spark.yarn.appMasterEnv.PYSPARK_PYTHON") == "./environment/bin/python"
     assert conf.get("spark.yarn.dist.archives").endswith("environment.tar.gz#environment")
     files, jars = (conf.get(f"spark.yarn.dist.{what}").split(",") for what in ("files", "jars"))
-    assert [Path(path).name for path in files] == ["base.yaml", "articles.yaml"]
+    assert [Path(path).name for path in files] == ["base.yaml", "articles.yaml", "log4j2.properties"]
     assert {"hadoop-aws-3.3.4.jar", "delta-spark_2.12-3.3.3.jar"} <= {Path(path).name for path in jars}
     assert (conf.get("spark.executor.cores"), conf.get("spark.executor.memoryOverheadFactor")) == ("4", "0.5")
     assert conf.get("spark.ui.enabled") == "true"
@@ -114,7 +115,8 @@ def test_kubernetes(jvm: Any, package: Path) -> None:
     started, conf, main = prepared(jvm, typed(read_code_block(PAGE, KUBERNETES), package), package)
     assert main == "org.apache.spark.deploy.k8s.submit.KubernetesClientApplication"
     assert started[:2] == ["--primary-py-file", "local:///opt/entitymill/extract_entities.py"]
-    assert conf.get("spark.kubernetes.container.image").endswith("entitymill:0.1.0")
+    assert conf.get("spark.kubernetes.container.image").endswith(f"entitymill:{__version__}")
+    assert conf.get("spark.driver.extraJavaOptions") == "-Dlog4j2.configurationFile=/opt/entitymill/log4j2.properties"
     assert conf.get("spark.pyspark.python") == "/opt/entitymill/environment/bin/python"
     assert conf.get("spark.delta.logStore.s3a.impl") == "io.delta.storage.S3SingleDriverLogStore"
 
