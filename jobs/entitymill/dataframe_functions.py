@@ -20,6 +20,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 
 from entitymill import errors, schemas
 from entitymill.errors import SettingsError, WorkerError
+from entitymill.python_api import check_flags
 from entitymill.recognition.sentences import Kind, choose_kind
 from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, check_choice, check_precision
 from entitymill.settings.sections import DETECTOR_MODEL
@@ -45,8 +46,9 @@ def mentions(
         id_column: column of any type, which is copied to each returned row.
         text_column: column of strings.
         model: directory of a model bundle, such as models/demo, on any file system that Spark can read.
-        options: detector, detector_model, precision, trim, decoding, consistent_labels and markup, as in `load`; and
-            batch_seconds, as in the setting `limits.batch_seconds`: the time limit, in seconds, for a batch of texts.
+        options: detector, detector_model, precision, trim, decoding, consistent_labels and markup, as in `load`; but without
+            detector_model, detector dl is models/sentence_detector. And batch_seconds, as in the setting
+            `limits.batch_seconds`: the time limit, in seconds, for a batch of texts.
 
     Returns:
         A lazy DataFrame with the id column and the fields of `Mention`. A Spark task fails if the model crashes on a text,
@@ -153,9 +155,7 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
     for name, allowed in (("detector", Kind), ("precision", Precision), ("decoding", Decoding), ("markup", Markup)):
         if name in given:
             check_choice(name, given[name], allowed)
-    for name in ("trim", "consistent_labels"):
-        if not isinstance(given.get(name, True), bool):
-            raise SettingsError(f"{name} must be True or False, not {given[name]!r}.")
+    check_flags(**{name: given[name] for name in ("trim", "consistent_labels") if name in given})
     seconds = given.get("batch_seconds", 1.0)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         raise SettingsError(f"batch_seconds must be a positive number of seconds, not {seconds!r}.")

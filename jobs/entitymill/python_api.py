@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -18,6 +19,7 @@ from entitymill.recognition import hardware, sentences
 from entitymill.recognition.recognizer import Recognizer
 from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, bundle, check_choice
 from entitymill.recognition.tagger.inference import Tagger
+from entitymill.workers.child_process import WINDOW_CHARS, cut_texts
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from entitymill.run.summary import Summary
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+MAX_THREADS = 1024
 DETECTOR = "sentence_detector"
 """Name of the directory from which the sentence detector is loaded by default; it is next to the model's directory."""
 
@@ -98,12 +101,12 @@ class TextTagger:
 
     def _tag_list(self, texts: Sequence[object]) -> list[list[Mention]]:
         """Return one list of mentions per text; the list is empty for None, NA and NaN. Other values raise a TypeError."""
-        strings = [_to_string(text) for text in texts]
-        # A lone surrogate cannot be encoded as UTF-8; its replacement is one code point, too, so offsets stay correct.
-        found = self.recognizer(pa.array([_SURROGATE.sub("\ufffd", text) for text in strings], pa.large_string()))
         result = []
-        for text, mentions in zip(strings, found.mentions.to_pylist(), strict=True):
-            result.append([Mention(**{**row, "entity": text[row["begin"] : row["end"]]}) for row in mentions])
+        for strings in cut_texts(map(_to_string, texts), WINDOW_CHARS):
+            # A lone surrogate cannot be encoded as UTF-8; its replacement is one code point, too, so offsets stay correct.
+            found = self.recognizer(pa.array([_SURROGATE.sub("\ufffd", text) for text in strings], pa.large_string()))
+            for text, mentions in zip(strings, found.mentions.to_pylist(), strict=True):
+                result.append([Mention(**{**row, "entity": text[row["begin"] : row["end"]]}) for row in mentions])
         return result
 
     def _tag_arrow(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
@@ -119,6 +122,13 @@ class TextTagger:
             if str(kind) not in ("string", "large_string", "string_view", "null"):
                 raise TypeError(f"texts must be an Arrow array of strings, not {column.type}")
             column = column.cast(pa.large_string())
+        # Recognition needs some 75 bytes of memory per code point of the texts that it gets at once.
+        ends = np.cumsum(pc.fill_null(pc.utf8_length(column), 0).to_numpy()) // WINDOW_CHARS
+        starts = [0, *(np.flatnonzero(np.diff(ends)) + 1), len(column)]
+        return pa.concat_arrays([self.tag_window(column[first:last]) for first, last in pairwise(starts)])
+
+    def tag_window(self, column: pa.Array) -> pa.ListArray:
+        """Return the mentions in an Arrow array of strings as a call does, but recognize all texts at once."""
         found = self.recognizer(pc.fill_null(column, "")).mentions
         structs = pa.StructArray.from_arrays([found.flatten().field(name) for name in _FIELDS], names=_FIELDS)
         # An offset that is null makes its list null.
@@ -132,7 +142,7 @@ def _to_string(value: object) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     # pandas stores NA or NaN instead of None, depending on the type of the column.
-    if type(value).__name__ == "NAType" or (isinstance(value, float) and value != value):  # noqa: PLR0124  # NaN
+    if type(value).__name__ == "NAType" or (isinstance(value, float | np.floating) and value != value):  # noqa: PLR0124  # NaN
         return ""
     raise TypeError(f"each text must be a string or None, not {type(value).__name__}")
 
@@ -168,7 +178,7 @@ def load(
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in `precision`.
-        SettingsError: the value of `detector`, `precision`, `decoding` or `markup` is unknown, or `threads` is less than 1.
+        SettingsError: the value of an argument other than the two models is not allowed.
     """
     detector = sentences.choose_kind(detector, detector_model)
     for name, value, allowed in (
@@ -178,8 +188,9 @@ def load(
         ("markup", markup, Markup),
     ):
         check_choice(name, value, allowed)
-    if threads is not None and threads < 1:
-        raise SettingsError(f"threads must be at least 1, not {threads}; None uses all cores.")
+    check_flags(trim=trim, consistent_labels=consistent_labels)
+    if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS):
+        raise SettingsError(f"threads must be a whole number from 1 to {MAX_THREADS}, not {threads!r}; None uses all cores.")
     directory = Path(model)
     manifest, files = read_bundle(directory)
     defaults = [directory.resolve().parent / DETECTOR, Path(__file__).parents[2] / "models" / DETECTOR]
@@ -189,6 +200,13 @@ def load(
     execution = Execution(precision, threads=threads or hardware.count_cores(), decoding=decoding)
     tagger = Tagger.load(files, manifest, execution, str(directory))
     return TextTagger(Recognizer(opened, tagger, trim=trim, consistent_labels=consistent_labels, markup=markup))
+
+
+def check_flags(**flags: object) -> None:
+    """Raise SettingsError if the value of an option is neither True nor False."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise SettingsError(f"{name} must be True or False, not {value!r}.")
 
 
 def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:

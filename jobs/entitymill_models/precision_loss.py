@@ -6,6 +6,7 @@ mentions; a mention is correct only if both its span and its label are correct. 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -217,7 +218,8 @@ def read_sample(path: Path, option: str) -> Sample:
     try:
         rows = _read_json_rows(path) if path.suffix in (".jsonl", ".json") else _read_table_rows(path)
         found = _collect_sentences(rows, path, option)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        "".join(itertools.chain(*found.sentences)).encode("utf8")  # fails on half of an emoji
+    except (pa.ArrowException, OSError, RecursionError, ValueError) as error:
         raise SettingsError(f"{option}: {path} cannot be read as a Parquet, Delta or JSON-lines table.") from error
     if not found.sentences:
         raise SettingsError(f"{option}: {path} contains no sentence; use another table.")
@@ -296,10 +298,7 @@ def _read_table_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _open_delta_table(path: Path) -> Any:
-    """Return a Delta table as a PyArrow dataset; raise ValueError if it cannot be read.
-
-    Raise SettingsError if the package deltalake is not installed.
-    """
+    """Return a Delta table as a PyArrow dataset; raise ValueError if it cannot be read, SettingsError without deltalake."""
     try:
         import deltalake  # noqa: PLC0415  - needed only if the sample is a Delta table
     except ImportError as error:

@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--precision",
         choices=("f32", "bf16", "int8"),
-        help="number format of the stored weights (default: as in SOURCE; float16 becomes f32)",
+        help="number format of the stored weights (default: as in SOURCE; bfloat16 from Hugging Face becomes f32)",
     )
     built.add_argument(
         "--calibrate", metavar="TABLE", type=Path, help="with int8: also quantize activations, as measured on this table"
@@ -264,7 +264,8 @@ def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Ma
     if found.limit is not None and length > found.limit:
         raise SettingsError(f"--max-length is {length}, but {options.source} takes at most {found.limit} pieces: lower it.")
     if not length >= 8:
-        raise SettingsError(f"--max-length is {length}, but must be at least 8.")
+        origin_of_length = "--max-length" if options.max_length is not None else f"the maximum length of {options.source}"
+        raise SettingsError(f"{origin_of_length} is {length}, but must be at least 8.")
     name = options.source.resolve().name
     return {
         "name": options.name or (origin.name if origin else name.removesuffix(".zip")),
@@ -273,7 +274,8 @@ def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Ma
         "casing": found.casing,
         "max_length": length,
         "sparknlp_max_length": min(found.sparknlp_max_length, found.limit or length),
-        "f1": origin.f1 if origin else {},
+        # Scores are of the network as it was.
+        "f1": origin.f1 if origin and options.precision is None else {},
         "confidence": origin.model_dump()["confidence"] if origin else {},
     }
 

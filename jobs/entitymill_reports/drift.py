@@ -93,8 +93,10 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
     completed = [other for other in before if other.status == "done" and other.sentences][:MAX_EARLIER_RUNS]
     sentences = sum(other.sentences for other in completed)
     least = bounds.drift_sentences
-    if run is None or run.status != "done":
+    if run is None:
         return Drift(run, why_not_compared="No run has completed yet.")
+    if run.status != "done":
+        return Drift(run, why_not_compared="This run did not complete.")
     if run.sentences < least:
         why = f"The run tagged {run.sentences:,} sentences, but report.drift_sentences requires {least:,} for a comparison."
         return Drift(run, len(completed), sentences, why_not_compared=why)

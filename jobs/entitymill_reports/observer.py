@@ -96,8 +96,9 @@ def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | N
     try:
         # A character that UTF-8 cannot encode is replaced, because it must not prevent the page from being written.
         local_disk.write_atomically(Path(to), page.render(content, drift).encode("utf8", "replace"))
-    except OSError as error:
-        raise SettingsError(f"report.path: {to} cannot be written: {error.strerror or error}; name another file.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"--to, report.path: {to} cannot be written: {reason}; name another file.") from error
     return drift
 
 

@@ -27,6 +27,9 @@ SAMPLED_MENTIONS = 1_000_000
 lengths are counted only in a sample of the documents."""
 MAX_LABELS, MAX_CODES = 200, 50
 """Maximum number of labels and of reject codes to read; usually there are only a few."""
+_DAYS = "DATE '1678-01-01' AND DATE '2261-12-31'"
+"""The days that DataFusion can group by month, as it converts them to nanoseconds. Others, such as 9999-12-31, usually mean
+that the date is unknown."""
 MAX_COMMITS = 300
 """Maximum number of commits to read; older commits are ignored."""
 _LATEST_RUNS = f"""
@@ -130,8 +133,8 @@ def _build_runs(rows: list[dict[str, Any]], counts: list[dict[str, Any]]) -> tup
 def _select_day(reader: TableReader, name: str | None) -> str | None:
     """Return an SQL expression for the day of a mention, from the column `name`; None if `name` is None.
 
-    A text that does not begin with a date such as 2026-11-30 becomes null. Raise SettingsError if the table lacks the
-    column, or its type is neither date, timestamp nor string.
+    A text that does not begin with a date such as 2026-11-30 becomes null, and so do days outside of _DAYS. Raise
+    SettingsError if the table lacks the column, or its type is neither date, timestamp nor string.
     """
     if name is None:
         return None
@@ -142,9 +145,10 @@ def _select_day(reader: TableReader, name: str | None) -> str | None:
             f"report.date_column: {name} is {is_what}; it must be a date, a timestamp, or text such as 2026-11-30."
         )
     column = quote_part(found[0])
+    day = f"CAST({column} AS DATE)"
     if found[1] == "string":
-        return f"CASE WHEN {column} LIKE '____-__-__%' THEN TRY_CAST(substr({column}, 1, 10) AS DATE) END"
-    return f"CAST({column} AS DATE)"
+        day = f"CASE WHEN {column} LIKE '____-__-__%' THEN TRY_CAST(substr({column}, 1, 10) AS DATE) END"
+    return f"CASE WHEN {day} BETWEEN {_DAYS} THEN {day} END"
 
 
 def _count_mentions(reader: TableReader, day: str | None) -> list[dict[str, Any]]:

@@ -160,11 +160,14 @@ class LocalReader:
         columns = [self._source.id_column, self._source.text_column]
         wanted = pa.array(ids, pa.string())
         found: dict[str, str | None] = {}
-        for batch in source.to_batches(columns=columns):
-            keys = pc.cast(batch.column(0), pa.string())
-            chosen = pc.is_in(keys, wanted)
-            texts = batch.column(1).filter(chosen).to_pylist()
-            found |= dict(zip(keys.filter(chosen).to_pylist(), texts, strict=True))
+        try:
+            for batch in source.to_batches(columns=columns):
+                keys = pc.cast(batch.column(0), pa.string())
+                chosen = pc.is_in(keys, wanted)
+                texts = batch.column(1).filter(chosen).to_pylist()
+                found |= dict(zip(keys.filter(chosen).to_pylist(), texts, strict=True))
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"source.path: {self._source.path} cannot be read: one of its files is damaged.") from error
         return {key: text for key, text in found.items() if text is not None}
 
 

@@ -200,7 +200,9 @@ class Pipeline:
                 "first stage, and a token classifier."
             )
         last = stages[classifiers[0]]
-        sentence, token = last.getInputCols()
+        sentence, token = _order_inputs(last.getInputCols(), stages[: classifiers[0]])
+        for stage in stages[: classifiers[0]]:
+            _check_parameters(stage, f"recognition.sparknlp_model: {address}")
         chosen = ml.PipelineModel([*stages[: classifiers[0] + 1]])
         return cls(chosen, stages[0].getInputCol(), sentence, token, last.getOutputCol())
 
@@ -208,6 +210,24 @@ class Pipeline:
         """Return the labels of the token classifier, without the prefixes B- and I-, sorted."""
         classifier: Any = self.stages.stages[-1]
         return sorted({tag.partition("-")[2] for tag in classifier.getClasses()} - {""})
+
+
+def _order_inputs(columns: Sequence[str], stages: Sequence[Any]) -> tuple[str, str]:
+    """Return the columns of sentences and of tokens that a token classifier reads; Spark NLP accepts them in any order."""
+    first, second = columns
+    tokens = {stage.getOutputCol() for stage in stages if getattr(stage, "outputAnnotatorType", None) == "token"}
+    return (second, first) if first in tokens else (first, second)
+
+
+def _check_parameters(stage: Any, setting: str) -> None:
+    """Raise ModelError if a stage would write several rows for a document, or offsets that do not fit the source's text.
+
+    `setting` is the setting and the address of the model that contains the stage, for the message.
+    """
+    for name, allowed in (("explodeSentences", False), ("cleanupMode", "disabled")):
+        found = stage.getOrDefault(name) if stage.hasParam(name) and stage.isDefined(name) else allowed
+        if found != allowed:
+            raise ModelError(f"{setting} has a {type(stage).__name__} with {name}={found}, but only {allowed} is supported.")
 
 
 def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
@@ -248,10 +268,12 @@ def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetect
         found = str(saved_model_check.check_model_files(spark, address, "segmentation.model").get("class"))
         if found != saved_model_check.DETECTOR:
             raise ModelError(f"segmentation.model: {model} is a {found.rpartition('.')[2]}, not a SentenceDetectorDLModel.")
-        return SentenceDetectorDLModel.load(address)
+        detector = SentenceDetectorDLModel.load(address)
     except (Py4JJavaError, OSError, TypeError) as error:
         what = "cannot be downloaded; use a saved model" if pretrained else "is not a saved SentenceDetectorDLModel"
         raise ModelError(f"segmentation.model: {model} {what}.") from error
+    _check_parameters(detector, f"segmentation.model: {model}")
+    return detector
 
 
 def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:

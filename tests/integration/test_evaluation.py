@@ -47,3 +47,6 @@ def test_a_wrong_path_and_a_missing_column_are_named(
     assert "--labels: PERSON is in neither table" in capfd.readouterr().err
     assert main(["--entities", f"{tmp_path}/gold.jsonl", "--gold", f"{tmp_path}/gold.jsonl"]) == 3
     assert "has no column begin; it has doc_id, start" in capfd.readouterr().err
+    (tmp_path / "gold.jsonl").write_text('{"doc_id": "a", "begin": 1, "end": 2, "label": "PER"}\n{"doc_id": "b", \n')
+    assert main(["--entities", f"{tmp_path}/found.jsonl", "--gold", f"{tmp_path}/gold.jsonl"]) == 3
+    assert "--gold: a row lacks one of doc_id, begin, end, label, or is not valid JSON" in capfd.readouterr().err

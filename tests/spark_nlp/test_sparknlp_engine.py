@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import openvino as ov
 import pytest
@@ -171,6 +172,38 @@ def test_a_pipeline_without_a_classifier_is_refused(spark: SparkSession, saved_p
     PipelineModel(PipelineModel.load(str(saved_pipeline)).stages[:3]).write().save(str(tmp_path / "half"))
     with pytest.raises(ModelError, match=r"has the stages DocumentAssembler, .*; expected"):
         pipeline_stages.load_pipeline(pipeline_stages.inspect_model(spark, str(tmp_path / "half")), [])
+
+
+def test_the_inputs_of_a_classifier_may_be_in_any_order(
+    spark: SparkSession, saved_pipeline: Path, tmp_path: Path, alone: dict[str, Row]
+) -> None:
+    """Spark NLP's own examples name the tokens first."""
+    from pyspark.ml import PipelineModel  # noqa: PLC0415
+
+    stages: list[Any] = PipelineModel.load(str(saved_pipeline)).stages
+    stages[-1].setInputCols(stages[-1].getInputCols()[::-1])
+    PipelineModel(stages).write().save(str(tmp_path / "turned"))
+    turned = recognized(spark, TEXTS, *engine(tmp_path / "turned"))
+    assert mentions(turned) == mentions(alone)
+
+
+@pytest.mark.parametrize(
+    ("stage", "parameter", "said"),
+    [
+        (0, "cleanupMode", "cleanupMode=shrink, but only disabled"),
+        (1, "explodeSentences", "explodeSentences=True, but"),
+    ],
+)
+def test_a_stage_that_changes_rows_or_texts_is_refused(
+    spark: SparkSession, saved_pipeline: Path, tmp_path: Path, stage: int, parameter: str, said: str
+) -> None:
+    from pyspark.ml import PipelineModel  # noqa: PLC0415
+
+    stages = PipelineModel.load(str(saved_pipeline)).stages
+    stages[stage]._set(**{parameter: True if stage else "shrink"})
+    PipelineModel(stages).write().save(str(tmp_path / "changed"))
+    with pytest.raises(ModelError, match=said):
+        pipeline_stages.load_pipeline(pipeline_stages.inspect_model(spark, str(tmp_path / "changed")), [])
 
 
 def test_an_onnx_model_has_one_precision(spark: SparkSession, saved_onnx: Path) -> None:

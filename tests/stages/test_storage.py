@@ -44,6 +44,15 @@ def test_files_that_vanish_while_they_are_listed_are_no_error(spark: SparkSessio
     assert all(f"file:{tmp_path}/stays" in listing for listing in listings)
 
 
+@pytest.mark.parametrize("name", ["josé tmp", "100%", "a[1]"])
+def test_a_file_is_copied_to_a_directory_with_any_name(spark: SparkSession, tmp_path: Path, name: str) -> None:
+    """TMPDIR may be such a directory."""
+    (tmp_path / name).mkdir()
+    (tmp_path / "there").write_text("content")
+    storage.fetch(spark, f"{tmp_path}/there", tmp_path / name / "here")
+    assert (tmp_path / name / "here").read_text() == "content"
+
+
 def test_a_directory_that_is_missing_is_one(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         list(storage.list_files(spark, str(tmp_path / "missing")))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from entitymill.commands import common, erase, evaluate, extract, init, maintain, redact, sample
+from entitymill.commands import common, erase, evaluate, extract, init, list_runs, maintain, redact, sample
 from entitymill.settings.sections import OutputSettings
 from entitymill.spark import storage
 from entitymill.tables import runs_without_spark
@@ -60,9 +63,11 @@ def test_a_step_ends_with_its_command(capsys: pytest.CaptureFixture[str]) -> Non
             3,
         ),
         (report_command, ["--set", "output.path={0}/out", "--to", "{0}/page.html"], "no entity tables at {0}/out", 1),
+        (report_command, ["--set", "output.path={0}/files", "--to", "{0}/page.html"], "no run has written {0}/files yet", 1),
+        (list_runs, ["--set", "output.path={0}/out"], "no entity tables at {0}/out", 1),
         (init, ["{0}/texts"], "there is nothing at {0}/texts", 3),
         (maintain, ["--set", "output.path={0}/out", "optimize"], "no entity tables at {0}/out", 1),
-        (erase, ["--set", "output.path={0}/out", "--ids", "a"], "no entity tables at {0}/out", 1),
+        (erase, ["--set", "output.path={0}/out", "--ids", "a", "--yes"], "no entity tables at {0}/out", 1),
         (redact, ["--set", "output.path={0}/out", "--to", "{0}/redacted"], "no entity tables at {0}/out", 1),
         (sample, ["--set", "output.path={0}/out", "--to", "{0}/sample.csv"], "no entity tables at {0}/out", 1),
         (evaluate, ["--entities", "{0}/e", "--gold", "{0}/g"], "--entities: there is nothing at {0}/e; check the path.", 3),
@@ -97,10 +102,25 @@ def test_a_wrong_path_is_found_before_spark_starts(
     monkeypatch.setattr("entitymill.spark.session._start_session", starts)
     (tmp_path / "files").mkdir()
     pq.write_table(pa.table({"id": ["a"], "body": ["b"]}), tmp_path / "files" / "part-0.parquet")
+    for hidden in ("_old.parquet", ".old.parquet"):  # Spark ignores them
+        pq.write_table(pa.table({"other": ["a"]}), tmp_path / "files" / hidden)
     given = [option.format(tmp_path) for option in options]
     source = [] if command in (evaluate, init) else ["--set", f"source.path={tmp_path}/texts"]
     assert command.main([*source, *given]) == code  # type: ignore[attr-defined]
     assert said.format(tmp_path) in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_reader_of_stdout_that_ends_first_is_no_error(tmp_path: Path) -> None:
+    """As in `entitymill tag … | head -1`."""
+    code = "import sys; from entitymill.cli import main; sys.exit(main())"
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", code, "tag", "--json", "Angela Merkel flew to Paris."]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False, env=environment, timeout=120)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr.decode()) == (141, "")
+    assert list(tmp_path.glob("entitymill-log-*")) == []
 
 
 def test_a_path_that_may_be_elsewhere_is_left_to_spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import multiprocessing
 import os
@@ -115,6 +116,23 @@ def test_a_document_that_needs_too_much_memory_fails_alone(here: Here) -> None:
     rows = run(here, [*GOOD, "They met in Paris . " * 200_000], FACTORY, memory_mb=150)
     assert [row["failure"] and row["failure"]["detail"] for row in rows] == [None] * 4 + ["out of memory"]
     assert found(rows[:4]) == found(run(here, GOOD, FACTORY))
+
+
+def test_files_of_the_working_directory_are_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("json", "re", "types"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nraise SystemExit(1)\n")
+    child_process.Child(child_process.Work(f"{__name__}:open_half", ())).close()
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_machine_without_processes_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(WorkerError, match="cannot be started: Resource temporarily unavailable"):
+        child_process.Child(child_process.Work(f"{__name__}:open_half", ()))
 
 
 def test_the_time_limit_covers_a_child_that_reads_nothing_and_half_an_answer(here: Here) -> None:

@@ -50,6 +50,12 @@ def test_controls_are_shown_by_their_numbers() -> None:
     assert console_text.visible(b"\xff".decode("utf8", "surrogateescape")) == r"\udcff"
 
 
+def test_codes_of_emoji_stay_as_they_are() -> None:
+    file = io.StringIO()
+    console_text.open_console(file=file, width=200).print("/data/host:x:y", markup=False)
+    assert file.getvalue() == "/data/host:x:y\n"
+
+
 def test_a_console_lets_none_through_whatever_is_printed() -> None:
     file = io.StringIO()
     table = Table(f"heading {STEERING}")

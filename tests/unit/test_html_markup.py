@@ -40,6 +40,8 @@ pieces = st.sampled_from(
         ('<a href="x">Paulo</a>', "            Paulo    "),
         ("a<!-- Paris -->b", "a              b"),
         ("a<!-- Paris", "a<!-- Paris"),
+        ("a<!-->Paris<!--->Rome<!-- -->", "a     Paris      Rome        "),
+        ("<!--[if !IE]><!-->Rome<!--<![endif]-->", " " * 18 + "Rome" + " " * 16),
         ("<SCRIPT>if (a<b) x()</Script >b", "\n" * 30 + "b"),
         ("<style>Paris", "\n\n\n\n\n\n\nParis"),
         ("AT&amp;T&nbsp;Inc", "AT&amp;T      Inc"),

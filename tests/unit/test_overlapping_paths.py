@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from pathlib import Path
 
 import pytest
@@ -26,8 +25,7 @@ def exists(address: str) -> bool:
 
 def names(pattern: str) -> list[str]:
     directory, _, last = str(on_disk(pattern)).rpartition("/")
-    assert not re.search(r"(?<!\\)[*?\[\]{}]", directory), "only the last part is a pattern"
-    held = Path(directory.replace("\\", "")) if directory else Path("/")
+    held = Path(directory) if directory else Path("/")  # only the last part is a pattern
     patterns = last[1:-1].split(",") if last.startswith("{") else [last]
     found = sorted(held.iterdir()) if held.is_dir() else []
     return [path.name for path in found if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)]

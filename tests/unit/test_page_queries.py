@@ -1,4 +1,4 @@
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,11 +13,14 @@ from entitymill_reports.table_reader import LocalReader
 START = datetime(2026, 11, 20, 3, tzinfo=timezone.utc)
 
 
-def reader_of(directory: Path, runs: list[tuple[str, str | None]], labels: list[str]) -> LocalReader:
+def reader_of(
+    directory: Path, runs: list[tuple[str, str | None]], labels: list[str], days: pa.Array | None = None
+) -> LocalReader:
     """Write tables, and return a reader of them.
 
     runs: run id and mode of each run, oldest first; each started an hour after the one before.
     labels: label of each mention, all of which the first run found.
+    days: values of the passthrough column `day` of each mention; None for a table without this column.
     """
     started = [START + timedelta(hours=at) for at in range(len(runs))]
     ids, modes = ([run[at] for run in runs] for at in (0, 1))
@@ -39,6 +42,7 @@ def reader_of(directory: Path, runs: list[tuple[str, str | None]], labels: list[
             "sentence_id": counts,
             "sentence_begin": counts,
             "sentence_end": counts,
+            **({} if days is None else {"day": days}),
         },
         "documents": {
             "doc_id": ["d0"],
@@ -83,6 +87,22 @@ def test_of_too_many_groups_the_largest_are_read(tmp_path: Path, monkeypatch: py
     for name in ("MAX_LABELS", "CONFIDENCE_BINS", "MAX_RUNS"):
         monkeypatch.setattr(page_queries, name, 1)
     assert [row["mentions"] for row in page_queries._count_mentions(reader, None)] == [60, 59]
+
+
+@pytest.mark.parametrize("kind", ["date", "text"])
+def test_days_beyond_what_nanoseconds_can_count_are_no_days(tmp_path: Path, kind: str) -> None:
+    """Such as 9999-12-31, which often stands for "never"."""
+    texts = ["9999-12-31", "0001-01-01", "2026-11-30", "2024-01-02", None]
+    days = pa.array([text and date.fromisoformat(text) for text in texts], pa.date32())
+    if kind == "text":
+        days = pa.array([*texts[:4], "0000-05-05"])
+    reader = reader_of(tmp_path, [("first", "first")], ["PER"] * 5, days)
+    chosen = settings.load(
+        None, ["source.path=texts", f"output.path={tmp_path}", "source.passthrough=day", "report.date_column=day"], {}
+    )
+    found = page_queries.read_page_content(reader, chosen).days
+    assert found is not None
+    assert (found.step, sum(found.counts[day]["PER"] for day in found.counts), found.without) == ("month", 2, 3)
 
 
 @pytest.mark.parametrize(

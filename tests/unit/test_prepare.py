@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from openvino import opset13 as ops
+from safetensors.numpy import load_file, save_file
 
 from entitymill.errors import OutputError
 from entitymill.recognition.tagger import bundle
@@ -223,6 +224,17 @@ def test_a_loss_is_a_share(share: str) -> None:
     assert exit_info.value.code == 2
 
 
+def test_a_network_that_computes_no_numbers_is_refused(prepare: Prepare, tmp_path: Path) -> None:
+    """As after a training that diverged; it would find no mention, without an error."""
+    directory = tiny.copied("distilbert", tmp_path / "source")
+    weights = load_file(directory / "model.safetensors")
+    weights["classifier.bias"] = np.full_like(weights["classifier.bias"], np.nan)
+    save_file(weights, directory / "model.safetensors")
+    code, said = prepare(directory, tmp_path / "out")
+    assert code == 5 and "computes no finite number for a test sentence" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_of_8_bits_are_not_reduced_again(prepare: Prepare, tmp_path: Path, demo_files: dict[str, Path]) -> None:
     demo = demo_files[bundle.NETWORK].parent
     for options in (["--precision", "f32"], ["--precision", "int8", "--calibrate", SPEECHES]):
@@ -230,7 +242,10 @@ def test_weights_of_8_bits_are_not_reduced_again(prepare: Prepare, tmp_path: Pat
         assert code == 5 and "already has 8-bit weights" in said
     code, said = prepare(demo, tmp_path / "out", "--precision", "int8")
     assert code == 0, said
-    assert manifest_of(tmp_path / "out").f1 == manifest_of(demo).f1
+    assert manifest_of(tmp_path / "out").f1 == {}, "the scores are of the calibrated network"
+    code, said = prepare(demo, tmp_path / "same")
+    assert code == 0, said
+    assert manifest_of(tmp_path / "same").f1 == manifest_of(demo).f1 != {}
 
 
 def test_the_length_of_a_foreign_network_is_bound_by_its_positions(prepare: Prepare, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -61,6 +63,29 @@ def test_the_next_process_deletes_it_after_a_kill_and_never_before(tmp_path: Pat
     living.wait(60)
     local_disk.delete_unused(tmp_path)
     assert not in_use.exists()
+
+
+def test_a_directory_that_another_process_takes_for_left_behind_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process looks for unused directories when this one has created its directory, but not locked it yet."""
+    lock = local_disk._lock
+    taken: list[Path] = []
+
+    def lock_late(directory: Path) -> IO[str]:
+        if not taken:
+            taken.append(directory)
+            (directory / local_disk._LOCK).touch()
+            opened = os.open(directory / local_disk._LOCK, os.O_RDWR)
+            shutil.rmtree(directory)  # by the other process
+            return os.fdopen(opened, "w")
+        return lock(directory)
+
+    monkeypatch.setattr(local_disk, "_lock", lock_late)
+    directory, held = local_disk._create_locked_directory(tmp_path)
+    held.close()
+    assert directory.is_dir()
+    assert [directory] != taken
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 import entitymill
-from entitymill import cli
+from entitymill import cli, python_api
 from entitymill.commands import tag, tagging_child
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition import guarded_loading, hardware
@@ -73,6 +73,30 @@ def test_arrow_in_arrow_out_nulls_stay_null(tagger: entitymill.TextTagger, kind:
     assert tagger(pa.chunked_array([], pa.string())).to_pylist() == []
 
 
+def test_many_texts_are_cut_into_windows_with_the_same_result(
+    tagger: entitymill.TextTagger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory that recognition needs grows with the texts that it gets at once."""
+    texts = [TEXT, None, "", TEXT * 3, "Nobody.", TEXT, None]
+    column = pa.array(texts)
+    expected, arrow = tagger(texts), tagger(column).to_pylist()
+    sizes: list[int] = []
+    recognize = tagger.recognizer
+
+    def count(window: pa.Array) -> Any:
+        sizes.append(len(window))
+        return recognize(window)
+
+    monkeypatch.setattr(python_api, "WINDOW_CHARS", 10)
+    monkeypatch.setattr(tagger, "recognizer", count)
+    assert tagger(texts) == expected
+    assert sum(sizes) == len(texts) and len(sizes) > 2
+    sizes.clear()
+    assert tagger(column).to_pylist() == arrow
+    assert sum(sizes) == len(texts) and len(sizes) > 2
+    assert tagger(pa.array([], pa.string())).to_pylist() == []
+
+
 def test_lone_surrogates_are_code_points_like_others(tagger: entitymill.TextTagger) -> None:
     text = "\ud800 Merkel\udc00 went to Paris."
     found = tagger(text)
@@ -105,8 +129,11 @@ def test_what_is_no_text_or_no_model_is_refused(tagger: entitymill.TextTagger, t
     for wrong in ({"precision": "fp32"}, {"detector": "punkt"}):
         with pytest.raises(SettingsError, match="is not one of"):
             entitymill.load(DEMO, **wrong)  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="threads must be at least 1, not -1"):
-        entitymill.load(DEMO, threads=-1)
+    for threads in (-1, 2.5, 10**12):
+        with pytest.raises(SettingsError, match="threads must be a whole number from 1 to 1024, not"):
+            entitymill.load(DEMO, threads=threads)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="trim must be True or False, not 'false'"):
+        entitymill.load(DEMO, trim="false")  # type: ignore[arg-type]
 
 
 def test_a_model_without_a_detector_beside_it_takes_the_carried_one(tmp_path: Path) -> None:
@@ -208,7 +235,7 @@ def test_texts_are_tagged_in_windows_with_the_same_result(
     monkeypatch.setattr(child_process, "WINDOW_CHARS", 2 * len(TEXT))
     assert tag.main(["--json", *files]) == 0
     assert capsys.readouterr().out == whole
-    assert list(tag.cut_windows(["aa", "", "b", "cccc", "d"], 3)) == [["aa", "", "b"], ["cccc"], ["d"]]
+    assert list(child_process.cut_texts(["aa", "", "b", "cccc", "d"], 3)) == [["aa", "", "b"], ["cccc"], ["d"]]
 
 
 def open_small_tagger(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from entitymill import settings
 from entitymill.errors import SessionError
 from entitymill.spark import installation
 
@@ -70,6 +71,16 @@ def test_one_look_at_an_installation_names_all_that_it_lacks(tmp_path: Path, pac
         "model.path: there is nothing at models/none: copy",
     ):
         assert part in error
+
+
+def test_on_a_connect_client_nothing_of_a_local_spark_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = settings.load(None, ["source.path=x", "output.schema=y", "spark.jars=no_jars"], {})
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(SessionError, match="This installation lacks 2 things"):
+        installation.check_installation(loaded)
+    monkeypatch.setenv("SPARK_REMOTE", "sc://server")
+    installation.check_installation(loaded)
 
 
 def test_without_what_prepares_models(tmp_path: Path, packages: Path) -> None:

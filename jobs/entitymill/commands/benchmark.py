@@ -140,13 +140,13 @@ def measure(
     characters = sum(map(len, texts))
     batch = pa.RecordBatch.from_arrays([pa.array(texts, pa.large_string())], ["text"])
     precisions = list_precisions(manifest.precision)
-    children = {}
-    for precision in precisions:
-        work = child_process.Work(FACTORY, (model, precision, characters, len(precisions)), quiet=True)
-        children[precision] = child_process.Child(work)
+    children: dict[Precision, child_process.Child] = {}
     rates: dict[Precision, list[float]] = {precision: [] for precision in precisions}
-    began = time.monotonic()
     try:
+        for precision in precisions:
+            work = child_process.Work(FACTORY, (model, precision, characters, len(precisions)), quiet=True)
+            children[precision] = child_process.Child(work)
+        began = time.monotonic()
         first = _run_round(children, batch)  # the first round is slower, and is not counted
         if not all(sentences for sentences, _ in first.values()):
             raise SourceError("--texts: no sentence was found in the texts: name a file with other texts.")

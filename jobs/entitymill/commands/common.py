@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
+import select
 import shutil
+import signal
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +35,8 @@ _PATTERN_OR_VERSION = re.compile(r"[*?@]")
 """Matches wildcards, which are reported later, and the `@` before the version of a Delta table, which is part of no path."""
 MAX_NUMBER = 1_000_000
 """Largest number that `positive_number` accepts by default."""
+_PIPE_CLOSED = 128 + signal.SIGPIPE
+"""Exit code if the program that reads stdout ends first, as for programs that do not handle the signal."""
 STDERR = "stderr"
 """The value of the `log` setting that sends the log to stderr."""
 
@@ -67,6 +72,8 @@ def describe_lost_child(lost: ChildLostError, model: Path) -> EntityMillError:
             f"There is not enough memory to tag these texts with the model {model} ({lost.detail}): tag shorter texts, or "
             "give this container more memory."
         )
+    if lost.timed_out:
+        return ModelError(f"The model {model} takes too long for these texts ({lost.detail}): tag fewer or shorter texts.")
     return ModelError(
         f"The model {model} crashes on these texts, or needs far more memory than texts of this size should need "
         f"({lost.detail}): copy the model again from a source that you trust."
@@ -151,7 +158,8 @@ def _check_parquet_columns(source: SourceSettings) -> None:
 
     path = Path(source.path)
     try:
-        file = path if path.is_file() else next((one for one in sorted(path.glob("*.parquet")) if one.is_file()), None)
+        # Like Spark, skip hidden files.
+        file = path if path.is_file() else next((one for one in sorted(path.glob("[!._]*.parquet")) if one.is_file()), None)
         if file is None or any(path.glob("*=*")):
             return
         names = pq.read_schema(file).names
@@ -208,6 +216,9 @@ def run_and_report(
         with outcome.stop_on_signals():
             work(start)
     except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, BrokenPipeError) and _is_stdout_closed():
+            _delete_temporary_logs(logs)
+            return _PIPE_CLOSED
         message, code = outcome.describe_error(error)
         if results is not None:
             results["error"] = error
@@ -219,9 +230,7 @@ def run_and_report(
             errors.print(f"       stack trace: {logs[0]}", markup=False)
         return code
     else:
-        for path in logs:
-            if Path(path).parent.name.startswith(_TEMPORARY_PREFIX):
-                shutil.rmtree(Path(path).parent, ignore_errors=True)
+        _delete_temporary_logs(logs)
         return 0
     finally:
         progress.end()
@@ -231,6 +240,27 @@ def run_and_report(
             handler.close()
         log.setLevel(level)
         log.propagate = propagate
+
+
+def _is_stdout_closed() -> bool:
+    """Return whether the program that reads stdout has ended, as `head` does; then later output is discarded."""
+    try:
+        stdout = sys.stdout.fileno()
+    except (OSError, ValueError):  # a test or a notebook has replaced stdout
+        return False
+    poll = select.poll()
+    poll.register(stdout, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)  # Python flushes stdout once more when it ends
+    return True
+
+
+def _delete_temporary_logs(logs: Iterable[str]) -> None:
+    """Delete those of the log files that are in a temporary directory of their own, with the directory."""
+    for path in logs:
+        if Path(path).parent.name.startswith(_TEMPORARY_PREFIX):
+            shutil.rmtree(Path(path).parent, ignore_errors=True)
 
 
 def _start_log(path: str | None) -> tuple[logging.Handler, str]:

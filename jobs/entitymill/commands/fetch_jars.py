@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     built = common.build_parser(
         "fetch-jars",
         description="Fetch Delta's jars with Maven or, if Maven is not installed, with Spark's own Ivy, and check their "
-        "SHA-256. Both clients use their own settings, with mirrors and caches.",
+        "SHA-256. Maven uses its own settings, with mirrors and its cache.",
         epilog="Examples:\n  entitymill fetch-jars\n  entitymill fetch-jars --spark 4.0 --to /opt/entitymill/jars",
     )
     built.add_argument(
@@ -189,6 +189,7 @@ def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None
         dependencies += f"<dependency>{named}{exclusions}</dependency>"
     named = f"<id>given</id><url>{escape(repository)}</url>" if repository else ""
     more = f"<repositories><repository>{named}</repository></repositories>" if named else ""
+    more += f"<pluginRepositories><pluginRepository>{named}</pluginRepository></pluginRepositories>" if named else ""
     (scratch / "pom.xml").write_text(
         '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>entitymill</groupId>'
         f"<artifactId>jars</artifactId><version>1</version><packaging>pom</packaging>{more}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from entitymill.terminal.console_text import visible
 if TYPE_CHECKING:  # imports Spark, which --help does not need
     from entitymill.source.column_proposal import Proposal
 
+_OUTPUT_VARIABLES = "ENTITYMILL__OUTPUT__"
 _MAX_NAMED = 8
 """Maximum number of alternative columns that a comment in the settings file names."""
 
@@ -70,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if exists_here(file):
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")
         start_log(None)
-        loaded = settings_module.load(None, [f"source.path={options.table}", "output.path=x", *options.overrides])
+        # The output is only proposed, so variables that choose another one must not contradict it.
+        environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(_OUTPUT_VARIABLES)}
+        chosen = [f"source.path={options.table}", "output.path=x", *options.overrides]
+        loaded = settings_module.load(None, chosen, environment)
         if "/" in options.table and "`" not in options.table:  # not the name of a catalog table
             common.check_source_exists(loaded)
         progress.begin("starting Spark")
@@ -188,4 +193,4 @@ def _name_alternatives(columns: Iterable[str]) -> str:
 def _to_yaml(value: Any) -> str:
     """Return a value as one line of YAML, even if it contains line breaks."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
-    return json.dumps(value) if "\n" in text else text
+    return json.dumps(value) if len(text.splitlines()) > 1 else text

@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def _tag_texts(texts: list[str], options: argparse.Namespace) -> list[list[dict[
     """
     from entitymill.workers import child_process
 
-    windows = list(cut_windows(texts, child_process.WINDOW_CHARS))
+    windows = list(child_process.cut_texts(texts, child_process.WINDOW_CHARS))
     largest = max(sum(map(len, window)) for window in windows)
     arguments = (options.model, options.precision, options.detector, options.detector_model, options.markup, largest)
     child = child_process.Child(child_process.Work(FACTORY, arguments, quiet=True))
@@ -115,20 +115,6 @@ def _tag_texts(texts: list[str], options: argparse.Namespace) -> list[list[dict[
     return [
         [{**row, "entity": text[row["begin"] : row["end"]]} for row in rows] for text, rows in zip(texts, found, strict=True)
     ]
-
-
-def cut_windows(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
-    """Split texts into lists of consecutive texts; a list ends as soon as it has `characters` characters in total."""
-    window: list[str] = []
-    size = 0
-    for text in texts:
-        window.append(text)
-        size += len(text)
-        if size >= characters:
-            yield window
-            window, size = [], 0
-    if window:
-        yield window
 
 
 def _read_texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

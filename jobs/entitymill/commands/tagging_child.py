@@ -42,7 +42,7 @@ def open_tagger(
     with memory_limit(loading_memory_limit(files)):
         tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model, markup=markup)
     limit_memory(read_used_memory() + tagging_memory_limit(characters, processes=1))
-    return lambda batch: pa.RecordBatch.from_arrays([tagger(batch.column("text"))], ["mentions"])
+    return lambda batch: pa.RecordBatch.from_arrays([tagger.tag_window(batch.column("text"))], ["mentions"])
 
 
 def open_measured_tagger(

@@ -44,7 +44,8 @@ def _find_markup(text: str) -> Iterator[tuple[int, int, str]]:
         name = (match[1] or "").lower()
         end, filler = match.end(), " " if match[0][0] == "&" or name in _INLINE else "\n"
         if match[0] == "<!--":
-            close = -1 if name in unclosed else text.find("-->", end)
+            # In HTML, <!--> and <!---> are complete comments.
+            close = -1 if name in unclosed else text.find("-->", match.start() + 2)
             if close < 0:
                 unclosed.add(name)
                 at = end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -138,6 +139,8 @@ def _run_or_record_idle(
             summary.error, summary.exit_code = outcome.describe_error(reason)
             if run is not None:
                 run.record_versions()
+                with suppress(Exception):
+                    run.meter.update()
             if reason is error:
                 raise
             raise reason from error

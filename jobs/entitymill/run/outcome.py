@@ -169,9 +169,8 @@ def stop_on_signals() -> Iterator[None]:
 
 def _cancel_jobs() -> None:
     """Start to cancel Spark's jobs, and turn off Spark's log; without an active SparkContext, do nothing."""
-    from pyspark import SparkContext  # noqa: PLC0415  # not all commands need PySpark
-
-    context = SparkContext._active_spark_context
+    # Do not import PySpark here: the signal may have arrived while it is being imported, or it may not be installed.
+    context: Any = getattr(getattr(sys.modules.get("pyspark"), "SparkContext", None), "_active_spark_context", None)
     if context is None:
         return
 

@@ -265,8 +265,9 @@ def check_installation(settings: Settings) -> None:
 
 
 def _is_spark_provided(master: str) -> bool:
-    """Return whether spark-submit, Databricks or a cluster provides Spark, so that this program need not start it."""
-    return not master.startswith("local") or bool({"PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION"} & set(os.environ))
+    """Return whether spark-submit, Databricks, a cluster or a Connect server provides Spark, so that none starts here."""
+    provided = {"PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE"}
+    return not master.startswith("local") or bool(provided & set(os.environ))
 
 
 def load(module: str, needed_by: str) -> ModuleType:

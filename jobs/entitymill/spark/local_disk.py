@@ -37,6 +37,7 @@ LOCAL = "spark.local.dir"
 _VARIABLES = ("SPARK_LOCAL_DIRS", "LOCAL_DIRS")
 """Environment variables that override the property LOCAL."""
 _PREFIX = "entitymill-process-"
+_ATTEMPTS = 20
 _LOCK = "in-use"
 _directories: dict[tuple[int, Path], tuple[Path, IO[str]]] = {}
 """Dict from (process id, parent directory) to the private directory and its lock file, locked while the process runs."""
@@ -123,8 +124,8 @@ def open_private_directory(parent: Path | None = None) -> Path:
     if key not in _directories:
         parent.mkdir(parents=True, exist_ok=True)
         delete_unused(parent)
-        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        _directories[key] = (directory, _lock(directory))
+        directory, lock = _create_locked_directory(parent)
+        _directories[key] = (directory, lock)
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return _directories[key][0]
 
@@ -167,6 +168,22 @@ def delete_unused(parent: Path) -> None:
             if is_ours and (directory / _LOCK).is_file():
                 with _lock(directory):
                     shutil.rmtree(directory)
+
+
+def _create_locked_directory(parent: Path) -> tuple[Path, IO[str]]:
+    """Create a private directory, and return it with its locked lock file.
+
+    Another process that starts now may take the directory for one of a dead process, and delete it, as long as it is not
+    locked. Then another directory is created.
+    """
+    for _ in range(_ATTEMPTS):
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        with contextlib.suppress(OSError):
+            lock = _lock(directory)
+            if os.fstat(lock.fileno()).st_nlink:
+                return directory, lock
+            lock.close()
+    raise OSError(errno.EAGAIN, f"other processes delete each new directory {_PREFIX}*", str(parent))
 
 
 def _lock(directory: Path) -> IO[str]:

@@ -103,9 +103,8 @@ def find_enclosing_table(address: str, exists: Exists, names: Names | None = Non
         inside = directory.rstrip("/")
         if _can_see(exists, f"{inside}/{LOG}"):
             return directory
-        escaped = re.sub(r"([\\*?\[\]{}])", r"\\\1", inside)
         # One pattern for all names, because each call is a request to the storage.
-        if names is not None and _can_see(names, f"{escaped}/{{{','.join(_TABLE_FILES)}}}"):
+        if names is not None and _can_see(names, f"{inside}/{{{','.join(_TABLE_FILES)}}}"):
             return directory
     return None
 

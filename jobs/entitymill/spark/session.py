@@ -42,6 +42,7 @@ QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 time of a large run."""
 _REMOTE = "SPARK_REMOTE"
 """Environment variable from which Spark reads the URL of a Spark Connect server."""
+_sending = threading.Lock()
 _sent: dict[tuple[str, str], Path] = {}
 """Dict from (session id, file name) to the local path of a file that was sent to the session's executors."""
 HADOOP_PATH = "org.apache.hadoop.fs.Path"
@@ -240,15 +241,16 @@ def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
     path.
     """
     key = (spark_connect.get_session_id(spark), file.name)
-    if key in _sent:
-        if _sent[key] != file:
-            file.unlink(missing_ok=True)  # otherwise each run in a notebook would leave a copy of the model
-        return
-    if spark_connect.is_remote(spark):
-        spark.addArtifacts(str(file), pyfile=code, file=not code)
-    else:
-        (spark.sparkContext.addPyFile if code else spark.sparkContext.addFile)(str(file))
-    _sent[key] = file
+    with _sending:
+        if key in _sent:
+            if _sent[key] != file:
+                file.unlink(missing_ok=True)  # otherwise each run in a notebook would leave a copy of the model
+            return
+        if spark_connect.is_remote(spark):
+            spark.addArtifacts(str(file), pyfile=code, file=not code)
+        else:
+            (spark.sparkContext.addPyFile if code else spark.sparkContext.addFile)(str(file))
+        _sent[key] = file
 
 
 class RememberedClass(JavaClass):  # type: ignore[misc]  # py4j has no types

@@ -137,7 +137,8 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
         spark_connect.fetch(spark, path, into)
         return
     system, java_path = hadoop_path(spark, path)
-    _, local = hadoop_path(spark, into.as_uri())
+    # as_uri() would encode blanks and letters outside ASCII, which Hadoop's client does not decode.
+    _, local = hadoop_path(spark, f"file://{into.absolute()}")
     with _translate_errors(path):
         # Arguments: do not delete the source, and write no .crc file next to the copy.
         system.copyToLocalFile(False, java_path, local, True)

@@ -87,8 +87,11 @@ class _SafeConsole(Console):
 
 
 def open_console(**options: Any) -> Console:
-    """Return rich's Console with these options, except that it prints control characters as escapes, as `visible` does."""
-    return _SafeConsole(**options)
+    """Return rich's Console with these options, except that it prints control characters as escapes, as `visible` does.
+
+    It prints codes such as `:x:`, which may be part of a path, unchanged.
+    """
+    return _SafeConsole(**{"emoji": False, **options})
 
 
 class SafeFormatter(logging.Formatter):

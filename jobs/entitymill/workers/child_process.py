@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,20 @@ child_main_loop.serve(int(sys.argv[2]), int(sys.argv[3]))
 
 Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
 """The type of the function that a child calls for each batch; the function returns the batch's result."""
+
+
+def cut_texts(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
+    """Split texts into lists of consecutive texts; a list ends as soon as it has `characters` characters in total."""
+    window: list[str] = []
+    size = 0
+    for text in texts:
+        window.append(text)
+        size += len(text)
+        if size >= characters:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,11 @@ class ChildLostError(Exception):
         self.detail = detail
 
     @property
+    def timed_out(self) -> bool:
+        """Return whether the child exceeded a time limit."""
+        return self.code == TIMED_OUT
+
+    @property
     def suggests_lack_of_memory(self) -> bool:
         """Return whether the child ran out of memory, or was killed as the kernel kills a process to free memory."""
         return self.code == CRASHED and self.detail in (_EXIT_REASONS[OUT_OF_MEMORY], "killed by SIGKILL")
@@ -114,15 +133,23 @@ class Child:
         self._connection, child_end = Pipe()
         with child_end:
             arguments = [json.dumps(sys.path), str(child_end.fileno()), str(os.getpid())]
-            self._process = subprocess.Popen(  # noqa: S603  # the current interpreter
-                [sys.executable, "-c", _BOOT, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=None if work.prints else 2,  # a Spark worker's stdout may be a channel to the JVM
-                stderr=subprocess.DEVNULL if work.quiet else None,
-                # Otherwise tokenizers starts a thread per core of the machine in each child.
-                env={"RAYON_NUM_THREADS": "1", **os.environ},
-                pass_fds=[child_end.fileno()],
-            )
+            try:
+                self._process = subprocess.Popen(  # noqa: S603  # the current interpreter
+                    # Without -P, a file json.py in the working directory would be executed.
+                    [sys.executable, "-P", "-c", _BOOT, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=None if work.prints else 2,  # a Spark worker's stdout may be a channel to the JVM
+                    stderr=subprocess.DEVNULL if work.quiet else None,
+                    # Otherwise tokenizers starts a thread per core of the machine in each child.
+                    env={"RAYON_NUM_THREADS": "1", **os.environ},
+                    pass_fds=[child_end.fileno()],
+                )
+            except OSError as error:
+                self._connection.close()
+                raise WorkerError(
+                    f"The tagger cannot be started: {error.strerror or error}. Give this machine or container more memory, "
+                    "or allow it more processes."
+                ) from error
         import pyarrow as pa  # noqa: F401, PLC0415  # needed for the first batch; imported now, while the child starts
 
         try:

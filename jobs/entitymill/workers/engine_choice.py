@@ -27,7 +27,7 @@ from entitymill.workers import engine_openvino
 from entitymill.workers.worker import RecognitionOptions
 
 log = logging.getLogger(__name__)
-RESULTS_VERSION = 4
+RESULTS_VERSION = 5
 """Part of the fingerprint; increase it whenever a change of the code changes the mentions that a model finds in a text."""
 
 

@@ -160,7 +160,10 @@ def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
 
 def check_file(path: Path, expected: str, name: str, where: str) -> None:
     """Raise a ModelError if a model's file does not have the SHA-256 `expected`; `name` and `where` are for the message."""
-    actual = sha256(path)
+    try:
+        actual = sha256(path)
+    except OSError as error:
+        raise ModelError(f"{name} of the model at {where} cannot be read ({error.strerror}).") from error
     if actual != expected:
         raise ModelError(
             f"{name} of the model at {where} has SHA-256 {actual[:12]}…, but {expected[:12]}… is expected: "

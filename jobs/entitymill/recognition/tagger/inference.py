@@ -130,7 +130,9 @@ class Tagger:
                 scalings,
                 execution.encoding,
             )
-            tagger.tag(_TEST_SENTENCE, np.array([len(_TEST_SENTENCE)]))
+            tags = tagger.tag(_TEST_SENTENCE, np.array([len(_TEST_SENTENCE)]))
+        if not np.isfinite(tags.confidences).all():
+            raise ModelError(f"The network of {where} computes no finite number for a test sentence: train the model again.")
         tagger.seconds = Seconds()
         return tagger
 
@@ -169,7 +171,7 @@ class Tagger:
             else:
                 best = self._decoder.decode(probabilities, np.searchsorted(starts, tagged + first, side="right"))
             confidences = np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0]
-            returned = probabilities if scores else probabilities[:0]
+            returned = probabilities if scores else results[0][3]
             results.append((tagged + first, best.astype(np.int16), confidences, returned))
         tagged, tags, confidences, returned = (np.concatenate(parts) for parts in zip(*results, strict=True))
         return Tags(tagged, tags, confidences, returned if scores else None, split)

@@ -110,7 +110,7 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
     Args:
         model: a checked network, for which `check_precision` allows the precision.
         precision: number format of the computation. In int8, if the network has no measured ranges of activations, they are
-            quantized per piece (subword). So the results of a sentence do not depend on the other sentences in its batch.
+            quantized per piece (subword). So the results of a sentence hardly depend on the other sentences in its batch.
         threads: number of threads for inference, at most the number of cores of the task.
     """
     options = {
