@@ -321,6 +321,6 @@ $(S3_SERVER): tests/cluster/server/pom.xml
 	mvn --quiet --batch-mode --file $< dependency:copy-dependencies
 	@touch $@
 
-$(PACKAGE): requirements-run.lock pyproject.toml docs/cluster.md $(JARS) $(S3_JARS) $(wildcard package/* conf/*) $(shell find jobs models -name '*.py' -o -path 'jobs/*/page.*' -o -path 'models/*' -type f) | $(RUN_READY)
+$(PACKAGE): requirements-run.lock pyproject.toml docs/cluster.md $(JARS) $(S3_JARS) $(wildcard package/* conf/*) $(shell find jobs models -name '*.py' -o -name 'page.html' -o -name 'page.css' -o -name 'page.js' -o -path 'models/*' -type f) | $(RUN_READY)
 	package/build.sh
 	@touch $@

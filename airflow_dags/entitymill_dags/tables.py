@@ -169,6 +169,8 @@ class Table(_Section):
         for setting in self.settings:
             key, _, text = setting.partition("=")
             keys += _find_secrets(_parse_value(text), key) if key != "source.where" else []
+        if keys and keys[0].startswith("databricks."):
+            raise ValueError(f"{keys[0]} holds a secret: let Databricks look it up, with {{{{secrets/SCOPE/KEY}}}}")
         if keys:
             raise ValueError(
                 f"{keys[0]} holds a secret, which the command line would show: set it in the worker's "
@@ -265,9 +267,9 @@ def _find_secrets(value: Any, key: str = "") -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _find_secrets(inner, key)
-    elif value is not None and not _DATABRICKS_REFERENCE.fullmatch(str(value)):
+    elif isinstance(value, str) and not _DATABRICKS_REFERENCE.fullmatch(value):
         is_named = _SECRET.search(key) and not _SECRET_REFERENCE.search(key)
-        if is_named or any(pattern.search(str(value)) for pattern in _SECRET_VALUES):
+        if is_named or any(pattern.search(value) for pattern in _SECRET_VALUES):
             yield key
 
 

@@ -189,7 +189,7 @@ def load(
     ):
         check_choice(name, value, allowed)
     check_flags(trim=trim, consistent_labels=consistent_labels)
-    if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS):
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
         raise SettingsError(f"threads must be a whole number from 1 to {MAX_THREADS}, not {threads!r}; None uses all cores.")
     directory = Path(model)
     manifest, files = read_bundle(directory)

@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--precision",
         choices=("f32", "bf16", "int8"),
-        help="number format of the stored weights (default: as in SOURCE; bfloat16 from Hugging Face becomes f32)",
+        help="number format of the stored weights (default: as in SOURCE; half precision from Hugging Face becomes f32)",
     )
     built.add_argument(
         "--calibrate", metavar="TABLE", type=Path, help="with int8: also quantize activations, as measured on this table"
@@ -118,10 +118,11 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
             work = child_process.Work(FACTORY, (options, scratch, Path(unpacked)), quiet=True, prints=True)
             child_process.Child(work, TIMEOUT_SECONDS).close()
         except WorkerError as error:
-            reason = error.__cause__.detail if isinstance(error.__cause__, child_process.ChildLostError) else error
+            if not isinstance(error.__cause__, child_process.ChildLostError):
+                raise
             raise ModelError(
-                f"{options.source} cannot be prepared: the process that reads and tests it failed ({reason}); copy the "
-                "model again from a source that you trust, or prepare it on a machine with more memory."
+                f"{options.source} cannot be prepared: the process that tests it failed ({error.__cause__.detail});"
+                " copy the model again from a source that you trust, or prepare it on a machine with more memory."
             ) from error
         atomic_directories.move_into_place(scratch / _DIRECTORIES[options.to], options.dest, scratch)
     console.print(f"wrote {options.dest}", highlight=False, markup=False)
@@ -274,8 +275,8 @@ def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Ma
         "casing": found.casing,
         "max_length": length,
         "sparknlp_max_length": min(found.sparknlp_max_length, found.limit or length),
-        # Scores are of the network as it was.
-        "f1": origin.f1 if origin and options.precision is None else {},
+        # The scores are of the network as it was.
+        "f1": origin.f1 if origin and options.precision in {None, origin.precision} - {"int8"} else {},
         "confidence": origin.model_dump()["confidence"] if origin else {},
     }
 

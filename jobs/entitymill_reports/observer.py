@@ -93,9 +93,10 @@ def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | N
 
     content = page_queries.read_page_content(reader, settings, run_id)
     drift = drift_module.compare_runs(content.run, content.before, settings.report)
+    # A character that UTF-8 cannot encode is replaced, because it must not prevent the page from being written.
+    rendered = page.render(content, drift).encode("utf8", "replace")
     try:
-        # A character that UTF-8 cannot encode is replaced, because it must not prevent the page from being written.
-        local_disk.write_atomically(Path(to), page.render(content, drift).encode("utf8", "replace"))
+        local_disk.write_atomically(Path(to), rendered)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(f"--to, report.path: {to} cannot be written: {reason}; name another file.") from error

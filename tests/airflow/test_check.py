@@ -67,6 +67,7 @@ def test_a_bad_report_is_judged_bad() -> None:
 def test_maintenance_is_no_run_about_anything() -> None:
     assert not check._covers_rows({"settings": None}, None)
     assert not check._covers_rows({"settings": None}, "day = '2026-11-26'")
+    assert not check._covers_rows({"settings": '{"erasure": "5f2a"}', "mode": "maintenance"}, None)
 
 
 def test_the_report_link_is_a_page_of_airflow() -> None:

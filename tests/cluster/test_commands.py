@@ -86,6 +86,7 @@ def test_yarn(jvm: Any, package: Path) -> None:
     assert conf.get("spark.yarn.dist.archives").endswith("environment.tar.gz#environment")
     files, jars = (conf.get(f"spark.yarn.dist.{what}").split(",") for what in ("files", "jars"))
     assert [Path(path).name for path in files] == ["base.yaml", "articles.yaml", "log4j2.properties"]
+    assert conf.get("spark.driver.extraJavaOptions") == "-Dlog4j2.configurationFile=log4j2.properties"
     assert {"hadoop-aws-3.3.4.jar", "delta-spark_2.12-3.3.3.jar"} <= {Path(path).name for path in jars}
     assert (conf.get("spark.executor.cores"), conf.get("spark.executor.memoryOverheadFactor")) == ("4", "0.5")
     assert conf.get("spark.ui.enabled") == "true"

@@ -110,13 +110,15 @@ def test_a_wrong_path_is_found_before_spark_starts(
     assert said.format(tmp_path) in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_a_reader_of_stdout_that_ends_first_is_no_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [["--json"], []], ids=["JSON", "marked"])
+def test_a_reader_of_stdout_that_ends_first_is_no_error(tmp_path: Path, options: list[str]) -> None:
     """As in `entitymill tag … | head -1`."""
     code = "import sys; from entitymill.cli import main; sys.exit(main())"
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-c", code, "tag", "--json", "Angela Merkel flew to Paris."]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", code, "tag", *options, "Angela Merkel flew to Paris."]
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment = {**inherited, "TMPDIR": str(tmp_path)}
     ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False, env=environment, timeout=120)
     os.close(writing)
     assert (ended.returncode, ended.stderr.decode()) == (141, "")

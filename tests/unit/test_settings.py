@@ -257,7 +257,7 @@ def test_a_value_of_the_wrong_type_is_one_fault_of_its_key() -> None:
     [
         ("source: {where: true}", "source.where: must be text; put true, false and dates in quotes"),
         ("source: {passthrough: 7}", "source.passthrough: must be a list, such as [a, b]"),
-        ("source: {passthrough: [a, b, a]}", "source.passthrough: the list has a twice; remove one"),
+        ("source: {passthrough: [a, b, a]}", "source.passthrough: the list contains 'a' twice; remove one"),
         ("spark: {conf: fast}", "spark.conf: must be names with values, such as {a: b}"),
         ("mentions: {trim: perhaps}", "mentions.trim: must be true or false"),
         ("limits: {max_reject_ratio: [1]}", "limits.max_reject_ratio: must be a number"),

@@ -215,6 +215,7 @@ def run_and_report(
     try:
         with outcome.stop_on_signals():
             work(start)
+            sys.stdout.flush()
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, BrokenPipeError) and _is_stdout_closed():
             _delete_temporary_logs(logs)

@@ -78,7 +78,7 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     """
     if not (options.yes or options.dry_run or _is_on_terminal()):
         raise SettingsError(
-            "--yes: nothing was erased, because stdin or stdout is no terminal; look with --dry-run, then add --yes."
+            "--yes: nothing was erased, because stdin or stdout is not a terminal; look with --dry-run, then add --yes."
         )
     common.check_output_exists(settings)
     common.check_source_exists(settings)

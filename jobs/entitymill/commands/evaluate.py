@@ -150,9 +150,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress.begin("comparing the mentions")
         entities = read_mentions(spark, options.entities, "--entities", KEY)
         gold = read_mentions(spark, options.gold, "--gold", KEY)
-        for option, frame in (("--entities", entities), ("--gold", gold)):
+        for option, path, frame in (("--entities", options.entities, entities), ("--gold", options.gold, gold)):
             if frame.where(" OR ".join(f"`{name}` IS NULL" for name in KEY)).take(1):
-                raise SourceError(f"{option}: a row lacks one of {', '.join(KEY)}, or is not valid JSON; correct it.")
+                or_not = ", or is not valid JSON" if path.endswith(".jsonl") else ""
+                raise SourceError(f"{option}: a row lacks one of {', '.join(KEY)}{or_not}; correct or remove it.")
         scores = evaluate(entities, gold, labels)
         _check_labels(labels or [], scores, "in neither table")
         if options.json:

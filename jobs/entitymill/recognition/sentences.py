@@ -31,7 +31,7 @@ def choose_kind(kind: Kind | None, model: object) -> Kind:
 
     The default is dl if `model`, the path of a saved detector, is set. Otherwise it is sentencex.
     """
-    return kind or ("sentencex" if model is None else "dl")
+    return kind if kind is not None else ("sentencex" if model is None else "dl")
 
 
 class Detector(Protocol):

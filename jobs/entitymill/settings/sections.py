@@ -34,7 +34,7 @@ def _wrap_in_tuple(names: Any) -> Any:
         raise ValueError(f"write several names as a list: [{names}]")
     strings = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
     if twice := [name for number, name in enumerate(strings) if name in strings[:number]]:
-        raise ValueError(f"the list has {twice[0]} twice; remove one")
+        raise ValueError(f"the list contains {twice[0]!r} twice; remove one")
     return () if names is None else (names,) if isinstance(names, str) else names
 
 

@@ -178,11 +178,16 @@ def _create_locked_directory(parent: Path) -> tuple[Path, IO[str]]:
     """
     for _ in range(_ATTEMPTS):
         directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        with contextlib.suppress(OSError):
+        try:
             lock = _lock(directory)
-            if os.fstat(lock.fileno()).st_nlink:
-                return directory, lock
-            lock.close()
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        except OSError:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        if os.fstat(lock.fileno()).st_nlink:
+            return directory, lock
+        lock.close()
     raise OSError(errno.EAGAIN, f"other processes delete each new directory {_PREFIX}*", str(parent))
 
 

@@ -1,4 +1,4 @@
-"""Quote names, string literals and paths for Spark, so that it executes no setting; check names and conditions."""
+"""Quote names, string literals and paths for Spark, so that no setting is executed as SQL; check names and conditions."""
 
 from __future__ import annotations
 

@@ -99,13 +99,14 @@ def _redact(
     source = open_source(spark, settings.source)
     _check_target(spark, source, to)
     entities = tables.read_latest("entities")
-    missing = _find_missing_labels(entities, labels, settings.entities.labels, model)
+    documents = tables.read_latest("documents")
+    _check_labels(entities, labels, settings.entities.labels, model)
     with ExitStack() as cached:
-        rows = cache_on_disk(_select_verified_texts(source, tables.read_latest("documents"), entities, labels), cached)
+        rows = cache_on_disk(_select_verified_texts(source, documents, entities, labels), cached)
         counts = F.count("*").alias("documents"), F.sum(F.size("spans")).alias("mentions")
         fingerprints = F.min("fingerprint").alias("least"), F.max("fingerprint").alias("greatest")
         found = rows.agg(*counts, *fingerprints).collect()[0]
-        _check_fingerprints({found["least"], found["greatest"]} - {None}, labels, missing, model)
+        _check_fingerprints({found["least"], found["greatest"]} - {None}, documents, entities, labels, model)
         total = source.rows.count()
         left_out = total - found["documents"]
         if left_out and not partly:
@@ -157,44 +158,45 @@ def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int
     return f"{source.settings.path} has {total} rows; of these, {'; '.join(reasons)}. Or leave such rows out with --partly."
 
 
-def _find_missing_labels(
-    entities: DataFrame, labels: Sequence[str], kept: Sequence[str], model: KnownModel | None
-) -> list[str]:
-    """Return those of the labels that no mention in the tables has, although the model has them.
-
-    Raise SettingsError if entities.labels (`kept`) leaves out a label, or neither the tables nor the model have it.
-    """
-    if not labels:
-        return []
+def _check_labels(entities: DataFrame, labels: Sequence[str], kept: Sequence[str], model: KnownModel | None) -> None:
+    """Raise SettingsError if entities.labels (`kept`) leaves out a label, or neither the tables nor the model have it."""
     for label in labels:
         if kept and label not in kept:
             raise SettingsError(f"--labels: entities.labels leaves out {label}, so its mentions are not in the tables.")
-    held = sorted(row["label"] for row in entities.select("label").distinct().collect())
-    missing = [label for label in labels if label not in held]
-    for label in missing:
-        if model is None or label not in model.labels:
+    unknown = [label for label in labels if model is None or label not in model.labels]
+    held = sorted(row["label"] for row in entities.select("label").distinct().collect()) if unknown else []
+    for label in unknown:
+        if label not in held:
             raise SettingsError(
                 f"--labels: no mention in the tables has the label {label}; labels in the tables: {', '.join(held)}."
             )
-    return missing
 
 
 def _check_fingerprints(
-    fingerprints: set[str], labels: Sequence[str], missing: Sequence[str], model: KnownModel | None
+    fingerprints: set[str], documents: DataFrame, entities: DataFrame, labels: Sequence[str], model: KnownModel | None
 ) -> None:
     """Raise SettingsError if a document may have mentions with one of the labels that are not in the tables.
 
-    This is the case if documents were processed with different models or settings. It is also the case if no mention has one
-    of the labels (`missing`), and the documents were not processed with the settings' model and settings.
+    This is the case if documents were processed with different models or settings. It is also the case if the model that
+    processed all of them is not known to have one of the labels.
 
     Args:
-        fingerprints: the least and the greatest fingerprint of the documents.
+        fingerprints: the least and the greatest fingerprint of the documents that are copied.
     """
-    current = {model.fingerprint} if model is not None else set()
-    if labels and (len(fingerprints) > 1 or (missing and fingerprints - current)):
+    unknown = list(labels) if fingerprints else []
+    if len(fingerprints) == 1:
+        [fingerprint] = fingerprints
+        known = model.labels if model is not None and model.fingerprint == fingerprint else ()
+        unknown = [label for label in labels if label not in known]
+    if unknown and len(fingerprints) == 1:
+        alike = documents.where(F.col("fingerprint") == fingerprint).select("doc_id")
+        theirs = entities.where(F.col("label").isin(unknown)).join(alike, "doc_id", "left_semi")
+        held = {row["label"] for row in theirs.select("label").distinct().collect()}
+        unknown = [label for label in unknown if label not in held]
+    if unknown:
         raise SettingsError(
-            f"--labels: mentions with the label {(*missing, *labels)[0]} may be missing, because another model or other "
-            "settings processed some of the documents: run the job first, with --full if it does not process them."
+            f"--labels: mentions with the label {unknown[0]} may be missing, because another model or other settings "
+            "processed some of the documents: run the job first; if it skips them, use --full."
         )
 
 

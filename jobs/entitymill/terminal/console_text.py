@@ -81,6 +81,10 @@ class _SafeConsole(Console):
         super().__init__(**options)
         self.push_render_hook(_ShowControls())
 
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError again, which `common.run_and_report` handles; rich itself would end the program."""
+        raise  # noqa: PLE0704  # called in an except block
+
     def print(self, *objects: Any, **options: Any) -> None:
         """Print objects with escapes in strings: rich drops some control characters before the hook can replace them."""
         super().print(*(visible(item) if isinstance(item, str) else item for item in objects), **options)

@@ -7,6 +7,7 @@ messages. If the worker ends, the kernel kills the child.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -146,10 +147,9 @@ class Child:
                 )
             except OSError as error:
                 self._connection.close()
-                raise WorkerError(
-                    f"The tagger cannot be started: {error.strerror or error}. Give this machine or container more memory, "
-                    "or allow it more processes."
-                ) from error
+                short = error.errno in (errno.EAGAIN, errno.ENOMEM)
+                advice = "give this machine more memory, or allow it more processes" if short else "check Python"
+                raise WorkerError(f"The tagger cannot be started: {error.strerror or error}: {advice}.") from error
         import pyarrow as pa  # noqa: F401, PLC0415  # needed for the first batch; imported now, while the child starts
 
         try:
