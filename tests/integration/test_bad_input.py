@@ -255,7 +255,8 @@ def test_too_many_rejects_publish_nothing_and_the_list_of_runs_says_so(
 ) -> None:
     listing = ["runs", *(word for option in job.options(f"log={job.directory}/log") for word in ("--set", option))]
     assert cli.main(listing) == 1
-    assert capfd.readouterr().err.splitlines()[0] == f"error: output: no run has written {job.output} yet."
+    said = capfd.readouterr().err.splitlines()[0]
+    assert said == f"error: output: no entity tables at {job.output}; check output.path or output.schema."
     job.texts(GOOD).run()
     before = read_tables(job.output)
     job.texts([*GOOD, ("new", GOOD[0][1]), ("bad1", None), ("bad2", None)])
