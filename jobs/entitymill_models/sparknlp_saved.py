@@ -264,7 +264,7 @@ def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, 
             allowance.bytes -= len(block)
             if allowance.bytes < 0:
                 raise ModelError(
-                    f"{where} unpacks to far more than its own size, as no model does: copy the model again from a source "
-                    "that you trust."
+                    f"{where} unpacks to far more than its own size, and so may be malicious: copy the model again "
+                    "from a source that you trust."
                 )
             copy.write(block)

@@ -42,7 +42,7 @@ class TableReader(Protocol):
     output: str
 
     def has(self, table: str) -> bool:
-        """Return whether a table exists; only `rejects` may be missing."""
+        """Return whether a table exists; of the tables that a page needs, only `rejects` may be missing."""
 
     def read_rows(self, query: str) -> list[dict[str, Any]]:
         """Return the rows of a query, each as a dict from column name to value; times are in UTC, and maps are dicts."""

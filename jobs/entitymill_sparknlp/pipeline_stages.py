@@ -279,8 +279,8 @@ def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetect
 def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
     """Return a string that identifies a sentence detector: if it changes, the next run recomputes all documents.
 
-    For a model pretrained:NAME/LANGUAGE, the string is this address; otherwise see `engine_openvino.identify_detector`.
-    Raise ModelError if the detector's model is missing.
+    For a pretrained model, the string is `model` itself (pretrained:NAME/LANGUAGE); otherwise see
+    `engine_openvino.identify_detector`. Raise ModelError if the detector's model is missing.
     """
     if kind == "dl" and PRETRAINED.fullmatch(model):
         return model

@@ -110,9 +110,9 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
 def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found_nothing: bool) -> dict[str, int]:
     """Take the lease, erase the documents, record the erasure, and return the number of erased rows of each table.
 
-    First count the rows again, because a run may have changed the tables since `_find_documents`. Nothing is erased if
-    `_find_documents` found nothing (`found_nothing`) and this function finds nothing either. But if an erasure of the same
-    ids was interrupted, it is completed in any case.
+    First count the rows again, because a run may have changed the tables since `_find_documents`. If
+    both counts find nothing (`found_nothing` says this of the first one), nothing is erased or recorded. But an interrupted
+    erasure of the same ids is completed in any case.
     """
     tables = Tables(spark, settings.output)
     digests = {doc_id: hashlib.sha256(doc_id.encode()).hexdigest() for doc_id in ids}

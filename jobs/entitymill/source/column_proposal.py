@@ -237,7 +237,7 @@ def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: 
 
 
 def _is_utf8(table: DataFrame, column: Column) -> bool:
-    """Return whether the first SAMPLE values of a binary column are valid UTF-8; a run rejects rows with other ids."""
+    """Return whether a binary column can be the id column: its first SAMPLE values are valid UTF-8."""
     ids = table.select(F.col(quote_part(column.name)).cast("string").alias("doc_id")).limit(SAMPLE)
     return not ids.where(CODES["malformed_id"][0]).take(1)
 

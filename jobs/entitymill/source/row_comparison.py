@@ -129,7 +129,7 @@ def _is_changed(policy: Policy) -> Column:
 
 
 def _explain_change(policy: Policy) -> Column:
-    """Return an expression for the Cause of a document for which `_is_changed` is true."""
+    """Return an expression for the reason (a Cause) why a changed document, as `_is_changed` says, is recomputed."""
     return (
         F.when(_is_pending(), Cause.PENDING.value)
         .when(_text_differs(), Cause.TEXT.value)

@@ -94,8 +94,8 @@ def may_have_frozen_run(tables: Tables, longest: timedelta) -> bool:
     """Return whether a frozen (suspended) run might still commit files that it wrote longer ago than `longest`.
 
     A run that ends with all its changes complete has blocked the commits of all earlier runs. So the result is False if
-    the latest run ended in this way. It is also False if the latest run is still running, and its last heartbeat is younger
-    than `longest`. If that run has no heartbeat file, the end of its lease is used instead.
+    the latest run ended in this way. The result is also False if the latest run is still running and certainly not frozen:
+    its last heartbeat is younger than `longest`. Without a heartbeat file, the end of its lease counts as the heartbeat.
     """
     record = Runs(tables).read_record()
     if record.latest is None:

@@ -179,9 +179,10 @@ class Lease:
                 self._heartbeat.stop()
 
     def _choose_epoch(self) -> tuple[Record, int]:
-        """Create `runs` if missing; return a summary of it, and the next epoch: one more than the greatest known epoch.
+        """Create `runs` if missing; return a summary of it, and the epoch (run number) for this run.
 
-        The summary's field `certain` is False if other runs may have begun after it was read.
+        The epoch is one more than the greatest known one. In the summary, `certain` is False if other runs may have begun
+        after it was read.
         """
         for attempt in range(TRIES):  # another run may be creating `runs` as well
             try:

@@ -222,7 +222,7 @@ def _encode_times(rows: DataFrame) -> DataFrame:
 
 
 def exclude_maintenance(rows: DataFrame) -> DataFrame:
-    """Return rows of `runs` without the rows of maintenance; rows of idle runs are kept."""
+    """Return the rows of `runs` except those of `entitymill maintain`; runs with nothing to do are kept."""
     return rows.where(~F.col("mode").eqNullSafe(MAINTENANCE))
 
 

@@ -86,7 +86,7 @@ class _SafeConsole(Console):
         raise  # noqa: PLE0704  # called in an except block
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print objects with escapes in strings: rich drops some control characters before the hook can replace them."""
+        """Print objects, after replacing control characters in strings by visible escapes: rich would drop some of them."""
         super().print(*(visible(item) if isinstance(item, str) else item for item in objects), **options)
 
 

@@ -81,7 +81,7 @@ def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
     """
 
     def keep(mention: Column) -> Column:
-        """Return the condition under which `mention`, a struct, is kept."""
+        """Return the condition that a mention, a struct, has a chosen label and enough confidence."""
         label = mention["label"]
         minimum = F.lit(0.0 if chosen.by_label else chosen.min_confidence)
         for name, confidence in chosen.by_label.items():
