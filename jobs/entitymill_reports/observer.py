@@ -99,7 +99,8 @@ def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | N
         local_disk.write_atomically(Path(to), rendered)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SettingsError(f"--to, report.path: {to} cannot be written: {reason}; name another file.") from error
+        option = "report.path" if to == settings.report.path else "--to"
+        raise SettingsError(f"{option}: {to} cannot be written: {reason}; name another file.") from error
     return drift
 
 
