@@ -20,9 +20,8 @@ from pyspark.sql.pandas.functions import pandas_udf
 
 from entitymill import errors, schemas
 from entitymill.errors import SettingsError, WorkerError
-from entitymill.python_api import check_flags
 from entitymill.recognition.sentences import Kind, choose_kind
-from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, check_choice, check_precision
+from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, check_choice, check_flags, check_precision
 from entitymill.settings.sections import DETECTOR_MODEL
 from entitymill.spark import session
 from entitymill.spark.sql_text import quote_part

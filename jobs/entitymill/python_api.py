@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition import hardware, sentences
 from entitymill.recognition.recognizer import Recognizer
-from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, bundle, check_choice
+from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, bundle, check_choice, check_flags
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.workers.child_process import WINDOW_CHARS, cut_texts
 
@@ -200,13 +200,6 @@ def load(
     execution = Execution(precision, threads=threads or hardware.count_cores(), decoding=decoding)
     tagger = Tagger.load(files, manifest, execution, str(directory))
     return TextTagger(Recognizer(opened, tagger, trim=trim, consistent_labels=consistent_labels, markup=markup))
-
-
-def check_flags(**flags: object) -> None:
-    """Raise SettingsError if the value of an option is neither True nor False."""
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise SettingsError(f"{name} must be True or False, not {value!r}.")
 
 
 def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:

@@ -249,6 +249,7 @@ def test_a_slice_is_packed_alone() -> None:
     ("module", "without"),
     [
         ("entitymill.workers.worker", "openvino delta sparknlp"),
+        ("entitymill.dataframe_functions", "openvino delta sparknlp"),
         ("entitymill_sparknlp.engine_sparknlp", "delta sparknlp"),
         ("entitymill.tables.text_masking", "openvino delta sparknlp"),
     ],

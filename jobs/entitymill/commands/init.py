@@ -18,6 +18,7 @@ from entitymill import settings as settings_module
 from entitymill.commands import common
 from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import json_schema, sections
+from entitymill.settings.layers import ENVIRONMENT_PREFIX
 from entitymill.settings.sections import SourceSettings
 from entitymill.spark.local_disk import exists_here, pin_path
 from entitymill.terminal import progress
@@ -26,7 +27,7 @@ from entitymill.terminal.console_text import visible
 if TYPE_CHECKING:  # imports Spark, which --help does not need
     from entitymill.source.column_proposal import Proposal
 
-_OUTPUT_VARIABLES = "ENTITYMILL__OUTPUT__"
+_OUTPUT_VARIABLES = f"{ENVIRONMENT_PREFIX}OUTPUT__"
 _MAX_NAMED = 8
 """Maximum number of alternative columns that a comment in the settings file names."""
 

@@ -173,8 +173,8 @@ def delete_unused(parent: Path) -> None:
 def _create_locked_directory(parent: Path) -> tuple[Path, IO[str]]:
     """Create a private directory, and return it with its locked lock file.
 
-    Another process that starts now may take the directory for one of a dead process, and delete it, as long as it is not
-    locked. Then another directory is created.
+    Until the directory is locked, another process that starts may delete it, as it deletes the directories of processes that
+    have ended. Then another directory is created.
     """
     for _ in range(_ATTEMPTS):
         directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))

@@ -183,17 +183,16 @@ def _check_fingerprints(
     Args:
         fingerprints: the least and the greatest fingerprint of the documents that are copied.
     """
-    unknown = list(labels) if fingerprints else []
-    if len(fingerprints) == 1:
-        [fingerprint] = fingerprints
-        known = model.labels if model is not None and model.fingerprint == fingerprint else ()
-        unknown = [label for label in labels if label not in known]
-    if unknown and len(fingerprints) == 1:
-        alike = documents.where(F.col("fingerprint") == fingerprint).select("doc_id")
-        theirs = entities.where(F.col("label").isin(unknown)).join(alike, "doc_id", "left_semi")
-        held = {row["label"] for row in theirs.select("label").distinct().collect()}
-        unknown = [label for label in unknown if label not in held]
-    if unknown:
+    if not labels or not fingerprints:
+        return
+    known: set[str] = set()
+    if model is not None and fingerprints == {model.fingerprint}:
+        known = set(model.labels)
+    elif len(fingerprints) == 1:
+        alike = documents.where(F.col("fingerprint").isin(fingerprints)).select("doc_id")
+        theirs = entities.join(alike, "doc_id", "left_semi").select("label").distinct()
+        known = {row["label"] for row in theirs.collect()}
+    if unknown := [label for label in labels if label not in known]:
         raise SettingsError(
             f"--labels: mentions with the label {unknown[0]} may be missing, because another model or other settings "
             "processed some of the documents: run the job first; if it skips them, use --full."

@@ -109,7 +109,7 @@ def _list_values(mention: Mention) -> dict[str, Any]:
 
 
 def _quote_formula(text: str) -> str:
-    """Return a text with an apostrophe in front if a spreadsheet might execute it as a formula; numbers are left alone.
+    """Return a text with an apostrophe in front if a spreadsheet might execute it as a formula, and a number unchanged.
 
     Texts and ids of documents are not trusted. Source: https://owasp.org/www-community/attacks/CSV_Injection
     """

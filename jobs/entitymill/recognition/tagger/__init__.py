@@ -53,6 +53,13 @@ def check_choice(option: str, value: str, allowed: Any) -> None:
         raise SettingsError(f"{option}: {value!r} is not one of {', '.join(get_args(allowed))}.")
 
 
+def check_flags(**flags: object) -> None:
+    """Raise SettingsError if the value of an option is neither True nor False."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise SettingsError(f"{name} must be True or False, not {value!r}.")
+
+
 def check_precision(precision: Precision, stored: str) -> None:
     """Raise a ModelError if a model should run in int8, but its weights are stored in another precision, `stored`."""
     if precision == "int8" and stored != "int8":
