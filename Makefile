@@ -60,9 +60,13 @@ test-unit: $(DEV_READY) ## run the tests that need no Spark and do not measure t
 	$(BIN)/python -m pytest $(LIMITED) --numprocesses 2 -m "not slow" tests/unit
 
 .PHONY: test
-test: $(DEV_READY) $(JARS) ## install what is missing, then lint, check types, run unit, stage and integration tests (35 minutes)
+test: $(DEV_READY) $(JARS) ## install what is missing, then lint, check types, run unit, stage and integration tests (15 minutes)
 	$(MAKE) lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m "not deep"
+
+.PHONY: test-deep
+test-deep: $(DEV_READY) $(JARS) ## run the stage and integration tests that `make test` leaves out: long ones, and further cases (20 minutes)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m deep tests/integration tests/stages
 
 .PHONY: coverage
 coverage: $(DEV_READY) $(JARS) ## measure which branches of the core the tests of `make test` run (an hour); TESTS=tests/unit measures a part
@@ -91,8 +95,8 @@ test-faults: $(DEV_READY) $(JARS) ## crash runs at a thousand points, freeze the
 
 .PHONY: test-faults-smoke
 test-faults-smoke: $(DEV_READY) $(JARS) ## run test-faults at a few points only (seven minutes)
-	ENTITYMILL_CRASH_POINTS=2 $(BIN)/python -m pytest $(LIMITED) -s -p no:logging --numprocesses 2 tests/faults/test_crash_points.py
-	ENTITYMILL_FREEZES=5 $(BIN)/python -m pytest $(LIMITED) -s tests/faults/test_freezes.py
+	ENTITYMILL_CRASH_POINTS=1 $(BIN)/python -m pytest $(LIMITED) -s -p no:logging tests/faults/test_crash_points.py
+	ENTITYMILL_FREEZES=3 $(BIN)/python -m pytest $(LIMITED) -s tests/faults/test_freezes.py
 	ENTITYMILL_KILLS=1 $(BIN)/python -m pytest $(LIMITED) tests/faults/test_kills.py -k local-cluster
 
 .PHONY: test-fuzz

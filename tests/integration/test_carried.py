@@ -60,7 +60,7 @@ def delta(job: Job) -> tuple[str, ...]:
     return "source.format=delta", f"source.path={job.directory}/source", carried
 
 
-@pytest.mark.parametrize("format_", ["delta", "parquet"])
+@pytest.mark.parametrize("format_", ["delta", pytest.param("parquet", marks=pytest.mark.deep)])
 def test_columns_of_every_kind_arrive_and_stay(job: Job, delta: tuple[str, ...], format_: str) -> None:
     options = (*delta, f"output.format={format_}")
     assert job.run(*options).documents == len(IDS)

@@ -31,7 +31,10 @@ def change_source(world: World, texts: dict[str, str]) -> None:
     world.put({key: text for key, text in texts.items() if world.rows.get(key) != text})
 
 
-@pytest.mark.parametrize(("vectors", "nights"), [("auto", NIGHTS), ("true", 3)])
+@pytest.mark.parametrize(
+    ("vectors", "nights"),
+    [("auto", 3), pytest.param("auto", NIGHTS, marks=pytest.mark.deep), pytest.param("true", 3, marks=pytest.mark.deep)],
+)
 def test_replaying_every_nights_changes_gives_the_tables(world: World, vectors: str, nights: int) -> None:
     options = (FEED, f"output.deletion_vectors={vectors}", "limits.max_removed_ratio=1")
     world.create(texts_of(0)).run(*options)

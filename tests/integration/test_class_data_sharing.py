@@ -50,6 +50,7 @@ def start(jars: Path, mode: str, java_options: str = "") -> int:
     return len(FROM_ARCHIVE.findall(log.read_text(encoding="utf8")))
 
 
+@pytest.mark.deep
 def test_an_archive_is_made_once_and_used_and_does_no_harm_where_it_does_not_fit(jars: Path) -> None:
     assert start(jars, "use") == 0
     assert not list(jars.glob("*.jsa"))

@@ -53,6 +53,7 @@ def test_mentions_are_those_of_the_job(filled: Job, expected: list[tuple[Any, ..
     assert rows(entitymill.mentions(source(filled), "id", "text", model=DEMO), "id") == expected
 
 
+@pytest.mark.deep
 def test_the_function_finds_those_of_the_job_in_sql(filled: Job, expected: list[tuple[Any, ...]]) -> None:
     source(filled).createOrReplaceTempView("texts_of_the_function")
     filled.spark.udf.register("entities", entitymill.udf(model=DEMO))

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from delta_reader import read_delta
 from page_code import read_code_block
 
 from .conftest import ROOT, Job
 
 
+@pytest.mark.deep
 def test_spark_submit_runs_the_same_job(job: Job) -> None:
     job.texts([("a", "Angela Merkel met Emmanuel Macron in Paris.")])
     config = job.directory / "articles.yaml"

@@ -64,9 +64,9 @@ def assert_lost(result: Summary | BaseException | None) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "at", "units"),
     [
-        (Publisher, "publish", 2, UNITS_OF_3),
+        pytest.param(Publisher, "publish", 2, UNITS_OF_3, marks=pytest.mark.deep),
         (publisher, "build_documents", 1, "limits.unit_rows=100"),
-        (maintenance, "compact_small_files", 1, "limits.unit_rows=100"),
+        pytest.param(maintenance, "compact_small_files", 1, "limits.unit_rows=100", marks=pytest.mark.deep),
     ],
     ids=["between units", "between the commits of a unit", "after the last unit"],
 )
@@ -90,7 +90,9 @@ def test_a_full_run_that_wakes_up_changes_nothing(
     assert sorted(row.status for row in world.read("runs").collect()) == ["died", "done", "done", "done"]
 
 
-@pytest.mark.parametrize(("owner", "name"), [(recovery, "create_missing"), (changes, "select_all_documents")])
+@pytest.mark.parametrize(
+    ("owner", "name"), [(recovery, "create_missing"), pytest.param(changes, "select_all_documents", marks=pytest.mark.deep)]
+)
 def test_of_two_first_runs_one_publishes(world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     """A frozen first run that wakes up during a second run must publish nothing, whether or not it had created tables."""
     world.create(make_texts(4))
@@ -104,7 +106,7 @@ def test_of_two_first_runs_one_publishes(world: World, monkeypatch: pytest.Monke
     world.check()
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["first runs", "later runs"])
+@pytest.mark.parametrize("first", [True, pytest.param(False, marks=pytest.mark.deep)], ids=["first runs", "later runs"])
 def test_a_run_that_began_before_the_one_it_takes_over_from_fences_it(
     world: World, monkeypatch: pytest.MonkeyPatch, *, first: bool
 ) -> None:
@@ -121,7 +123,11 @@ def test_a_run_that_began_before_the_one_it_takes_over_from_fences_it(
     world.check()
 
 
-@pytest.mark.parametrize(("owner", "name"), [(TemporaryTable, "write"), (Publisher, "publish")], ids=["replace", "drop"])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(TemporaryTable, "write"), pytest.param(Publisher, "publish", marks=pytest.mark.deep)],
+    ids=["replace", "drop"],
+)
 def test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone(
     world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:
@@ -136,7 +142,11 @@ def test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone(
     assert not list(world.output.glob("_units*"))
 
 
-@pytest.mark.parametrize(("owner", "name"), [(recovery, "settle"), (sql_changes, "upsert")], ids=["before it", "in it"])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [pytest.param(recovery, "settle", marks=pytest.mark.deep), (sql_changes, "upsert")],
+    ids=["before it", "in it"],
+)
 def test_a_recovery_that_wakes_up_undoes_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:
@@ -188,6 +198,7 @@ def test_a_source_that_was_put_back_from_a_backup_is_compared(world: World) -> N
     world.check()
 
 
+@pytest.mark.deep
 def test_tables_that_an_operator_restored_are_compared(world: World) -> None:
     world.create(make_texts(4)).run()
     versions = {name: DeltaTable(str(world.output / name)).version() for name in ("entities", "documents")}
@@ -219,6 +230,7 @@ def maintain(world: World) -> None:
     world.age_logs(DAY + 2 * HOUR)  # Delta deletes old logs by whole days
 
 
+@pytest.mark.deep
 def test_others_may_clean_up_between_any_two_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.create(make_texts(4)).run()
     keep_little(world)
@@ -285,6 +297,7 @@ class OtherClock:
             monkeypatch.setattr(module, "datetime", Shifted)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["ahead", "behind"])
 def test_clocks_that_differ_by_an_hour_do_no_harm(world: World, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """If the clocks of two machines differ by an hour, the tables and the order of the runs must still be right."""

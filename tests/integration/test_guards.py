@@ -96,6 +96,7 @@ def dies_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[Job, str, str], No
     return run
 
 
+@pytest.mark.deep
 def test_a_unit_that_was_published_half_is_recomputed_and_nothing_else(job: Job, dies_before: Callable[..., None]) -> None:
     """The run after a crash must recompute a partly published unit, even if `documents` and the source agree."""
     copied = "output.deletion_vectors=false"

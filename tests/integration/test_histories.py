@@ -100,7 +100,7 @@ def change(source: Source, step: str, chance: random.Random, fresh: Iterator[str
             source.table.vacuum()
 
 
-@pytest.mark.parametrize("kind", HISTORIES)
+@pytest.mark.parametrize("kind", ["plain", pytest.param("feed", marks=pytest.mark.deep)])
 def test_after_any_history_the_tables_are_those_of_a_clean_run(job: Job, truth: ExpectedTables, kind: str) -> None:
     """Each run must recognize exactly the documents that are new or changed, and remove those that are missing."""
     chance = random.Random(kind)  # noqa: S311  # seeded, not secret

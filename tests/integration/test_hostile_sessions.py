@@ -155,6 +155,7 @@ CONDITIONS = (
 )
 
 
+@pytest.mark.deep
 def test_odd_types_are_read_alike_under_hostile_settings(world: World, hostile: SparkSession) -> None:
     columns = "passthrough=[moment,wall,day,raw,price,part]"
     options = ["source.format=parquet", "source.id_column=moment", f"source.{columns}"]
@@ -179,7 +180,7 @@ def contents(table: Path) -> list[str]:
     return [str(rows.schema), *sorted(map(str, rows.to_pylist()))]
 
 
-@pytest.mark.parametrize("damage", ["cut short", "gone"])
+@pytest.mark.parametrize("damage", ["cut short", pytest.param("gone", marks=pytest.mark.deep)])
 def test_a_damaged_file_removes_no_document(
     world: World, monkeypatch: pytest.MonkeyPatch, hostile: SparkSession, damage: str
 ) -> None:
@@ -247,6 +248,7 @@ def test_rows_that_the_caller_has_cached_are_not_taken_for_the_source(world: Wor
     world.check()
 
 
+@pytest.mark.deep
 def test_a_busy_cluster_costs_no_lease(tmp_path: Path) -> None:
     """A run must keep its lease, even if other tasks keep the only core busy for longer than the lease lasts."""
     paths = os.pathsep.join(map(str, (ROOT / "jobs", ROOT / "tests")))

@@ -79,6 +79,7 @@ def test_a_purged_document_is_gone_from_the_disk_and_a_run_goes_on(small_files: 
     truth.check(small_files.output, changed)
 
 
+@pytest.mark.deep
 def test_optimize_and_vacuum_run_beside_a_job(small_files: Job, truth: ExpectedTables) -> None:
     """OPTIMIZE and VACUUM, repeated in another session while a run changes the same tables, must do no harm."""
     loaded = settings.load(None, small_files.options(), {})

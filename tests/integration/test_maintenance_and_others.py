@@ -44,6 +44,7 @@ def versions(world: World, *names: str) -> dict[str, int]:
     return {name: DeltaTable(str(world.output / name)).version() for name in names}
 
 
+@pytest.mark.deep
 def test_a_purge_that_wakes_up_keeps_new_files_of_the_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.create(make_texts(6)).run()
     world.put({"d00": "Changed Once text"})
@@ -63,6 +64,7 @@ def test_a_purge_that_wakes_up_keeps_new_files_of_the_next_run(world: World, mon
     world.check()
 
 
+@pytest.mark.deep
 def test_an_erasure_that_wakes_up_does_not_claim_success(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An erasure that was frozen during another run must fail, because Delta skips its deletions."""
     world.create(make_texts(6)).run()
@@ -78,6 +80,7 @@ def test_an_erasure_that_wakes_up_does_not_claim_success(world: World, monkeypat
     world.check()
 
 
+@pytest.mark.deep
 def test_an_erasure_does_not_claim_success_while_a_file_from_the_future_remains(world: World) -> None:
     """The clock of the machine that wrote the file is ahead, so VACUUM keeps the file."""
     world.create(make_texts(3)).run()
@@ -119,6 +122,7 @@ def test_a_purge_keeps_young_files_that_another_program_may_be_about_to_commit(w
     world.check()
 
 
+@pytest.mark.deep
 def test_a_purge_knows_the_files_of_commits_that_only_a_checkpoint_has(world: World) -> None:
     world.create(make_texts(6)).run()
     documents = f"delta.`{world.output}/documents`"
@@ -137,6 +141,7 @@ def test_a_purge_knows_the_files_of_commits_that_only_a_checkpoint_has(world: Wo
     world.check()
 
 
+@pytest.mark.deep
 def test_an_erasure_deletes_an_uncommitted_file_with_the_document(world: World) -> None:
     world.create(make_texts(6)).run()
     with_it = leave_file(world, "documents", 2)
@@ -169,6 +174,7 @@ def test_an_erasure_that_was_interrupted_is_completed_and_recorded(world: World,
     world.check()
 
 
+@pytest.mark.deep
 def test_a_vacuum_blocks_a_frozen_run_that_the_latest_run_has_not_blocked(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +228,7 @@ def test_full_recomputes_what_others_changed_before_it_was_stopped(world: World,
     world.check()
 
 
+@pytest.mark.deep
 def test_full_recomputes_what_others_changed_after_it_was_stopped(world: World) -> None:
     """What a --full run has recomputed before it was stopped counts only as long as nobody changes the tables."""
     world.create(make_texts(6)).run()

@@ -93,6 +93,7 @@ def test_poison_is_rejected_and_tried_once_more_and_other_documents_are_as_witho
     assert (len(rejects(job)), entities(job)) == (2, left)
 
 
+@pytest.mark.deep
 def test_a_parquet_output_loses_what_a_poisoned_document_had_unless_too_much_is_poison(job: Job) -> None:
     parquet = "output.format=parquet"
     job.texts(GOOD).run(parquet)

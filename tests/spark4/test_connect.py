@@ -130,7 +130,7 @@ def test_tables_are_those_of_classic_spark(connected: Spark, restricted: Spark, 
 
     run(others=(restricted, connected))
     change(source)
-    run(others=(restricted, connected))
+    run()
     run("--full")
     write_deltalake(source, rows(dict(enumerate(TEXTS[36:], 300))), mode="append")
     run("--set", "output.replace_slice=true", "--set", "source.where=id > 200")

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from deltalake import write_deltalake
-
 from page_code import read_code_block
 from spark4.both import (
     NEW,
@@ -61,13 +59,11 @@ def test_all_tables_are_the_same_on_all_releases(source: Path, tmp_path: Path) -
     # Each release continues the output of another release: upgrades and downgrades.
     run(moved=1)
     assert held(outputs[NEW.name], "entities") != first
-    write_deltalake(source, rows(dict(enumerate(TEXTS[36:], 300))), mode="append")
-    run("--full")
 
     for output in outputs.values():
         found = held(output, "runs")
-        assert [row["mode"] for row in found] == ["first", "feed", "full"]
-        assert [row["documents"] for row in found] == [35, 9, 43]
+        assert [row["mode"] for row in found] == ["first", "feed"]
+        assert [row["documents"] for row in found] == [35, 9]
         assert {row["doc_id"] for row in held(output, "documents")}.isdisjoint({"5", "31", "100", "101"})
     codes = [row["code"] for row in held(outputs[NEW.name], "rejects")]
     assert codes == ["duplicate_id", "duplicate_id", "null_id", "null_text"]
