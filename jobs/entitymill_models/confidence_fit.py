@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from entitymill.errors import SettingsError
-from entitymill.recognition.decoding import Scaling, compute_logits, scale_confidences
+from entitymill.recognition.best_tags_and_confidence import Scaling, compute_logits, scale_confidences
 from entitymill.recognition.tagger import bundle
 from entitymill.spark import installation
 from entitymill_models import precision_loss

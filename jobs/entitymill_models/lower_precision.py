@@ -21,8 +21,8 @@ from openvino import opset13 as ops
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.tagger import Precision, bundle
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Encoder
 from entitymill.recognition.tagger.network import INPUTS
+from entitymill.recognition.tagger.tokens_to_model_input import SPECIAL_PIECES, Encoder
 from entitymill.spark import installation
 
 Stored = Literal["f32", "bf16", "int8", "calibrated"]

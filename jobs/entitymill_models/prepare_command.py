@@ -17,7 +17,7 @@ from entitymill.errors import ModelError, SettingsError, WorkerError
 from entitymill.recognition.guarded_loading import blame_file, list_model_files, loading, loading_memory_limit, memory_limit
 from entitymill.recognition.tagger import Execution, bundle, list_precisions, network
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES
+from entitymill.recognition.tagger.tokens_to_model_input import SPECIAL_PIECES
 from entitymill.spark import installation
 from entitymill.terminal.console_text import open_console
 from entitymill.workers import child_process

@@ -58,7 +58,7 @@ def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
     written, but the run differs too much from earlier runs, and report.fail_on_drift is set.
     """
     # Imported only here: --help and errors in the settings must not wait a second for Spark.
-    from entitymill_reports import drift, observer
+    from entitymill_reports import drift, reports_of_a_run
     from entitymill_reports.table_reader import open_local_reader
 
     installation.require_extra("entitymill report", "report")
@@ -66,7 +66,7 @@ def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
     progress.begin("reading the tables")
     reader = open_local_reader(settings)
     if reader is not None:
-        page_drift = observer.write_page(reader, settings, to, run_id)
+        page_drift = reports_of_a_run.write_page(reader, settings, to, run_id)
     else:
         page_drift = _write_page_with_spark(settings, to, run_id)
     open_console().print("page", to, highlight=False, soft_wrap=True, markup=False)
@@ -77,11 +77,11 @@ def _write_page_with_spark(settings: Settings, to: str, run_id: str | None) -> D
     """Start Spark, write the report page, and return the comparison of runs that it shows."""
     from entitymill.spark.session import open_session
     from entitymill.tables import Tables
-    from entitymill_reports import observer
+    from entitymill_reports import reports_of_a_run
     from entitymill_reports.table_reader import open_spark_reader
 
     progress.begin("starting Spark")
     spark = open_session(settings.spark, "entitymill report")
     progress.begin("reading the tables")
     with open_spark_reader(spark, settings, Tables(spark, settings.output)) as reader:
-        return observer.write_page(reader, settings, to, run_id)
+        return reports_of_a_run.write_page(reader, settings, to, run_id)

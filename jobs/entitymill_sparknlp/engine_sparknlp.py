@@ -22,7 +22,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition import offsets, recognizer, tokens
 from entitymill.recognition.offsets import Texts
 from entitymill.recognition.tagger import Tags, bundle
-from entitymill.recognition.tagger.model_rows import find_truncated_sentences
+from entitymill.recognition.tagger.tokens_to_model_input import find_truncated_sentences
 from entitymill.recognition.tokens import Segments
 from entitymill.settings import Settings
 from entitymill.spark import session, storage

@@ -19,7 +19,7 @@ import openvino as ov
 from entitymill.errors import ModelError
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill.recognition.tagger.model_rows import BERT_PIECES
+from entitymill.recognition.tagger.tokens_to_model_input import BERT_PIECES
 from entitymill_models import sparknlp_field_files
 from entitymill_models.imported_classifier import parse_json
 from entitymill_models.sparknlp_saved import FIELDS, METADATA, NETWORKS, PACKAGE

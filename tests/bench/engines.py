@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.recognition.tagger import Precision
-from entitymill.run.units import MIN_TASKS_PER_CORE
+from entitymill.run.work_units import MIN_TASKS_PER_CORE
 from entitymill.workers.engine_choice import open_engine
 
 LONGEST_DOCUMENT = 40

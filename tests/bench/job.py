@@ -34,7 +34,7 @@ from entitymill.recognition import sentences
 from entitymill.recognition.tagger import Precision
 from entitymill.run.extraction import SMALL_BYTES, extract
 from entitymill.run.summary import Summary
-from entitymill.run.units import MIN_TASKS_PER_CORE
+from entitymill.run.work_units import MIN_TASKS_PER_CORE
 from entitymill.workers.engine_choice import open_engine
 
 TO_MEET = {"demo": 0.80, "base": 0.90}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from entitymill.recognition.tagger import Precision, bundle, network
 from entitymill.recognition.tagger.inference import SENTENCES_AT_ONCE, build_row_maker, read_tokenizer
-from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Rows
+from entitymill.recognition.tagger.tokens_to_model_input import SPECIAL_PIECES, Rows
 
 OVERHEAD_PIECES = 10
 MAX_BATCH_PIECES = 768

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill.recognition.tagger.model_rows import SPECIAL_PIECES, Encoder
+from entitymill.recognition.tagger.tokens_to_model_input import SPECIAL_PIECES, Encoder
 from entitymill_models import huggingface, lower_precision
 from entitymill_models import imported_classifier as parts_module
 

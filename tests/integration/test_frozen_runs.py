@@ -40,7 +40,7 @@ from entitymill.run import guards
 from entitymill.run.summary import Summary
 from entitymill.source import changes
 from entitymill.spark.private_session import open_private_session, override_conf
-from entitymill.tables import Tables, lease, maintenance, publisher, recovery, runs, sql_changes
+from entitymill.tables import Tables, lease, maintenance, merge_rows, publisher, recovery, runs
 from entitymill.tables.output_tables import NAMES, build_write_confs
 from entitymill.tables.publisher import Publisher
 from entitymill.tables.temporary_tables import TemporaryTable
@@ -144,7 +144,7 @@ def test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone(
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [pytest.param(recovery, "settle", marks=pytest.mark.deep), (sql_changes, "upsert")],
+    [pytest.param(recovery, "settle", marks=pytest.mark.deep), (merge_rows, "upsert")],
     ids=["before it", "in it"],
 )
 def test_a_recovery_that_wakes_up_undoes_nothing(

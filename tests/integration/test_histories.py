@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from delta_reader import read_delta
-from entitymill.run import units
+from entitymill.run import work_units
 from expected_tables import TEXT_POOL, ExpectedTables
 
 from .conftest import Job
@@ -22,16 +22,16 @@ def test_a_source_rewritten_during_a_run_is_read_at_one_version(
     """A run reads the source twice: first to count, then for the texts. A commit in between must change nothing."""
     source = Source(job)
     source.append({"d8": TEXT_POOL[14]})
-    before, cut = dict(source.rows), units.split_work
+    before, cut = dict(source.rows), work_units.split_work
 
-    def rewriting(*arguments: Any, **options: Any) -> Iterator[units.PlannedUnit]:
+    def rewriting(*arguments: Any, **options: Any) -> Iterator[work_units.PlannedUnit]:
         source.table.optimize().executeCompaction()
         source.delete("d0", "d4")
         source.overwrite({"d0": TEXT_POOL[16], "d9": TEXT_POOL[17]})
         yield from cut(*arguments, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(units, "split_work", rewriting)
+        patched.setattr(work_units, "split_work", rewriting)
         assert job.run(*source.options(), "limits.unit_rows=4").units_done == 2
     assert source.rows != before
     truth.check(job.output, before)

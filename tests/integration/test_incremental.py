@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError
-from entitymill.run import units
+from entitymill.run import work_units
 from expected_tables import TEXT_POOL, ExpectedTables
 
 from .conftest import Job
@@ -76,14 +76,14 @@ def test_a_view_that_shows_a_document_twice_for_a_while(
     tables = f"TABLE delta.`{one.path}` UNION ALL TABLE delta.`{other}`"
     spark.sql(f"CREATE OR REPLACE VIEW both_texts AS {tables}")
     options = ("source.format=table", "source.path=both_texts")
-    spread = units.repartition_unit
+    spread = work_units.repartition_unit
 
     def in_both(*arguments: Any, **named: Any) -> Any:
         one.writer(one.frame({key: BASE[key] for key in ("d0", "d1")}), "append").save(other)
         return spread(*arguments, **named)
 
     with monkeypatch.context() as patched:
-        patched.setattr(units, "repartition_unit", in_both)
+        patched.setattr(work_units, "repartition_unit", in_both)
         job.run(*options)
     assert spark.read.table("both_texts").count() == len(BASE) + 2
     truth.check(job.output, BASE)

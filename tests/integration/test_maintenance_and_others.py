@@ -18,7 +18,7 @@ from entitymill.errors import LimitError, OutputError, SourceError
 from entitymill.run import erasure, guards
 from entitymill.run.summary import Summary
 from entitymill.spark.private_session import open_private_session
-from entitymill.tables import Tables, maintenance, run_messages
+from entitymill.tables import Tables, erasure_from_runs, maintenance
 from entitymill.tables.output_tables import build_write_confs
 from entitymill.tables.publisher import Publisher
 from entitymill.tables.runs import Runs
@@ -164,7 +164,7 @@ def test_an_erasure_that_was_interrupted_is_completed_and_recorded(world: World,
         raise DiesHereError
 
     with monkeypatch.context() as patch:
-        hook(patch, run_messages, "erase_ids", die)
+        hook(patch, erasure_from_runs, "erase_ids", die)
         with pytest.raises(DiesHereError):
             erasure.erase(world.spark, world.settings(), ["d00"])
     assert not (world.output / "erasures").exists()

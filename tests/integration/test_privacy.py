@@ -22,8 +22,8 @@ from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.run.erasure import erase, find_documents
 from entitymill.run_row import RunRow
 from entitymill.tables import Tables, publisher
+from entitymill.tables.erasure_from_runs import ERASED_CONDITION
 from entitymill.tables.redaction import redact
-from entitymill.tables.run_messages import ERASED_CONDITION
 from entitymill.tables.runs import Runs
 from entitymill.tables.text_masking import mask_text
 from entitymill.workers.engine_choice import open_engine

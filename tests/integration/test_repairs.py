@@ -16,7 +16,7 @@ from entitymill.run import erasure, extraction
 from entitymill.run.erasure import Findings
 from entitymill.run.summary import Summary
 from entitymill.spark import spark_connect
-from entitymill.tables import run_messages
+from entitymill.tables import erasure_from_runs
 from entitymill.tables.lease import Lease
 from entitymill.tables.publisher import Publisher
 from entitymill.tables.temporary_tables import TemporaryTable
@@ -144,7 +144,7 @@ def test_an_erasure_leaves_files_alone_that_another_run_may_commit(
     ]
     old = named[0]
     young = old.with_name(f"part-young-{old.name}")
-    hook(monkeypatch, run_messages, "erase_ids", lambda *_: shutil.copyfile(old, young))
+    hook(monkeypatch, erasure_from_runs, "erase_ids", lambda *_: shutil.copyfile(old, young))
     world.delete("x1")
     erasure.erase(spark, world.settings(condition), ["x1"])
     assert young.exists()

@@ -19,7 +19,7 @@ from entitymill.errors import OutputError, SettingsError
 from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from entitymill_reports import drift as drift_module
-from entitymill_reports import observer, page_excerpts, page_queries, prometheus_metrics
+from entitymill_reports import page_excerpts, page_queries, prometheus_metrics, reports_of_a_run
 from entitymill_reports.page_content import PageContent
 from expected_tables import TEXT_POOL
 
@@ -257,7 +257,7 @@ def test_a_page_that_cannot_be_written_fails_no_run(output: Job) -> None:
     summary = Summary(latest.run_id, dt.datetime.now(dt.timezone.utc), mode="compare")
     told = io.StringIO()
 
-    drift = observer.write_page_and_compare_runs(
+    drift = reports_of_a_run.write_page_and_compare_runs(
         output.spark, chosen, Tables(output.spark, chosen.output), summary, Console(file=told)
     )
 

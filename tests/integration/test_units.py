@@ -15,8 +15,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from entitymill import settings
 from entitymill.errors import LimitError
-from entitymill.run import extraction, units
-from entitymill.run.units import UnitSizes
+from entitymill.run import extraction, work_units
+from entitymill.run.work_units import UnitSizes
 from entitymill.settings import Settings
 from entitymill.source.changes import Changes, Mode
 from entitymill.tables import Tables, maintenance
@@ -159,7 +159,7 @@ def test_a_unit_reads_its_own_rows_and_no_others(job: Job) -> None:
     sampled = None
     seen: list[str] = []
     table = TemporaryTable(Tables(job.spark, settings.load(None, job.options(), {}).output), 7)
-    for piece in units.split_work(found, sizes, table.write):
+    for piece in work_units.split_work(found, sizes, table.write):
         sampled = sampled or read.value
         ids = [row.doc_id for row in piece.documents.collect()]
         assert (len(ids), len(piece.documents.inputFiles()), piece.in_output, piece.removed) == (piece.rows, 1, False, None)
@@ -183,7 +183,7 @@ def test_removed_documents_go_with_the_unit_they_lie_in(job: Job) -> None:
     )  # fmt: skip
     table = TemporaryTable(Tables(job.spark, settings.load(None, job.options(), {}).output), 7)
     last, rows, gone = "", 0, 0
-    for piece in units.split_work(found, UnitSizes(rows=30, chars=10**9, task_chars=10**6), table.write):
+    for piece in work_units.split_work(found, UnitSizes(rows=30, chars=10**9, task_chars=10**6), table.write):
         done = sorted(row.doc_id for row in piece.documents.collect())
         out = sorted(row.doc_id for row in piece.removed.collect()) if piece.removed is not None else []
         assert min([*done, *out]) > last

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 from page_code import read_code_block
 from spark4.both import (
     NEW,

@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 
 from entitymill import schemas
 from entitymill.run.recognition_ahead import MAX_HELD_UNITS, BackgroundAction, BusySeconds, RecognizedUnit, recognize_ahead
-from entitymill.run.units import PlannedUnit
+from entitymill.run.work_units import PlannedUnit
 from entitymill.settings.sections import OutputSettings
 from entitymill.spark import spark_connect
 from entitymill.tables import Tables

@@ -5,7 +5,7 @@ import pytest
 
 from entitymill.recognition.tagger import Encoding, Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger, read_tokenizer
-from entitymill.recognition.tagger.model_rows import Encoder
+from entitymill.recognition.tagger.tokens_to_model_input import Encoder
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from entitymill.recognition.decoding import ViterbiDecoder, make_labels_consistent
+from entitymill.recognition.best_tags_and_confidence import ViterbiDecoder, make_labels_consistent
 
 LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG")
 ORDERS = (LABELS, ("I-ORG", "B-PER", "O", "I-PER", "B-ORG"))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from entitymill.recognition.decoding import Scaling
+from entitymill.recognition.best_tags_and_confidence import Scaling
 from entitymill_models.confidence_fit import (
     MIN_MENTIONS,
     ScoredMentions,

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.recognition.decoding import Scaling, compute_logits, scale_confidences
+from entitymill.recognition.best_tags_and_confidence import Scaling, compute_logits, scale_confidences
 
 LABELS = ("LOC", "PER")
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=20)

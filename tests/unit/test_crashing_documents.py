@@ -8,7 +8,7 @@ import pytest
 
 from entitymill.errors import RejectedError
 from entitymill.run.crashing_documents import FailureRecorder
-from entitymill.run.units import PlannedUnit
+from entitymill.run.work_units import PlannedUnit
 from entitymill.settings import load
 
 NONE: Any = None

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError
-from entitymill.recognition.tagger import model_rows
-from entitymill.recognition.tagger.model_rows import Encoder, build_wordpiece_tokenizer, gather_rows
+from entitymill.recognition.tagger import tokens_to_model_input
+from entitymill.recognition.tagger.tokens_to_model_input import Encoder, build_wordpiece_tokenizer, gather_rows
 
 words = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), max_size=30)
 
@@ -44,7 +44,7 @@ def test_a_monstrous_token_keeps_its_first_pieces(encoder: Encoder) -> None:
 
 
 def test_the_cache_starts_anew_when_full(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_rows, "MAX_CACHED_WORDS", 3)
+    monkeypatch.setattr(tokens_to_model_input, "MAX_CACHED_WORDS", 3)
     first = pieces_of(encoder, ["Angela", "Merkel", "met"])
     pieces_of(encoder, ["Emmanuel", "Macron"])
     assert pieces_of(encoder, ["Angela", "Merkel", "met"]) == first
@@ -53,7 +53,7 @@ def test_the_cache_starts_anew_when_full(encoder: Encoder, monkeypatch: pytest.M
 
 def test_the_cache_starts_anew_when_its_words_are_long(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache must also be cleared if it has few words with many characters, as in a column of base64 texts."""
-    monkeypatch.setattr(model_rows, "MAX_CACHED_CHARACTERS", 1000)
+    monkeypatch.setattr(tokens_to_model_input, "MAX_CACHED_CHARACTERS", 1000)
     encoder._clear()
     words = [f"{number}" * 300 for number in range(10)]
     alone = [pieces_of(encoder, [word])[0] for word in words]

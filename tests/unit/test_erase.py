@@ -13,7 +13,7 @@ import pytest
 from entitymill.commands import erase as command
 from entitymill.run import erasure
 from entitymill.run.erasure import Findings
-from entitymill.tables.run_messages import IdFinder
+from entitymill.tables.erasure_from_runs import IdFinder
 
 FOUND = Findings({"entities": {"b": 3}, "documents": {"b": 1}, "rejects": {}, "runs": {"b": 2}}, in_old_files=True)
 

@@ -187,7 +187,7 @@ def test_nothing_is_loaded_that_is_not_used(options: list[str]) -> None:
 
 def test_a_run_loads_no_library_of_pages_and_metrics() -> None:
     seen = "import sys; from entitymill.commands import extract; "
-    seen += "from entitymill.run import extraction; from entitymill_reports import observer; "
+    seen += "from entitymill.run import extraction; from entitymill_reports import reports_of_a_run; "
     seen += "print({name.partition('.')[0] for name in sys.modules} & {'jinja2', 'matplotlib', 'prometheus_client'})"
     done = subprocess.run([sys.executable, "-c", seen], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "set()\n"

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from entitymill.commands import init
 from entitymill.settings import load, sections
 from entitymill.spark import local_disk, session, storage
-from entitymill_reports import drift, observer, page, page_queries, prometheus_metrics
+from entitymill_reports import drift, page, page_queries, prometheus_metrics, reports_of_a_run
 
 ROOT = Path(__file__).parents[2]
 MINE = "not to be touched"
@@ -37,7 +37,7 @@ def test_a_page_does_not_go_where_a_link_leads(tmp_path: Path, monkeypatch: pyte
     (tmp_path / f".page.html.{os.getpid()}").symlink_to(victim)
     there.symlink_to(victim)
     settings = load(None, ["source.path=x", "output.path=y"], {})
-    observer.write_page(cast("Any", None), settings, str(there))
+    reports_of_a_run.write_page(cast("Any", None), settings, str(there))
     assert (victim.read_text(), there.read_text(), there.is_symlink()) == (MINE, "<html>", False)
 
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.tagger import Execution, bundle, network
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.recognition.tagger.model_rows import Encoder, build_wordpiece_tokenizer
+from entitymill.recognition.tagger.tokens_to_model_input import Encoder, build_wordpiece_tokenizer
 from entitymill_models import huggingface, imported_classifier, lower_precision, network_import
 from unit import tiny
 

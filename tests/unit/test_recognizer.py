@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from difficult_texts import GROUPS
 from entitymill import schemas
 from entitymill.recognition import offsets, sentences, tokens
-from entitymill.recognition.decoding import Scaling
+from entitymill.recognition.best_tags_and_confidence import Scaling
 from entitymill.recognition.recognizer import Recognition, Recognizer, build_recognition, join_tags
 from entitymill.recognition.tagger import Execution, Tags, bundle
 from entitymill.recognition.tagger.inference import Tagger

@@ -14,7 +14,7 @@ import pytest
 from entitymill.errors import ModelError
 from entitymill.recognition import offsets, sentences, sentences_dl, tokens
 from entitymill.recognition.sentences import Detector, Kind
-from entitymill.recognition.tagger.model_rows import Encoder
+from entitymill.recognition.tagger.tokens_to_model_input import Encoder
 from hostile_texts import HOSTILE_TEXTS, LONG, SAMPLE, healthy
 from own_segments import segment_texts
 

@@ -113,7 +113,7 @@ def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> Abst
     report, metrics = settings.report, settings.metrics
     if not (report.path or report.fail_on_drift or metrics.textfile or metrics.pushgateway or settings.lineage.url):
         return contextlib.nullcontext()
-    module = installation.load(f"{installation.REPORTS}.observer", "report, metrics, lineage")
+    module = installation.load(f"{installation.REPORTS}.reports_of_a_run", "report, metrics, lineage")
     observer: AbstractContextManager[Any] = module.observe(settings, dry_run=dry_run)
     return observer
 

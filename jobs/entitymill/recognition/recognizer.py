@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from entitymill.recognition import offsets, tokens
-from entitymill.recognition.decoding import Scaling, make_labels_consistent, scale_confidences
+from entitymill.recognition.best_tags_and_confidence import Scaling, make_labels_consistent, scale_confidences
 from entitymill.recognition.html_markup import blank_markup
 from entitymill.recognition.offsets import NUMERIC_SEPARATOR, Texts
 from entitymill.recognition.sentences import Detector

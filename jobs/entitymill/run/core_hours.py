@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import LimitError
 from entitymill.run.summary import JOB, RECOGNITION, Clock, Summary
-from entitymill.run.units import PlannedUnit
+from entitymill.run.work_units import PlannedUnit
 from entitymill.spark import session, spark_connect
 
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import RejectedError
 from entitymill.run.summary import Summary
-from entitymill.run.units import PlannedUnit
+from entitymill.run.work_units import PlannedUnit
 from entitymill.run_row import RunRow
 from entitymill.settings import Settings
 from entitymill.spark.private_session import create_frame

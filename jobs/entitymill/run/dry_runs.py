@@ -16,7 +16,7 @@ from entitymill import schemas
 from entitymill.run import guards
 from entitymill.run.guards import find_changes
 from entitymill.run.summary import RECOGNIZING, Summary
-from entitymill.run.units import choose_sizes, count_units, read_speed
+from entitymill.run.work_units import choose_sizes, count_units, read_speed
 from entitymill.run_row import RunRow
 from entitymill.settings import Settings
 from entitymill.source import changes

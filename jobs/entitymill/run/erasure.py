@@ -21,7 +21,15 @@ from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source.reader import open_source
 from entitymill.spark.private_session import create_frame, open_private_session
-from entitymill.tables import Tables, data_files, maintenance, run_messages, sql_changes, table_setup, temporary_tables
+from entitymill.tables import (
+    Tables,
+    data_files,
+    erasure_from_runs,
+    maintenance,
+    merge_rows,
+    table_setup,
+    temporary_tables,
+)
 from entitymill.tables.output_tables import DOCUMENT_TABLES, build_write_confs
 from entitymill.tables.runs import Runs
 
@@ -120,7 +128,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
     name = f"erasure-{uuid.uuid4().hex[:6]}"
     # The digests of the ids identify the erasure in `runs`, without naming a document.
     note = json.dumps({"erasure": hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()})
-    files_of_runs = run_messages.list_files(tables)
+    files_of_runs = erasure_from_runs.list_files(tables)
     with maintenance.exclusive_access(tables, settings, name, note) as lease:
         commits = lease.commits
         # While this command waited, a run may have given the output to another source, or published a document that is back
@@ -135,10 +143,10 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
             for table in DOCUMENT_TABLES:
                 if rows.get(table):
                     no_rows = tables.read(table).limit(0)
-                    commits.execute(table, partial(sql_changes.replace_documents, tables, table, id_frame, no_rows))
+                    commits.execute(table, partial(merge_rows.replace_documents, tables, table, id_frame, no_rows))
                     commits.check_committed(table)
         maintenance.purge_tables(tables, lease.check_now, 0, id_frame)
-        run_messages.erase_ids(tables, ids, files_of_runs)
+        erasure_from_runs.erase_ids(tables, ids, files_of_runs)
         table_setup.create_table(tables, RECORD, schemas.ERASURES)
         now = datetime.now(timezone.utc)
         record = [
@@ -197,7 +205,7 @@ def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict
     """Return, for each existing table, a dict from doc_id to number of rows; see `Findings.rows`."""
     rows = {name: _count_table(tables, name, id_frame) for name in DOCUMENT_TABLES if tables.exists(name)}
     if tables.exists("runs"):
-        rows["runs"] = run_messages.count_rows_by_id(tables, ids)
+        rows["runs"] = erasure_from_runs.count_rows_by_id(tables, ids)
     return rows
 
 
@@ -223,7 +231,7 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
                 files = data_files.read_all_files(tables, name, "doc_id string")
                 if files.join(F.broadcast(id_frame), "doc_id", "left_semi").take(1):
                     return True
-        return tables.exists("runs") and bool(run_messages.find_stale_files(tables, ids))
+        return tables.exists("runs") and bool(erasure_from_runs.find_stale_files(tables, ids))
     except data_files.READ_ERRORS as error:
         log.warning(
             "the data files of %s cannot be read (%s); old data files may still contain the erased documents",

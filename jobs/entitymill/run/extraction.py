@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import EntityMillError, OutputError, SettingsError, StorageError
 from entitymill.run import dry_runs, guards, outcome
-from entitymill.run.steps_under_lease import Options, Run
+from entitymill.run.publishing_steps import Options, Run
 from entitymill.run.summary import Clock, Summary
 from entitymill.run_row import RunRow
 from entitymill.settings import Settings

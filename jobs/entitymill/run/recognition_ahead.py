@@ -22,7 +22,7 @@ from pyspark import StorageLevel, inheritable_thread_target
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from entitymill.run.summary import count_by_label
-from entitymill.run.units import PlannedUnit
+from entitymill.run.work_units import PlannedUnit
 from entitymill.spark import spark_connect
 from entitymill.tables.publisher import MAX_LISTED_IDS
 from entitymill.tables.temporary_tables import TemporaryTable

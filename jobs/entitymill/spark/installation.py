@@ -271,7 +271,7 @@ def _is_spark_provided(master: str) -> bool:
 
 
 def load(module: str, needed_by: str) -> ModuleType:
-    """Import a module of an extension, such as entitymill_reports.observer, and return it.
+    """Import a module of an extension, such as entitymill_reports.reports_of_a_run, and return it.
 
     Args:
         needed_by: the setting or command that needs the module, for the message.

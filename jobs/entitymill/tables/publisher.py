@@ -21,7 +21,7 @@ from entitymill.source import row_checks
 from entitymill.spark import spark_connect
 from entitymill.spark.private_session import create_frame, run_statement
 from entitymill.spark.sql_text import quote_literal
-from entitymill.tables import sql_changes, table_setup
+from entitymill.tables import merge_rows, table_setup
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import Tables
 
@@ -215,7 +215,7 @@ class Publisher:
         """Assign published documents to this run's slice (the rows that source.where selects), in the column `slice`."""
         rows = ids.select("doc_id", F.lit(self._provenance.slice).alias("slice"))
         table_setup.allow_deletion_vectors(self.tables, "documents")
-        upsert = partial(sql_changes.upsert, self.tables, "documents", rows, ["slice"], insert=False)
+        upsert = partial(merge_rows.upsert, self.tables, "documents", rows, ["slice"], insert=False)
         self._commits.execute("documents", upsert)
 
     def clear_slices(self) -> None:
@@ -254,8 +254,8 @@ class Publisher:
         self._commits.replace(self._fit_file_size(name, frame), name, condition)
 
     def _merge(self, name: str, frame: DataFrame, *, old_ids: DataFrame, between: tuple[str, str] | None) -> None:
-        """Replace the rows of documents in a table with a MERGE; `between` is as in `sql_changes.replace_documents`."""
-        self._commits.execute(name, partial(sql_changes.replace_documents, self.tables, name, old_ids, frame, between))
+        """Replace the rows of documents in a table with a MERGE; `between` is as in `merge_rows.replace_documents`."""
+        self._commits.execute(name, partial(merge_rows.replace_documents, self.tables, name, old_ids, frame, between))
 
     def _fit_file_size(self, name: str, frame: DataFrame) -> DataFrame:
         """Return the rows repartitioned for files of about the target size; rows of `entities` by label."""
@@ -296,7 +296,7 @@ class RejectsWriter:
             return
         slice_ = F.lit(self._provenance.slice).cast("string").alias("slice")
         old_ids, rows = ids.select("doc_id", slice_).distinct(), self._build_rows(rejected)
-        replace = partial(sql_changes.replace_documents, self._tables, "rejects", old_ids, rows)
+        replace = partial(merge_rows.replace_documents, self._tables, "rejects", old_ids, rows)
         self._commits.execute("rejects", replace)
 
     def add(self, rejected: DataFrame) -> None:

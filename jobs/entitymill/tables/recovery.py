@@ -23,7 +23,7 @@ from entitymill.run_row import RunRow
 from entitymill.source.change_feed import NON_DATA_OPERATIONS
 from entitymill.source.row_comparison import PENDING
 from entitymill.spark.spark_connect import cache_on_disk
-from entitymill.tables import sql_changes, table_setup
+from entitymill.tables import merge_rows, table_setup
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import DOCUMENT_TABLES, Tables
 
@@ -65,7 +65,7 @@ def settle(tables: Tables, commits: Commits) -> int:
         if number:
             log.warning("an earlier run published %d documents only partially; this run recomputes them", number)
             pending = unsound.withColumns({"status": F.lit(PENDING), "entities": F.lit(0)})
-            commits.execute("documents", partial(sql_changes.upsert, tables, "documents", pending, ["status"]))
+            commits.execute("documents", partial(merge_rows.upsert, tables, "documents", pending, ["status"]))
             # If Delta skipped this commit, this run might append mentions that `entities` already contains.
             commits.check_committed("documents")
             tables.forget("documents")  # the cached detail may say that the table is empty

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entitymill.errors import ModelError
-from entitymill.recognition.decoding import Scaling
+from entitymill.recognition.best_tags_and_confidence import Scaling
 from entitymill.recognition.guarded_loading import MAX_LABEL_BYTES, MAX_LABEL_CHARACTERS
 from entitymill.spark import installation
 

@@ -1,8 +1,8 @@
 """Run a compiled model: `Tagger` takes the tokens of sentences, and returns a tag and its probability for each token.
 
-Other modules prepare the network's input. `model_rows` splits tokens into pieces (subwords), and puts the pieces of a
-sentence into one row, or into several overlapping rows. `packing` removes duplicates, and packs several of these rows into
-one row of the network's input.
+Other modules prepare the network's input. `tokens_to_model_input` splits tokens into pieces (subwords), and puts the pieces
+of a sentence into one row, or into several overlapping rows. `packing` removes duplicates, and packs several of these rows
+into one row of the network's input.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, is_rust_panic
-from entitymill.recognition.decoding import Scaling, ViterbiDecoder
+from entitymill.recognition.best_tags_and_confidence import Scaling, ViterbiDecoder
 from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger import Decoding, Encoding, Execution, Tags, bundle, check_precision, network, packing
-from entitymill.recognition.tagger.model_rows import (
+from entitymill.recognition.tagger.packing import Batch
+from entitymill.recognition.tagger.tokens_to_model_input import (
     SPECIAL_PIECES,
     CompleteRows,
     Encoder,
@@ -30,7 +31,6 @@ from entitymill.recognition.tagger.model_rows import (
     Rows,
     build_wordpiece_tokenizer,
 )
-from entitymill.recognition.tagger.packing import Batch
 from entitymill.spark import installation
 
 _TEST_SENTENCE = ("The", "quick", "brown", "fox", "jumps", "over", "13", "lazy", "dogs", ".")
@@ -255,7 +255,7 @@ def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: E
     """
     if encoding == "complete":
         return CompleteRows(Encoder(tokenizer, manifest.max_length - SPECIAL_PIECES), manifest.max_length)
-    extension = installation.load(f"{installation.SPARKNLP}.sparknlp_encoding", "recognition.encoding: sparknlp")
+    extension = installation.load(f"{installation.SPARKNLP}.subwords_as_in_sparknlp", "recognition.encoding: sparknlp")
     maker: RowMaker = extension.SparkNlpRows(tokenizer, manifest.sparknlp_max_length, lowercase=manifest.casing == "uncased")
     return maker
 

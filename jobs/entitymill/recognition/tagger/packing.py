@@ -1,8 +1,8 @@
 """Pack several sentences into one row of the network's input, and change the network to accept such packed rows.
 
 The rows have only a few lengths, so there is little padding, and the network is compiled only for a few shapes. In this
-module, a sentence is a row of `model_rows`: a complete sentence, or a window of a long sentence. Pieces are subwords in the
-model's vocabulary.
+module, a sentence is a row of `tokens_to_model_input`: a complete sentence, or a window of a long sentence. Pieces are
+subwords in the model's vocabulary.
 """
 
 from __future__ import annotations

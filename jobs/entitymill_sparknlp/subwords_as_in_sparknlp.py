@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from entitymill.recognition.offsets import utf16_length
-from entitymill.recognition.tagger.model_rows import (
+from entitymill.recognition.tagger.tokens_to_model_input import (
     BERT_PIECES,
     SPECIAL_PIECES,
     Rows,

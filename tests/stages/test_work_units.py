@@ -10,8 +10,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from entitymill.errors import EntityMillError
-from entitymill.run import units
-from entitymill.run.units import UnitSizes
+from entitymill.run import work_units
+from entitymill.run.work_units import UnitSizes
 from entitymill.source.changes import Changes, Mode
 from entitymill.source.reader import Source
 
@@ -23,9 +23,9 @@ def test_there_are_as_many_tasks_as_the_setting_or_the_texts_say(
     spark: SparkSession, source_of: Callable[..., Source], chosen: int | None, chars: int, tasks: int
 ) -> None:
     """The session has two cores. Each document must be in exactly one task."""
-    piece = units.PlannedUnit(source_of(*((f"d{number}", "Anna") for number in range(20))).rows, None, False, 20, chars)
+    piece = work_units.PlannedUnit(source_of(*((f"d{number}", "Anna") for number in range(20))).rows, None, False, 20, chars)
 
-    spread = units.repartition_unit(spark, piece, 250_000, chosen, drop_duplicates=False)
+    spread = work_units.repartition_unit(spark, piece, 250_000, chosen, drop_duplicates=False)
 
     assert spread.rdd.getNumPartitions() == tasks
     assert sorted(row.doc_id for row in spread.collect()) == sorted(f"d{number}" for number in range(20))
@@ -43,10 +43,10 @@ def test_one_unit_is_written_first_where_each_use_would_read_the_source_again(sp
         return spark.read.parquet(str(tmp_path / "units"))
 
     sizes = UnitSizes(100, 10_000, 1000)
-    (unit,) = units.split_work(found, sizes, write, always_store=True)
+    (unit,) = work_units.split_work(found, sizes, write, always_store=True)
     assert (unit.in_output, unit.rows, unit.chars, unit.removed) == (True, 2, 7, None)
     assert sorted(row["doc_id"] for row in unit.documents.collect()) == ["a", "b"]
     assert unit.documents.inputFiles()
     one_counted = replace(found, removed=documents.select("doc_id"), to_remove=1)
     with pytest.raises(EntityMillError, match="more documents would be removed than were counted"):
-        list(units.split_work(one_counted, sizes, write, always_store=True))
+        list(work_units.split_work(one_counted, sizes, write, always_store=True))

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.private_session import create_frame
-from entitymill.tables import sql_changes
+from entitymill.tables import merge_rows
 from entitymill.tables.data_files import FILE, READ_ERRORS, read_all_files
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import Tables
@@ -110,7 +110,7 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
                 "WHEN MATCHED THEN UPDATE SET t.error = s.error, t.settings = s.settings"
             )
 
-        retry("runs", lambda: sql_changes.run_with_view(tables, frame, build_statement))
+        retry("runs", lambda: merge_rows.run_with_view(tables, frame, build_statement))
     # VACUUM would be unsafe: other runs may be writing `runs`, and VACUUM would delete their uncommitted files.
     try:
         _delete_files(tables, find_stale_files(tables, ids) & (older_files | current))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import read_tokenizer
-from entitymill.recognition.tagger.model_rows import (
+from entitymill.recognition.tagger.tokens_to_model_input import (
     CONTEXT_SHARE,
     SPECIAL_PIECES,
     CompleteRows,

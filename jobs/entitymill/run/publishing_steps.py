@@ -15,12 +15,12 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.run import crashing_documents, guards, units
+from entitymill.run import crashing_documents, guards, work_units
 from entitymill.run.core_hours import CostMeter
 from entitymill.run.crashing_documents import FailureRecorder
 from entitymill.run.recognition_ahead import BusySeconds, RecognizedUnit, recognize_ahead
 from entitymill.run.summary import RECOGNIZING, Clock, Summary
-from entitymill.run.units import UnitSizes
+from entitymill.run.work_units import UnitSizes
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
@@ -96,9 +96,9 @@ class Run:
         found = self._find_changes(trusted=trusted)
         self.summary.mode = found.mode
         self.summary.rejects = dict(found.reject_counts)
-        cores, speed = spark_connect.count_cores(self.spark), units.read_speed(self.earlier_runs.last)
-        sizes = units.choose_sizes(self.settings.limits, cores, speed)
-        self.summary.units = units.count_units(found, sizes)
+        cores, speed = spark_connect.count_cores(self.spark), work_units.read_speed(self.earlier_runs.last)
+        sizes = work_units.choose_sizes(self.settings.limits, cores, speed)
+        self.summary.units = work_units.count_units(found, sizes)
         self.summary.planned = found.to_recognize
         with contextlib.closing(self.units), contextlib.closing(found):
             if not self.options.allow_removals and not guards.exceeds_reject_ratio(self.settings, found):
@@ -199,10 +199,10 @@ class Run:
         recognize = self.engine.load() if found.to_recognize else lambda documents: documents
         self.summary.removed = found.to_remove
 
-        def recognize_unit(unit: units.PlannedUnit) -> DataFrame:
+        def recognize_unit(unit: work_units.PlannedUnit) -> DataFrame:
             """Return a lazy DataFrame of a unit's results."""
             split = self.settings.spark.partitions
-            documents = units.repartition_unit(
+            documents = work_units.repartition_unit(
                 self.spark, unit, sizes.task_chars, split, drop_duplicates=not self.source.is_pinned
             )
             with keep_process_state():
@@ -215,7 +215,7 @@ class Run:
         # If cached rows are lost, Spark reads the source again. If the source has changed meanwhile, old and new rows would
         # mix in a unit.
         store = not self.source.is_pinned and not spark_connect.keeps_caches(self.spark)
-        planned_units = units.split_work(found, sizes, always_store=store, write=self.units.write)
+        planned_units = work_units.split_work(found, sizes, always_store=store, write=self.units.write)
         split_work = self.meter.limit_units(planned_units)
         open_results = partial(TemporaryTable, self.tables, self.lease.epoch)
         with contextlib.closing(recognize_ahead(self.spark, split_work, recognize_unit, open_results)) as ahead:

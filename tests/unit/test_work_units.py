@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from entitymill.run import units
-from entitymill.run.units import SECONDS_PER_TASK, SECONDS_PER_UNIT, choose_sizes, read_speed
+from entitymill.run import work_units
+from entitymill.run.work_units import SECONDS_PER_TASK, SECONDS_PER_UNIT, choose_sizes, read_speed
 from entitymill.run_row import RunRow
 from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes, Mode
@@ -26,7 +26,7 @@ NONE: Any = None
         (4, 0, 1_200_000, LimitSettings(unit_mb=1), 2),  # long documents: by their code points
         (4, 0, 1_000_000, LimitSettings(unit_mb=1), 1),
         (4, 0, 1_200_000, LimitSettings(unit_mb=1, unit_rows=1), 4),
-        (units.MAX_UNITS + 1, 0, 0, LimitSettings(unit_rows=1), units.MAX_UNITS),
+        (work_units.MAX_UNITS + 1, 0, 0, LimitSettings(unit_rows=1), work_units.MAX_UNITS),
     ],
 )
 def test_a_unit_is_bounded_in_rows_and_in_characters(
@@ -36,7 +36,7 @@ def test_a_unit_is_bounded_in_rows_and_in_characters(
         mode=Mode.COMPARE, documents=NONE, removed=NONE, rejected=NONE, compared_ids=None, adopted=NONE, rows=documents,
         reject_counts={}, to_recognize=documents, to_remove=removed, to_adopt=0, chars=chars, to_replace=0,
     )  # fmt: skip
-    assert units.count_units(found, choose_sizes(limits, 2, None)) == expected
+    assert work_units.count_units(found, choose_sizes(limits, 2, None)) == expected
 
 
 def test_units_and_tasks_fit_the_cores() -> None:
