@@ -57,16 +57,16 @@ format: $(DEV_READY) ## format the code, and fix what ruff can
 
 .PHONY: test-unit
 test-unit: $(DEV_READY) ## run the tests that need no Spark and do not measure time (a minute)
-	$(BIN)/python -m pytest $(LIMITED) --numprocesses 2 -m "not slow" tests/unit
+	$(BIN)/python -m pytest $(LIMITED) --numprocesses 2 -m "not slow and not deep" tests/unit
 
 .PHONY: test
-test: $(DEV_READY) $(JARS) ## install what is missing, then lint, check types, run unit, stage and integration tests (15 minutes)
+test: $(DEV_READY) $(JARS) ## install what is missing, then lint, check types, run unit, stage and integration tests (15 to 25 minutes)
 	$(MAKE) lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m "not deep"
 
 .PHONY: test-deep
-test-deep: $(DEV_READY) $(JARS) ## run the stage and integration tests that `make test` leaves out: long ones, and further cases (20 minutes)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m deep tests/integration tests/stages
+test-deep: $(DEV_READY) $(JARS) ## run the tests that `make test` leaves out: long ones, and further cases (20 to 40 minutes)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m deep
 
 .PHONY: coverage
 coverage: $(DEV_READY) $(JARS) ## measure which branches of the core the tests of `make test` run (an hour); TESTS=tests/unit measures a part
@@ -80,7 +80,7 @@ coverage: $(DEV_READY) $(JARS) ## measure which branches of the core the tests o
 # schema` uses the locked one.
 .PHONY: test-lowest
 test-lowest: $(LOWEST_READY) ## run the quick unit tests with the lowest versions of dependencies that pyproject.toml allows (five minutes)
-	PYTHONPATH=jobs $(VENV)-lowest/bin/python -m pytest $(LIMITED) --numprocesses 2 -o filterwarnings=default --disable-warnings -m "not slow" --deselect tests/unit/test_json_schema.py tests/unit
+	PYTHONPATH=jobs $(VENV)-lowest/bin/python -m pytest $(LIMITED) --numprocesses 2 -o filterwarnings=default --disable-warnings -m "not slow and not deep" --deselect tests/unit/test_json_schema.py tests/unit
 
 .PHONY: test-sparknlp
 test-sparknlp: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## test engine sparknlp, and that both engines find the same entities (four minutes)
@@ -94,7 +94,7 @@ test-faults: $(DEV_READY) $(JARS) ## crash runs at a thousand points, freeze the
 	$(BIN)/python -m pytest --deselect tests/faults/test_crash_points.py --deselect tests/faults/test_freezes.py tests/faults
 
 .PHONY: test-faults-smoke
-test-faults-smoke: $(DEV_READY) $(JARS) ## run test-faults at a few points only (seven minutes)
+test-faults-smoke: $(DEV_READY) $(JARS) ## run test-faults at a few points only (four minutes)
 	ENTITYMILL_CRASH_POINTS=1 $(BIN)/python -m pytest $(LIMITED) -s -p no:logging tests/faults/test_crash_points.py
 	ENTITYMILL_FREEZES=3 $(BIN)/python -m pytest $(LIMITED) -s tests/faults/test_freezes.py
 	ENTITYMILL_KILLS=1 $(BIN)/python -m pytest $(LIMITED) tests/faults/test_kills.py -k local-cluster
@@ -269,8 +269,7 @@ $(DEV_READY): requirements-dev.lock requirements-build.lock
 # The environments of benchmarks, the site, other releases of Spark and lowest versions; explicit rules come before this one.
 $(VENV)-%/.ready: requirements-%.lock requirements-build.lock
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(BUILD_TOOLS)
-	$(@D)/bin/python $(LOCKED) -r $<
+	utils/install_locked $(@D)/bin/python $<
 	@touch $@
 
 # Spark 4.1 on Python 3.13, where Debian has it, otherwise on this Python; the file no-python313 then says so to the tests.
@@ -279,21 +278,17 @@ $(PYTHON313_READY): requirements-spark41.lock requirements-build.lock tests/spar
 	python=$$(tests/spark4/unpack_python313 build/python313) || python=; \
 	  $${python:-$(PYTHON)} -m venv --without-pip --copies $(@D) && if [ -z "$$python" ]; then \
 	  echo "Python 3.13 could not be unpacked (see above); the tests run Spark 4.1 on $(PYTHON) instead" | tee $(@D)/no-python313; fi
-	$(BIN)/python $(subst -m pip,-m pip --python $(@D)/bin/python,$(BUILD_TOOLS))
-	$(BIN)/python $(subst -m pip,-m pip --python $(@D)/bin/python,$(LOCKED)) -r $<
+	utils/install_locked $(@D)/bin/python $<
 	@touch $@
 
-$(AIRFLOW_READY): airflow_dags/requirements.lock tests/airflow/requirements.lock requirements-build.lock
-	@test -x $(VENV)-airflow/bin/python || $(PYTHON) -m venv $(VENV)-airflow
-	$(VENV)-airflow/bin/python $(BUILD_TOOLS)
-	$(VENV)-airflow/bin/python $(LOCKED) \
-	  -r airflow_dags/requirements.lock -r tests/airflow/requirements.lock
+$(AIRFLOW_READY): airflow_dags/requirements.lock tests/airflow/requirements.lock requirements-build.lock | $(DEV_READY)
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	utils/install_locked $(@D)/bin/python airflow_dags/requirements.lock tests/airflow/requirements.lock
 	@touch $@
 
-$(DATABRICKS_READY): tests/databricks/runtime.lock requirements-build.lock
-	@test -x $(VENV)-databricks/bin/python || $(PYTHON) -m venv $(VENV)-databricks
-	$(VENV)-databricks/bin/python $(BUILD_TOOLS)
-	$(VENV)-databricks/bin/python $(LOCKED) -r $<
+$(DATABRICKS_READY): tests/databricks/runtime.lock requirements-build.lock | $(DEV_READY)
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	utils/install_locked $(@D)/bin/python $<
 	@touch $@
 
 $(JARS): jobs/entitymill/commands/fetch_jars.py jobs/entitymill/spark/installation.py | $(BIN)/entitymill

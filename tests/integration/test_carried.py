@@ -60,7 +60,7 @@ def delta(job: Job) -> tuple[str, ...]:
     return "source.format=delta", f"source.path={job.directory}/source", carried
 
 
-@pytest.mark.parametrize("format_", ["delta", pytest.param("parquet", marks=pytest.mark.deep)])
+@pytest.mark.parametrize("format_", [pytest.param("delta", marks=pytest.mark.deep), "parquet"])
 def test_columns_of_every_kind_arrive_and_stay(job: Job, delta: tuple[str, ...], format_: str) -> None:
     options = (*delta, f"output.format={format_}")
     assert job.run(*options).documents == len(IDS)
@@ -88,6 +88,7 @@ def test_columns_of_every_kind_arrive_and_stay(job: Job, delta: tuple[str, ...],
     assert noted == {name: {"comment": f"of {name}"} for name in COLUMNS}
 
 
+@pytest.mark.deep
 def test_columns_may_come_and_change_and_go(job: Job) -> None:
     """Passthrough columns may be added, changed and dropped, also with odd names; names are not case-sensitive."""
     columns = {"i`d": ["a"], "te.xt": [TEXT], "nested": [{"x": 1.5}]}

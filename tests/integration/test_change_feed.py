@@ -55,6 +55,7 @@ def test_replaying_every_nights_changes_gives_the_tables(world: World, vectors: 
         assert {row["_change_type"] for row in changes} > {"insert"}
 
 
+@pytest.mark.deep
 def test_an_erased_document_is_in_no_file_of_changes(world: World) -> None:
     world.create({"a": "Angela Merkel spoke.", "b": "In Paris, again."}).run(FEED)
     world.put({"a": "Nelson Mandela spoke.", "b": "In Berlin, again."})

@@ -24,6 +24,7 @@ def versions(job: Job) -> list[int]:
     return [DeltaTable(job.output / name).version() for name in ("entities", "documents", "rejects")]
 
 
+@pytest.mark.deep
 def test_a_run_takes_few_jobs_and_one_with_nothing_to_do_touches_nothing(
     spark: SparkSession, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,7 +106,8 @@ def test_of_two_first_runs_one_publishes(world: World, monkeypatch: pytest.Monke
     world.check()
 
 
-@pytest.mark.parametrize("first", [True, pytest.param(False, marks=pytest.mark.deep)], ids=["first runs", "later runs"])
+@pytest.mark.deep
+@pytest.mark.parametrize("first", [True, False], ids=["first runs", "later runs"])
 def test_a_run_that_began_before_the_one_it_takes_over_from_fences_it(
     world: World, monkeypatch: pytest.MonkeyPatch, *, first: bool
 ) -> None:
@@ -142,9 +143,10 @@ def test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone(
     assert not list(world.output.glob("_units*"))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [pytest.param(recovery, "settle", marks=pytest.mark.deep), (merge_rows, "upsert")],
+    [(recovery, "settle"), (merge_rows, "upsert")],
     ids=["before it", "in it"],
 )
 def test_a_recovery_that_wakes_up_undoes_nothing(
@@ -164,6 +166,7 @@ def test_a_recovery_that_wakes_up_undoes_nothing(
     world.check()
 
 
+@pytest.mark.deep
 def test_a_crash_between_two_commits_is_repaired_after_the_log_was_cleaned(world: World) -> None:
     world.create(make_texts(3)).run()
     entities = world.output / "entities"
@@ -179,6 +182,7 @@ def test_a_crash_between_two_commits_is_repaired_after_the_log_was_cleaned(world
     assert not (entities / "_delta_log" / f"{9:020}.json").exists()
 
 
+@pytest.mark.deep
 def test_a_source_that_was_put_back_from_a_backup_is_compared(world: World) -> None:
     """A source that was restored and then changed must be compared, although it has the version that the last run read."""
     world.create(make_texts(3)).run()

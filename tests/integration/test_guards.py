@@ -30,6 +30,7 @@ def ids(job: Job) -> set[str]:
     return {row["doc_id"] for row in read_delta(job.output / "documents").to_pylist()}
 
 
+@pytest.mark.deep
 def test_more_documents_gone_than_allowed_stop_the_run_before_it_changes_any(
     job: Job, capfd: pytest.CaptureFixture[str]
 ) -> None:

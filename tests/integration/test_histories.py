@@ -16,6 +16,7 @@ from .conftest import Job
 from .delta_source import FEED, Source
 
 
+@pytest.mark.deep
 def test_a_source_rewritten_during_a_run_is_read_at_one_version(
     job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def test_by_hashes_only_what_differs_is_done_and_annotations_follow(job: Job, tr
     truth.check(job.output, changed)
 
 
+@pytest.mark.deep
 def test_a_refused_row_takes_its_document_out_and_one_that_is_mended_brings_it_in(job: Job, truth: ExpectedTables) -> None:
     lenient = "limits.max_reject_ratio=0.9"
     source = Source(job)

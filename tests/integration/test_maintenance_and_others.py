@@ -107,6 +107,7 @@ def leave_file(world: World, table: str, hours: float) -> Path:
     return stray
 
 
+@pytest.mark.deep
 def test_a_purge_keeps_young_files_that_another_program_may_be_about_to_commit(world: World) -> None:
     """Delta lets OPTIMIZE commit files that VACUUM has deleted meanwhile, so a purge must not delete them."""
     world = World(world.spark, world.directory / ".hidden")
@@ -155,6 +156,7 @@ def test_an_erasure_deletes_an_uncommitted_file_with_the_document(world: World) 
     world.check()
 
 
+@pytest.mark.deep
 def test_an_erasure_that_was_interrupted_is_completed_and_recorded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The documents are gone, so only `runs` shows that an erasure of the same ids has not been recorded yet."""
     world.create(make_texts(6)).run()
@@ -210,6 +212,7 @@ def test_a_purge_blocks_a_frozen_run_though_a_table_is_missing(world: World, mon
     assert versions(world, "documents") == before
 
 
+@pytest.mark.deep
 def test_full_recomputes_what_others_changed_before_it_was_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does a purge between the two runs hide the change."""
     world.create(make_texts(6)).run()

@@ -51,6 +51,7 @@ def documents(job: Job) -> set[str]:
     return {row.doc_id for row in job.read("documents").collect()}
 
 
+@pytest.mark.deep
 def test_poison_is_rejected_and_tried_once_more_and_other_documents_are_as_without_it(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def test_what_no_run_has_seen_is_not_passed_on(filled: Job) -> None:
     assert {row["id"] for row in read_delta(to).to_pylist()} == {"b", "c"}
 
 
+@pytest.mark.deep
 def test_rejected_rows_are_told_from_those_that_a_run_would_process(filled: Job) -> None:
     to = str(filled.directory / "redacted")
     rejected = pa.table({"id": ["a", "b", "c", "c", None], "text": [*TEXTS.values(), "Twice.", "No id."]})
@@ -130,6 +131,7 @@ def test_a_label_is_refused_if_texts_may_have_mentions_that_the_tables_lack(
     assert not to.exists()
 
 
+@pytest.mark.deep
 def test_a_label_is_refused_while_a_new_model_has_not_processed_all_documents(filled: Job) -> None:
     """As after a run that stopped halfway: the label is in the tables, but not in those documents."""
     filled.spark.sql(f"UPDATE delta.`{filled.output}/documents` SET fingerprint = 'other' WHERE doc_id = 'b'")
@@ -210,6 +212,7 @@ def test_nothing_is_erased_by_what_another_source_says(filled: Job) -> None:
     assert versions(filled) == before
 
 
+@pytest.mark.deep
 def test_a_condition_hides_no_document_from_an_erasure(filled: Job) -> None:
     hides = "source.where=id <> 'b'"
     with pytest.raises(SourceError, match=r"still has 1 of the documents .*, 1 of them in rows that source\.where excludes"):
@@ -218,6 +221,7 @@ def test_a_condition_hides_no_document_from_an_erasure(filled: Job) -> None:
     assert erase(filled.spark, loaded(filled, ADOPTED, hides), ["b"])["documents"] == 1
 
 
+@pytest.mark.deep
 def test_ids_that_are_nowhere_change_no_row(filled: Job) -> None:
     def rows() -> dict[str, list[str]]:
         return {name: sorted(map(str, filled.read(name).collect())) for name in ("entities", "documents", "rejects")}
@@ -231,6 +235,7 @@ def test_ids_that_are_nowhere_change_no_row(filled: Job) -> None:
     assert not (filled.output / "erasures").exists()
 
 
+@pytest.mark.deep
 def test_what_a_dead_run_left_counts_as_old_files(filled: Job) -> None:
     """The temporary table of a dead run must be found and deleted, because it may contain the document's text."""
     (filled.output / "_units_7").mkdir()
@@ -240,6 +245,7 @@ def test_what_a_dead_run_left_counts_as_old_files(filled: Job) -> None:
     assert not (filled.output / "_units_7").exists()
 
 
+@pytest.mark.deep
 def test_a_document_that_a_run_has_removed_leaves_the_old_files_too(filled: Job) -> None:
     """If a run has already removed the document, an erasure must still delete it from old files."""
     assert without(filled, "b").run(ADOPTED).removed == 1
@@ -251,6 +257,7 @@ def test_a_document_that_a_run_has_removed_leaves_the_old_files_too(filled: Job)
     assert find_documents(filled.spark, loaded(filled, ADOPTED), ["b"]).empty
 
 
+@pytest.mark.deep
 def test_an_erasure_looks_again_to_whom_the_output_belongs(filled: Job) -> None:
     """While it waits, a run may give the output to another source, which still has the document."""
     filled.run(ADOPTED)
@@ -265,6 +272,7 @@ def test_an_erasure_looks_again_to_whom_the_output_belongs(filled: Job) -> None:
         erase(filled.spark, chosen, ["b"], found)
 
 
+@pytest.mark.deep
 def test_brackets_in_paths_are_no_pattern(filled: Job) -> None:
     """Spark's Parquet reader would take out[1] for a pattern that matches out1."""
     shutil.copy(filled.directory / "texts.parquet", filled.directory / "texts1.parquet")
@@ -282,6 +290,7 @@ def test_brackets_in_paths_are_no_pattern(filled: Job) -> None:
     assert not on_disk(output, "Curie")
 
 
+@pytest.mark.deep
 def test_messages_that_name_the_document_are_erased(filled: Job) -> None:
     runs = Runs(Tables(filled.spark, loaded(filled).output))
     said = {

@@ -40,6 +40,7 @@ def test_a_crash_between_the_first_two_commits_in_a_catalog_leaves_nothing_twice
     assert world.run(*catalog).mode == "none"
 
 
+@pytest.mark.deep
 def test_a_document_that_is_in_documents_twice_is_recomputed(world: World, spark: SparkSession) -> None:
     world.create(make_texts(6)).run()
     place = f"delta.`{world.output}/documents`"
@@ -48,6 +49,7 @@ def test_a_document_that_is_in_documents_twice_is_recomputed(world: World, spark
     world.check()
 
 
+@pytest.mark.deep
 def test_runs_is_restored_to_before_its_last_job(world: World, spark: SparkSession) -> None:
     """If somebody restores `runs`, later runs must work even if no recent commit contains the epoch of the lost row."""
     world.create(make_texts(6)).run()
@@ -84,6 +86,7 @@ def test_a_unit_of_files_that_may_change_is_stored_where_an_executor_may_be_lost
     world.check()
 
 
+@pytest.mark.deep
 def test_what_a_run_at_work_publishes_is_erased_too(
     world: World, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +101,7 @@ def test_what_a_run_at_work_publishes_is_erased_too(
     world.check()
 
 
+@pytest.mark.deep
 def test_an_erasure_that_waited_in_vain_changes_nothing(world: World, spark: SparkSession) -> None:
     world.create(make_texts(6)).run()
     world.put({"d00": "Changed Once text"})
@@ -109,6 +113,7 @@ def test_an_erasure_that_waited_in_vain_changes_nothing(world: World, spark: Spa
     assert not (world.output / "erasures").exists()
 
 
+@pytest.mark.deep
 def test_a_run_that_read_a_document_before_its_erasure_reads_the_source_again(
     world: World, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +129,7 @@ def test_a_run_that_read_a_document_before_its_erasure_reads_the_source_again(
     assert texts == []
 
 
+@pytest.mark.deep
 def test_an_erasure_leaves_files_alone_that_another_run_may_commit(
     world: World, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,7 @@ def test_sentences_are_shown_of_documents_that_the_source_has(job: Job) -> None:
     assert [f"d{number}  " in screen.getvalue() for number in range(4)] == [False, False, False, True]
 
 
+@pytest.mark.deep
 def test_slices_of_plain_parquet(job: Job, truth: ExpectedTables) -> None:
     kind = "output.format=parquet"
     rows: Rows = {f"d{i}": (DAYS[i % 2], TEXT_POOL[i]) for i in range(4)}

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
@@ -55,6 +56,7 @@ def count_mentions(directory: Path) -> Counter[str]:
     return Counter(DeltaTable(table).to_pyarrow_table()["id"].to_pylist())
 
 
+@pytest.mark.deep
 def test_a_stream_that_is_killed_goes_on_without_loss(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for number in range(FILES):

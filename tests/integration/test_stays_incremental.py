@@ -14,6 +14,7 @@ from .stub_world import World, hook, make_texts, world
 __all__ = ["world"]
 
 
+@pytest.mark.deep
 def test_an_erased_document_and_one_refused_row_a_night_leave_a_feed_a_feed(world: World) -> None:
     world.create(make_texts(5)).run()
     world.delete("d00")
@@ -54,6 +55,7 @@ def test_a_live_source_without_a_feed_is_never_compared(world: World) -> None:
     world.check()
 
 
+@pytest.mark.deep
 def test_a_removed_document_is_published_with_the_unit_of_its_range(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first unit must not remove a document from the last unit's id range, or its MERGE would search all files."""
     for module in (publisher, recognition_ahead):

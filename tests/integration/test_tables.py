@@ -39,6 +39,7 @@ def test_large_labels_are_split_at_about_the_target_size(job: Job, spark: SparkS
     assert max(sizes["PER"]) < 4_000_000
 
 
+@pytest.mark.deep
 def test_files_of_a_table_that_the_catalog_does_not_know(job: Job, spark: SparkSession) -> None:
     """If a run died while it created a managed table, the next run must clear the directory, but only if it has no data."""
     schema = "leftover_out"

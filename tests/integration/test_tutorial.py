@@ -36,6 +36,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.deep
 # Spark starts five times, each in a process of its own.
 @pytest.mark.slow
 def test_the_commands_print_what_the_page_shows(checkout: Path) -> None:

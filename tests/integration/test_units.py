@@ -52,7 +52,7 @@ def published(job: Job, name: str) -> int:
     return history.where("operation = 'WRITE' AND userMetadata LIKE '%unit%'").count()
 
 
-@pytest.mark.parametrize("format_", ["delta", "parquet"])
+@pytest.mark.parametrize("format_", ["delta", pytest.param("parquet", marks=pytest.mark.deep)])
 def test_a_run_that_died_is_continued(
     job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch, format_: str
 ) -> None:
@@ -74,6 +74,7 @@ def test_a_run_that_died_is_continued(
     assert published(job, name) == 2
 
 
+@pytest.mark.deep
 def test_full_recomputes_every_document_in_place_and_continues_where_it_died(
     job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +117,7 @@ def counted(rows: DataFrame, counter: Accumulator[int]) -> DataFrame:
     return rows.mapInArrow(count, rows.schema)
 
 
+@pytest.mark.deep
 def test_the_model_runs_once_over_known_documents(job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model must run only once per document, although a unit's commits read the results several times.
 

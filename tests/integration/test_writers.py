@@ -45,6 +45,7 @@ def test_a_run_that_waited_reads_what_the_source_has_become(
     truth.check(job.output, changed)
 
 
+@pytest.mark.deep
 def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: ExpectedTables) -> None:
     """A run must wait for a run in another process; tests/stages/test_lease.py tests first runs that start together."""
     job.texts(list(SOURCE.items()))
@@ -74,6 +75,7 @@ def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: Expecte
     assert first.ended_at <= second.started_at
 
 
+@pytest.mark.deep
 def test_two_runs_at_once_end_with_correct_plain_parquet(
     job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -552,6 +552,7 @@ def test_commits_of_one_second_keep_their_time(spark: SparkSession, templates: P
     assert {row["text"] for row in feed.events.collect()} == {"Bonn", "Bern"}
 
 
+@pytest.mark.deep
 def test_a_thousand_commits_since_the_last_run_are_followed(
     spark: SparkSession,
     templates: Path,

@@ -36,6 +36,7 @@ def test_too_many_publish_nothing(spark: SparkSession, tmp_path: Path, monkeypat
     assert [tables.read(name).count() for name in ("entities", "documents", "rejects")] == [0, 0, 2]
 
 
+@pytest.mark.deep
 def test_a_document_that_failed_once_is_tried_again_though_nothing_changed(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def texts(path: Path, night: int) -> None:
     pq.write_table(pa.table({"id": [f"d{index:02}" for index in range(number)], "text": words}), path)
 
 
+@pytest.mark.deep
 def test_each_look_finds_whole_documents(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extraction, "open_engine", open_stub)
     source, output, stop = tmp_path / "texts.parquet", tmp_path / "out", tmp_path / "stop"

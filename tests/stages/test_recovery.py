@@ -149,6 +149,7 @@ class Annotated:
         publisher.publish(Unit(frame, known, UnitIds(min(ids), max(ids), ids)))
 
 
+@pytest.mark.deep
 def test_annotations_must_be_of_the_run_that_documents_names(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ def test_documents_that_kill_or_hang_the_tagger_alone_fail_and_the_others_do_not
     ]
 
 
+@pytest.mark.deep
 def test_a_document_that_needs_too_much_memory_fails_alone(here: Here) -> None:
     """Only this document must fail; otherwise the system would kill the whole executor if it has little memory."""
     rows = run(here, [*GOOD, "They met in Paris . " * 200_000], FACTORY, memory_mb=150)

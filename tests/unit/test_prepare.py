@@ -150,6 +150,7 @@ def test_a_calibrated_bundle_loses_its_calibration_on_request_and_runs_the_same_
     assert found[0] == found[1]
 
 
+@pytest.mark.deep
 @pytest.mark.slow
 def test_a_bundle_that_loses_too_much_is_not_written(prepare: Prepare, tmp_path: Path) -> None:
     code, said = prepare(
@@ -235,6 +236,7 @@ def test_a_network_that_computes_no_numbers_is_refused(prepare: Prepare, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.deep
 def test_weights_of_8_bits_are_not_reduced_again(prepare: Prepare, tmp_path: Path, demo_files: dict[str, Path]) -> None:
     demo = demo_files[bundle.NETWORK].parent
     for options in (["--precision", "f32"], ["--precision", "int8", "--calibrate", SPEECHES]):
@@ -311,6 +313,7 @@ def test_what_was_there_comes_back_when_the_new_cannot_be_put(tmp_path: Path) ->
     assert (old / bundle.MANIFEST).read_text() == "{}"
 
 
+@pytest.mark.deep
 def test_confidences_are_fitted_to_gold_and_change_the_digest(prepare: Prepare, tmp_path: Path) -> None:
     demo = Path(preparation.__file__).parents[2] / "models" / "demo"
     sample = precision_loss.read_sample(SPEECHES, "x").select_evenly(600)

@@ -145,6 +145,7 @@ def seconds(kind: Kind, text: str, encoder: Encoder) -> float:
     return spent
 
 
+@pytest.mark.deep
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_text_takes_more_than_ten_times_its_share_of_time(kind: Kind, encoder: Encoder) -> None:
