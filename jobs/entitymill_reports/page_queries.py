@@ -190,7 +190,7 @@ def _build_labels(counts: list[dict[str, Any]]) -> tuple[page_content.Label, ...
 
 
 def _read_documents(reader: TableReader) -> page_content.Documents:
-    """Return the sums over the `documents` table, and the numbers of documents by number of tokens."""
+    """Return the totals of the `documents` table, and the number of documents in each range of numbers of tokens."""
     rows = reader.read_rows(_DOCUMENTS)
     names = ("documents", "blank", "sentences", "tokens", "split_sentences")
     totals = {name: sum(row[name] or 0 for row in rows) for name in names}

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from entitymill import __version__, schemas
 from entitymill.run import outcome
 from entitymill.settings import Settings, secret_masking
-from entitymill.spark import installation, local_disk
+from entitymill.spark import files_on_this_machine, installation
 from entitymill.terminal.console_text import open_console
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def write_textfile(registry: Any, path: str, _: RunOutcome) -> None:
     """
     from prometheus_client import generate_latest  # noqa: PLC0415  # installed only with the extra
 
-    local_disk.write_atomically(Path(path), generate_latest(registry))
+    files_on_this_machine.write_atomically(Path(path), generate_latest(registry))
 
 
 def push(registry: Any, address: str, run_outcome: RunOutcome) -> None:

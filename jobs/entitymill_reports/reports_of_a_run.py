@@ -17,7 +17,7 @@ from entitymill.errors import SettingsError
 from entitymill.run.outcome import convert_error
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
-from entitymill.spark import installation, local_disk
+from entitymill.spark import files_on_this_machine, installation
 from entitymill.tables import Tables
 from entitymill.tables.runs import IDLE
 from entitymill_reports import drift as drift_module
@@ -96,7 +96,7 @@ def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | N
     # A character that UTF-8 cannot encode is replaced, because it must not prevent the page from being written.
     rendered = page.render(content, drift).encode("utf8", "replace")
     try:
-        local_disk.write_atomically(Path(to), rendered)
+        files_on_this_machine.write_atomically(Path(to), rendered)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         option = "report.path" if to == settings.report.path else "--to"

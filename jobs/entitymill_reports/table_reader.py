@@ -23,7 +23,7 @@ from entitymill.schemas import VERSION
 from entitymill.settings import Settings
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import reader
-from entitymill.spark.local_disk import is_certainly_local, to_local_path
+from entitymill.spark.files_on_this_machine import is_certainly_local, to_local_path
 from entitymill.spark.private_session import open_private_session
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.output_tables import DELTA_ENTITIES, PROPERTY

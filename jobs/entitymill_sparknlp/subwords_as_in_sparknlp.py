@@ -52,9 +52,10 @@ class SparkNlpRows(WordCache):
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
         """Return one input row for each sentence; a sentence without pieces (subwords) has no row.
 
-        A row is truncated to `max_length` pieces. Tokens after that get no tag, except a token that begins with the first
-        piece that does not fit. `tokens` has the tokens of all sentences; sentence i is tokens[starts[i]:starts[i + 1]].
-        `begins` has the offset of each token in its document, in UTF-16 code units.
+        A row has at most `max_length` pieces; the pieces after that are cut off. A token whose first piece is cut off gets
+        no tag. There is one exception, as in Spark NLP: if that piece is the first of all that are cut off, the token gets
+        a tag, from the scores of [SEP]. `tokens` has the tokens of all sentences; sentence i is tokens[starts[i]:starts[i +
+        1]]. `begins` has the offset of each token in its document, in UTF-16 code units.
         """
         pieces, piece_starts = self._encode_tokens(tokens)
         ids, offsets = pieces[:, 0], pieces[:, 1]

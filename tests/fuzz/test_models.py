@@ -25,7 +25,7 @@ from unit import hostile, tiny
 from unit.damage import damaged
 from unit.test_saved_model_check import TOKENIZER
 
-FACTORY = "entitymill.commands.child_of_tag_and_benchmark:open_tagger"
+FACTORY = "entitymill.commands.tagging_in_child:open_tagger"
 TEXTS = pa.RecordBatch.from_arrays([pa.array(["Angela Merkel met Emmanuel Macron in Paris."], pa.large_string())], ["text"])
 NUMBERS = ("0", "-1", "1", "2", "7", "64", "65", "100000", "4294967296", "9223372036854775807", "1e9", "x", "")
 ODD_VALUES: tuple[Any, ...] = (

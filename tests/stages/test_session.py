@@ -7,14 +7,14 @@ from pathlib import Path
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
-from entitymill.spark import local_disk, session
+from entitymill.spark import files_on_this_machine, session
 
 NAME = "a-file-of-this-test"
 
 
 def test_a_second_copy_of_a_file_is_removed_and_the_first_is_what_tasks_find(spark: SparkSession) -> None:
     """Each run in a notebook makes its own copy of the model, but Spark's file server keeps serving the first one."""
-    copies = [local_disk.create_scratch_directory("entitymill-test-") / NAME for _ in range(2)]
+    copies = [files_on_this_machine.create_scratch_directory("entitymill-test-") / NAME for _ in range(2)]
     for number, copy in enumerate(copies):
         copy.write_text(f"copy {number}")
         session.send_file(spark, copy)

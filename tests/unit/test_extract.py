@@ -154,7 +154,7 @@ def test_a_later_command_keeps_the_temporary_log_of_a_killed_one(tmp_path: Path)
     """A later command must delete the temporary files of a killed run, except its log, which `entitymill runs` names."""
     program = (
         "import os, signal, sys; from entitymill.commands import common\n"
-        "from entitymill.spark.local_disk import create_scratch_directory\n"
+        "from entitymill.spark.files_on_this_machine import create_scratch_directory\n"
         "def work(start_log):\n"
         "    print(start_log(None), create_scratch_directory('texts-'), flush=True)\n"
         "    if sys.argv[1:]: os.kill(os.getpid(), signal.SIGKILL)\n"

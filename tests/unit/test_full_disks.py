@@ -11,7 +11,7 @@ import pytest
 
 from entitymill.errors import StorageError
 from entitymill.run import outcome
-from entitymill.spark import local_disk
+from entitymill.spark import files_on_this_machine
 
 SAID = "org.apache.spark.SparkException: Job aborted: Lost task 0.0: java.io.IOException: No space left on device"
 
@@ -19,9 +19,9 @@ SAID = "org.apache.spark.SparkException: Job aborted: Lost task 0.0: java.io.IOE
 @pytest.fixture(autouse=True)
 def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Watch two directories, and none that other tests of this process have watched."""
-    monkeypatch.setattr(local_disk, "_watched", {})
-    local_disk.watch(f"file:{tmp_path}/out/new", "output.path")
-    local_disk.watch("s3a://lake/out", "output.path")
+    monkeypatch.setattr(files_on_this_machine, "_watched", {})
+    files_on_this_machine.watch(f"file:{tmp_path}/out/new", "output.path")
+    files_on_this_machine.watch("s3a://lake/out", "output.path")
     return tmp_path
 
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from entitymill.commands import init
 from entitymill.settings import load, sections
-from entitymill.spark import local_disk, session, storage
+from entitymill.spark import files_on_this_machine, session, storage
 from entitymill_reports import drift, page, page_queries, prometheus_metrics, reports_of_a_run
 
 ROOT = Path(__file__).parents[2]
@@ -54,18 +54,18 @@ def test_a_link_of_the_very_name_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
     (tmp_path / ".file.guessed").symlink_to(victim)
     with pytest.raises(FileExistsError):
-        local_disk.write_atomically(tmp_path / "file", b"x")
+        files_on_this_machine.write_atomically(tmp_path / "file", b"x")
     assert victim.read_text() == MINE
 
 
 def test_permissions_are_those_of_any_new_file_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "other").touch()
-    local_disk.write_atomically(tmp_path / "file", b"x")
+    files_on_this_machine.write_atomically(tmp_path / "file", b"x")
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("other", "file")}
     assert (len(modes), sorted(path.name for path in tmp_path.iterdir())) == (1, ["file", "other"])
     (tmp_path / "directory").mkdir()
     with pytest.raises(OSError, match="directory"):
-        local_disk.write_atomically(tmp_path / "directory", b"x")
+        files_on_this_machine.write_atomically(tmp_path / "directory", b"x")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "file", "other"]
 
 
@@ -83,7 +83,7 @@ def test_the_defaults_are_found_from_any_directory(tmp_path: Path, monkeypatch: 
     repository = tmp_path / "clone"
     (repository / "build" / "jars").mkdir(parents=True)
     (repository / "build" / "jars" / "delta.jar").touch()
-    monkeypatch.setattr(local_disk, "REPOSITORY", repository)
+    monkeypatch.setattr(files_on_this_machine, "REPOSITORY", repository)
     assert session._find_jars(sections.SparkSettings()) == [str(repository / "build" / "jars" / "delta.jar")]
 
 
@@ -91,8 +91,8 @@ def test_the_defaults_are_found_from_any_directory(tmp_path: Path, monkeypatch: 
 def test_all_else_is_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     (tmp_path / "models" / "demo").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert local_disk.find_installed(path) == path
-    assert local_disk.find_installed("models/demo") == "models/demo"
+    assert files_on_this_machine.find_installed(path) == path
+    assert files_on_this_machine.find_installed("models/demo") == "models/demo"
 
 
 def test_what_is_only_in_this_directory_is_written_with_its_directory(
@@ -100,7 +100,7 @@ def test_what_is_only_in_this_directory_is_written_with_its_directory(
 ) -> None:
     (tmp_path / "models" / "demo").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert local_disk.pin_path("models/demo") == "models/demo"
-    monkeypatch.setattr(local_disk, "REPOSITORY", None)
-    assert local_disk.pin_path("models/demo") == f"{tmp_path}/models/demo"
-    assert local_disk.pin_path("models/none") == "models/none"
+    assert files_on_this_machine.pin_path("models/demo") == "models/demo"
+    monkeypatch.setattr(files_on_this_machine, "REPOSITORY", None)
+    assert files_on_this_machine.pin_path("models/demo") == f"{tmp_path}/models/demo"
+    assert files_on_this_machine.pin_path("models/none") == "models/none"

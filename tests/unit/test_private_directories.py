@@ -13,12 +13,12 @@ from typing import IO
 
 import pytest
 
-from entitymill.spark import jvm_launch, local_disk
+from entitymill.spark import files_on_this_machine, jvm_launch
 
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from entitymill.spark.local_disk import open_private_directory
+from entitymill.spark.files_on_this_machine import open_private_directory
 print(open_private_directory(Path(sys.argv[1])), flush=True)
 (open_private_directory(Path(sys.argv[1])) / "blockmgr-1").mkdir()
 if sys.argv[2] == "wait":
@@ -53,15 +53,15 @@ def test_the_next_process_deletes_it_after_a_kill_and_never_before(tmp_path: Pat
     stranger.mkdir()
     (tmp_path / "entitymill-process-link").symlink_to(in_use)
 
-    local_disk.delete_unused(tmp_path)
+    files_on_this_machine.delete_unused(tmp_path)
 
     assert (in_use.exists(), left_behind.exists(), stranger.exists()) == (True, False, True)
     os.kill(living.pid, signal.SIGSTOP)  # a frozen process still needs it
-    local_disk.delete_unused(tmp_path)
+    files_on_this_machine.delete_unused(tmp_path)
     assert in_use.exists()
     living.kill()
     living.wait(60)
-    local_disk.delete_unused(tmp_path)
+    files_on_this_machine.delete_unused(tmp_path)
     assert not in_use.exists()
 
 
@@ -69,20 +69,20 @@ def test_a_directory_that_another_process_takes_for_left_behind_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other process looks for unused directories when this one has created its directory, but not locked it yet."""
-    lock = local_disk._lock
+    lock = files_on_this_machine._lock
     taken: list[Path] = []
 
     def lock_late(directory: Path) -> IO[str]:
         if not taken:
             taken.append(directory)
-            (directory / local_disk._LOCK).touch()
-            opened = os.open(directory / local_disk._LOCK, os.O_RDWR)
+            (directory / files_on_this_machine._LOCK).touch()
+            opened = os.open(directory / files_on_this_machine._LOCK, os.O_RDWR)
             shutil.rmtree(directory)  # by the other process
             return os.fdopen(opened, "w")
         return lock(directory)
 
-    monkeypatch.setattr(local_disk, "_lock", lock_late)
-    directory, held = local_disk._create_locked_directory(tmp_path)
+    monkeypatch.setattr(files_on_this_machine, "_lock", lock_late)
+    directory, held = files_on_this_machine._create_locked_directory(tmp_path)
     held.close()
     assert directory.is_dir()
     assert [directory] != taken
@@ -102,11 +102,11 @@ def test_where_spark_keeps_its_blocks(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(local_disk, "_directories", {})
+    monkeypatch.setattr(files_on_this_machine, "_directories", {})
     monkeypatch.delenv("SPARK_LOCAL_DIRS", raising=False)
     if variable:
         monkeypatch.setenv("SPARK_LOCAL_DIRS", variable)
-    found = local_disk.choose_local_directory(properties).get("spark.local.dir")
+    found = files_on_this_machine.choose_local_directory(properties).get("spark.local.dir")
     assert (None if found is None else Path(found).resolve().parent) == (None if parent is None else tmp_path / parent)
 
 

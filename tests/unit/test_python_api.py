@@ -19,7 +19,7 @@ import pytest
 
 import entitymill
 from entitymill import cli, python_api
-from entitymill.commands import child_of_tag_and_benchmark, tag
+from entitymill.commands import tag, tagging_in_child
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition import guarded_loading, hardware
 from entitymill.workers import child_process
@@ -241,7 +241,7 @@ def test_texts_are_tagged_in_windows_with_the_same_result(
 def open_small_tagger(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """Return a tagger that refuses more than the largest window of the test above."""
     assert arguments[-1] == 4 * len(f"{TEXT} ")  # for the limit of its memory
-    recognize = child_of_tag_and_benchmark.open_tagger(*arguments)
+    recognize = tagging_in_child.open_tagger(*arguments)
 
     def tag_window(batch: pa.RecordBatch) -> pa.RecordBatch:
         assert sum(map(len, batch.column("text").to_pylist())) <= arguments[-1]
@@ -267,7 +267,7 @@ def open_tagger_in_small_container(*arguments: Any) -> Callable[[pa.RecordBatch]
     """Return a tagger that may use 150 MB in addition to its model."""
     hardware.read_memory_limit = lambda: 4 * 150_000_000
     guarded_loading._MIN_TAGGING_BYTES = 1
-    return child_of_tag_and_benchmark.open_tagger(*arguments)
+    return tagging_in_child.open_tagger(*arguments)
 
 
 def test_one_command_for_all(capsys: pytest.CaptureFixture[str]) -> None:

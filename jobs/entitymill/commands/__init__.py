@@ -2,5 +2,5 @@
 
 In each module, `parser()` returns the command's parser, and `main(arguments)` runs the command and returns its exit code.
 `main(None)` parses the command line of this process. Two modules are not commands: `common`, which all commands use, and
-`child_of_tag_and_benchmark`, whose code runs in child processes.
+`tagging_in_child`, whose code runs in child processes.
 """

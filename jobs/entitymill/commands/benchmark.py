@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # pyarrow takes a while to import, and --help does not need i
 
 ROOT = Path(__file__).parents[3]
 MODEL, TEXTS = ROOT / "models" / "demo", ROOT / "data" / "state_union.parquet"
-FACTORY = "entitymill.commands.child_of_tag_and_benchmark:open_measured_tagger"
+FACTORY = "entitymill.commands.tagging_in_child:open_measured_tagger"
 """The function that each child process calls, as `module:function` (see `child_process.Work`)."""
 CHARACTERS = 60_000
 """Maximum number of characters that each round recognizes; a round takes the bundled model about two seconds."""

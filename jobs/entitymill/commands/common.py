@@ -20,7 +20,7 @@ from entitymill import settings as settings_module
 from entitymill.errors import EntityMillError, ModelError, OutputError, SettingsError, SourceError, WorkerError
 from entitymill.run import outcome
 from entitymill.settings.sections import SourceSettings
-from entitymill.spark.local_disk import is_certainly_local
+from entitymill.spark.files_on_this_machine import is_certainly_local
 from entitymill.terminal import progress
 from entitymill.terminal.console_text import SafeFormatter, open_console
 

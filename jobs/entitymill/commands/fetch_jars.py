@@ -23,7 +23,7 @@ from xml.sax.saxutils import escape
 from entitymill.commands import common
 from entitymill.errors import OutputError, SessionError, SettingsError
 from entitymill.settings import secret_masking
-from entitymill.spark import installation, local_disk
+from entitymill.spark import files_on_this_machine, installation
 from entitymill.terminal.console_text import visible
 
 log = logging.getLogger("entitymill")
@@ -141,7 +141,7 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
         try:
             to.mkdir(parents=True, exist_ok=True)
             for jar, fetched in files.items():
-                local_disk.write_atomically(to / jar.name, fetched.read_bytes())
+                files_on_this_machine.write_atomically(to / jar.name, fetched.read_bytes())
         except OSError as error:
             raise OutputError(f"--to {to} cannot be written: {error.strerror}.") from error
 

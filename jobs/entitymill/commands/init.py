@@ -20,7 +20,7 @@ from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import json_schema, sections
 from entitymill.settings.layers import ENVIRONMENT_PREFIX
 from entitymill.settings.sections import SourceSettings
-from entitymill.spark.local_disk import exists_here, pin_path
+from entitymill.spark.files_on_this_machine import exists_here, pin_path
 from entitymill.terminal import progress
 from entitymill.terminal.console_text import visible
 

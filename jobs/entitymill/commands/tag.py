@@ -20,7 +20,7 @@ _BUNDLED = Path("models") / "demo"
 MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _BUNDLED]), _BUNDLED)
 """Path of the bundled model: models/demo of the repository or, outside of a repository, of the working directory."""
 STDIN = "-"
-FACTORY = "entitymill.commands.child_of_tag_and_benchmark:open_tagger"
+FACTORY = "entitymill.commands.tagging_in_child:open_tagger"
 """The function that the child process calls to open its tagger."""
 TIMEOUT_SECONDS = 86_400.0
 """Time limit for the child process to tag one window of texts."""

@@ -109,9 +109,10 @@ class Recognizer:
         return visible if self._tagger.encoding == "sparknlp" else visible.replace_wide_blanks()
 
     def _find_breaks(self, visible: Texts, original: Texts) -> NDArray[np.int64]:
-        """Return the positions where sentences begin or end; a line feed in place of an HTML tag always ends a sentence.
+        """Return the positions where sentences begin or end.
 
-        Otherwise, only the detector sentencex would end a sentence at a tag such as <p>.
+        In `visible`, a line feed stands in place of an HTML tag such as <p>. There, a sentence always ends. Without this
+        rule, only the detector sentencex would end it.
         """
         breaks = self._detector.find_breaks(visible)
         if self._markup == "none":

@@ -140,14 +140,14 @@ class DeepDetector:
         begins: NDArray[np.int64],
         ends: NDArray[np.int64],
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.int64]]:
-        """Return, for each mark, the ids in its context, the five code units to its left, and how many of these five exist.
+        """Return, for each mark, the ids of its context, the five code units to its left, and how many of these five exist.
 
         A mark is a character that may end a sentence; its context is the mark and five code units on either side. The
-        shapes of the results are [marks, 11], [marks, 5] and [marks].
+        shapes of the results are [marks, 11], [marks, 5] and [marks]. Ids are the network's numbers of code units.
 
         Args:
             marks: positions of the marks in `texts`.
-            collapsed_marks: indices of the same marks in the arrays of `collapsed`.
+            collapsed_marks: indices of the same marks in the arrays of `collapsed`, which has consecutive blanks as one.
             begins: position where the text of each mark begins, without leading blanks.
             ends: position where the text of each mark ends.
         """

@@ -21,7 +21,7 @@ from entitymill.run_row import RunRow
 from entitymill.settings import Settings
 from entitymill.source import changes
 from entitymill.source.changes import Changes, Mode
-from entitymill.source.row_comparison import Cause
+from entitymill.source.rows_against_output import Cause
 from entitymill.spark import spark_connect, storage
 from entitymill.tables import Tables, recovery, table_setup
 from entitymill.tables.runs import Runs, collect_rows

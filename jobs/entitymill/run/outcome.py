@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from entitymill import errors
 from entitymill.errors import DriftError, EntityMillError, LimitError, SessionError, SourceError
-from entitymill.spark import installation, local_disk
+from entitymill.spark import files_on_this_machine, installation
 
 if TYPE_CHECKING:
     from entitymill.run.summary import Summary
@@ -55,7 +55,7 @@ def convert_error(error: BaseException) -> EntityMillError:
     Full disks, missing packages, storage faults and damaged source files get messages of their own. Any other error becomes
     an EntityMillError that names the type of the error.
     """
-    known = error if isinstance(error, EntityMillError) else local_disk.find_fault(error)
+    known = error if isinstance(error, EntityMillError) else files_on_this_machine.find_fault(error)
     if known is not None:
         return known
     if isinstance(error, ModuleNotFoundError):

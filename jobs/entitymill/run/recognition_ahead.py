@@ -45,7 +45,8 @@ class RecognizedUnit:
     work: the unit's documents to recognize and to remove.
     recognized: DataFrame of the recognized documents, with the columns schemas.RECOGNIZED, cached or in a temporary table.
         Read it only after `wait`.
-    lists_ids: whether the rows that `wait` returns contain all ids of the unit, which must be small and replace rows.
+    lists_ids: whether the rows that `wait` returns contain all ids of the unit. They do if the unit is small, and replaces
+        or removes rows of the output.
     action: Spark action that recognizes the documents.
     """
 

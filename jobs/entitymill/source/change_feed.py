@@ -19,7 +19,7 @@ from pyspark.sql import types as T
 
 from entitymill.source import reader, source_columns
 from entitymill.source.reader import Source
-from entitymill.source.row_comparison import Mode
+from entitymill.source.rows_against_output import Mode
 
 log = logging.getLogger(__name__)
 MAX_COMMITS = 50_000

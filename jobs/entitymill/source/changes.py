@@ -11,11 +11,11 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from entitymill.source import change_feed, feed_comparison, row_checks, row_comparison
+from entitymill.source import change_feed, feed_against_output, row_checks, rows_against_output
 from entitymill.source.change_feed import Feed
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
-from entitymill.source.row_comparison import COMPARED_COLUMNS, Kind, Mode, Policy, Totals, check_fingerprints
+from entitymill.source.rows_against_output import COMPARED_COLUMNS, Kind, Mode, Policy, Totals, check_fingerprints
 from entitymill.spark.spark_connect import cache_on_disk
 
 __all__ = [
@@ -116,9 +116,9 @@ def compare_all(source: Source, published: DataFrame, policy: Policy) -> Changes
             rows, related = source.rows.count(), published
         else:
             rows, related = _restrict_to_slice(source, published, policy, cached)
-        compared = row_comparison.compare_rows(validated.withColumn("present", F.lit(True)), related, policy)
+        compared = rows_against_output.compare_rows(validated.withColumn("present", F.lit(True)), related, policy)
         differing = cache_on_disk(compared.where(F.col("kind") != Kind.SAME), cached)
-        totals = Totals(row_comparison.sum_outcomes(differing))
+        totals = Totals(rows_against_output.sum_outcomes(differing))
         mode = Mode.FULL if policy.full else Mode.COMPARE
         found = _build_changes(mode, source, policy, differing, totals, row_checks.select_documents(validated))
         return replace(found, rows=rows, close=cached.pop_all().close)
@@ -134,7 +134,7 @@ def _restrict_to_slice(source: Source, published: DataFrame, policy: Policy, cac
     [bounds] = ids.agg(*span).collect()
     if bounds["rows"] <= BROADCAST_SLICE:
         ids = F.broadcast(ids)
-    own = row_comparison.is_in_run_slice(policy)
+    own = rows_against_output.is_in_run_slice(policy)
     # The range of ids lets Delta skip files.
     others = published.where(~own & F.col("doc_id").between(F.lit(bounds["least"]), F.lit(bounds["most"])))
     return bounds["rows"], published.where(own).unionByName(others.join(ids, "doc_id", "left_semi"))
@@ -166,13 +166,13 @@ def compare_feed(
     check_fingerprints(published, policy)
     try:
         with ExitStack() as cached:
-            compared = feed_comparison.compare_events(source, feed, published, rejected, policy, retry, cached)
+            compared = feed_against_output.compare_events(source, feed, published, rejected, policy, retry, cached)
             found = _build_changes(feed.mode, source, policy, compared.differing, compared.totals, compared.documents)
             rejects = sum(found.reject_counts.values())
             return replace(
                 found,
                 compared_ids=compared.compared_ids,
-                rows=published.where(row_comparison.is_in_run_slice(policy)).count() + rejects if rejects else 0,
+                rows=published.where(rows_against_output.is_in_run_slice(policy)).count() + rejects if rejects else 0,
                 stale_rejects=compared.stale_rejects,
                 close=cached.pop_all().close,
             )
@@ -186,12 +186,13 @@ def _build_changes(
 ) -> Changes:
     """Return `Changes` from a comparison; the caller must set `rows`, `compared_ids`, `stale_rejects` and `close`.
 
-    `differing` has the result of `row_comparison.compare_rows` without rows of kind SAME; `documents` has at least all new
-    and changed documents. Raise OutputError if the policy refuses the fingerprint of a document that the run would change.
+    `differing` has the result of `rows_against_output.compare_rows` without rows of kind SAME; `documents` has at least all
+    new and changed documents. Raise OutputError if the policy refuses the fingerprint of a document that the run would
+    change.
     """
     other_fingerprint = totals.find_refused_fingerprint()
     if other_fingerprint is not None:
-        raise row_comparison.build_fingerprint_error(other_fingerprint, policy)
+        raise rows_against_output.build_fingerprint_error(other_fingerprint, policy)
     work = (Kind.NEW, Kind.CHANGED)
     to_do = differing.where(F.col("kind").isin(*(kind.value for kind in work))).select("doc_id", "in_output")
     to_do = to_do.dropDuplicates(["doc_id"])  # after an error, the output may have several rows of a document

@@ -19,7 +19,7 @@ from entitymill.settings.sections import LimitSettings, SourceSettings
 from entitymill.source import reader, source_columns
 from entitymill.source.row_checks import CODES
 from entitymill.spark import storage
-from entitymill.spark.local_disk import exists_here
+from entitymill.spark.files_on_this_machine import exists_here
 from entitymill.spark.sql_text import quote_name, quote_part
 
 SAMPLE = 1000

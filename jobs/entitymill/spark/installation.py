@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlparse
 
 from entitymill.errors import SessionError, SettingsError
 from entitymill.settings import Settings
-from entitymill.spark.local_disk import exists_here, find_installed
+from entitymill.spark.files_on_this_machine import exists_here, find_installed
 
 SPARK_NLP_SCALA = "2.12"
 COMMANDS = {

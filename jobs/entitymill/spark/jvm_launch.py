@@ -23,7 +23,7 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.find_spark_home import _find_spark_home
 
-from entitymill.spark.local_disk import create_scratch_directory
+from entitymill.spark.files_on_this_machine import create_scratch_directory
 
 log = logging.getLogger(__name__)
 _ARGUMENTS = "PYSPARK_SUBMIT_ARGS"

@@ -25,6 +25,7 @@ from pyspark.sql import SparkSession
 from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
 from entitymill.spark import installation, spark_connect
+from entitymill.spark.files_on_this_machine import choose_local_directory, create_scratch_directory, find_installed
 from entitymill.spark.jvm_launch import (
     choose_class_archive_options,
     launch_jvm,
@@ -32,7 +33,6 @@ from entitymill.spark.jvm_launch import (
     parse_properties,
     read_file_properties,
 )
-from entitymill.spark.local_disk import choose_local_directory, create_scratch_directory, find_installed
 
 DEFAULTS = "conf/spark-defaults.conf"
 ADAPTIVE = "spark.sql.adaptive.enabled"

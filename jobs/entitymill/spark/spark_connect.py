@@ -26,7 +26,7 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import SettingsError
 from entitymill.settings.sections import OutputSettings
-from entitymill.spark.local_disk import FILE, exists_here, to_local_path
+from entitymill.spark.files_on_this_machine import FILE, exists_here, to_local_path
 from entitymill.spark.sql_text import escape_pattern
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import StorageError, strip_quoted_values
 from entitymill.spark import session, spark_connect
-from entitymill.spark.local_disk import exists_here, find_installed
+from entitymill.spark.files_on_this_machine import exists_here, find_installed
 from entitymill.spark.sql_text import escape_pattern
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()

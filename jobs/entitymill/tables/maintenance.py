@@ -269,7 +269,10 @@ def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, 
 
 
 def _measure_files(tables: Tables, name: str) -> tuple[int, float, int | None]:
-    """Return the number of a table's files, their size in MB, and the number of files in storage, as in `TableChange`."""
+    """Return the number of files of a table's current version, their size in MB, and the number of all its files in storage.
+
+    Files in storage include those of older versions; the number is None if they cannot be listed.
+    """
     detail = tables.spark.sql(f"DESCRIBE DETAIL {tables.sql_name(name)}").collect()[0]
     on_disk: int | None
     try:

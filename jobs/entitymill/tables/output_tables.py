@@ -96,10 +96,11 @@ class Tables:
         return self.spark.read.format("delta").load(self.address(name))
 
     def read_latest(self, name: str, version: int | None = None) -> DataFrame:
-        """Return a DataFrame of a table's current version, whose rows later commits do not change.
+        """Return a DataFrame of a table's current version; later commits do not change the DataFrame's rows.
 
-        A DataFrame of `read`, however, may use rows that the caller cached before another program changed the table. On
-        Spark Connect, it reads the newest version each time it is used. `version` is the current version, if it is known.
+        Where this matters, do not use `read`: the DataFrame that it returns may use rows that the caller cached before
+        another program changed the table and, on Spark Connect, reads the newest version at each use. `version` is the
+        number of the current version, if the caller knows it.
         """
         reader = self.spark.read.option("versionAsOf", self.version(name) if version is None else version)
         return (

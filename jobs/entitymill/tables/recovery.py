@@ -21,7 +21,7 @@ from pyspark.sql import types as T
 
 from entitymill.run_row import RunRow
 from entitymill.source.change_feed import NON_DATA_OPERATIONS
-from entitymill.source.row_comparison import PENDING
+from entitymill.source.rows_against_output import PENDING
 from entitymill.spark.spark_connect import cache_on_disk
 from entitymill.tables import merge_rows, table_setup
 from entitymill.tables.numbered_commits import Commits

@@ -8,7 +8,7 @@ from pathlib import Path
 from entitymill.errors import OutputError
 from entitymill.run_row import RunRow
 from entitymill.settings.sections import OutputSettings
-from entitymill.spark.local_disk import FILE, is_certainly_local, to_local_path
+from entitymill.spark.files_on_this_machine import FILE, is_certainly_local, to_local_path
 from entitymill.tables import heartbeats
 
 

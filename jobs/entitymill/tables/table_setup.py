@@ -10,7 +10,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
-from entitymill.spark import local_disk, storage
+from entitymill.spark import files_on_this_machine, storage
 from entitymill.spark.private_session import create_frame
 from entitymill.spark.sql_text import quote_literal, quote_name, quote_part, type_to_sql
 from entitymill.tables import half_made_tables, parquet_export
@@ -47,7 +47,7 @@ def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
                 f"output.format: parquet needs storage that renames a directory atomically, which the storage of "
                 f"{tables.settings.path} does not; set output.format=delta, or choose another output.path."
             )
-        local_disk.watch(tables.root or tables.settings.path, "output.path")
+        files_on_this_machine.watch(tables.root or tables.settings.path, "output.path")
         try:
             storage.check_writable(tables.spark, tables.settings.path)
         except OSError as error:

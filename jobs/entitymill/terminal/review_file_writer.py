@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from entitymill.errors import OutputError
-from entitymill.spark import local_disk
+from entitymill.spark import files_on_this_machine
 
 CSV, LABEL_STUDIO, CONLL = "csv", "label-studio", "conll"
 FORMATS = (LABEL_STUDIO, CSV, CONLL)
@@ -76,7 +76,7 @@ def write_file(file: Path, content: str) -> None:
     Raise OutputError if the file cannot be written.
     """
     try:
-        local_disk.write_atomically(file, content.encode("utf8"))
+        files_on_this_machine.write_atomically(file, content.encode("utf8"))
     except OSError as error:
         raise OutputError(f"--to: {file} cannot be written: {error.strerror}.") from error
 

@@ -13,7 +13,7 @@ from entitymill.run.dry_runs import Plan
 from entitymill.run.summary import RECOGNIZING, Summary
 from entitymill.settings import Settings
 from entitymill.source import reader
-from entitymill.source.row_comparison import Cause
+from entitymill.source.rows_against_output import Cause
 from entitymill.tables import NAMES, Tables
 from entitymill.terminal.console_text import mark_mentions, select_style, shorten, shows_colors, visible
 from entitymill.terminal.progress import format_duration

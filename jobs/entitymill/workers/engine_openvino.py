@@ -1,8 +1,8 @@
 """Recognize documents with OpenVINO: check the models, send them to executors, and add recognition to a DataFrame.
 
 Recognition is one call of `mapInArrow`, so texts are sent to Python workers once and results are returned once. The modules
-`worker` and `recognition_child` run on executors. A worker's child process compiles the model once, and uses it for as long
-as the worker lives (spark.python.worker.reuse).
+`worker` and `recognition_in_child` run on executors. A worker's child process compiles the model once, and uses it for as
+long as the worker lives (spark.python.worker.reuse).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from entitymill.recognition.sentences import Kind
 from entitymill.recognition.tagger import bundle
 from entitymill.settings.sections import PRETRAINED
 from entitymill.spark import installation, session, storage
-from entitymill.spark.local_disk import create_scratch_directory
+from entitymill.spark.files_on_this_machine import create_scratch_directory
 from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
-FACTORY = "entitymill.workers.recognition_child:open_recognition"
+FACTORY = "entitymill.workers.recognition_in_child:open_recognition"
 """`module:function` that a child process calls to load the models (see `child_process.Work`)."""
 
 

@@ -102,7 +102,7 @@ class Worker:
     seconds: time limit, in seconds, for a window (a batch of documents) of up to WINDOW_CHARS code points; the time limit of
         a longer window is proportionally longer.
     factory: the function that the child calls, as `module:function` (see `child_process.Work`). It is
-        `recognition_child.open_recognition` or, in tests, a function with the same arguments that fails on some texts.
+        `recognition_in_child.open_recognition` or, in tests, a function with the same arguments that fails on some texts.
     signature: the driver's `errors.SIGNATURE`, by which the driver recognizes errors of this worker.
     """
 

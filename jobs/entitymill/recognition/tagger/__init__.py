@@ -2,8 +2,8 @@
 
 This module defines the tagger's options and its result. `bundle` reads and checks the model's files. `network` reads and
 compiles the network, and `inference` runs it. `tokens_to_model_input` splits tokens into pieces (subwords in the model's
-vocabulary), and arranges them in rows, which are lines of the network's input. `packing` puts several sentences into one
-row.
+vocabulary), and arranges them in rows, which are lines of the network's input. `sequence_packing` puts several sentences
+into one row.
 """
 
 from __future__ import annotations

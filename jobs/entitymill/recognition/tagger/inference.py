@@ -1,8 +1,8 @@
 """Run a compiled model: `Tagger` takes the tokens of sentences, and returns a tag and its probability for each token.
 
 Other modules prepare the network's input. `tokens_to_model_input` splits tokens into pieces (subwords), and puts the pieces
-of a sentence into one row, or into several overlapping rows. `packing` removes duplicates, and packs several of these rows
-into one row of the network's input.
+of a sentence into one row, or into several overlapping rows. `sequence_packing` removes duplicates, and packs several of
+these rows into one row of the network's input.
 """
 
 from __future__ import annotations
@@ -21,8 +21,17 @@ from entitymill.errors import ModelError, is_rust_panic
 from entitymill.recognition.best_tags_and_confidence import Scaling, ViterbiDecoder
 from entitymill.recognition.guarded_loading import loading
 from entitymill.recognition.offsets import utf16_length
-from entitymill.recognition.tagger import Decoding, Encoding, Execution, Tags, bundle, check_precision, network, packing
-from entitymill.recognition.tagger.packing import Batch
+from entitymill.recognition.tagger import (
+    Decoding,
+    Encoding,
+    Execution,
+    Tags,
+    bundle,
+    check_precision,
+    network,
+    sequence_packing,
+)
+from entitymill.recognition.tagger.sequence_packing import Batch
 from entitymill.recognition.tagger.tokens_to_model_input import (
     SPECIAL_PIECES,
     CompleteRows,
@@ -70,8 +79,8 @@ class Tagger:
         Args:
             maker: turns the tokens of sentences into rows of the network's input.
             labels: the model's tags, in the order of its outputs: O, B-PER, I-PER, …
-            positions: the position numbers of a sentence's pieces, from `packing.convert_to_packed`; None if the model takes
-                only one sentence per row.
+            positions: the position numbers of a sentence's pieces, from `sequence_packing.convert_to_packed`; None if the
+                model takes only one sentence per row.
             scheme: the tagging scheme of the labels, which says how tags join to mentions (see `bundle.Scheme`).
             decoding: how tags are chosen from their probabilities (see `Execution`).
             scalings: the scaling of the confidences of each label's mentions; None or empty for no scaling.
@@ -119,7 +128,7 @@ class Tagger:
         with loading(f"{where}/{bundle.NETWORK}"):
             network.check_signature(model, vocabulary=tokenizer.get_vocab(), labels=len(labels), where=where)
             network.check_max_length(model, maker.max_length, where)
-            positions = packing.convert_to_packed(model, maker.max_length, maker.cls_id)
+            positions = sequence_packing.convert_to_packed(model, maker.max_length, maker.cls_id)
             tagger = cls(
                 network.compile_model(model, execution.precision, execution.threads),
                 maker,
@@ -187,9 +196,9 @@ class Tagger:
         began = perf_counter()
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         rows = self._maker.make_rows(tokens, starts, begins)
-        distinct, index = packing.find_distinct_sentences(rows.ids, rows.begin, rows.end)
+        distinct, index = sequence_packing.find_distinct_sentences(rows.ids, rows.begin, rows.end)
         pieces = (rows.end - rows.begin)[distinct] + SPECIAL_PIECES
-        batches = list(packing.plan_batches(pieces, self._maker.max_length, packed=self._positions is not None))
+        batches = list(sequence_packing.plan_batches(pieces, self._maker.max_length, packed=self._positions is not None))
         encoded = perf_counter()
         # The logits of all distinct rows, concatenated, including those of [CLS] and [SEP].
         offsets = np.cumsum(pieces) - pieces
@@ -220,16 +229,16 @@ class Tagger:
         cells = np.repeat(batch.row * batch.length + batch.column, counts) + within
         ids = np.full(batch.rows * batch.length, self._maker.pad_id, np.int64)
         ids[cells] = values
-        # Each item of the batch is one segment (see `packing`). Padding has segment -1, so it attends only to padding.
+        # Each item of the batch is a segment (see `sequence_packing`). Padding has segment -1: it attends only to padding.
         segments = np.full_like(ids, -1)
         segments[cells] = np.repeat(np.arange(len(chosen)), counts)
-        feed = {packing.IDS: ids}
+        feed = {sequence_packing.IDS: ids}
         if self._positions is None:
-            feed[packing.MASK] = (segments >= 0).astype(np.int64)
+            feed[sequence_packing.MASK] = (segments >= 0).astype(np.int64)
         else:
-            feed[packing.SEGMENTS] = segments
-            feed[packing.POSITIONS] = np.full_like(ids, self._positions[0])
-            feed[packing.POSITIONS][cells] = self._positions[within]
+            feed[sequence_packing.SEGMENTS] = segments
+            feed[sequence_packing.POSITIONS] = np.full_like(ids, self._positions[0])
+            feed[sequence_packing.POSITIONS][cells] = self._positions[within]
         shaped = {name: value.reshape(batch.rows, batch.length) for name, value in feed.items()}
         output = self._request.infer(shaped, share_inputs=True)[0]
         logits[np.repeat(offsets, counts) + within] = output.reshape(-1, output.shape[-1])[cells]

@@ -18,7 +18,7 @@ INPUTS = ("input_ids", "attention_mask")
 MIN_POSITIONS = 8
 """Minimum number of rows of a position embedding (a table with a vector for each position in a sentence)."""
 MAX_CACHED_SHAPES = 64
-"""Maximum number of primitives that OpenVINO caches per compiled model: enough for all shapes of batches from `packing`."""
+"""Maximum number of primitives that OpenVINO caches per compiled model: more shapes than `sequence_packing` makes."""
 
 
 def read_network(xml: Path, weights: Path, where: str) -> ov.Model:

@@ -1,8 +1,8 @@
 """Split tokens into pieces, put them into rows for the model, and determine which piece decides the tag of each token.
 
 Pieces are subwords in the model's vocabulary. A sentence becomes one row. A sentence longer than the model's limit becomes
-several overlapping windows, each of which is one row. Afterwards, `packing` puts several of these rows into one row of the
-network's input.
+several overlapping windows, each of which is one row. Afterwards, `sequence_packing` puts several of these rows into one row
+of the network's input.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitymill.recognition.tagger import Execution, bundle, network, packing
+from entitymill.recognition.tagger import Execution, bundle, network, sequence_packing
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill_models import huggingface, network_import
 from unit.tiny import EXPECTED, KINDS, TINY, onnx_directory
@@ -23,27 +23,27 @@ LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=200)
 def test_every_sentence_is_in_one_place_and_none_over_another(lengths: list[int], packed: bool) -> None:
     sizes = np.array(lengths)
     taken: dict[int, int] = {}
-    for batch in packing.plan_batches(sizes, 300, packed=packed):
+    for batch in sequence_packing.plan_batches(sizes, 300, packed=packed):
         filled = np.zeros((batch.rows, batch.length), np.int64)
         for item, row, column in zip(batch.items, batch.row, batch.column, strict=True):
             assert column + sizes[item] <= batch.length
             filled[row, column : column + sizes[item]] += 1
             taken[int(item)] = taken.get(int(item), 0) + 1
         assert filled.max() == 1
-        assert batch.rows == 1 or batch.rows * batch.length <= packing.BATCH_PIECES
+        assert batch.rows == 1 or batch.rows * batch.length <= sequence_packing.BATCH_PIECES
     assert taken == dict.fromkeys(range(len(lengths)), 1)
 
 
 def test_rows_of_real_lengths_are_full() -> None:
     lengths = np.clip(np.random.default_rng(0).lognormal(3.2, 0.5, 1024).astype(int) + 3, 3, 128)
-    batches = list(packing.plan_batches(lengths, 128, packed=True))
+    batches = list(sequence_packing.plan_batches(lengths, 128, packed=True))
     assert lengths.sum() / sum(batch.rows * batch.length for batch in batches) > 0.97
     assert len({batch.length for batch in batches}) <= 2
 
 
 def test_sentences_that_say_the_same_are_found() -> None:
     ids = np.array([1, 2, 3, 1, 2, 1, 2, 3], np.int32)
-    kept, same = packing.find_distinct_sentences(ids, np.array([0, 3, 5]), np.array([3, 5, 8]))
+    kept, same = sequence_packing.find_distinct_sentences(ids, np.array([0, 3, 5]), np.array([3, 5, 8]))
     assert (kept, same.tolist()) == ([0, 1], [0, 1, 0])
 
 
@@ -59,7 +59,7 @@ def _alone(model: ov.Model, sentences: list[np.ndarray]) -> list[np.ndarray]:
 
 def _together(model: ov.Model, longest: int, sentences: list[np.ndarray]) -> list[np.ndarray]:
     """Return the logits of each sentence when all sentences are in one row, with some padding after them."""
-    positions = packing.convert_to_packed(model, longest, int(sentences[0][0]))
+    positions = sequence_packing.convert_to_packed(model, longest, int(sentences[0][0]))
     assert positions is not None
     lengths = [len(ids) for ids in sentences]
     total = sum(lengths) + 5
@@ -106,10 +106,10 @@ def test_a_network_of_unknown_build_is_run_one_sentence_a_row(
     tagger: Tagger, demo_files: dict[str, Path], demo_manifest: bundle.Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(*_: object) -> None:
-        raise packing._NotPackableError
+        raise sequence_packing._NotPackableError
 
     # As if the network had no lookup in a table of position embeddings.
-    monkeypatch.setattr(packing, "_find_positions", none)
+    monkeypatch.setattr(sequence_packing, "_find_positions", none)
     apart = Tagger.load(demo_files, demo_manifest, Execution())
     assert apart._positions is None
     tokens = [

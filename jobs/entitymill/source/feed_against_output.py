@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from entitymill.source import change_feed, row_checks, row_comparison
+from entitymill.source import change_feed, row_checks, rows_against_output
 from entitymill.source.change_feed import Feed
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
-from entitymill.source.row_comparison import COMPARED_COLUMNS, PENDING, Kind, Policy, Totals
+from entitymill.source.rows_against_output import COMPARED_COLUMNS, PENDING, Kind, Policy, Totals
 from entitymill.spark.spark_connect import cache_on_disk
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ _REJECTED, _NULL = "in rejects", "null"
 class FeedComparison:
     """Result of a comparison of change events with the output.
 
-    differing: result of `row_comparison.compare_rows` without rows of kind SAME.
+    differing: result of `rows_against_output.compare_rows` without rows of kind SAME.
     totals: totals of `differing`.
     documents: result of `row_checks.select_documents`, with at least all new and changed documents.
     compared_ids: DataFrame with each doc_id that was compared; null stands for rows without an id.
@@ -69,8 +69,8 @@ def compare_events(
     validated = _validate_latest(to_compare, source.settings.max_chars)
     related = _select_related(published, to_compare, policy)
     flagged = _flag_rejected(validated, rejected)
-    compared = cache_on_disk(row_comparison.compare_rows(flagged, related, policy, _explain_undecided()), cached)
-    sums = row_comparison.sum_outcomes(compared)
+    compared = cache_on_disk(rows_against_output.compare_rows(flagged, related, policy, _explain_undecided()), cached)
+    sums = rows_against_output.sum_outcomes(compared)
     reasons = Totals(sums).count_by("reason", Kind.UNDECIDED)
     decided = ~F.col("kind").isin(Kind.UNDECIDED.value, Kind.SAME.value)
     differing = compared.where(decided).drop("reason", "present", "output_row")
@@ -83,9 +83,9 @@ def compare_events(
         rows, texts = _look_up_rows(source, undecided, sum(reasons.values()), events, cached)
         output_rows = undecided.where("in_output").select("output_row.*")
         looked_up = cache_on_disk(
-            row_comparison.compare_rows(rows.withColumn("present", F.lit(True)), output_rows, policy), cached
+            rows_against_output.compare_rows(rows.withColumn("present", F.lit(True)), output_rows, policy), cached
         )
-        sums = [row for row in sums if row["kind"] != Kind.UNDECIDED] + row_comparison.sum_outcomes(looked_up)
+        sums = [row for row in sums if row["kind"] != Kind.UNDECIDED] + rows_against_output.sum_outcomes(looked_up)
         differing = differing.unionByName(looked_up.where(F.col("kind") != Kind.SAME))
         documents = documents.unionByName(row_checks.select_documents(texts))
     stale_rejects = 0 if rejected is None else reasons.get(_REJECTED, 0) + reasons.get(_NULL, 0)
@@ -134,10 +134,10 @@ def _select_related(published: DataFrame, ids: DataFrame, policy: Policy) -> Dat
     `ids` contains their doc_id.
     """
     listed = ids.select("doc_id", F.lit(True).alias("is_listed"))
-    own = published if policy.slice is None else published.where(row_comparison.is_in_run_slice(policy))
+    own = published if policy.slice is None else published.where(rows_against_output.is_in_run_slice(policy))
     related = own.join(listed, "doc_id", "left").where(F.col("is_listed") | F.col("status").eqNullSafe(PENDING))
     if policy.slice is not None:
-        others = published.where(~row_comparison.is_in_run_slice(policy)).join(listed, "doc_id", "left_semi")
+        others = published.where(~rows_against_output.is_in_run_slice(policy)).join(listed, "doc_id", "left_semi")
         related = related.unionByName(others, allowMissingColumns=True)
     return related.select(*COMPARED_COLUMNS)
 
@@ -145,8 +145,8 @@ def _select_related(published: DataFrame, ids: DataFrame, policy: Policy) -> Dat
 def _explain_undecided() -> Column:
     """Return an expression for the reason why an id is undecided (must be looked up in the source); null for other ids.
 
-    It is for the join in `row_comparison.compare_rows`, in which alias s has the id's events, and alias o has the published
-    document. An id is undecided in any of these cases:
+    It is for the join in `rows_against_output.compare_rows`, in which alias s has the id's events, and alias o has the
+    published document. An id is undecided in any of these cases:
 
     - The id is null, an earlier run rejected it, it must be retried, or its document has the status PENDING.
     - The latest commit wrote several rows of the id.
