@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from delta_reader import read_delta
 from entitymill import cli, settings
@@ -152,6 +153,20 @@ def test_tables_half_changed_are_not_believed(filled: Job) -> None:
     """If `entities` and `documents` disagree about a document, as between two commits of a run, redaction must fail."""
     place = f"delta.`{filled.output}/entities`"
     filled.spark.sql(f"DELETE FROM {place} WHERE doc_id = 'b' AND label = 'LOC'")
+    with pytest.raises(SourceError, match="has 3 rows; of these, 1 have no current"):
+        redact(filled.spark, loaded(filled), str(filled.directory / "redacted"))
+
+
+def test_a_document_without_mentions_is_not_believed_if_a_run_died_after_it_found_some(filled: Job) -> None:
+    entities, documents = (f"{filled.output}/{name}" for name in ("entities", "documents"))
+    rows = filled.spark.read.format("delta")
+    [empty] = rows.load(documents).where("entities = 0").collect()
+    found = rows.load(entities).where("doc_id = 'b'").withColumns({"doc_id": F.lit(empty.doc_id), "run_id": F.lit("other")})
+    found.write.format("delta").mode("append").save(entities)
+    with pytest.raises(SourceError, match="has 3 rows; of these, 1 have no current"):
+        redact(filled.spark, loaded(filled), str(filled.directory / "redacted"))
+    filled.spark.sql(f"DELETE FROM delta.`{entities}` WHERE run_id = 'other'")
+    filled.spark.sql(f"UPDATE delta.`{documents}` SET status = 'pending' WHERE doc_id = '{empty.doc_id}'")
     with pytest.raises(SourceError, match="has 3 rows; of these, 1 have no current"):
         redact(filled.spark, loaded(filled), str(filled.directory / "redacted"))
 

@@ -208,6 +208,18 @@ def test_a_half_published_unit_is_found_planned_and_settled(writing: Writing) ->
     assert sorted(writing.held()[1]) == sorted([*(key for key, _ in TEN if key != "d2"), "new"])
 
 
+def test_runs_are_undisturbed_since_the_last_change_by_others(writing: Writing) -> None:
+    tables = writing.tables
+    for key in ("x", "y"):
+        writing.publish((key, "Anna in Rome"), known=False)
+    runs = frozenset({"run 1", "run 2", "run 3", "run that committed nothing"})
+    tables.spark.sql(f"OPTIMIZE {tables.sql_name('entities')}")
+    assert recovery.select_undisturbed_runs(tables, runs) == {"run 1", "run 2", "run 3"}
+    tables.spark.sql(f"UPDATE {tables.sql_name('entities')} SET label = 'ORG' WHERE doc_id = 'x'")
+    writing.publish(("z", "Anna in Rome"), known=False)
+    assert recovery.select_undisturbed_runs(tables, runs | {"run 4"}) == {"run 4"}
+
+
 def test_settling_fences_every_table(writing: Writing) -> None:
     """After settling, Delta must skip what a frozen run commits when it wakes up."""
     frozen = [Commits(writing.tables, "frozen", 2) for _ in SCHEMAS]

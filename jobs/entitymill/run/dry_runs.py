@@ -105,7 +105,6 @@ def plan_run(
             summary,
             published,
             full=full,
-            continues_full=full,
             trusted=trusted,
         )
     else:

@@ -207,7 +207,6 @@ def find_changes(
     published: DataFrame,
     *,
     full: bool,
-    continues_full: bool,
     trusted: bool,
 ) -> Changes:
     """Return the changes between the source and the `documents` table.
@@ -215,13 +214,13 @@ def find_changes(
     Args:
         tables: tables of the output; `documents` must not be empty.
         published: DataFrame of the rows of `documents`, with which the source is compared.
-        full: whether to recompute every document.
-        continues_full: whether to skip documents that an unfinished run with --full has already recomputed.
+        full: whether to recompute every document, except those that an unfinished run with --full has already recomputed.
         trusted: whether all changes of earlier runs are known to be complete, and no other program has changed the tables.
             Only then is the source's change feed used.
     """
     how = "reprocess" if full else settings.incremental.on_fingerprint_change
-    interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if continues_full else frozenset()
+    interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if full else frozenset()
+    interrupted = recovery.select_undisturbed_runs(tables, interrupted)
     policy = changes.Policy(provenance.fingerprint, how, provenance.slice, full=full, interrupted_runs=interrupted)
     if not full:
         reason = explain_other_job(record, summary, provenance, source)

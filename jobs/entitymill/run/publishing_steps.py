@@ -78,7 +78,6 @@ class Run:
         self.earlier_runs = self.lease.earlier_runs
         self.units = TemporaryTable(self.tables, self.lease.epoch)
         self.versions_before: dict[str, int] = {}
-        self.continues_full = self.options.full
         self.meter = CostMeter(self.spark, self.summary, self.clock, self.settings.limits.max_core_hours)
 
     def execute(self) -> None:
@@ -132,9 +131,6 @@ class Run:
         existing = [name for name in output_tables.DOCUMENT_TABLES if tables.exists(name)]
         self.versions_before = recovery.read_versions(tables, existing)
         unchanged = earlier.settled and recovery.tables_unchanged_since(tables, earlier.latest)
-        if self.options.full and earlier.settled and not unchanged:
-            # Another program may have changed what an unfinished run with --full has recomputed.
-            self.continues_full = False
         settled = unchanged and not created and not self.options.full
         if first_run and not tables_existed and earlier.certain:
             settled = True
@@ -167,7 +163,6 @@ class Run:
             self.summary,
             published,
             full=full,
-            continues_full=self.continues_full,
             trusted=trusted,
         )
 

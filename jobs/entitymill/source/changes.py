@@ -113,10 +113,14 @@ def compare_all(source: Source, published: DataFrame, policy: Policy) -> Changes
     validated = source.validate_rows()
     with ExitStack() as cached:
         if policy.slice is None:
-            rows, related = source.rows.count(), published
+            rows, ids, related = source.rows.count(), None, published
         else:
-            rows, related = _restrict_to_slice(source, published, policy, cached)
-        compared = rows_against_output.compare_rows(validated.withColumn("present", F.lit(True)), related, policy)
+            rows, ids, related = _restrict_to_slice(source, published, policy, cached)
+        # By now, a slice may have other rows. If one of these came from another slice, `related` lacks its document, and the
+        # row would be published twice. So only rows with the ids that were read before are compared.
+        known = None if source.is_pinned else ids
+        present = validated.withColumn("present", F.lit(True))
+        compared = rows_against_output.compare_rows(present, related, policy, known_ids=known)
         differing = cache_on_disk(compared.where(F.col("kind") != Kind.SAME), cached)
         totals = Totals(rows_against_output.sum_outcomes(differing))
         mode = Mode.FULL if policy.full else Mode.COMPARE
@@ -124,10 +128,12 @@ def compare_all(source: Source, published: DataFrame, policy: Policy) -> Changes
         return replace(found, rows=rows, close=cached.pop_all().close)
 
 
-def _restrict_to_slice(source: Source, published: DataFrame, policy: Policy, cached: ExitStack) -> tuple[int, DataFrame]:
-    """Count the rows of the run's slice (the rows that source.where selects), and select documents to compare with them.
+def _restrict_to_slice(
+    source: Source, published: DataFrame, policy: Policy, cached: ExitStack
+) -> tuple[int, DataFrame, DataFrame]:
+    """Return the number of rows of the run's slice (the rows that source.where selects), their ids, and documents.
 
-    These are the documents in `published` that belong to the slice, or whose doc_id a row of the slice has.
+    The documents are those in `published` that belong to the slice, or whose doc_id a row of the slice has.
     """
     ids = cache_on_disk(source.rows.select("doc_id"), cached)
     span = (F.count("*").alias("rows"), F.min("doc_id").alias("least"), F.max("doc_id").alias("most"))
@@ -137,7 +143,7 @@ def _restrict_to_slice(source: Source, published: DataFrame, policy: Policy, cac
     own = rows_against_output.is_in_run_slice(policy)
     # The range of ids lets Delta skip files.
     others = published.where(~own & F.col("doc_id").between(F.lit(bounds["least"]), F.lit(bounds["most"])))
-    return bounds["rows"], published.where(own).unionByName(others.join(ids, "doc_id", "left_semi"))
+    return bounds["rows"], ids, published.where(own).unionByName(others.join(ids, "doc_id", "left_semi"))
 
 
 def compare_feed(

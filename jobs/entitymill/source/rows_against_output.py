@@ -48,7 +48,13 @@ class Cause(StrEnum):
     FULL = "--full"
 
 
-def compare_rows(validated: DataFrame, published: DataFrame, policy: Policy, undecided: Column | None = None) -> DataFrame:
+def compare_rows(
+    validated: DataFrame,
+    published: DataFrame,
+    policy: Policy,
+    undecided: Column | None = None,
+    known_ids: DataFrame | None = None,
+) -> DataFrame:
     """Return the Kind of each row of `validated`, and of each document that is only in `published`.
 
     Args:
@@ -57,6 +63,7 @@ def compare_rows(validated: DataFrame, published: DataFrame, policy: Policy, und
         policy: rules that decide which documents are recomputed.
         undecided: expression for the reason why an id must be looked up in the source; it is null for all other ids. Its
             columns have the aliases s (`validated`) and o (`published`). None if no id needs to be looked up.
+        known_ids: DataFrame whose column doc_id has the ids to which `validated` is restricted; None for no restriction.
 
     Returns:
         A DataFrame with the columns doc_id, kind, chars, copies, CODE, and these:
@@ -71,8 +78,13 @@ def compare_rows(validated: DataFrame, published: DataFrame, policy: Policy, und
     text_hash = F.when(F.col(CODE).isNull(), F.sha2("text", 256)).alias("text_hash")
     passthrough_hash = row_checks.hash_passthrough(validated.columns).alias("passthrough_hash")
     others = [name for name in validated.columns if name not in ("text", "passthrough")]
-    source = validated.select(*others, text_hash, passthrough_hash).alias("s")
-    joined = source.join(published.select(*COMPARED_COLUMNS).alias("o"), F.col("s.doc_id") == F.col("o.doc_id"), "full")
+    source = validated.select(*others, text_hash, passthrough_hash)
+    if known_ids is not None:
+        is_known = F.col("doc_id").eqNullSafe(F.col("known_id"))
+        source = source.join(known_ids.select(F.col("doc_id").alias("known_id")), is_known, "left_semi")
+    joined = source.alias("s").join(
+        published.select(*COMPARED_COLUMNS).alias("o"), F.col("s.doc_id") == F.col("o.doc_id"), "full"
+    )
     in_output = F.col("o.doc_id").isNotNull()
     is_rejected = F.col(CODE).isNotNull()
     kind, more = _classify(policy), []

@@ -37,11 +37,12 @@ _STORABLE_TYPES = (
 """Types that Delta, Parquet and Arrow can all store, directly or inside arrays, maps and structs."""
 _NONDETERMINISTIC = re.compile(
     r"\b(current_\w+|curdate|getdate|now|today|yesterday|tomorrow|localtimestamp|unix_timestamp|rand\w*|uuid|select|_metadata)\b"
-    r"|\b(session_)?user\s*\(|\bin\s*\(\s*table\b",
+    r"|\b((session_)?user|uniform)\s*\(|\bin\s*\(\s*table\b"
+    r"|['\"]\s*T?\d{1,2}:\d{1,2}(:|\s|[+-]|Z|['\"])",
     re.IGNORECASE,
 )
 """Matches parts of a condition that may select other rows each time: functions that return times, random values or the user,
-special dates such as DATE 'yesterday', subqueries, and the column _metadata."""
+special dates such as DATE 'yesterday', times of day such as '06:00' (Spark adds today's date), subqueries, and _metadata."""
 _FUNCTION = re.compile(r"([a-z_]\w*`?\s*\.\s*)?`?\b([a-z_]\w*)`?\s*\(", re.IGNORECASE)
 """Matches the name of a function and its opening parenthesis; the first group matches if a schema is named."""
 _KEYWORDS = frozenset({"all", "and", "any", "between", "case", "else", "in", "like", "not", "or", "some", "then", "when"})

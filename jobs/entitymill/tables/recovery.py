@@ -25,7 +25,7 @@ from entitymill.source.rows_against_output import PENDING
 from entitymill.spark.spark_connect import cache_on_disk
 from entitymill.tables import merge_rows, table_setup
 from entitymill.tables.numbered_commits import Commits
-from entitymill.tables.output_tables import DOCUMENT_TABLES, Tables
+from entitymill.tables.output_tables import DOCUMENT_TABLES, PUBLISHED_TABLES, Tables
 
 log = logging.getLogger(__name__)
 FENCED = ("documents", "entities", "annotations", "rejects", "erasures")
@@ -207,6 +207,26 @@ def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, ru
         reason,
     )
     return False
+
+
+def select_undisturbed_runs(tables: Tables, run_ids: frozenset[str]) -> frozenset[str]:
+    """Return those of the given runs since whose first commit no other program has changed rows of PUBLISHED_TABLES.
+
+    A run whose first commit is no longer in a table's history is left out.
+    """
+    selected = run_ids
+    for name in filter(tables.exists, PUBLISHED_TABLES):
+        if not selected:
+            break
+        rows = tables.history(name).select("version", "operation", "userMetadata").orderBy("version").collect()
+        authors = [(row["version"], row["operation"], _read_run_id(row["userMetadata"])) for row in rows]
+        oldest = min((version for version, *_ in authors), default=0)
+        foreign = [version for version, operation, run in authors if run is None and operation not in NON_DATA_OPERATIONS]
+        first = {run: version for version, _, run in reversed(authors)}
+        selected = frozenset(run for run in selected if first.get(run, 0) > max([oldest, *foreign]))
+    if selected != run_ids:
+        log.info("other programs may have changed what an unfinished run with --full has recomputed: it is recomputed again")
+    return selected
 
 
 def _read_run_id(metadata: str | None) -> object:

@@ -17,6 +17,7 @@ from pyspark.sql import types as T
 
 from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.source.reader import Source, open_source
+from entitymill.source.rows_against_output import PENDING
 from entitymill.spark import storage
 from entitymill.spark.private_session import keep_process_state, open_private_session
 from entitymill.spark.spark_connect import cache_on_disk
@@ -120,14 +121,19 @@ def _redact(
 def _select_verified_texts(source: Source, documents: DataFrame, entities: DataFrame, labels: Sequence[str]) -> DataFrame:
     """Return a DataFrame of the documents that have complete results for their current text.
 
-    Results are incomplete if a job is between its commits to `entities` and `documents`. The columns are doc_id, text,
-    spans, fingerprint and, if configured, `passthrough`.
+    Results are incomplete if a job is between its commits to `entities` and `documents`, or died there. The columns are
+    doc_id, text, spans, fingerprint and, if configured, `passthrough`.
     """
     span = F.struct("begin", "end", "label")
     chosen = F.when(F.col("label").isin(*labels), span) if labels else span
-    held = entities.groupBy("doc_id", "run_id").agg(F.count("*").alias("held"), F.collect_list(chosen).alias("spans"))
-    known = documents.select("doc_id", "run_id", "entities", "fingerprint", F.col("text_hash").alias("known_hash"))
-    sound = known.join(held, ["doc_id", "run_id"], "left").where(F.coalesce("held", F.lit(0)) == F.col("entities"))
+    runs = F.min("run_id").alias("least"), F.max("run_id").alias("greatest")
+    held = entities.groupBy("doc_id").agg(F.count("*").alias("held"), *runs, F.collect_list(chosen).alias("spans"))
+    columns = ("doc_id", "run_id", "entities", "fingerprint", F.col("text_hash").alias("known_hash"))
+    known = documents.where(F.col("status") != PENDING).select(*columns)
+    is_of_run = (F.col("least") == F.col("run_id")) & (F.col("greatest") == F.col("run_id"))
+    is_whole = (F.col("held") == F.col("entities")) & is_of_run
+    is_blank = F.col("held").isNull() & (F.col("entities") == 0)
+    sound = known.join(held, "doc_id", "left").where(is_whole | is_blank)
     current = source.rows.join(sound, "doc_id").where(F.sha2("text", 256) == F.col("known_hash"))
     passthrough = [name for name in source.rows.columns if name == "passthrough"]
     spans = F.coalesce("spans", F.array().cast(_SPANS)).alias("spans")
