@@ -108,6 +108,7 @@ def test_every_setting_that_is_pinned_has_a_hostile_value_here() -> None:
     assert not [key for key, value in PINNED.items() if HOSTILE[key] == value]
 
 
+@pytest.mark.deep
 def test_odd_ids_are_replaced_and_removed_under_hostile_settings(
     world: World, hostile: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,9 +36,8 @@ def odd_ids(number: int) -> list[str]:
     return [LONG, *(SHAPES[at % len(SHAPES)].format(n=at) for at in range(number - 1))]
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(len(SHAPES) * 3, marks=pytest.mark.deep), MAX_LISTED_IDS + 200], ids=["few", "many"]
-)
+@pytest.mark.deep
+@pytest.mark.parametrize("number", [len(SHAPES) * 3, MAX_LISTED_IDS + 200], ids=["few", "many"])
 def test_odd_ids_are_stored_changed_and_removed(world: World, number: int) -> None:
     ids = odd_ids(number)
     assert len(set(ids)) == number

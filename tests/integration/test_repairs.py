@@ -68,6 +68,7 @@ def test_runs_is_restored_to_before_its_last_job(world: World, spark: SparkSessi
     world.check()
 
 
+@pytest.mark.deep
 def test_a_unit_of_files_that_may_change_is_stored_where_an_executor_may_be_lost(
     world: World, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

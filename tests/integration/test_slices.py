@@ -39,6 +39,7 @@ def check(truth: ExpectedTables, job: Job, rows: Rows) -> None:
     truth.check(job.output, {key: text for key, (_, text) in rows.items() if text is not None})
 
 
+@pytest.mark.deep
 def test_slices_in_any_order_and_again(job: Job, truth: ExpectedTables) -> None:
     rows: Rows = {
         "d0": (DAYS[0], TEXT_POOL[0]), "d1": (DAYS[0], TEXT_POOL[1]), "x0": (DAYS[0], None),

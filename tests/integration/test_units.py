@@ -195,6 +195,7 @@ def test_removed_documents_go_with_the_unit_they_lie_in(job: Job) -> None:
     table.close()
 
 
+@pytest.mark.deep
 def test_a_run_stops_at_its_core_hours_and_the_next_one_continues(job: Job, truth: ExpectedTables) -> None:
     """A run that reaches `limits.max_core_hours` must keep its finished units, and the Parquet export must have them."""
     job.texts(list(SOURCE.items()))
