@@ -65,8 +65,9 @@ test: $(DEV_READY) $(JARS) ## install what is missing, then lint, check types, r
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m "not deep"
 
 .PHONY: test-deep
-test-deep: $(DEV_READY) $(JARS) ## run the tests that `make test` leaves out: long ones, and further cases (20 to 40 minutes)
+test-deep: $(DEV_READY) $(AIRFLOW_READY) $(JARS) ## run the tests that `make test` leaves out: long ones, and further cases (20 to 40 minutes)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m deep
+	$(AIRFLOW_PYTEST) -c tests/airflow/pytest.ini --confcutdir tests/airflow -m deep tests/airflow
 
 .PHONY: coverage
 coverage: $(DEV_READY) $(JARS) ## measure which branches of the core the tests of `make test` run (an hour); TESTS=tests/unit measures a part
@@ -140,10 +141,10 @@ test-report: $(DEV_READY) ## test the page in headless Chromium, which is instal
 	CHROMIUM=$$(command -v chromium) $(BIN)/python -m pytest $(LIMITED) tests/browser
 
 .PHONY: test-airflow
-test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## test the DAGs: parse them, and run them by a scheduler with spark-submit (nine minutes)
+test-airflow: $(AIRFLOW_READY) $(DEV_READY) $(JARS) ## test the DAGs: parse them, and run them by a scheduler with spark-submit (six minutes)
 	$(BIN)/ruff check --preview --select AIR3 airflow_dags
 	MYPYPATH=airflow_dags $(BIN)/mypy --python-executable $(VENV)-airflow/bin/python airflow_dags
-	$(AIRFLOW_PYTEST) -c tests/airflow/pytest.ini --confcutdir tests/airflow tests/airflow
+	$(AIRFLOW_PYTEST) -c tests/airflow/pytest.ini --confcutdir tests/airflow -m "not deep" tests/airflow
 
 .PHONY: test-databricks
 test-databricks: $(AIRFLOW_READY) $(DATABRICKS_READY) $(JARS) ## test the bundle with Databricks' own classes, and run its task's command line (three minutes)

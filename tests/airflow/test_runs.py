@@ -28,6 +28,7 @@ def of(day: date, rows: Rows = SOURCE) -> Rows:
     return {key: text for key, text in rows.items() if key[0] == day}
 
 
+@pytest.mark.deep
 def test_dags_test_runs_one_interval(home: Home) -> None:
     home.write_source(SOURCE)
     home.table()
