@@ -65,8 +65,9 @@ test: $(DEV_READY) $(JARS) ## install what is missing, then lint, check types, r
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m "not deep"
 
 .PHONY: test-deep
-test-deep: $(DEV_READY) $(AIRFLOW_READY) $(JARS) ## run the tests that `make test` leaves out: long ones, and further cases (20 to 40 minutes)
+test-deep: $(DEV_READY) $(AIRFLOW_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) ## run the tests that `make test` leaves out: long ones, and further cases (20 to 40 minutes)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m deep
+	$(BIN)/python -m pytest $(LIMITED) -m deep tests/spark4
 	$(AIRFLOW_PYTEST) -c tests/airflow/pytest.ini --confcutdir tests/airflow -m deep tests/airflow
 
 .PHONY: coverage
@@ -132,8 +133,8 @@ test-spark4: $(DEV_READY) $(SPARK4_READY) $(PYTHON313_READY) $(JARS) $(SPARK4_JA
 	$(BIN)/python -m pytest $(LIMITED) tests/spark4/test_spark4.py tests/spark4/test_pipeline.py
 
 .PHONY: test-connect
-test-connect: $(DEV_READY) $(SPARK4_READY) $(SPARK4_JARS) ## test that the job writes the same tables through Spark Connect, also where the server refuses what Databricks refuses (eight minutes)
-	$(BIN)/python -m pytest $(LIMITED) tests/spark4/test_connect.py
+test-connect: $(DEV_READY) $(SPARK4_READY) $(SPARK4_JARS) ## test that the job writes the same tables through Spark Connect, also where the server refuses what Databricks refuses (five minutes)
+	$(BIN)/python -m pytest $(LIMITED) -m "not deep" tests/spark4/test_connect.py
 
 .PHONY: test-report
 test-report: $(DEV_READY) ## test the page in headless Chromium, which is installed if missing (a minute; root to install)

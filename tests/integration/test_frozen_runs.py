@@ -124,9 +124,10 @@ def test_a_run_that_began_before_the_one_it_takes_over_from_fences_it(
     world.check()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(TemporaryTable, "write"), pytest.param(Publisher, "publish", marks=pytest.mark.deep)],
+    [(TemporaryTable, "write"), (Publisher, "publish")],
     ids=["replace", "drop"],
 )
 def test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone(
@@ -256,6 +257,7 @@ def test_others_may_clean_up_between_any_two_runs(world: World, monkeypatch: pyt
     assert not (world.output / "entities" / "_delta_log" / f"{1:020}.json").exists()
 
 
+@pytest.mark.deep
 def test_readers_see_published_documents_while_a_later_run_repairs(world: World) -> None:
     """Readers must see all published documents while a run repairs a dead run's changes, even after a purge of old files."""
     world.create(make_texts(6)).run()

@@ -200,6 +200,7 @@ def test_a_vacuum_blocks_a_frozen_run_that_the_latest_run_has_not_blocked(
     world.check()
 
 
+@pytest.mark.deep
 def test_a_purge_blocks_a_frozen_run_though_a_table_is_missing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.create(make_texts(6)).run()
     world.put({"d00": "Changed Once text"})

@@ -376,6 +376,7 @@ def test_mentions_group_by_what_they_name(spark: SparkSession) -> None:
     assert {row["entity"]: row["entity_normalized"] for row in found} == normalized
 
 
+@pytest.mark.deep
 def test_the_commands_say_what_they_did(filled: Job, capsys: pytest.CaptureFixture[str]) -> None:
     options = [item for option in [*filled.options(), f"log={filled.directory}/log"] for item in ("--set", option)]
     assert cli.main(["redact", *options, "--to", f"{filled.directory}/red", "--labels", "PER"]) == 0

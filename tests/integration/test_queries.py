@@ -49,6 +49,7 @@ def plain(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [tuple(map(value, row)) for row in rows]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("title", "sql", "name", "table", "body"), QUERIES, ids=[query[2] for query in QUERIES])
 def test_a_query_gives_the_same_rows_everywhere(filled: Job, title: str, sql: str, name: str, table: str, body: str) -> None:
     for view in ("entities", "documents"):
@@ -67,6 +68,7 @@ def test_a_query_gives_the_same_rows_everywhere(filled: Job, title: str, sql: st
     assert spark == duck == pandas
 
 
+@pytest.mark.deep
 def test_a_change_left_a_deletion_vector(filled: Job) -> None:
     logs = (filled.output / "entities" / "_delta_log").glob("*.json")
     assert any('"deletionVector":{' in log.read_text(encoding="utf8") for log in logs)

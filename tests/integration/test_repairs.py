@@ -26,6 +26,7 @@ from .stub_world import FrozenRun, World, hook, make_texts, run_until_death, wor
 __all__ = ["world"]
 
 
+@pytest.mark.deep
 def test_a_crash_between_the_first_two_commits_in_a_catalog_leaves_nothing_twice(world: World, spark: SparkSession) -> None:
     """After a crash between the commits to `entities` and `documents`, the next run must not write mentions twice.
 

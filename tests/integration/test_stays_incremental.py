@@ -35,6 +35,7 @@ def test_an_erased_document_and_one_refused_row_a_night_leave_a_feed_a_feed(worl
     world.check()
 
 
+@pytest.mark.deep
 def test_a_live_source_without_a_feed_is_never_compared(world: World) -> None:
     """If the source gets a commit during each run, the next run must still read only the appended rows."""
     world.create(make_texts(4), feed=False).run()

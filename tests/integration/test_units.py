@@ -52,7 +52,8 @@ def published(job: Job, name: str) -> int:
     return history.where("operation = 'WRITE' AND userMetadata LIKE '%unit%'").count()
 
 
-@pytest.mark.parametrize("format_", ["delta", pytest.param("parquet", marks=pytest.mark.deep)])
+@pytest.mark.deep
+@pytest.mark.parametrize("format_", ["delta", "parquet"])
 def test_a_run_that_died_is_continued(
     job: Job, truth: ExpectedTables, monkeypatch: pytest.MonkeyPatch, format_: str
 ) -> None:

@@ -139,6 +139,7 @@ def test_tables_are_those_of_classic_spark(connected: Spark, restricted: Spark, 
     assert [row["units"] for row in told] == [2, 1, 2, 1]
 
 
+@pytest.mark.deep
 def test_the_other_commands_work_where_much_is_refused(restricted: Spark, source: Path, tmp_path: Path) -> None:
     """Maintenance, erasure, redaction and samples must need nothing that Databricks' standard access mode refuses."""
     settings = {**restricted.settings, "output.schema": "spark_catalog.other_commands", "entities.labels": "[PER, LOC]"}
@@ -210,7 +211,7 @@ def test_mentions_are_found_in_a_dataframe(restricted: Spark) -> None:
     ], ended.stderr[-3000:]
 
 
-@pytest.mark.parametrize("server", ["connected", "restricted"])
+@pytest.mark.parametrize("server", ["connected", pytest.param("restricted", marks=pytest.mark.deep)])
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
