@@ -16,7 +16,7 @@ from entitymill.source.change_feed import Feed
 from entitymill.source.reader import Source
 from entitymill.source.row_checks import CODE
 from entitymill.source.rows_against_output import COMPARED_COLUMNS, Kind, Mode, Policy, Totals, check_fingerprints
-from entitymill.spark.spark_connect import cache_on_disk
+from entitymill.spark.spark_connect import cache_on_disk, is_remote
 
 __all__ = [
     "COMPARED_COLUMNS", "Changes", "Mode", "Policy", "check_fingerprints", "compare_all", "compare_feed",
@@ -112,7 +112,8 @@ def compare_all(source: Source, published: DataFrame, policy: Policy) -> Changes
     check_fingerprints(published, policy)
     validated = source.validate_rows()
     with ExitStack() as cached:
-        if policy.slice is None:
+        # Spark Connect may refuse to cache ids. Each use would read them again, and might find others without versions.
+        if policy.slice is None or (not source.is_pinned and is_remote(source.rows.sparkSession)):
             rows, ids, related = source.rows.count(), None, published
         else:
             rows, ids, related = _restrict_to_slice(source, published, policy, cached)
