@@ -14,11 +14,7 @@ SPARK41_READY := $(VENV)-spark41/.ready
 PYTHON313_READY := $(VENV)-python313/.ready
 DOCS_READY := $(VENV)-docs/.ready
 LOWEST_READY := $(VENV)-lowest/.ready
-# pip must not build packages in isolation, because then it would fetch the newest setuptools without a hash.
-PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
-BUILD_TOOLS = $(PIP_INSTALL) --require-hashes --only-binary :all: -r requirements-build.lock
-LOCKED = $(PIP_INSTALL) --require-hashes --no-build-isolation
-EDITABLE = $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+EDITABLE = -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 AIRFLOW_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 # A test that takes longer than faulthandler_timeout (pyproject.toml) ends the run with its name and its stacks.
 LIMITED := -o faulthandler_exit_on_timeout=true
@@ -162,11 +158,11 @@ install-spark41: $(SPARK41_READY) ## create .venv-spark41 with everything for a 
 
 .PHONY: extras
 extras: $(RUN_READY) requirements-extras.lock ## install the packages for the page, metrics, lineage and engine sparknlp into .venv
-	$(BIN)/python $(LOCKED) -r requirements-extras.lock
+	utils/install_locked $(BIN)/python requirements-extras.lock
 
 .PHONY: prepare
 prepare: $(RUN_READY) requirements-prepare.lock ## install the packages for jobs/prepare_model.py into .venv
-	$(BIN)/python $(LOCKED) -r requirements-prepare.lock
+	utils/install_locked $(BIN)/python requirements-prepare.lock
 
 .PHONY: jars
 jars: $(JARS) ## fetch Delta's jars for Spark 3.5 into build/jars
@@ -252,8 +248,7 @@ clean: ## delete build/; the virtual environments stay
 
 $(RUN_READY): requirements-run.lock requirements-build.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(BUILD_TOOLS)
-	$(BIN)/python $(LOCKED) -r $<
+	utils/install_locked $(BIN)/python $<
 	$(BIN)/python $(EDITABLE)
 	@touch $@
 
@@ -263,8 +258,7 @@ $(BIN)/entitymill:
 
 $(DEV_READY): requirements-dev.lock requirements-build.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(BUILD_TOOLS)
-	$(BIN)/python $(LOCKED) -r $<
+	utils/install_locked $(BIN)/python $<
 	$(BIN)/python $(EDITABLE)
 	@touch $@ $(RUN_READY)
 

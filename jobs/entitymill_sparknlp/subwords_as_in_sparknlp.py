@@ -54,8 +54,10 @@ class SparkNlpRows(WordCache):
 
         A row has at most `max_length` pieces; the pieces after that are cut off. A token whose first piece is cut off gets
         no tag. There is one exception, as in Spark NLP: if that piece is the first of all that are cut off, the token gets
-        a tag, from the scores of [SEP]. `tokens` has the tokens of all sentences; sentence i is tokens[starts[i]:starts[i +
-        1]]. `begins` has the offset of each token in its document, in UTF-16 code units.
+        a tag, from the scores of [SEP].
+
+        `tokens` has the tokens of all sentences; sentence i is tokens[starts[i]:starts[i + 1]]. `begins` has the offset of
+        each token in its document, in UTF-16 code units.
         """
         pieces, piece_starts = self._encode_tokens(tokens)
         ids, offsets = pieces[:, 0], pieces[:, 1]

@@ -125,11 +125,7 @@ def test_a_run_that_began_before_the_one_it_takes_over_from_fences_it(
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [(TemporaryTable, "write"), (Publisher, "publish")],
-    ids=["replace", "drop"],
-)
+@pytest.mark.parametrize(("owner", "name"), [(TemporaryTable, "write"), (Publisher, "publish")], ids=["replace", "drop"])
 def test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone(
     world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:
@@ -145,11 +141,7 @@ def test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone(
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [(recovery, "settle"), (merge_rows, "upsert")],
-    ids=["before it", "in it"],
-)
+@pytest.mark.parametrize(("owner", "name"), [(recovery, "settle"), (merge_rows, "upsert")], ids=["before it", "in it"])
 def test_a_recovery_that_wakes_up_undoes_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:

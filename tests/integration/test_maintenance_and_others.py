@@ -233,24 +233,18 @@ def test_full_recomputes_what_others_changed_before_it_was_stopped(world: World,
 
 
 @pytest.mark.deep
-def test_full_recomputes_what_others_changed_after_it_was_stopped(world: World) -> None:
-    """What a --full run has recomputed before it was stopped counts only as long as nobody changes the tables."""
+@pytest.mark.parametrize("killed", [False, True])
+def test_full_recomputes_what_others_changed_after_it_was_stopped(world: World, *, killed: bool) -> None:
+    """What a --full run has recomputed before it was stopped counts only as long as nobody changes the tables.
+
+    This must not be forgotten if the next --full run, which starts over, is killed.
+    """
     world.create(make_texts(6)).run()
     with pytest.raises(LimitError):
         world.run("limits.unit_rows=3", "limits.max_core_hours=0.000001", full=True)
     world.spark.sql(f"UPDATE delta.`{world.output}/entities` SET entity = 'Changed' WHERE doc_id = 'd00'")
-    world.run(full=True)
-    world.check()
-
-
-@pytest.mark.deep
-def test_full_does_not_forget_that_others_changed_rows(world: World) -> None:
-    """A --full run that starts over, because rows have changed, and is killed, must not be continued before its start."""
-    world.create(make_texts(6)).run()
-    with pytest.raises(LimitError):
-        world.run("limits.unit_rows=3", "limits.max_core_hours=0.000001", full=True)
-    world.spark.sql(f"UPDATE delta.`{world.output}/entities` SET entity = 'Changed' WHERE doc_id = 'd00'")
-    run_until_death(world, "documents", full=True)
+    if killed:
+        run_until_death(world, "documents", full=True)
     world.run(full=True)
     world.check()
 

@@ -65,10 +65,7 @@ class Command:
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize(
-    ("number", "code", "name"),
-    [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")],
-)
+@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
 def test_a_stopped_run_gives_the_lease_back_and_says_so(
     job: Job, capsys: pytest.CaptureFixture[str], number: int, code: int, name: str
 ) -> None:

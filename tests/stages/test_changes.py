@@ -206,19 +206,19 @@ def test_a_document_that_moves_into_the_slice_during_the_comparison_is_left_to_t
     """In a source without versions, a row may come from another slice after the ids of the slice have been read."""
     texts = tmp_path / "texts.json"
 
-    def put(*rows: tuple[str | None, str]) -> None:
-        """Write rows in place; Spark reads as many bytes as the file had at first, and skips blank lines."""
+    def write_in_place(*rows: tuple[str | None, str]) -> None:
+        """Overwrite the rows; Spark reads as many bytes as the file had at first, and skips blank lines."""
         lines = (json.dumps({"doc_id": key, "text": text}) for key, text in rows)
         texts.write_text("\n".join(lines).ljust(1000, "\n"))
 
-    put(("a", "Aachen"), (None, "Nobody"))
+    write_in_place(("a", "Aachen"), (None, "Nobody"))
     source = replace(source_of(), rows=spark.read.schema("doc_id string, text string").json(str(texts)))
     held = known([("a", "Anna")], slice_="mine").unionByName(known([("x", "Xanten")], slice_="other"))
     restrict = changes._restrict_to_slice
 
     def and_then_move(*arguments: Any) -> Any:
         found = restrict(*arguments)
-        put(("a", "Aachen"), (None, "Nobody"), ("x", "Xanten"))
+        write_in_place(("a", "Aachen"), (None, "Nobody"), ("x", "Xanten"))
         return found
 
     with monkeypatch.context() as patched:

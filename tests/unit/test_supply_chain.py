@@ -42,26 +42,21 @@ def test_uv_is_locked() -> None:
     assert locked("requirements-dev.lock")["uv"].startswith(f"{uv} ")
 
 
-@pytest.mark.parametrize("file", ["Makefile", "package/build.sh", "databricks.yml", ".ci/run", "docs/airflow.md"])
+@pytest.mark.parametrize(
+    "file", ["Makefile", "utils/install_locked", "package/build.sh", "databricks.yml", ".ci/run", "docs/airflow.md"]
+)
 def test_pip_fetches_nothing_unchecked(file: str) -> None:
-    """Each pip command must check hashes when it installs from a lock file, and must build only with installed packages."""
+    """Commands of pip and uv must check hashes if they install from a lock file, and build only with installed packages."""
     text = re.sub(r"^[A-Z_]+ = ", "", (ROOT / file).read_text(encoding="utf8"), flags=re.MULTILINE)
-    for name in ("PIP_INSTALL", "LOCKED", "EDITABLE", "BUILD_TOOLS"):
-        text = text.replace(f"$({name})", f"{value(name)} ") if file == "Makefile" else text
+    if file == "utils/install_locked":
+        for name, words in re.findall(r"^ *(\w+)=\((.*)\)$", text, re.MULTILINE):
+            text = text.replace(f"{name}=({words})", "").replace(f'"${{{name}[@]}}"', words)
     text = text.replace('"${pip[@]}"', "-m pip").replace("\\\n", " ")
     text = re.sub(r"\n\s+(?=-r |&&)", " ", text)
-    for command in re.findall(r"-m pip ?[^\n&]*?(?:install|wheel) [^\n&]*", text):
-        if command.rstrip().endswith("--disable-pip-version-check"):  # the common beginning of other commands
-            continue
+    for command in re.findall(r"(?:-m|/uv) pip ?[^\n&]*?(?:install|wheel) [^\n&]*", text):
         assert "--require-hashes" in command or "--no-deps" in command, command
         assert "--no-build-isolation" in command or "--only-binary :all:" in command or ".whl" in command, command
         assert "--require-hashes" in command or "--editable ." in command or ".whl" in command or "wheel" in command, command
-
-
-def value(name: str) -> str:
-    found = re.search(rf"^{name} = (.*)", MAKEFILE, re.MULTILINE)
-    assert found
-    return found[1].replace("$(PIP_INSTALL)", "-m pip install --quiet")
 
 
 @pytest.mark.parametrize("kind", ["s3", "sparknlp"])

@@ -220,7 +220,8 @@ def find_changes(
     """
     how = "reprocess" if full else settings.incremental.on_fingerprint_change
     interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if full else frozenset()
-    interrupted = recovery.select_undisturbed_runs(tables, interrupted)
+    if interrupted:
+        interrupted = recovery.select_undisturbed_runs(tables, interrupted)
     policy = changes.Policy(provenance.fingerprint, how, provenance.slice, full=full, interrupted_runs=interrupted)
     if not full:
         reason = explain_other_job(record, summary, provenance, source)

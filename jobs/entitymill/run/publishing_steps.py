@@ -130,8 +130,8 @@ class Run:
         # Older runs can still write tables that are created after this line, so this run must not record their versions.
         existing = [name for name in output_tables.DOCUMENT_TABLES if tables.exists(name)]
         self.versions_before = recovery.read_versions(tables, existing)
-        unchanged = earlier.settled and recovery.tables_unchanged_since(tables, earlier.latest)
-        settled = unchanged and not created and not self.options.full
+        settled = not self.options.full and not created and earlier.settled
+        settled = settled and recovery.tables_unchanged_since(tables, earlier.latest)
         if first_run and not tables_existed and earlier.certain:
             settled = True
         if not settled:

@@ -97,16 +97,16 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
     copies = F.count("*").over(Window.partitionBy("doc_id")).alias("copies")
     columns = ("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice", copies)
     known = tables.read_latest("documents").select(*columns)
-    checks = _count_rows(tables, "entities", "mention")
+    checks = count_rows(tables.read_latest("entities"), "mention")
     joined = known.join(checks, "doc_id", "full")
     sound = (F.col("copies") == 1) & (F.coalesce("mention_rows", F.lit(0)) == F.col("entities"))
-    sound &= _is_of_named_run("mention")
+    sound &= is_of_named_run("mention")
     if tables.exists("annotations"):
-        joined = joined.join(_count_rows(tables, "annotations", "annotation"), "doc_id", "full")
+        joined = joined.join(count_rows(tables.read_latest("annotations"), "annotation"), "doc_id", "full")
         annotated = tables.read_latest("runs").where("get_json_object(settings, '$.output.annotations') = 'true'")
         joined = joined.join(annotated.select(F.col("run_id").alias("named"), F.lit(1).alias("due")), "named", "left")
         sound &= F.coalesce("annotation_rows", F.lit(0)) == F.coalesce("due", F.lit(0))
-        sound &= _is_of_named_run("annotation")
+        sound &= is_of_named_run("annotation")
         writer = F.coalesce("named", "mention_last", "annotation_last")
     else:
         writer = F.coalesce("named", "mention_last")
@@ -119,26 +119,20 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
     return found.dropDuplicates(["doc_id"])
 
 
-def _count_rows(tables: Tables, name: str, prefix: str) -> DataFrame:
-    """Return a DataFrame with each doc_id of a table, the number of its rows, and their smallest and greatest run_id.
+def count_rows(rows: DataFrame, prefix: str, *more: Column) -> DataFrame:
+    """Return a DataFrame with each doc_id of a table's rows, the number of its rows, and their smallest and greatest run_id.
 
-    The names of the last three columns are {prefix}_rows, {prefix}_first and {prefix}_last.
+    The names of the last three columns are {prefix}_rows, {prefix}_first and {prefix}_last. `more` are further aggregates.
     """
-    return (
-        tables.read_latest(name)
-        .groupBy("doc_id")
-        .agg(
-            F.count("*").alias(f"{prefix}_rows"),
-            F.min("run_id").alias(f"{prefix}_first"),
-            F.max("run_id").alias(f"{prefix}_last"),
-        )
-    )
+    runs = F.min("run_id").alias(f"{prefix}_first"), F.max("run_id").alias(f"{prefix}_last")
+    return rows.groupBy("doc_id").agg(F.count("*").alias(f"{prefix}_rows"), *runs, *more)
 
 
-def _is_of_named_run(prefix: str) -> Column:
+def is_of_named_run(prefix: str) -> Column:
     """Return a condition that is true if all of a document's rows in a table have the run_id of its row in `documents`.
 
-    It is also true if the table has no rows of the document. `prefix` is the table's prefix for `_count_rows`.
+    It is also true if the table has no rows of the document. `named` is the column with the run_id of `documents`; the other
+    columns are those of `count_rows` with `prefix`.
     """
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs
@@ -216,8 +210,6 @@ def select_undisturbed_runs(tables: Tables, run_ids: frozenset[str]) -> frozense
     """
     selected = run_ids
     for name in filter(tables.exists, PUBLISHED_TABLES):
-        if not selected:
-            break
         rows = tables.history(name).select("version", "operation", "userMetadata").orderBy("version").collect()
         authors = [(row["version"], row["operation"], _read_run_id(row["userMetadata"])) for row in rows]
         oldest = min((version for version, *_ in authors), default=0)

@@ -22,7 +22,7 @@ from entitymill.spark import storage
 from entitymill.spark.private_session import keep_process_state, open_private_session
 from entitymill.spark.spark_connect import cache_on_disk
 from entitymill.spark.sql_text import quote_name, quote_part
-from entitymill.tables import table_setup
+from entitymill.tables import recovery, table_setup
 from entitymill.tables.output_tables import Tables
 from entitymill.tables.text_masking import LABEL, Masker
 
@@ -126,14 +126,11 @@ def _select_verified_texts(source: Source, documents: DataFrame, entities: DataF
     """
     span = F.struct("begin", "end", "label")
     chosen = F.when(F.col("label").isin(*labels), span) if labels else span
-    runs = F.min("run_id").alias("least"), F.max("run_id").alias("greatest")
-    held = entities.groupBy("doc_id").agg(F.count("*").alias("held"), *runs, F.collect_list(chosen).alias("spans"))
-    columns = ("doc_id", "run_id", "entities", "fingerprint", F.col("text_hash").alias("known_hash"))
-    known = documents.where(F.col("status") != PENDING).select(*columns)
-    is_of_run = (F.col("least") == F.col("run_id")) & (F.col("greatest") == F.col("run_id"))
-    is_whole = (F.col("held") == F.col("entities")) & is_of_run
-    is_blank = F.col("held").isNull() & (F.col("entities") == 0)
-    sound = known.join(held, "doc_id", "left").where(is_whole | is_blank)
+    held = recovery.count_rows(entities, "mention", F.collect_list(chosen).alias("spans"))
+    columns = (F.col("run_id").alias("named"), "entities", "fingerprint", F.col("text_hash").alias("known_hash"))
+    known = documents.where(F.col("status") != PENDING).select("doc_id", *columns)
+    is_counted = F.coalesce("mention_rows", F.lit(0)) == F.col("entities")
+    sound = known.join(held, "doc_id", "left").where(is_counted & recovery.is_of_named_run("mention"))
     current = source.rows.join(sound, "doc_id").where(F.sha2("text", 256) == F.col("known_hash"))
     passthrough = [name for name in source.rows.columns if name == "passthrough"]
     spans = F.coalesce("spans", F.array().cast(_SPANS)).alias("spans")

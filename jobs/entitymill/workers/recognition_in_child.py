@@ -53,10 +53,7 @@ def open_recognition(
     gc.freeze()  # the model is never freed, so the garbage collector need not scan it
 
     def recognize(window: pa.RecordBatch) -> pa.RecordBatch:
-        """Recognize the documents of a window, and return their rows; this process's memory is limited meanwhile.
-
-        `tagging_memory_limit` is the limit.
-        """
+        """Recognize the documents of a window, and return their rows; `tagging_memory_limit` limits memory meanwhile."""
         seconds_before, cpu_before = asdict(recognizer.seconds), time.process_time()
         characters = sum(window.column("chars").to_pylist())
         with memory_limit(loaded + tagging_memory_limit(characters, options.memory_mb)):
