@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import random
 import re
 from datetime import date
@@ -24,7 +25,7 @@ from unit.test_page import LINKS, Elements
 from unit.test_prometheus_metrics import summary
 
 PLACES = (
-    *("output", "settings", "run_id", "mode", "model", "fingerprint", "source", "source_version"),
+    *("output", "settings", "currency", "run_id", "mode", "model", "fingerprint", "source", "source_version"),
     *("label", "stage", "code", "example", "detail", "entity", "problem", "doc_id", "mention", "plain"),
 )
 """Places on a page that show text from data or settings."""
@@ -51,9 +52,10 @@ def payload(draw: random.Random) -> str:
 
 def page_of(texts: dict[str, str]) -> str:
     """Return a page that shows a text in each of PLACES."""
-    names = [field.name for field in dataclasses.fields(run(2)) if field.name in texts]
+    of_run = {field.name: texts[field.name] for field in dataclasses.fields(run(2)) if field.name in texts}
+    of_run["settings"] = json.dumps({"cost": {"per_core_hour": 0.04, "currency": texts["currency"]}})
     label = texts["label"]
-    latest = run(2, entities_by_label={label: 950, "LOC": 50}, **{name: texts[name] for name in names})
+    latest = run(2, entities_by_label={label: 950, "LOC": 50}, **of_run)
     parts = (Part(texts["plain"]), Part(texts["mention"], label, 0.3, sampled=True), *shown().sentences[1].parts)
     made = figures(
         output=texts["output"],
@@ -76,7 +78,7 @@ def shape(elements: Elements) -> list[tuple[str, list[str]]]:
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # the plots' sizes are estimated with another font than the reader's
 def test_no_payload_adds_an_element_or_an_attribute_to_the_page() -> None:
-    pages = tries(5, 320)  # of 18 payloads each
+    pages = tries(5, 320)  # of 19 payloads each
     usual = shape(Elements(page_of(dict.fromkeys(PLACES, "word"))))
     for number in range(pages):
         with attempt("page", number) as draw:
