@@ -94,7 +94,7 @@ test-faults: $(DEV_READY) $(JARS) ## crash runs at a thousand points, freeze the
 .PHONY: test-faults-smoke
 test-faults-smoke: $(DEV_READY) $(JARS) ## run test-faults at a few points only (four minutes)
 	ENTITYMILL_CRASH_POINTS=1 $(BIN)/python -m pytest $(LIMITED) -s -p no:logging tests/faults/test_crash_points.py
-	ENTITYMILL_FREEZES=3 $(BIN)/python -m pytest $(LIMITED) -s tests/faults/test_freezes.py
+	ENTITYMILL_SEED=12 ENTITYMILL_FREEZES=4 $(BIN)/python -m pytest $(LIMITED) -s tests/faults/test_freezes.py
 	ENTITYMILL_KILLS=1 $(BIN)/python -m pytest $(LIMITED) tests/faults/test_kills.py -k local-cluster
 
 .PHONY: test-fuzz

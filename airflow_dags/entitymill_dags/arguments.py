@@ -44,7 +44,7 @@ def _format_literal(slice_: Slice, moment: Any, zone: str) -> str:
 
 
 def build_overrides(table: Table, context: Mapping[str, Any]) -> list[str]:
-    """Return all settings of a run, each as `key.path=value`; later settings override earlier ones.
+    """Return all settings that override a run's settings file, each as `key.path=value`; of two values, the later applies.
 
     First come the settings of the table, then the settings that a person entered for this run. The settings that the DAG
     itself sets come last: the output, max_reject_ratio, and the slice.
@@ -60,7 +60,7 @@ def build_overrides(table: Table, context: Mapping[str, Any]) -> list[str]:
 
 
 def build_job_arguments(table: Table, config: str | None, context: Mapping[str, Any]) -> list[str]:
-    """Return the command-line arguments of the job: its settings file `config`, all overrides, and --full if requested."""
+    """Return the command-line arguments of the job: the settings file `config`, all overrides, and --full if requested."""
     assert config is not None, "the table's validation requires it"  # noqa: S101
     sets = [item for override in build_overrides(table, context) for item in ("--set", override)]
     return ["--config", config, *sets, *(["--full"] if context["params"].get("full") else [])]

@@ -1,4 +1,4 @@
-"""Check, after a run, that its tables agree with each other and that not too many rows were rejected.
+"""Check, after a run of the job, that the output's tables agree with each other, and that not too many rows were rejected.
 
 A run covers the complete source or one slice, which is the part of the source that belongs to one data interval.
 """
@@ -40,7 +40,7 @@ class ReportLink(BaseOperatorLink):
 
 
 class CheckTables(BaseOperator):
-    """An operator that checks the tables of a run without Spark, pushes a report to XCom, and fails if it finds a fault."""
+    """An operator that checks the output's tables without Spark, pushes a report to XCom, and fails if it finds a fault."""
 
     operator_extra_links = (ReportLink(),)
 
@@ -48,7 +48,7 @@ class CheckTables(BaseOperator):
         """Keep the arguments; nothing is read yet.
 
         Args:
-            table: the table whose run is checked.
+            table: the table in `tables.yaml` whose run is checked.
             home: the repository's directory, to which paths are relative.
             options: arguments of BaseOperator.
         """
@@ -99,17 +99,17 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
         condition: source.where of the slice, or None for the complete source.
 
     Returns:
-        The columns of `runs` for that run, except its settings, and:
+        The columns of `runs` for that run, except `settings`, and with `documents` renamed to `processed`. In addition:
             where: the condition.
             documents, entities: number of documents of the slice or source, and the sum of their `entities` column.
             rejects: a dict from each reject code to the number of rejected rows.
             refused: number of the rejected rows that are not valid documents.
             found: number of rows in the `entities` table for the documents of the slice or source.
-            doubled: number of this run's rows in `entities` that repeat a mention id.
+            doubled: number of rows of `entities` from that run that repeat a mention id.
             at_work: id of the latest run with the status `running`, or None.
 
     Raises:
-        AirflowFailException: none of the last MAX_RUNS runs covered this slice, or the complete source.
+        AirflowFailException: none of the last MAX_RUNS runs covered the slice or, without `condition`, the complete source.
     """
     from deltalake import DeltaTable, QueryBuilder  # noqa: PLC0415  # loads 100 MB; the scheduler never needs it
 
@@ -140,7 +140,7 @@ def read_report(output: Output, condition: str | None) -> dict[str, Any]:
         )
         scope_rows = fetch(f"SELECT count(*) AS entities FROM entities {joined}")[0]
         # Duplicate ids are counted only among this run's rows, because all ids of a large table would not fit into a worker.
-        # Duplicates of older runs are found, too: they make `found` differ from `entities`.
+        # Duplicates from older runs are detected, too, because they make `found` differ from `entities`.
         new = f"FROM entities WHERE run_id = '{last['run_id']}'"
         run_rows = fetch(f"SELECT count(*) AS entities, count(DISTINCT mention_id) AS mentions {new}")[0]
     refused = fetch(
@@ -187,9 +187,10 @@ def _count_parquet_rows(entities: str, ids: list[str] | None, run_id: str) -> tu
 
 
 def _covers_rows(run: Mapping[str, Any], condition: str | None) -> bool:
-    """Return whether a run covered exactly the slice with this condition or, if it is None, the complete source.
+    """Return whether a run covered exactly the slice with this condition or, if `condition` is None, the complete source.
 
-    Rows of `entitymill maintain` and `entitymill erase` covered nothing. They have no settings, or only a note.
+    `run` is a row of the `runs` table. Rows with the mode `maintenance`, which `entitymill maintain` and `entitymill erase`
+    write, and rows without settings covered nothing.
     """
     if run["settings"] is None or run["mode"] == "maintenance":
         return False
@@ -201,8 +202,11 @@ def _covers_rows(run: Mapping[str, Any], condition: str | None) -> bool:
 def find_faults(report: Mapping[str, Any], max_ratio: float) -> list[str]:
     """Return a list with one sentence for each fault in a report; empty if there is none.
 
-    There are four faults: the status of the run is not `done`; `documents` counts more or fewer entities than `entities` has
-    rows; the run wrote a mention more than once; or too many source rows were not valid documents.
+    There are four faults:
+    - The status of the run is not `done`.
+    - `documents` counts more or fewer entities than `entities` has rows.
+    - The run wrote a mention more than once.
+    - Too many source rows were not valid documents.
 
     Args:
         report: the result of `read_report`.

@@ -22,9 +22,10 @@ from entitymill_dags.tables import Table, Tables
 SECTIONS = "source|segmentation|model|recognition|incremental|limits"
 OWN = r"source\.(?:where|path|format)|limits\.max_reject_ratio"
 SETTING = rf"^(?!(?:{OWN})=)(?:{SECTIONS})(?:\.[a-z_]+)+=.*$"
-"""Pattern of the settings that a person may enter for a manual run: settings of the SECTIONS, except OWN.
+"""Pattern of the settings that a person may enter for a manual run: settings of the SECTIONS, except the settings in OWN.
 
-OWN selects the source's rows, which a manual run must not change, and max_reject_ratio, for which there is a separate param.
+OWN has the settings that select rows of the source, which a manual run must not change. It also has limits.max_reject_ratio,
+for which there is a separate param.
 """
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
@@ -111,7 +112,7 @@ def make_params(table: Table) -> dict[str, Param]:
 
 
 def _render_at_run_time(make: Callable[[Mapping[str, Any]], Any]) -> Rendered:
-    """Return a value for a template field, which Airflow replaces by `make(context)` on the worker when the task runs."""
+    """Return a placeholder for a template field; when the task runs, Airflow replaces it by the value of `make(context)`."""
 
     def render(*, context: Mapping[str, Any], jinja_env: Any) -> Any:  # noqa: ARG001  # Airflow passes both by name
         return make(context)
@@ -120,7 +121,7 @@ def _render_at_run_time(make: Callable[[Mapping[str, Any]], Any]) -> Rendered:
 
 
 def _build_common_arguments(table: Table) -> dict[str, Any]:
-    """Return the arguments that the task `extract` has with every runner."""
+    """Return the arguments of the operator of the task `extract` that are the same for every runner."""
     return {
         # Retries, cleared tasks and backfills must submit a new job instead of reattaching to an earlier job. If the earlier
         # job is still running, the new job itself waits until that job has ended, on every kind of cluster.

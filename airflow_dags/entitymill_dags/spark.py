@@ -1,4 +1,4 @@
-"""Run the job with spark-submit; do not retry errors that a retry cannot fix or would hide."""
+"""Run the job with spark-submit; fail without retries if a retry could not fix the error, or would hide it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FINAL = {
     5: "the model was refused",
     6: "the run was published, but differs too much from earlier runs (report.fail_on_drift)",
     7: "the run reached limits.max_core_hours; the documents that it finished were published, and the next run of the "
-    "same rows continues. If this run covers a slice, clear it to continue",
+    "same rows continues. If this run covers a slice, clear this task in Airflow to continue",
 }
 """The exit codes after which a retry would fail again or hide the problem, with their meanings."""
 
@@ -32,7 +32,7 @@ class SubmitJob(SparkSubmitOperator):
 
         Raises:
             AirflowFailException: the job ended with an exit code in FINAL.
-            AirflowException: the job failed in another way; Airflow retries.
+            AirflowException: the job failed in any other way; Airflow retries the task.
         """
         try:
             return super().execute(context)

@@ -8,7 +8,7 @@ from airflow.providers.databricks.operators.databricks import DatabricksSubmitRu
 
 
 class SubmitRun(DatabricksSubmitRunOperator):
-    """The provider's operator without the DAG's params, because Databricks refuses params together with a command line."""
+    """The provider's operator, but without the DAG's params in the request: Databricks refuses them with a command line."""
 
     def _prepare_submit_json(self, context: Any) -> dict[str, Any]:
         """Return the request that the provider would send to Databricks, without the DAG's params."""

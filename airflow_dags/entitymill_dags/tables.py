@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 HERE = Path(__file__).parents[1]
 """The directory of the DAG files."""
 CHECKED_FIRINGS = 100
-"""Number of times at which a schedule fires that are checked for two on the same day."""
+"""How many of a schedule's firings are checked, to find out whether the schedule fires twice on one day."""
 _SECRET = re.compile(
     r"secret|password|passwd|passphrase|pwd$|api[._-]?key|access[._]?key|account\.?key|private\.key$|session\.token|sas\.token|"
     r"\bsas\.",
@@ -40,11 +40,11 @@ _SECRET_VALUES = (
 """Match a password or token in a URI, in its query string, or in Java options. The patterns for secrets are copied from
 entitymill.settings.secret_masking, which Airflow cannot import."""
 _DATABRICKS_REFERENCE = re.compile(r"\{\{secrets/[^{}]+\}\}")
-"""Matches a value with which Databricks itself looks up a secret."""
+"""Matches a reference to a secret, {{secrets/SCOPE/KEY}}, which Databricks itself replaces by the secret."""
 
 
 class _Section(BaseModel):
-    """Base class of all parts of `tables.yaml`: refuses unknown keys."""
+    """Base class of all sections of `tables.yaml`: an unknown key is an error."""
 
     # Airflow shows import errors to everybody, so they must not contain the values.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -75,7 +75,7 @@ class Output(_Section):
         return f"output.path={self.path}" if self.path is not None else f"output.schema={self.schema_}"
 
     def address(self, table: str) -> str:
-        """Return the address of a table for the package deltalake."""
+        """Return the address of one of the output's tables, such as `entities`, for the package deltalake."""
         return f"{self.path.rstrip('/')}/{table}" if self.path is not None else f"uc://{self.schema_}.{table}"
 
 
@@ -103,7 +103,7 @@ JobParameters = dict[Annotated[str, Field(pattern="^(config|source|model)$")], s
 
 
 class Databricks(_Section):
-    """The job to run on Databricks, or the cluster for a submitted run."""
+    """Options of the Databricks runners: the job to run, or the cluster on which a run is submitted."""
 
     connection: str = "databricks_default"
     job_name: str | None = Field(None, min_length=1, description="name of the bundle's job, for runner databricks_run_now")
@@ -147,7 +147,7 @@ class Table(_Section):
     @field_validator("schedule")
     @classmethod
     def _check_cron(cls, value: str | None) -> str | None:
-        """Refuse a schedule that is not a cron expression of five fields; a sixth one would be seconds."""
+        """Refuse a schedule that is not a cron expression of five fields; a sixth field, for seconds, is not supported."""
         if value is not None and not (len(value.split()) == 5 and croniter.is_valid(value)):
             raise ValueError(f"{value!r} is not a cron expression of five fields")
         return value
@@ -164,7 +164,7 @@ class Table(_Section):
 
     @model_validator(mode="after")
     def _check_no_secrets(self) -> Table:
-        """Refuse secrets: the values become part of a command line, which every user of the machine can read."""
+        """Refuse secrets in a table's values, which become part of a command line that all users of the machine can read."""
         keys = list(_find_secrets(self.model_dump(include={"output", "spark_submit", "databricks"})))
         for setting in self.settings:
             key, _, text = setting.partition("=")
@@ -257,9 +257,9 @@ def load(path: Path | None = None) -> Tables:
 
 
 def _find_secrets(value: Any, key: str = "") -> Iterator[str]:
-    """Yield the key path of each value, at any depth, that looks like a secret, or whose key looks like a secret's.
+    """Yield the key path of each text in `value`, at any depth, that looks like a secret, or whose key is that of a secret.
 
-    `key` is the key path of `value` itself.
+    `key` is the key path of `value` itself. A reference {{secrets/SCOPE/KEY}} does not count as a secret.
     """
     if isinstance(value, Mapping):
         for name, inner in value.items():

@@ -2,8 +2,8 @@
 
 The package `source` reads the texts, `workers` calls `recognition` to find the entities, `tables` writes them, and
 `terminal` prints a summary. `run` controls one run of the job, `commands` contains the commands of the command line,
-`settings` defines all settings, and `spark` opens the Spark session. Python programs call `load` for texts, `mentions` or
-`udf` for DataFrames, and `extract` to run the job on a table.
+`settings` defines all settings, and `spark` opens the Spark session. Python programs call `load` to find mentions in texts,
+and `mentions` or `udf` to find mentions in a DataFrame. They call `extract` to run the job on a table.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of the API on first use, because workers and `entitymill --help` do not need the packages it loads."""
+    """Return the public object `name`, such as `load`, and import its module when the name is first used.
+
+    So workers and `entitymill --help` need not import pyarrow and PySpark. Raise AttributeError if no public object has this
+    name.
+    """
     if name in __all__:
         module = import_module("entitymill.dataframe_functions" if name in ("mentions", "udf") else "entitymill.python_api")
         return getattr(module, name)

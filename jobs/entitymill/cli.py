@@ -30,7 +30,7 @@ COMMANDS = {
     "runs": ("entitymill.commands.list_runs", "list the runs of an output: their progress, how they ended, and why"),
     "report": (f"{installation.REPORTS}.report_command", "write an HTML page about the entity tables and the latest run"),
 }
-"""For each command, the module whose `main` runs it, and its description in the help."""
+"""For each command: the module whose function `main` runs the command, and the description that the help shows."""
 EXAMPLES = (
     'entitymill tag "Angela Merkel flew to Paris."',
     "entitymill init /data/articles --to conf/articles.yaml",
@@ -45,11 +45,11 @@ EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names, and return its exit code.
+    """Run the command that the first argument names, and return the exit code.
 
     If `arguments` is None, use the arguments of this process. If the first argument is an option, run `extract`. Without
     arguments, and for `help`, -h and --help, print the help; for --version, print the version. If the command is unknown or
-    cannot be imported, print an error to standard error.
+    cannot be imported, print an error to standard error, and return a nonzero exit code.
     """
     remaining = list(sys.argv[1:] if arguments is None else arguments)
     if not remaining or remaining[0] in ("-h", "--help", "help"):
@@ -80,10 +80,10 @@ def _help() -> str:
     lines = [f"  {name:12}{summary}" for name, (_, summary) in COMMANDS.items()]
     usage = "usage: entitymill COMMAND [OPTION …]   or   entitymill --version"
     examples = [f"  {example}" for example in EXAMPLES]
-    closing = "entitymill COMMAND --help lists its options."
+    closing = "entitymill COMMAND --help lists the options of a command."
     return "\n".join([usage, "", *lines, "", "examples:", *examples, "", closing])
 
 
 def entry() -> None:
-    """Run the command line, and exit with its exit code; the console script `entitymill` calls this function."""
+    """Run `main` for the console script `entitymill`, and end the program with the exit code that `main` returns."""
     exit_with(main())

@@ -1,7 +1,8 @@
-"""Find the mentions of entities in a text column of any Spark DataFrame, batch or streaming, as the job does.
+"""Find the mentions of entities in a text column of any Spark DataFrame, batch or streaming.
 
-A call of `mentions` or `udf` reads and checks the model on the driver, and sends the model to the executors. Spark reads the
-texts only when it computes the result. Nothing is written.
+The job finds the same mentions if its settings have the same values as the options. A call of `mentions` or `udf` reads and
+checks the model on the driver, and sends the model to the executors. Spark reads the texts only when it computes the result.
+Neither function writes a table.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FIELDS = tuple(schemas.MENTIONS.elementType.names)  # type: ignore[attr-defined]
-_ADVICE = "; remove the text, or run the job, which records such texts in the table rejects"
+_ADVICE = "; remove the text, or run the job (entitymill extract), which records the document in the table rejects"
 
 
 def mentions(
@@ -42,21 +43,21 @@ def mentions(
 
     Args:
         df: any DataFrame, batch or streaming; rows whose text is null have no mentions.
-        id_column: column of any type, which is copied to each returned row.
-        text_column: column of strings.
+        id_column: name of a column of any type, which is copied to each returned row.
+        text_column: name of a column of strings.
         model: directory of a model bundle, such as models/demo, on any file system that Spark can read.
-        options: detector, detector_model, precision, trim, decoding, consistent_labels and markup, as in `load`; but without
-            detector_model, detector dl is models/sentence_detector. And batch_seconds, as in the setting
-            `limits.batch_seconds`: the time limit, in seconds, for a batch of texts.
+        options: detector, detector_model, precision, trim, decoding, consistent_labels, markup and batch_seconds. `load`
+            explains all but the last. Unlike in `load`, the default of detector_model is models/sentence_detector.
+            batch_seconds is the time limit for a batch of texts, in seconds, like the setting `limits.batch_seconds`.
 
     Returns:
-        A lazy DataFrame with the id column and the fields of `Mention`. A Spark task fails if the model crashes on a text,
-        or needs more than batch_seconds for a single text.
+        A lazy DataFrame with the id column and one column per field of `Mention`. When Spark computes it, a task fails if
+        the model crashes on a text, or needs more than batch_seconds for a single text.
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
-        SettingsError: an option is unknown or has an unknown value, the DataFrame lacks a column, or the id column has the
-            name of a field of `Mention`.
+        SettingsError: an option is unknown or has a value that is not allowed; the DataFrame lacks the id or text column; or
+            the id column has the name of a field of `Mention`.
     """
     names = _read_column_names(df)
     for column in (id_column, text_column):
@@ -65,7 +66,7 @@ def mentions(
     if id_column.lower() in _FIELDS:
         raise SettingsError(f"id_column: {id_column} is also a field of Mention; rename the column first.")
     worker = _ship_worker(df.sparkSession, model, _Options(**_check_options(options)))
-    id_, texts = (df[quote_part(column)] for column in (id_column, text_column))  # a dot would mean a field of a struct
+    id_, texts = (df[quote_part(column)] for column in (id_column, text_column))  # in unquoted names, a dot selects a field
     # Bytes that are not valid UTF-8 are replaced with U+FFFD.
     text = F.coalesce(F.decode(F.encode(texts, "UTF-8"), "UTF-8"), F.lit(""))
     rows = df.select(
@@ -87,7 +88,7 @@ def mentions(
 def _read_column_names(df: DataFrame) -> list[str]:
     """Return the names of a DataFrame's columns.
 
-    Raise SettingsError in a query function of a declarative pipeline, where Spark does not allow reading them.
+    Raise SettingsError in a query function of a declarative pipeline, because Spark allows no access to the schema there.
     """
     try:
         return df.columns
@@ -103,13 +104,13 @@ def _read_column_names(df: DataFrame) -> list[str]:
 def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **options: Any) -> Any:
     """Return a pandas UDF, for DataFrames and Spark SQL, that takes a column of texts and returns their mentions.
 
-    For SQL, register it: `spark.udf.register("entities", entitymill.udf(model="models/demo"))`, and then
+    To use the UDF in SQL, register it first: `spark.udf.register("entities", entitymill.udf(model="models/demo"))`. Then run
     `SELECT id, explode(entities(text)) FROM texts`.
 
     Args:
         model: directory of a model bundle, such as models/demo, on any file system that Spark can read.
-        spark: session whose executors get the model; None for the active session.
-        options: as in `mentions`.
+        spark: session whose executors get the model; None for the active session or, if none is active, the process's own.
+        options: the same options that `mentions` accepts.
 
     Returns:
         A pandas UDF with the result type schemas.MENTIONS: for each text an array of structs with the fields of `Mention`,
@@ -117,19 +118,31 @@ def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **o
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
-        SettingsError: an option is unknown or has an unknown value, or there is no active session.
+        SettingsError: an option is unknown or has a value that is not allowed; or `spark` is None and this process has no
+            session.
     """
-    opened = spark or SparkSession.getActiveSession()
+    opened = spark or session.find_session()
     if opened is None:
-        raise SettingsError("There is no active Spark session: pass one to udf as the argument `spark`.")
-    make_udf: Any = pandas_udf  # its type hints do not allow an array of structs
+        raise SettingsError(
+            "There is no Spark session in this process: start one, or pass one to udf as the argument `spark`."
+        )
+    make_udf: Any = pandas_udf  # the type hints of pandas_udf do not allow an array of structs
     worker = _ship_worker(opened, model, _Options(**_check_options(options)))
     return make_udf(_ColumnRecognizer(worker).build_function(), schemas.MENTIONS)
 
 
 @dataclass(frozen=True)
 class _Options:
-    """The options of `mentions` and `udf`; `python_api.load` explains all of them except batch_seconds."""
+    """The options of `mentions` and `udf`.
+
+    detector, detector_model: kind of sentence detector, and directory of its saved model; None for the default.
+    precision: number format in which the model runs.
+    trim: whether to remove possessive endings and stray punctuation from mentions.
+    decoding: viterbi for the most probable valid sequence of tags, or argmax for each token's most probable tag.
+    consistent_labels: whether all mentions with the same spelling in a text get the same label.
+    markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
+    batch_seconds: time limit for a batch of texts, in seconds.
+    """
 
     detector: Kind | None = None
     detector_model: str | os.PathLike[str] | None = None
@@ -142,7 +155,7 @@ class _Options:
 
 
 def _check_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that are not None, after checking their names and values; None stands for the default.
+    """Check the names and values of options, and return those that are not None; None stands for an option's default.
 
     Raise SettingsError if a name is unknown, or if an option has a value that is not allowed.
     """
@@ -164,8 +177,8 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
 def _ship_worker(spark: SparkSession, model: str | os.PathLike[str], chosen: _Options) -> Worker:
     """Send this package, the model and the sentence detector to the executors, and return the worker that uses them.
 
-    The worker is a function for `mapInArrow`: it takes and yields Arrow batches. Raise ModelError if a model is missing,
-    altered or damaged, or does not run in the requested precision.
+    The worker is a callable for `mapInArrow`: it takes an iterator of Arrow batches, and yields Arrow batches. `chosen` are
+    the user's options. Raise ModelError if a model is missing, altered or damaged, or does not run in the chosen precision.
     """
     session.ship_package(spark)
     kind = choose_kind(chosen.detector, chosen.detector_model)
@@ -175,7 +188,12 @@ def _ship_worker(spark: SparkSession, model: str | os.PathLike[str], chosen: _Op
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
     execution = Execution(chosen.precision, threads=threads, decoding=chosen.decoding)
     recognition = RecognitionOptions(
-        execution, kind, chosen.trim, consistent_labels=chosen.consistent_labels, markup=chosen.markup
+        execution,
+        kind,
+        chosen.trim,
+        consistent_labels=chosen.consistent_labels,
+        markup=chosen.markup,
+        memory_share=engine_openvino.compute_memory_share(spark),
     )
     return Worker(shipped, detector, recognition, chosen.batch_seconds, engine_openvino.FACTORY, errors.SIGNATURE)
 
@@ -201,7 +219,7 @@ class _ColumnRecognizer:
     def recognize(self, column: pd.Series) -> list[list[dict[str, Any]] | None]:
         """Return, for each text, a list of its mentions as dicts, or None if the text is null (None or NaN).
 
-        Raise WorkerError if the model crashes on a text, or takes too long for it.
+        Raise WorkerError if the model crashes on a text, or needs more than the option batch_seconds for a single text.
         """
         texts = [None if text is None or text != text else str(text) for text in column]  # noqa: PLR0124  # NaN
         if not texts:

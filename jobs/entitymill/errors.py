@@ -12,8 +12,8 @@ import traceback
 from pathlib import Path
 
 SIGNATURE = secrets.token_hex(8)
-"""Random text in each error that this driver's own workers raise. Spark sends errors to the driver as text, and an error
-without this random text may quote a document."""
+"""Random text that this driver's own workers put in front of their error messages (see `sign_error`). Spark passes errors
+to the driver as text. An error text without SIGNATURE does not come from these workers, and may quote a document."""
 
 _QUOTES_VALUES = re.compile(
     r"org\.apache\.spark\.(?:\w+\.)*(?:Spark\w+Exception|PythonException)|\[(?!FAILED_READ_FILE|TASK_WRITE_FAILED)[A-Z][A-Z_.]+\]"
@@ -29,7 +29,7 @@ class EntityMillError(Exception):
 
 
 class SettingsError(EntityMillError):
-    """A setting is unknown, missing, of the wrong type, or contradicts another one."""
+    """A setting or option is unknown, missing, of the wrong type, or contradicts another setting or option."""
 
     exit_code = 2
 
@@ -88,7 +88,7 @@ class WorkerError(EntityMillError):
 
 
 def sign_error(error: EntityMillError, signature: str) -> EntityMillError:
-    """Return a copy of an error whose message starts with `[signature]`, which proves that a worker raised the error."""
+    """Return a copy of `error` with `[signature]` in front of the message, which proves that a worker raised it."""
     return type(error)(f"[{signature}] {error}")
 
 
@@ -106,9 +106,10 @@ def is_rust_panic(error: BaseException) -> bool:
 
 
 def hide_message(error: Exception) -> WorkerError:
-    """Return a WorkerError that says the type and the line of `error`, without its message, which may quote document text.
+    """Return a WorkerError that names the type of `error` and the line of code that raised it.
 
-    The stack frames of `error`, without the values of variables, are added to the returned error as a note.
+    The message of `error` is left out, because it may quote document text. The stack frames of `error`, without the values
+    of variables, are added to the returned error as a note.
     """
     frames = traceback.extract_tb(error.__traceback__)
     described = WorkerError(

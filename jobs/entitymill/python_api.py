@@ -64,7 +64,7 @@ _FIELDS = [field.name for field in fields(Mention)]
 
 
 class TextTagger:
-    """Finds the mentions in texts, exactly as the job does with the same settings. Threads must not share an instance."""
+    """Finds mentions in texts; the job finds the same ones with the same settings. Threads must not share an instance."""
 
     def __init__(self, recognizer: Recognizer) -> None:
         self.recognizer = recognizer
@@ -100,7 +100,10 @@ class TextTagger:
         return self._tag_list(list(texts))
 
     def _tag_list(self, texts: Sequence[object]) -> list[list[Mention]]:
-        """Return one list of mentions per text; the list is empty for None, NA and NaN. Other values raise a TypeError."""
+        """Return one list of mentions per text; the list is empty for None, NA and NaN.
+
+        Raise TypeError for any other value that is not a string.
+        """
         result = []
         for strings in cut_texts(map(_to_string, texts), WINDOW_CHARS):
             # A lone surrogate cannot be encoded as UTF-8; its replacement is one code point, too, so offsets stay correct.
@@ -122,23 +125,27 @@ class TextTagger:
             if str(kind) not in ("string", "large_string", "string_view", "null"):
                 raise TypeError(f"texts must be an Arrow array of strings, not {column.type}")
             column = column.cast(pa.large_string())
-        # Recognition needs some 75 bytes of memory per code point of the texts that it gets at once.
+        # Cut the array into windows: recognition needs some 75 bytes of memory per code point of all texts in one call.
         ends = np.cumsum(pc.fill_null(pc.utf8_length(column), 0).to_numpy()) // WINDOW_CHARS
         starts = [0, *(np.flatnonzero(np.diff(ends)) + 1), len(column)]
         return pa.concat_arrays([self.tag_window(column[first:last]) for first, last in pairwise(starts)])
 
     def tag_window(self, column: pa.Array) -> pa.ListArray:
-        """Return the mentions in an Arrow array of strings as a call does, but recognize all texts at once."""
+        """Return the mentions in an Arrow array of strings as a list array of structs; the list of a null text is null.
+
+        All texts are recognized at once, which takes some 75 bytes of memory per code point. To limit the memory, call the
+        TextTagger itself: it cuts the array into windows, and calls this method for one window after the other.
+        """
         found = self.recognizer(pc.fill_null(column, "")).mentions
         structs = pa.StructArray.from_arrays([found.flatten().field(name) for name in _FIELDS], names=_FIELDS)
-        # An offset that is null makes its list null.
+        # In Arrow, a null offset makes the list that begins there null.
         missing = np.append(column.is_null().to_numpy(zero_copy_only=False), False)
         offsets = pa.array(found.offsets.to_numpy(), mask=missing)
         return pa.ListArray.from_arrays(offsets.cast(pa.int32()), structs)
 
 
 def _to_string(value: object) -> str:
-    """Return a text unchanged, and an empty string for None, NA and NaN; raise a TypeError for any other value."""
+    """Return a string unchanged, and an empty string for None, NA and NaN; raise TypeError for any other value."""
     if value is None or isinstance(value, str):
         return value or ""
     # pandas stores NA or NaN instead of None, depending on the type of the column.
@@ -159,14 +166,15 @@ def load(
     markup: Markup = "none",
     threads: int | None = None,
 ) -> TextTagger:
-    """Load a model and return a tagger that works without Spark.
+    """Load a model, and return a `TextTagger`, which finds mentions in texts without Spark.
 
     Args:
         model: directory of a model bundle, such as models/demo; each file must have the SHA-256 in the bundle's manifest.
         detector: kind of sentence detector: dl, rules or sentencex. None means dl if `detector_model` is set,
             otherwise sentencex.
         detector_model: directory of a saved SentenceDetectorDLModel, for detector dl. None means the directory
-            `sentence_detector` next to the model's directory or, in a clone of the repository, the bundled detector.
+            `sentence_detector` next to the model's directory. If there is none, the bundled detector is used, which
+            exists only in a clone of this program's repository.
         precision: number format in which the model runs.
         trim: whether to remove possessive endings and stray punctuation from mentions, and to drop mentions that have no
             letter or digit.
@@ -178,7 +186,7 @@ def load(
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in `precision`.
-        SettingsError: the value of an argument other than the two models is not allowed.
+        SettingsError: an argument other than `model` and `detector_model` has a value that is not allowed.
     """
     detector = sentences.choose_kind(detector, detector_model)
     for name, value, allowed in (
@@ -205,7 +213,7 @@ def load(
 def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:
     """Return the manifest of a model bundle, and a dict from file names to paths; the files' content is not checked.
 
-    Raise ModelError if the directory is missing or not a bundle, or its manifest is invalid.
+    Raise ModelError if the directory is missing or not a bundle, or if the manifest is invalid.
     """
     if not (directory / bundle.MANIFEST).is_file():
         names = [path.name for path in directory.iterdir()] if directory.is_dir() else None
@@ -224,15 +232,15 @@ def extract(
 ) -> Summary:
     """Run the job, as `entitymill extract --config CONFIG --set OVERRIDE …` does, and return its summary.
 
-    Unlike the command, write no report page, metrics, lineage or log file, and do not check for drift (large differences
-    from earlier runs). As on the command line, environment variables override the settings file.
+    Unlike the command, this function writes no report page, metrics, lineage or log file, and does not check for drift
+    (large differences from earlier runs). As for the command, environment variables override the settings file.
 
     Args:
         config: YAML file with settings; `base.yaml` in the same directory is read first.
         overrides: settings of the form `key.path=value`.
         spark: session to run in. None for the active session or, if there is none, a new one with the settings `spark.*`.
         full: whether to recompute every document, even if nothing changed.
-        dry_run: whether to only check the settings and count documents, and write nothing.
+        dry_run: whether to only check the settings, count the documents that a run would process, and write nothing.
         allow_removals: whether to remove all documents that the source no longer has, even if there are more of them than
             limits.max_removed_ratio allows.
 

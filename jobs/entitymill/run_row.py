@@ -1,4 +1,4 @@
-"""The dataclass `RunRow` describes one run of the job: a row of the `runs` table, for code with and without Spark."""
+"""The dataclass `RunRow`: a row of the `runs` table, which describes one run of the job. This module needs no Spark."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=timezone.utc)
 PROGRESS = (
     "stage", "documents", "planned", "removed", "units", "units_done", "sentences", "rejects", "sentences_per_second",
 )  # fmt: skip
-"""Columns that show a run's progress. While a run is active, its heartbeat file, which it rewrites at short intervals, has
-newer values than its row in `runs`."""
+"""Columns that show a run's progress. An active run rewrites its heartbeat file at short intervals. So the file has newer
+values of these columns than the run's row in `runs`."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,16 @@ class RunRow:
 
     Times are in UTC. A missing count or measurement is 0, a missing map is empty, a missing start is UNKNOWN_TIME.
     Any other missing value is None.
+
+    mode: how the run found its documents, such as "full" or "feed".
+    scope: digest of the settings that select the source's rows.
+    planned: number of documents to process, counted before the first unit.
+    units, units_done: number of units of the run, and number of units published so far.
+    process: host and process id of the run's driver, as JSON.
+    until: time when another run may take over the output, unless this run writes a heartbeat before that time.
+    settled: whether all changes of the run are known to be complete; otherwise the next run checks the tables.
+    slice: digest of `source.where` if the run replaced a slice.
+    source_committed: time when the version `source_version` of a Delta source was committed, in milliseconds since 1970.
     """
 
     run_id: str
@@ -68,8 +78,9 @@ class RunRow:
     def from_values(cls, values: Mapping[str, Any], **other: Any) -> Self:
         """Build a row from a dict of columns and their values, as read by Spark, by deltalake or from JSON.
 
-        Unknown columns are ignored. Times are datetimes, texts in ISO format, or microseconds since 1970. Datetimes without
-        a time zone are in this machine's local time. Maps may be lists of pairs. `other` has values of a subclass's fields.
+        Unknown columns are ignored. Each time may be a datetime, a text in ISO format, or microseconds since 1970. A
+        datetime without a time zone counts as this machine's local time. A map may also be a list of (key, value) pairs.
+        `other`: values for the fields that a subclass of RunRow adds.
         """
         known = {name: values.get(name) for name in NAMES}
         return cls(**{name: _convert(name, value) for name, value in known.items() if value is not None}, **other)
@@ -95,7 +106,10 @@ TIMES = ("started_at", "ended_at", "until")
 
 
 def _convert(name: str, value: Any) -> Any:
-    """Return the value of a column with times in UTC, and with a dict instead of a list of pairs; `value` is not None."""
+    """Convert a value of the column `name` to the type in RunRow: a time to UTC, and a list of pairs to a dict.
+
+    Other values are returned unchanged. `value` must not be None.
+    """
     if name in TIMES:
         if isinstance(value, int):
             return UNKNOWN_TIME + timedelta(microseconds=value)

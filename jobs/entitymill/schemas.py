@@ -9,12 +9,12 @@ VERSION = "5"
 
 
 def _column(name: str, kind: T.DataType, comment: str, *, nullable: bool = True) -> T.StructField:
-    """Return a column with a comment."""
+    """Return a column of the type `kind`, with a comment."""
     return T.StructField(name, kind, nullable, {"comment": comment})
 
 
 def _key(name: str, kind: T.DataType, comment: str) -> T.StructField:
-    """Return a column that is never null, with a comment."""
+    """Return a column of the type `kind` that is never null, with a comment."""
     return _column(name, kind, comment, nullable=False)
 
 
@@ -185,8 +185,8 @@ ANNOTATIONS = [
     T.StructField("ner", T.ArrayType(_ANNOTATION), True, {"annotatorType": "named_entity"}),
     T.StructField("ner_chunk", T.ArrayType(_ANNOTATION), True, {"annotatorType": "chunk"}),
 ]
-"""Columns with each token's tag and with the mentions, in Spark NLP's format. All nested fields are nullable, as in columns
-that Spark reads from a table. Engines add these columns if `output.annotations` is set."""
+"""The columns `ner` (the tag of each token) and `ner_chunk` (the mentions), in Spark NLP's format. All nested fields are
+nullable, as in columns that Spark reads from a table. Engines add these columns if `output.annotations` is set."""
 
 ANNOTATION_TABLE = T.StructType([_DOC_ID, *ANNOTATIONS, _column("run_id", _STRING, "run that wrote the row")])
 """Schema of the `annotations` table, which has one row per document and is written if `output.annotations` is set."""
@@ -197,8 +197,8 @@ FAILURE = T.StructType([T.StructField("code", _STRING), T.StructField("detail", 
 PARTS = ("segmentation", "encoding", "inference", "mentions")
 """The steps of recognition in a worker, in order. `mentions` is everything after inference."""
 TIMES = (*PARTS, "cpu")
-"""Times that a worker measures for each batch of documents: the wall-clock seconds of PARTS, and the CPU seconds of the
-worker and its child process."""
+"""Times that a worker measures for each batch of documents: the wall-clock seconds of each of PARTS, and the CPU seconds of
+the worker and its child process."""
 
 RECOGNIZED = [
     T.StructField("doc_id", _STRING, False),

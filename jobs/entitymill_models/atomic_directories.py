@@ -13,9 +13,9 @@ from entitymill_models import sparknlp_saved
 
 
 def check_destination(dest: Path, *, overwrite: bool) -> None:
-    """Raise SettingsError if a destination exists, unless it is a model's directory and `overwrite` is true.
+    """Raise SettingsError if `dest` exists, unless it is the directory of a model and `overwrite` is true.
 
-    A symbolic link is always refused, even if it leads to a model.
+    A model is a bundle or a saved Spark NLP model. A symbolic link is always refused, even if it leads to a model.
     """
     if not dest.exists() and not dest.is_symlink():
         return
@@ -36,16 +36,16 @@ def _is_saved_model(directory: Path) -> bool:
 
 def _is_bundle(directory: Path) -> bool:
     """Return whether a directory contains a manifest and a network, as a bundle does."""
-    # Other tools also write a manifest.json. It is not parsed, because a damaged bundle may be overwritten.
+    # Other tools also write a manifest.json, so the network must exist, too. The manifest is not parsed, so that --overwrite
+    # can also replace a damaged bundle.
     return all((directory / name).is_file() for name in (bundle.MANIFEST, bundle.NETWORK))
 
 
 @contextmanager
 def open_scratch_directory(dest: Path) -> Iterator[Path]:
-    """Yield a new temporary directory next to a destination, on the same file system; delete it after the `with` block.
+    """Yield a new temporary directory next to `dest`, on the same file system; delete it after the `with` block.
 
-    Missing parent directories of the destination are created and remain. Raise OutputError if the directory cannot be
-    created.
+    Missing parent directories of `dest` are created, and not deleted. Raise OutputError if a directory cannot be created.
     """
     parent = dest.absolute().parent
     try:
@@ -60,11 +60,12 @@ def open_scratch_directory(dest: Path) -> Iterator[Path]:
 
 
 def move_into_place(new: Path, dest: Path, scratch: Path) -> None:
-    """Rename the directory `new` to `dest`; if renaming fails, restore the directory that was at `dest`.
+    """Rename the directory `new` to `dest`; if renaming fails, restore the directory that was at `dest` before.
 
     Args:
-        dest: the destination; if it is an existing directory, it is replaced.
-        scratch: an existing directory on the same file system, to which the replaced directory is moved.
+        new: the directory to rename.
+        dest: the new path of `new`; a directory that is already at this path is replaced.
+        scratch: an existing directory on the same file system, into which the replaced directory is moved.
 
     Raises:
         OutputError: the directory cannot be renamed.

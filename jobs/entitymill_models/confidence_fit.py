@@ -1,7 +1,8 @@
-"""Scale the confidences of a model's mentions to match how often the mentions are correct, and measure how well they match.
+"""Scale the confidences of mentions so that, for example, about 80 % of the mentions with confidence 0.8 are correct.
 
-A mention is a place in a text where an entity is named. Gold mentions were marked by people, and are correct. A scaling has
-two numbers, fitted to gold mentions: `logit(scaled) = logit(confidence) / temperature + offset`.
+Gold mentions were marked by people. A mention that a model finds is correct if a gold mention has the same span and label. A
+scaling has two numbers, temperature and offset: `logit(scaled) = logit(confidence) / temperature + offset`. This module
+fits these numbers for each label, and measures how far confidences are from the share of correct mentions.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from entitymill.spark import installation
 from entitymill_models import precision_loss
 
 MIN_MENTIONS = 50
-"""A label with fewer mentions than this gets the scaling that is fitted to the mentions of all labels."""
+"""Minimum number of mentions for a scaling. A label with fewer gets the scaling fitted to the mentions of all labels."""
 BINS = 10
-"""Number of bins of equal width, from 0 to 1, in which confidences are compared with the share of correct mentions."""
+"""Number of bins of equal width, from 0 to 1, into which mentions are sorted by confidence."""
 OPTION = "--calibrate-confidence"
 
 
 @dataclass(frozen=True)
 class ScoredMentions:
-    """Mentions that a model found, compared with gold mentions.
+    """Mentions that a model found, compared with gold mentions, which were marked by people.
 
     labels: the label of each mention.
     confidences: the confidence of each mention, float64, shape [mentions].
-    correct: whether a gold mention has the same span and label, bool, shape [mentions].
+    correct: for each mention, whether a gold mention has the same sentence, span and label, bool, shape [mentions].
     """
 
     labels: Sequence[str]
@@ -41,24 +42,27 @@ class ScoredMentions:
     correct: NDArray[np.bool_]
 
     def select(self, chosen: NDArray[np.bool_]) -> ScoredMentions:
-        """Return the mentions for which `chosen` is true."""
+        """Return the mentions for which `chosen`, bool, shape [mentions], is true."""
         labels = [label for label, keep in zip(self.labels, chosen, strict=True) if keep]
         return ScoredMentions(labels, self.confidences[chosen], self.correct[chosen])
 
     def scale(self, scalings: dict[str, Scaling]) -> ScoredMentions:
-        """Return the same mentions with scaled confidences; if a label has no scaling, its confidences do not change."""
+        """Return the same mentions with scaled confidences.
+
+        `scalings` is a dict from a label to its scaling. Mentions whose label is not in the dict keep their confidences.
+        """
         names = sorted(set(self.labels))
-        kinds = np.array([names.index(label) for label in self.labels], np.int64)
-        return ScoredMentions(self.labels, scale_confidences(self.confidences, kinds, names, scalings), self.correct)
+        numbers = np.array([names.index(label) for label in self.labels], np.int64)
+        return ScoredMentions(self.labels, scale_confidences(self.confidences, numbers, names, scalings), self.correct)
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The mentions whose confidence is at least `low` and below `high`; the last bin also includes 1.
+    """The mentions whose confidence is at least `low` and below `high`; the last bin also includes confidence 1.
 
     mentions: number of mentions in the bin.
-    confidence: mean confidence of these mentions.
-    correct: share of these mentions that is correct, 0 to 1.
+    confidence: mean confidence of the mentions in the bin.
+    correct: share of the mentions in the bin that is correct, 0 to 1.
     """
 
     low: float
@@ -69,14 +73,14 @@ class Bin:
 
 
 def fit_scalings(mentions: ScoredMentions) -> dict[str, Scaling]:
-    """Return a dict from each label to the scaling that minimizes the logarithmic loss of its mentions' confidences.
+    """Fit a scaling of confidences for each label, and return a dict from labels to scalings.
 
-    Some labels have fewer than MIN_MENTIONS mentions, or only correct ones, or only wrong ones. They get the scaling that is
-    fitted to the mentions of all labels.
+    A label's scaling minimizes the logarithmic loss of the confidences of the label's mentions. If a label has fewer than
+    MIN_MENTIONS mentions, or only correct or only wrong ones, its scaling is fitted to the mentions of all labels.
 
     Raises:
         SettingsError: scipy is not installed.
-        ValueError: there are fewer than MIN_MENTIONS mentions in total, or all or none of them are correct.
+        ValueError: there are fewer than MIN_MENTIONS mentions in total, or they are all correct or all wrong.
     """
     if len(mentions.correct) < MIN_MENTIONS or mentions.correct.all() or not mentions.correct.any():
         raise ValueError(f"{len(mentions.correct)} mentions, {int(mentions.correct.sum())} of them correct")
@@ -91,7 +95,11 @@ def fit_scalings(mentions: ScoredMentions) -> dict[str, Scaling]:
 
 
 def _fit_scaling(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -> Scaling:
-    """Return the scaling that minimizes the logarithmic loss; raise SettingsError if scipy is not installed."""
+    """Return the scaling that minimizes the logarithmic loss of confidences.
+
+    `correct` says of each mention whether it is correct. Both arrays have the shape [mentions]. Raise SettingsError if scipy
+    is not installed.
+    """
     try:
         from scipy import optimize  # noqa: PLC0415  # part of the extra prepare
     except ImportError as error:
@@ -102,13 +110,14 @@ def _fit_scaling(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -
         scaled = logits * np.exp(-parameters[0]) + parameters[1]
         return float(np.mean(np.logaddexp(0, np.where(correct, -scaled, scaled))))
 
-    # If confidences separate correct from wrong mentions perfectly, the best temperature is 0, which no manifest allows.
+    # A manifest allows only temperatures above 0. Without bounds, the temperature would become 0 if the confidence of every
+    # correct mention is higher than that of every wrong mention.
     result = optimize.minimize(loss, np.zeros(2), bounds=[(-3, 6), (-20, 20)])
     return Scaling(temperature=round(float(np.exp(result.x[0])), 4), offset=round(float(result.x[1]), 4))
 
 
 def build_reliability_table(mentions: ScoredMentions) -> list[Bin]:
-    """Sort mentions by confidence into BINS bins of equal width from 0 to 1; return the bins that have a mention."""
+    """Sort mentions by confidence into BINS bins of equal width from 0 to 1; return the bins with mentions, lowest first."""
     numbers = np.minimum((mentions.confidences * BINS).astype(np.int64), BINS - 1)
     bins = []
     for number in np.unique(numbers).tolist():
@@ -121,8 +130,9 @@ def build_reliability_table(mentions: ScoredMentions) -> list[Bin]:
 def compute_calibration_error(mentions: ScoredMentions) -> float:
     """Return the expected calibration error: how far confidences are from the share of correct mentions.
 
-    Each bin of `build_reliability_table` has a mean confidence and a share of correct mentions. The error is the mean of the
-    absolute differences between the two, weighted by the number of mentions in each bin. Without mentions, the error is 0.
+    Mentions are sorted by confidence into BINS bins. For each bin, the mean confidence is compared with the share of correct
+    mentions. The error is the mean of the absolute differences, weighted by the number of mentions in each bin. Without
+    mentions, the error is 0.
 
     (Source: Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015.)
     """
@@ -131,16 +141,16 @@ def compute_calibration_error(mentions: ScoredMentions) -> float:
 
 
 def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
-    """Fit the scaling of a bundle's confidences to a table of tagged sentences, and write the scaling to the manifest.
+    """Fit scalings of a bundle's confidences to a table of sentences with gold tags, and write them to the manifest.
 
-    `table` has the columns tokens and tags (see `precision_loss.read_sample`). The scaling in the manifest is fitted to all
-    its sentences. To show the effect, a second scaling is fitted to half of the sentences. It is tried on the other half,
-    whose calibration errors without and with scaling are printed.
+    `table` has the columns `tokens` and `tags`: lists of strings, with one correct IOB2 tag for each token. The scalings in
+    the manifest are fitted to all sentences. To show the effect, other scalings are fitted to half of the sentences. For
+    the other half, the expected calibration errors without and with these scalings are printed.
 
     Raises:
         ModelError: the bundle cannot be run.
-        SettingsError: the table cannot be read, or a row has no tags; scipy is not installed; or the mentions that the model
-            finds in half of the sentences are too few, all correct or all wrong.
+        SettingsError: the table cannot be read, a row has no tags, or scipy is not installed. Also raised if the mentions
+            that the model finds in half of the sentences are fewer than MIN_MENTIONS, all correct, or all wrong.
     """
     sample = precision_loss.read_sample(table, OPTION)
     if sample.gold is None:
@@ -154,12 +164,13 @@ def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
         half, scalings = fit_scalings(mentions.select(even)), fit_scalings(mentions)
     except ValueError as error:
         raise SettingsError(
-            f"{OPTION}: in every second sentence of {table}, the model finds {error}. To fit confidences, there must be "
+            f"{OPTION}: in one half of the sentences of {table}, the model finds {error}. In this half, it must find "
             f"at least {MIN_MENTIONS}, some correct and some wrong: use a larger table."
         ) from error
     rest = mentions.select(~even)
     before, after = compute_calibration_error(rest), compute_calibration_error(rest.scale(half))
     bundle.update_manifest(directory, confidence=scalings)
     console.print(
-        f"confidences: expected calibration error {before:.4f} without scaling, {after:.4f} with scaling", highlight=False
+        f"confidences: expected calibration error {before:.4f} without scaling, {after:.4f} with scaling (0 is best)",
+        highlight=False,
     )

@@ -1,8 +1,9 @@
 """Build BERT-like encoders from OpenVINO operations, without PyTorch.
 
 The layers follow BERT (Devlin et al. 2019), a variant of the transformer of Vaswani et al. 2017. Embeddings are summed and
-normalized. Then attention and a two-layer network are each added to their input and normalized. In this module, pieces are
-the subwords whose ids the network gets, and segments are token types.
+normalized. Each layer then computes attention, and after that a feed-forward network. The result of each of the two is added
+to its input, and the sum is normalized. In this module, pieces are the subwords whose ids the network gets, and segments are
+token types.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition.tagger.network import INPUTS
 
 Weights = dict[str, NDArray[np.float32]]
-"""A dict from the name of a parameter, which ends in .weight or .bias, to its values."""
+"""A dict from the name of a parameter, which ends in .weight or .bias, to the array of its values."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Names:
         the feed-forward network.
     query, key, value, attended: the linear layers of attention; `attended` is the output layer.
     inner, outer: the two linear layers of the feed-forward network.
+    classifier: the linear layer that computes the logits.
     """
 
     words: str
@@ -66,8 +68,9 @@ class Shape:
 def build_classifier(weights: Weights, names: Names, shape: Shape, where: str) -> ov.Model:
     """Build the network of a token classifier from its parameters; `where` is the model's path, for error messages.
 
-    The inputs are input_ids and attention_mask, int64, shape [batch, length]. The output is logits, float32, shape [batch,
-    length, labels]. Raise ModelError if a parameter is missing, or its shape does not fit the other parameters.
+    `names` are the names of the parameters in `weights`. The inputs of the network are input_ids and attention_mask, int64,
+    shape [batch, length]. The output is logits, float32, shape [batch, length, tags]. Raise ModelError if a parameter is
+    missing, or its shape does not fit the other parameters.
     """
     try:
         return _Builder(weights, names, shape, where).build()
@@ -98,7 +101,7 @@ class _Builder:
         for node, name in zip((ids, mask), INPUTS, strict=True):
             node.output(0).get_tensor().set_names({name})
         hidden = self._build_embeddings(ids)
-        # True where a piece is not padding, shape [batch, 1, 1, length]: the same for every head and every attending piece.
+        # True where a piece is not padding. The shape [batch, 1, 1, length] makes it apply to all heads and queries.
         visible = ops.unsqueeze(ops.not_equal(mask, ops.constant(np.int64(0))), ops.constant(np.array([1, 2], np.int64)))
         for layer in range(self._shape.layers):
             hidden = self._build_layer(hidden, visible, layer)
@@ -107,7 +110,10 @@ class _Builder:
         return ov.Model([result], [ids, mask], "token_classifier")
 
     def _build_embeddings(self, ids: ov.Node) -> ov.Node:
-        """Build the normalized sum of the embeddings of words, positions and segment 0, shape [batch, length, width]."""
+        """Build the normalized sum of the embeddings of words, positions and, if the architecture has segments, segment 0.
+
+        `ids` are the ids of pieces (subwords), shape [batch, length]. The result has the shape [batch, length, width].
+        """
         axis = ops.constant(np.int64(0))
         positions = self._build_constant(f"{self._names.positions}.weight", self._read_segment_embedding())
         words = ops.gather(self._build_constant(f"{self._names.words}.weight"), ids, axis)
@@ -120,7 +126,7 @@ class _Builder:
         return None if name is None else self._read_parameter(f"{name}.weight")[0]
 
     def _build_positions(self, ids: ov.Node) -> ov.Node:
-        """Build the position of each piece (subword): shape [1, length], or [batch, length] if padding is not counted."""
+        """Build the position of each piece (subword), shape [1, length]; [batch, length] if `Shape.padding` is not None."""
         zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
         if self._shape.padding is None:
             length = ops.gather(ops.shape_of(ids, "i64"), one, zero)
@@ -132,8 +138,8 @@ class _Builder:
     def _build_layer(self, hidden: ov.Node, visible: ov.Node, number: int) -> ov.Node:
         """Build layer `number` (from 0) of the encoder: attention, and then the feed-forward network.
 
-        `hidden` is the layer's input, shape [batch, length, width]. Attention is limited to the pieces for which `visible`,
-        bool, shape [batch, 1, 1, length], is true, because they are not padding.
+        `hidden` is the layer's input, shape [batch, length, width]. `visible`, bool, shape [batch, 1, 1, length], is true
+        for pieces that are not padding; attention is limited to these pieces.
         """
         query, key, value = (
             self._split_heads(self._build_linear(hidden, name.format(number)))
@@ -148,7 +154,7 @@ class _Builder:
         return self._build_normalization(ops.add(network, hidden), self._names.after_network.format(number))
 
     def _split_heads(self, hidden: ov.Node) -> ov.Node:
-        """Convert shape [batch, length, width] to shape [batch, heads, length, width / heads]."""
+        """Reshape `hidden` from [batch, length, width] to [batch, heads, length, width / heads]."""
         heads = self._shape.heads
         return ops.transpose(
             ops.reshape(hidden, _ints(0, 0, heads, self._width // heads), special_zero=True),
@@ -156,12 +162,12 @@ class _Builder:
         )
 
     def _build_linear(self, hidden: ov.Node, name: str) -> ov.Node:
-        """Build the linear layer that has the parameters `name`.weight and `name`.bias."""
+        """Build the linear layer that has the input `hidden` and the parameters `name`.weight and `name`.bias."""
         product = ops.matmul(hidden, self._build_constant(f"{name}.weight"), transpose_a=False, transpose_b=True)
         return ops.add(product, ops.constant(self._read_parameter(f"{name}.bias").reshape(1, 1, -1)))
 
     def _build_normalization(self, hidden: ov.Node, name: str) -> ov.Node:
-        """Build the layer normalization that has the parameters `name`.weight (gain) and `name`.bias (shift)."""
+        """Build the layer normalization of `hidden` with the parameters `name`.weight (gain) and `name`.bias (shift)."""
         last = ops.constant(np.array([-1], np.int64))
         centered = ops.mvn(hidden, last, normalize_variance=True, eps=self._shape.epsilon, eps_mode="inside_sqrt")
         gain, shift = (self._read_parameter(f"{name}.{kind}").reshape(1, 1, -1) for kind in ("weight", "bias"))
@@ -173,7 +179,7 @@ class _Builder:
         return ops.constant(value if addend is None else value + addend, name=name)
 
     def _read_parameter(self, name: str) -> NDArray[np.float32]:
-        """Return a parameter of the model; raise ModelError if the model does not have it."""
+        """Return the values of the parameter `name`; raise ModelError if the model has no parameter of this name."""
         # In checkpoints converted from TensorFlow, the parameters of normalizations are called gamma and beta.
         older = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
         values = self._weights.get(name, self._weights.get(older))

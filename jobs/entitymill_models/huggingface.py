@@ -19,7 +19,7 @@ _EXPORT = "Export the model to ONNX, then run `entitymill prepare` on the export
 
 
 def _build_bert_names(prefix: str) -> encoders.Names:
-    """Return the names of the parameters of BERT or RoBERTa, which all begin with `prefix`."""
+    """Return the names of the parameters of BERT or RoBERTa; all except the classifier's begin with `prefix`."""
     return encoders.Names(
         words=f"{prefix}.embeddings.word_embeddings",
         positions=f"{prefix}.embeddings.position_embeddings",
@@ -56,16 +56,25 @@ NAMES = {
     "roberta": _build_bert_names("roberta"),
     "xlm-roberta": _build_bert_names("roberta"),
 }
-"""The names of the parameters of each `model_type` in config.json (source: transformers, models/*/modeling_*.py)."""
+"""A dict from each supported architecture, which is called `model_type` in config.json, to the names of its parameters.
+
+(Source: models/*/modeling_*.py of the library transformers.)
+"""
 OFFSET_POSITIONS = ("roberta", "xlm-roberta")
-"""Architectures that number positions from the padding piece's id plus 1, and whose tokenizer needs a tokenizer.json."""
+"""Architectures that number positions from the padding piece's id plus 1, and whose models need a tokenizer.json."""
 DISTILBERT_EPSILON = 1e-12
 """The epsilon of DistilBERT's normalizations, a constant in the code of transformers that is not in config.json."""
 
 
 def is_model_directory(directory: Path) -> bool:
-    """Return whether a directory contains a Hugging Face model: config.json, and *.safetensors or pytorch_model*.bin."""
-    has_weights = any(list(directory.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
+    """Return whether a directory contains a Hugging Face model: config.json, and *.safetensors or pytorch_model*.bin.
+
+    A directory with *.onnx and pytorch_model*.bin, but no *.safetensors, is not a Hugging Face model: its *.onnx is read
+    instead, because pytorch_model*.bin is never opened.
+    """
+    has_weights = bool(list(directory.glob("*.safetensors")))
+    if not has_weights and not list(directory.glob("*.onnx")):
+        has_weights = bool(list(directory.glob("pytorch_model*.bin")))
     return has_weights and (directory / labels_and_tokenizer_files.CONFIG).is_file()
 
 
@@ -74,10 +83,10 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 
     Args:
         where: path of the model, for error messages.
-        casing: the casing that the user specified, or None (see `labels_and_tokenizer_files.read_tokenizer`).
+        casing: the casing that the user specified, or None to read it from the tokenizer's files.
 
     Raises:
-        ModelError: a file is missing or damaged, or the model has another architecture.
+        ModelError: a file is missing or damaged, or the model's architecture is not in NAMES.
         SettingsError: `casing` is None although no file states the casing, or `casing` contradicts the tokenizer; or the
             library safetensors is not installed.
     """
@@ -109,7 +118,10 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 
 
 def _check_architecture(config: dict[str, object], where: str) -> str:
-    """Return the architecture (a key of NAMES) that a config.json names; raise ModelError if it is not supported."""
+    """Return the architecture (a key of NAMES) that the content of a config.json names.
+
+    Raise ModelError if the architecture or one of its options is not supported, or the model is not a token classifier.
+    """
     kind = str(config.get("model_type"))
     if kind not in NAMES:
         raise ModelError(f"{where} is a {kind} model, but only {', '.join(NAMES)} are supported. {_EXPORT}")
@@ -143,8 +155,8 @@ def _read_shape(config: dict[str, object], kind: str, where: str) -> encoders.Sh
         or not (0 < layers < 1000 and heads > 0)
     ):
         raise ModelError(
-            f"config.json of {where} lacks a valid {names[0]}, {names[1]} or other number that describes the network: copy "
-            "the model again."
+            f"config.json of {where} lacks a valid {names[0]} or {names[1]}, or has an invalid layer_norm_eps or "
+            "pad_token_id: copy the model again."
         )
     return encoders.Shape(layers, heads, epsilon, padding)
 
@@ -161,31 +173,33 @@ def _read_weights(directory: Path, where: str) -> encoders.Weights:
 
 
 def _list_weight_files(directory: Path, where: str) -> list[Path]:
-    """Return the paths of the safetensors files that a model's index lists; without an index, there must be only one file.
+    """Return the paths of a model's safetensors files: all that the index lists or, without an index, the only one.
 
-    Raise ModelError if there is no safetensors file, or there are several files but no index.
+    Raise ModelError if there is no safetensors file, there are several files but no index, or the index is not valid.
     """
     if (directory / INDEX).is_file():
         shards = read_json(directory / INDEX).get("weight_map")
         names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
         if not names or not all(map(bundle.is_plain_name, names)):
-            raise ModelError(f"{INDEX} of {where} lists no files, or files outside its directory: copy the model again.")
+            raise ModelError(
+                f"{INDEX} of {where} lists no files, or files outside the model's directory: copy the model again."
+            )
         return [directory / name for name in names]
     found = sorted(directory.glob("*.safetensors"))
     if len(found) == 1:
         return found
     if found:
-        raise ModelError(f"{where} has {len(found)} safetensors files, but no {INDEX} that lists them: copy the index, too.")
+        raise ModelError(f"{where} has {len(found)} safetensors files, but no {INDEX} that lists them: copy it, too.")
     if (directory / "pytorch_model.bin").exists() or list(directory.glob("pytorch_model-*.bin")):
         raise ModelError(
-            f"{where} has its weights only as pytorch_model.bin, a pickle, which can run any code. It was not opened: "
-            "save the model again with save_pretrained(safe_serialization=True)."
+            f"{where} has its weights only as pytorch_model.bin, a pickle, which can run any code when opened. The file was "
+            "not opened: save the model again with save_pretrained(safe_serialization=True)."
         )
     raise ModelError(f"{where} has no *.safetensors file: copy the model again.")
 
 
 def _read_safetensors(file: Path, where: str) -> encoders.Weights:
-    """Return the floating-point tensors of one safetensors file as float32; tensors of integers are left out.
+    """Return the floating-point tensors of one safetensors file as float32; other tensors, such as integers, are left out.
 
     Raise ModelError if the file is missing or damaged, and SettingsError if the library safetensors is not installed.
     """
@@ -202,7 +216,7 @@ def _read_safetensors(file: Path, where: str) -> encoders.Weights:
 
 
 def _convert_to_float32(data: bytes | bytearray, kind: str) -> NDArray[np.float32]:
-    """Convert the bytes of a tensor of type `kind` (F64, F32, F16 or BF16) to a one-dimensional array."""
+    """Convert the bytes of a tensor of type `kind` (F64, F32, F16 or BF16) to a one-dimensional array of float32."""
     if kind == "BF16":
         # A bfloat16 is the upper 16 bits of a float32.
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)

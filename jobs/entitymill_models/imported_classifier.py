@@ -1,4 +1,4 @@
-"""Define the parts of a token classifier, independent of its format, and read and write the files of a model.
+"""Define the parts of a token classifier in memory, which are the same for all file formats; read and write its files.
 
 The pieces of a model are the subwords in its vocabulary. The network's input consists of their ids.
 """
@@ -25,15 +25,16 @@ class Parts:
     """The parts of a token classifier.
 
     network: a network that takes input_ids and attention_mask, int64, shape [batch, length], and returns logits, float32,
-        shape [batch, length, labels].
-    labels: the tag that each logit is for, such as B-PER.
+        shape [batch, length, tags].
+    labels: the tags, such as B-PER, in the order of the logits.
     tokenizer: the text of a tokenizer.json; None if the model has only a vocabulary.
     vocabulary: the pieces (subwords) in the order of their ids; None if there is a tokenizer.json.
     casing: whether the tokenizer distinguishes upper and lower case.
     max_length: maximum number of pieces in one input row of the network, including special pieces such as [CLS].
-    source: a phrase about the model's origin, for the manifest.
+    source: a phrase about the model's origin, such as "an ONNX network", for the manifest.
     limit: the largest max_length that the network can process; None if unknown.
-    sparknlp_max_length: the value of Spark NLP's parameter maxSentenceLength for this model.
+    sparknlp_max_length: Spark NLP's parameter maxSentenceLength, the maximum number of pieces in a sentence if Spark NLP
+        runs the model.
     """
 
     network: ov.Model
@@ -52,7 +53,8 @@ def read_bytes(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ModelError(
-                f"{path} is larger than {MAX_FILE_BYTES:,} bytes, the limit for such a file: copy the model again."
+                f"{path} is larger than {MAX_FILE_BYTES:,} bytes, the limit for all files except the network: copy the "
+                "model again."
             )
         return path.read_bytes()
     except OSError as error:
@@ -73,7 +75,10 @@ def read_json(path: Path) -> dict[str, object]:
 
 
 def parse_json(text: str, where: str) -> dict[str, object]:
-    """Return the JSON object in a text; raise ModelError if the text is not a JSON object."""
+    """Return the JSON object in a text; raise ModelError if the text is not a JSON object.
+
+    `where` says where the text comes from, such as a path, for error messages.
+    """
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -84,20 +89,23 @@ def parse_json(text: str, where: str) -> dict[str, object]:
 
 
 def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str, ...]:
-    """Return names sorted by their numbers; raise ModelError unless the numbers are 0, 1, 2, … without a gap.
+    """Return the keys of `numbered`, sorted by number; raise ModelError unless the numbers are 0, 1, 2, … without a gap.
 
-    `what` says what the names are, for error messages, such as "labels".
+    For error messages, `what` says what the keys are, such as "tags", and `where` is the path of the model.
     """
     ordered = sorted(numbered, key=lambda name: numbered[name])
     if not ordered or [numbered[name] for name in ordered] != list(range(len(ordered))):
         raise ModelError(
-            f"The numbers of the {what} of {where} are missing or have gaps; they must be 0, 1, 2, … Copy the model again."
+            f"The numbers of the {what} of {where} are missing or have gaps: they must be 0, 1, 2, … Copy the model again."
         )
     return tuple(ordered)
 
 
 def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """Return the pieces (subwords) in a vocab.txt, one per line, ordered by id; raise ModelError if a piece occurs twice."""
+    """Return the pieces (subwords) in a vocab.txt, one per line, in the order of their ids, which are 0, 1, 2, …
+
+    Raise ModelError if the file cannot be read, or contains a piece twice.
+    """
     pieces = tuple(line.removesuffix("\r") for line in read_text(path).rstrip("\n").split("\n"))
     if len(set(pieces)) != len(pieces):
         raise ModelError(f"{path} contains a piece twice, so it is not a vocabulary: copy the model again.")
@@ -105,10 +113,11 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
 
 
 def write_parts(parts: Parts, directory: Path) -> None:
-    """Write all files of a bundle, except the manifest, to a directory: network, labels, and tokenizer or vocabulary.
+    """Write all files of a bundle, except the manifest, to a directory: network, tags, and tokenizer or vocabulary.
 
     Raises:
-        ModelError: a piece of the vocabulary contains a line break, or the labels are not O and distinct B- and I- tags.
+        ModelError: a piece of the vocabulary contains a line break; or the tags are not distinct, lack O, or have a tag that
+            does not begin with B- or I-.
     """
     ov.save_model(parts.network, directory / bundle.NETWORK, compress_to_fp16=False)
     if parts.tokenizer is not None:
@@ -117,8 +126,8 @@ def write_parts(parts: Parts, directory: Path) -> None:
         pieces = parts.vocabulary or ()
         if any("\n" in piece or "\r" in piece for piece in pieces):
             raise ModelError(
-                "A piece of the model's vocabulary contains a line break, which vocab.txt cannot store: prepare the "
-                "original model with its tokenizer.json."
+                "A piece of the model's vocabulary contains a line break, which vocab.txt cannot store: prepare a "
+                "directory in which the model has a tokenizer.json."
             )
         (directory / bundle.VOCABULARY).write_bytes("".join(f"{piece}\n" for piece in pieces).encode("utf8"))
     (directory / bundle.LABELS).write_text(json.dumps(parts.labels) + "\n", encoding="utf8")

@@ -1,10 +1,10 @@
-"""Check which Java objects a serialized stream contains before a JVM reads the stream, without instantiating any object.
+"""Before a JVM reads a serialized stream, check which Java objects the stream contains, without instantiating them.
 
 A JVM that deserializes a stream instantiates any class that the stream names, and some classes run code when that happens.
 So each class must be in ALLOWED, which lists the few classes that Spark NLP's models need. The grammar of a stream is in the
 Java Object Serialization Specification, chapter 6. This module refuses the parts of the grammar that models do not need:
 proxies, enums, exceptions, resets and class annotations. So it cannot interpret a stream differently than the JVM does. Each
-class must also have the flags that ALLOWED states. They say whether its objects have more data after their fields.
+class must also have the flags that ALLOWED states. Flags say whether objects of a class have more data after their fields.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _NULL, _REFERENCE, _CLASS_DESCRIPTION, _OBJECT, _STRING, _ARRAY, _CLASS, _BLOCK,
 _LONG_BLOCK, _LONG_STRING = 0x7A, 0x7C
 _FIRST_HANDLE = 0x7E0000
 _PLAIN, _WITH_OWN_DATA = 2, 3
-"""Flags of a class: SC_SERIALIZABLE, without and with SC_WRITE_METHOD (its objects have more data after their fields)."""
+"""Flags of a class: only SC_SERIALIZABLE, or also SC_WRITE_METHOD, which means that more data follows an object's fields."""
 _PRIMITIVES = {"B": 1, "C": 2, "D": 8, "F": 4, "I": 4, "J": 8, "S": 2, "Z": 1}
 """The size in bytes of each primitive type, by the code of the type in a stream."""
 _LAMBDA = "java.lang.invoke.SerializedLambda"
 _LAMBDA_OWNER = "com.johnsnowlabs.nlp.util.regex.RuleFactory"
-"""The only class whose lambdas a stream may contain; it turns a SerializedLambda only into its own functions. A stream may
-also contain the java.lang.Class object of this class, but of no other class."""
+"""The only class whose lambdas a stream may contain: this class turns a SerializedLambda only into a function of its own. A
+stream may also contain the java.lang.Class object of this class, but of no other class."""
 ALLOWED = {
     **dict.fromkeys(
         (
@@ -36,7 +36,7 @@ ALLOWED = {
             "[Ljava.lang.String;",
             "[Lscala.Tuple2;",
             "scala.Tuple2",
-            # Needed for a tokenizer's rules.
+            # A tokenizer's rules need the classes below.
             f"[L{_LAMBDA_OWNER};",
             _LAMBDA_OWNER,
             _LAMBDA,
@@ -82,13 +82,13 @@ class _DamagedError(Exception):
 
 
 class _ForbiddenError(Exception):
-    """Raised if the stream contains something that is not allowed; the message names it."""
+    """Raised if the stream contains a class or an element that is not allowed; the message names the class or element."""
 
 
 def check_stream(content: bytes, where: str) -> None:
-    """Raise ModelError unless `content` is a complete Java serialization stream of one value, and its classes are allowed.
+    """Raise ModelError unless `content` is a complete Java serialization stream of one value, with only classes in ALLOWED.
 
-    `where` is the path of the stream's file, for error messages.
+    `where` is the path of the file that contains the stream, for error messages.
     """
     try:
         _Reader(content).read_all()
@@ -105,7 +105,7 @@ class _Reader:
     """Reads a stream once; each method reads the next element of the stream, from index `_at`, and moves `_at` past it.
 
     The methods raise _DamagedError or _ForbiddenError, or errors of `struct` or of decoding text. `_handles` lists elements
-    of the stream to which later elements may refer by number. In it, None stands for an object, whose content is not kept.
+    of the stream to which later elements may refer by number. An object is listed as None: its content is not kept.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -136,18 +136,18 @@ class _Reader:
         return self._content[begin : self._at]
 
     def _read_text(self, length: str = "H") -> str:
-        """Read a string's size in bytes and the string, and return the string; `length` is the size's `struct` format."""
+        """Read the size of a string, then the string, and return the string; `length` is the size's format in `struct`."""
         return self._read_bytes(self._read_number(length)).decode("utf8", "surrogatepass")
 
     def _read_reference(self) -> _Description | str | None:
-        """Read a reference, which is the number of an earlier element, and return this element; None for an object."""
+        """Read the number of an earlier element, and return this element; if the element is an object, return None."""
         number = self._read_number("i") - _FIRST_HANDLE
         if not 0 <= number < len(self._handles):
             raise _DamagedError
         return self._handles[number]
 
     def _read_description(self) -> _Description | None:
-        """Read and return the description of a class, or None for null; refuse a class that is not in ALLOWED."""
+        """Read and return the description of a class, or None for null; raise an error if the class is not in ALLOWED."""
         kind = self._read_number("B")
         if kind == _NULL:
             return None
@@ -180,7 +180,7 @@ class _Reader:
         return description
 
     def _read_type(self) -> None:
-        """Read the name of a field's type, or the reference to an earlier name."""
+        """Check the name of a field's type, or the reference to an earlier name, and move past it."""
         kind = self._read_number("B")
         if kind == _STRING:
             self._handles.append(self._read_text())
@@ -188,13 +188,16 @@ class _Reader:
             raise _DamagedError
 
     def _descend(self) -> None:
-        """Enter one more level of nesting, of at most MAX_JAVA_DEPTH; the caller leaves it with `_depth -= 1`."""
+        """Enter one more level of nesting; raise _DamagedError if there would be more than MAX_JAVA_DEPTH levels.
+
+        The caller must leave the level with `_depth -= 1`.
+        """
         self._depth += 1
         if self._depth > MAX_JAVA_DEPTH:
             raise _DamagedError
 
     def _check_value(self) -> None:
-        """Check the next value and move past it: an object, array, string, reference, null, or class _LAMBDA_OWNER."""
+        """Check the next value and move past it: object, array, string, reference, null, or Class of _LAMBDA_OWNER."""
         self._descend()
         kind = self._read_number("B")
         if kind == _REFERENCE:
@@ -245,7 +248,7 @@ class _Reader:
                 self._read_own_data()
 
     def _read_own_data(self) -> None:
-        """Check and move past the data that a class with SC_WRITE_METHOD writes after its fields, and its end marker."""
+        """Check the data after the fields of a class with SC_WRITE_METHOD; move past the data and the end marker."""
         while (kind := self._content[self._at]) != _END:
             if kind in (_BLOCK, _LONG_BLOCK):
                 self._at += 1

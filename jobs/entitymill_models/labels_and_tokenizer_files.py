@@ -1,4 +1,4 @@
-"""Read labels, tokenizer, casing and maximum length from the files next to a model's network."""
+"""Read tags, tokenizer, casing and maximum length from the files next to a model's network."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from entitymill_models.imported_classifier import Casing, parse_json, read_json,
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 MAX_PIECES, DEFAULT_LENGTH = 512, 128
-"""Upper limit and default for a model's maximum number of pieces (subwords) in an input row."""
+"""Maximum number of pieces (subwords) in an input row: the largest for any model, and the default if a model states none."""
 _FOLDERS = ("", "assets")
-"""Folders to search for the files: the network's own folder, and the folder where Spark NLP's import expects them."""
+"""Where the files may be: in the model's directory, or in its folder assets/, where Spark NLP's import expects them."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ class TokenizerFiles:
 def read_tokenizer(
     directory: Path, where: str, casing: Casing | None = None, *, require_json: bool = False
 ) -> TokenizerFiles:
-    """Read the tokenizer in a directory, and return it with its casing.
+    """Read tokenizer.json or, if it does not exist, vocab.txt; return the content with the casing.
 
-    If there are both, tokenizer.json is read rather than vocab.txt. `adapt_to_single_words` then changes its text. The files
-    may also be in the folder assets/ of the directory.
+    Each of the two may be in `directory` or in its folder assets/. The text of tokenizer.json is returned as changed by
+    `adapt_to_single_words`.
 
     Args:
         where: path of the model, for error messages.
-        casing: the casing that the user specified, or None to read it from the files. With a vocab.txt, it overrides
-            tokenizer_config.json. With a tokenizer.json, it must be the same as in that file.
-        require_json: whether to refuse a model that has only a vocab.txt, which is always read as WordPiece.
+        casing: the casing that the user specified, or None to read it from the files. With a vocab.txt, the user's casing
+            overrides tokenizer_config.json. With a tokenizer.json, the user's casing must be the same as in that file.
+        require_json: whether to refuse a model that has only a vocab.txt, because a vocab.txt is always read as WordPiece.
 
     Raises:
-        ModelError: there is no tokenizer, or the tokenizer cannot be read.
+        ModelError: neither file exists, only vocab.txt exists although `require_json` is true, or the file cannot be read.
         SettingsError: `casing` is None although no file states the casing, or `casing` contradicts tokenizer.json.
     """
     file = _find_file(directory, bundle.TOKENIZER)
@@ -73,7 +73,7 @@ def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
     tokenizer must add this space; otherwise it uses pieces that occur only inside words. Truncation and padding are switched
     off. The casing is "uncased" if the tokenizer converts words to lower case.
 
-    Raise ModelError if the text is not a tokenizer.
+    `where` is the path of the file, for error messages. Raise ModelError if `text` is not a tokenizer.
     """
     parsed = parse_json(text, where)
     for part in _iterate_components(parsed.get("pre_tokenizer")):
@@ -97,9 +97,10 @@ def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
 
 
 def _iterate_components(component: object) -> Iterator[dict[str, object]]:
-    """Yield the elements of a tokenizer's normalizer or pre-tokenizer if it is a Sequence, otherwise itself.
+    """Yield the elements of `component` if its type is Sequence, otherwise `component` itself.
 
-    Yield nothing for anything but a JSON object, such as None.
+    `component` is the value of normalizer or pre_tokenizer in a tokenizer.json. If the value is not a JSON object, for
+    example null, yield nothing.
     """
     if not isinstance(component, dict):
         return
@@ -113,10 +114,10 @@ def _iterate_components(component: object) -> Iterator[dict[str, object]]:
 
 
 def _read_casing(directory: Path, where: str) -> Casing:
-    """Return the casing of a model that has only a vocab.txt, from its tokenizer_config.json.
+    """Return the casing that tokenizer_config.json states, for a model that has a vocab.txt but no tokenizer.json.
 
-    Raise SettingsError if that file does not state the casing, and ModelError if it normalizes words in a way that vocab.txt
-    cannot express.
+    Raise SettingsError if the casing is not stated. Raise ModelError if tokenizer_config.json says that words are normalized
+    in a way that a vocab.txt cannot express.
     """
     file = _find_file(directory, TOKENIZER_CONFIG)
     config = read_json(file) if file is not None else {}
@@ -132,10 +133,10 @@ def _read_casing(directory: Path, where: str) -> Casing:
 
 
 def read_labels(directory: Path, where: str) -> tuple[str, ...]:
-    """Read the tags that a network predicts, such as B-PER, in the order of its logits.
+    """Return the tags that a network predicts, such as B-PER, in the order of the logits.
 
-    They are read from the first that exists: labels.json, id2label of config.json, or labels.txt. Raise ModelError if none
-    exists, or what was found is not valid.
+    The sources of the tags are labels.json, id2label in config.json, and labels.txt; the first that exists is read. Raise
+    ModelError if none exists, or the one that is read is damaged. `where` is the path of the model, for error messages.
     """
     file = _find_file(directory, bundle.LABELS)
     if file is not None:
@@ -152,25 +153,26 @@ def read_labels(directory: Path, where: str) -> tuple[str, ...]:
 
 
 def _read_label_list(file: Path) -> tuple[str, ...]:
-    """Read the tags in a labels.json; raise ModelError if it is not a JSON list of strings."""
+    """Return the tags in a labels.json; raise ModelError if the file is not a JSON list of strings."""
     try:
         labels = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{file} is not JSON: copy the model again.") from error
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ModelError(f"{file} is not a JSON list of labels: copy the model again.")
+        raise ModelError(f"{file} is not a JSON list of tags: copy the model again.")
     return tuple(labels)
 
 
 def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]:
-    """Return the labels in a Hugging Face config.json, in the order of their numbers in id2label.
+    """Return the tags in id2label of a Hugging Face config.json, in the order of their numbers.
 
-    Raise ModelError if id2label is missing, or its numbers are not 0, 1, 2, … without a gap.
+    Raise ModelError if id2label is missing, or its numbers are not 0, 1, 2, … without a gap. `where` is the file's path, for
+    error messages.
     """
     named = config.get("id2label")
     if not isinstance(named, dict) or set(named) != {str(number) for number in range(len(named))} or not named:
         raise ModelError(
-            f"id2label of {where} does not number the tags 0, 1, 2, …: list the labels that the model was trained with."
+            f"id2label of {where} does not number the tags 0, 1, 2, …: list the tags that the model was trained with."
         )
     return tuple(str(named[str(number)]) for number in range(len(named)))
 
@@ -192,5 +194,5 @@ def read_max_length(directory: Path) -> int:
 
 
 def _find_file(directory: Path, name: str) -> Path | None:
-    """Return the path of the file `name` in a model's directory or, if it is not there, in its folder assets/, or None."""
+    """Return the path of the file `name` in a model's directory or, if it is not there, in assets/; None if in neither."""
     return next((directory / folder / name for folder in _FOLDERS if (directory / folder / name).is_file()), None)

@@ -1,4 +1,4 @@
-"""Reduce the precision of a network's weights to bfloat16, or to 8-bit integers with or without calibration.
+"""Reduce the precision of a network's weights to bfloat16, or to 8-bit integers, and calibrate a network.
 
 `f32` stores the weights as float32. `bf16` rounds the weights, which halves the size of the file. `int8` stores matrices as
 8-bit integers with one scale per row; the resulting network can run in any precision. Calibration (post-training
@@ -36,7 +36,8 @@ def detect_stored_precision(network: ov.Model, where: str) -> Stored:
     """Return the precision in which the weights of a network are stored.
 
     "calibrated" means int8 with quantized activations. "int8" and "bf16" mean that at least one weight has this precision.
-    Weights in float16 count as "f32". Raise ModelError if the type of the weights is not supported.
+    Weights in float16 count as "f32". Raise ModelError if the type of a weight is not supported. `where` is the path of the
+    model, for error messages.
     """
     operations = network.get_ops()
     if any(node.get_type_name() == "FakeQuantize" for node in operations):
@@ -58,11 +59,11 @@ def reduce_precision(
     Args:
         network: a network with float weights, which is changed and must not be used again.
         precision: the new precision of the weights. With f32, only half-precision weights change: they become float32.
-        calibration: network inputs on which activations are measured, for int8; if empty, activations are not quantized.
-            Each input is a dict from the name of an input to its value.
+        calibration: for int8, the network inputs on which activations are measured; if empty, activations are not quantized.
+            Each item is a dict from the names of the network's inputs to arrays of shape [1, length].
 
     Raises:
-        SettingsError: NNCF is not installed.
+        SettingsError: `precision` is int8, but NNCF is not installed.
     """
     widen_weights(network)
     if precision == "bf16":
@@ -132,7 +133,8 @@ def quantize_calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.
 
     Args:
         network: a network with float weights, which is changed and must not be used again.
-        feeds: network inputs on which activations are measured, each a dict from the name of an input to its value.
+        feeds: the network inputs on which activations are measured. Each item is a dict from the names of the network's
+            inputs to arrays of shape [1, length].
 
     Raises:
         SettingsError: NNCF is not installed.
@@ -154,7 +156,10 @@ def quantize_calibrated(network: ov.Model, feeds: Sequence[dict[str, NDArray[np.
 
 
 def _merge_equal_quantizers(network: ov.Model) -> None:
-    """Merge FakeQuantize operations with the same input and ranges, for example before query, key and value."""
+    """Merge FakeQuantize operations that have the same input and ranges, in place.
+
+    For example, query, key and value each have a FakeQuantize operation with the same input.
+    """
     quantizers: dict[tuple[object, ...], ov.Node] = {}
     for node in network.get_ordered_ops():
         if node.get_type_name() != "FakeQuantize":
@@ -167,7 +172,7 @@ def _merge_equal_quantizers(network: ov.Model) -> None:
 
 
 def _import_nncf() -> Any:
-    """Import and return the module nncf, and make it log only errors; raise SettingsError if it is not installed."""
+    """Import nncf, let it log only errors, and return the module; raise SettingsError if it is not installed."""
     try:
         import nncf  # noqa: PLC0415  - slow to import, and needed only for int8
     except ImportError as error:
@@ -183,10 +188,10 @@ def _find_weights(operations: Sequence[ov.Node]) -> list[Any]:
 
 
 def encode_sentences(directory: Path, sentences: Sequence[Sequence[str]]) -> list[dict[str, NDArray[np.int64]]]:
-    """Return the network's inputs for each sentence: a dict from the name of an input to its value, a batch of one row.
+    """Return the network inputs for each sentence: a dict from the names of the inputs to arrays of shape [1, length].
 
-    `sentences` has the tokens of each sentence. The tokenizer of the bundle `directory` splits them into pieces (subwords).
-    Pieces beyond the bundle's maximum are dropped.
+    `sentences` has the tokens of each sentence. The tokenizer of the bundle `directory` splits tokens into pieces
+    (subwords). Pieces beyond the bundle's maximum number are dropped.
     """
     manifest, files = bundle.read_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES

@@ -1,4 +1,4 @@
-"""Detect the format of a model by its files, and read the model; refuse symbolic links that lead out of its directory."""
+"""Detect the format of a model by its files, and read the model; refuse links that lead out of the model's directory."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
     Args:
         source: the model's directory, or the zip archive of a saved Spark NLP model.
         scratch: an empty directory for unpacked files, which must exist as long as the result is used.
-        casing: the casing that the user specified, or None to read it from the model. It overrides the metadata of a saved
-            Spark NLP model or a tokenizer_config.json. It must be the same as in a bundle's manifest or a tokenizer.json.
+        casing: the casing that the user specified, or None to read it from the model. The user's casing overrides the
+            metadata of a saved Spark NLP model or a tokenizer_config.json. It must be the same as in a bundle's manifest or
+            a tokenizer.json.
 
     Raises:
-        ModelError: the model is damaged, incomplete, in an unsupported format, or contains a link that leads out of it.
+        ModelError: the model is damaged, incomplete, in an unsupported format, or contains a symbolic link that leads out of
+            the model's directory.
         SettingsError: the model does not exist, or `casing` contradicts the model, or is None and no file states the casing.
     """
     if not source.exists():
@@ -43,11 +45,11 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
 
 
 def _detect_and_read(source: Path, where: str, scratch: Path, casing: Casing | None) -> tuple[Parts, bundle.Manifest | None]:
-    """Read a model whose symbolic links were checked; return its parts and, if it is a bundle, its manifest.
+    """Read a model, after the caller has checked its symbolic links; return its parts and, if it is a bundle, its manifest.
 
     If `source` is a file, it must be the zip archive of a saved Spark NLP model. A directory is tried as a bundle, a saved
-    Spark NLP model, a Hugging Face directory, and a directory with a network, in this order. Raises the same errors as
-    `read_model`.
+    Spark NLP model, a Hugging Face directory, and a directory with a network, in this order. `where` is the path of the
+    model, for error messages. The other arguments and the errors are the same as in `read_model`.
     """
     network_scratch, unpacked = scratch / "network", scratch / "model"
     network_scratch.mkdir()
@@ -96,7 +98,8 @@ def _read_bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.
         casing=manifest.casing,
         max_length=manifest.max_length,
         source=manifest.source,
-        # Upper bound: RoBERTa's position table has rows that are never used. The manifest's max_length is always possible.
+        # RoBERTa's position table has rows that are never used, so `positions` may be larger than the real limit. The real
+        # limit is at least the manifest's max_length, because a bundle is tried with this length when it is prepared.
         limit=None if positions is None else max(positions, manifest.max_length),
         sparknlp_max_length=manifest.sparknlp_max_length,
     )
@@ -104,10 +107,10 @@ def _read_bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.
 
 
 def check_links(source: Path) -> None:
-    """Raise ModelError if a symbolic link in a model's directory leads out of it, even to a target that does not exist.
+    """Raise ModelError if a symbolic link in the directory `source` leads out of this directory.
 
-    In a Hugging Face cache, links from a snapshot to the blobs of the same model are allowed. `source` may itself be a link
-    to the directory. A `source` that is a file is not checked.
+    A link is also refused if its target does not exist. In a Hugging Face cache, links from a snapshot to the blobs of the
+    same model are allowed. `source` may itself be a link to the directory. If `source` is a file, nothing is checked.
     """
     top = source.resolve()
     roots = [top, *_list_blob_directories(top)]
@@ -128,7 +131,7 @@ def _list_blob_directories(root: Path) -> list[Path]:
 
 
 def _resolve_link(link: Path, source: Path) -> Path:
-    """Return the final target of a symbolic link; raise ModelError if the link leads to itself."""
+    """Return the final target of a symbolic link in the model `source`; raise ModelError if the link leads to itself."""
     try:
         target = link.resolve()
         with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Read networks from ONNX or OpenVINO files, and convert them to the inputs and the output that this program uses."""
+"""Read networks from ONNX or OpenVINO files, and give them the inputs and the output that this program expects."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SEGMENTS = "token_type_ids"
 
 
 def read_directory(directory: Path, where: str, casing: Casing | None = None) -> Parts:
-    """Read a model from a directory that contains one network, a vocabulary and labels.
+    """Read a model from a directory that contains one network, a tokenizer and a list of tags.
 
     The network is one *.onnx file or, if there is none, one *.xml file with its *.bin file. *.xml files with "tokenizer" in
-    their names are ignored. The vocabulary and the labels are in the same directory or in its folder assets/.
+    their names are ignored. The tokenizer and the tags are in the same directory or in its folder assets/.
 
     Args:
         where: path of the model, for error messages.
-        casing: the casing that the user specified, or None (see `labels_and_tokenizer_files.read_tokenizer`).
+        casing: the casing that the user specified, or None to read it from the tokenizer's files.
 
     Raises:
         ModelError: a file is missing or damaged, there are several networks, or the network is not a token classifier.
@@ -75,14 +75,18 @@ def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
 
 
 def normalize(network: ov.Model, labels: int, where: str) -> ov.Model:
-    """Convert a network to the inputs and the output that this program uses, and return the converted network.
+    """Give a network the inputs and the output that this program expects, and return the changed network.
 
     The inputs become input_ids and attention_mask, int64, shape [batch, length] of any size. An input token_type_ids is
-    replaced by zeros. If there are several outputs, only the logits remain: the output that scores `labels` tags. The
-    argument `network` is changed and must not be used again.
+    replaced by zeros. The logits become the only output, float32, shape [batch, length, tags]; other outputs are removed.
+
+    Args:
+        network: the network, which is changed and must not be used again.
+        labels: number of tags that the network predicts.
+        where: path of the model, for error messages.
 
     Raises:
-        ModelError: the network has other inputs, inputs of a fixed size, or no logits.
+        ModelError: an input is missing, unknown, or of a fixed size; or no output, or more than one, can be the logits.
     """
     inputs = {name: port for port in network.inputs for name in port.get_names() if name in (*INPUTS, SEGMENTS)}
     if len(inputs) != len(network.inputs) or not set(INPUTS) <= set(inputs):
@@ -126,7 +130,8 @@ def normalize(network: ov.Model, labels: int, where: str) -> ov.Model:
 def _find_logits(network: ov.Model, labels: int, where: str) -> ov.Output:
     """Return the network's output of shape [batch, length, labels]; if several have this shape, the one named logits.
 
-    Raise ModelError if no output has this shape, or if the name does not decide between several outputs.
+    `labels` is the number of tags. Raise ModelError if no output has this shape, or several have it and not exactly one of
+    them is named logits.
     """
     shaped = []
     for port in network.outputs:

@@ -1,7 +1,7 @@
 """Compare the mentions that a model finds before and after its weights are stored in a lower precision.
 
 The sentences come from a small table (Parquet, Delta or JSON lines), which is read without Spark. Span F1 is the F1 score of
-mentions; a mention is correct only if both its span and its label are correct. People assigned the correct (gold) tags.
+mentions; a mention is correct only if both its span and its label are correct. Gold tags are correct tags from people.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
 _WORD = re.compile(r"\w+|[^\w\s]")
 """Matches a word, or one other character that is not white space: close enough to tokens for comparing two models."""
 MAX_SENTENCES = 200_000
-"""Reading a table stops when it has this many sentences; the sample is selected from them."""
+"""Reading a table stops after this many sentences; the sample is selected from them."""
 MAX_SENTENCE_WORDS = 1000
-"""Maximum number of words of a sentence; further words are dropped."""
+"""Maximum number of words in a sentence that is split from a text; further words are dropped."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Scores:
 
     sentences: number of tagged sentences.
     mentions: number of mentions that the original model finds in f32.
-    original: span F1 of the original model against gold (correct) tags, with the key f32; empty without gold tags.
-    reduced: span F1 of the reduced model against gold tags, by the precision in which it ran; empty without gold tags.
-    agreement: span F1 of the reduced model's mentions against the original's in f32, by the precision of the reduced model.
+    original: a dict from "f32" to the span F1 of the original model against gold (correct) tags; empty without gold tags.
+    reduced: a dict from each precision of the reduced model to the span F1 against gold tags; empty without gold tags.
+    agreement: a dict from each precision of the reduced model to the span F1 against what the original model finds in f32.
     """
 
     sentences: int
@@ -60,8 +60,8 @@ class Scores:
     def compute_loss(self) -> float:
         """Return how much F1 the reduced model loses, in the precision in which it loses most.
 
-        The loss is the decrease of F1 against gold (correct) tags, negative if F1 increases. Without gold tags, it is
-        1 minus the agreement with the original.
+        The loss is the decrease of F1 against gold (correct) tags, negative if F1 increases. Without gold tags, the loss is
+        1 minus `agreement`.
         """
         if self.reduced:
             return max(self.original["f32"] - score for score in self.reduced.values())
@@ -75,7 +75,7 @@ def print_scores(console: Console, scores: Scores) -> None:
         console.print(f"  original  f32   F1 {scores.original['f32']:.4f}", highlight=False)
     for precision, agreement in scores.agreement.items():
         f1 = f"F1 {scores.reduced[precision]:.4f}, " if scores.reduced else ""
-        console.print(f"  written   {precision:4}  {f1}agrees with f32 {agreement:.4f}", highlight=False)
+        console.print(f"  written   {precision:4}  {f1}agreement with f32 {agreement:.4f}", highlight=False)
 
 
 def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Scores:
@@ -114,10 +114,10 @@ def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Seq
 def find_confidences(
     directory: Path, precision: Precision, sentences: Sequence[Sequence[str]], decoding: Decoding = "argmax"
 ) -> dict[Mention, float]:
-    """Return a dict from each mention that a bundle finds in sentences to its confidence, without scaling.
+    """Tag sentences with a bundle; return a dict from each mention to its confidence before scaling.
 
     Args:
-        precision: the precision in which the bundle runs, on all cores that this container uses.
+        precision: the precision in which the bundle runs; all cores of this container are used.
         sentences: a list of tokens for each sentence.
         decoding: how tags are chosen: `argmax` for each token's most probable tag, `viterbi` for the best valid sequence.
 
@@ -161,7 +161,7 @@ def _group_into_mentions(
         labels: the model's tags, such as O, B-PER and I-PER.
         tags: for each token, sentence after sentence, the index of its tag in `labels`.
         lengths: number of tokens of each sentence.
-        scheme_name: the tagging scheme, which says how tags join to mentions (see `bundle.Scheme`).
+        scheme_name: `iob2` or `iob1`, the tagging scheme, which says how tags join to mentions.
         confidences: for each token, the probability of its tag.
     """
     scheme = TagScheme(labels, splits_kinds=scheme_name == "iob1")
@@ -201,24 +201,24 @@ class Sample:
 def read_sample(path: Path, option: str) -> Sample:
     """Read the sentences of a table.
 
-    A table with a `tokens` column (lists of strings), and optionally `tags` (as many IOB2 tags), has one sentence per row.
-    Any other table needs a `text` column, or exactly one column of strings. Its texts are split into sentences and words
-    by `split_text`. Reading stops after the row that brings the number of sentences to MAX_SENTENCES or more.
+    A table with a `tokens` column (lists of strings) has one sentence per row. A `tags` column (one IOB2 tag per token)
+    is optional. Any other table needs a `text` column, or exactly one column of strings. `split_text` splits the texts into
+    sentences and words. Reading stops after the row that brings the number of sentences to MAX_SENTENCES or more.
 
     Args:
         path: a Parquet file or directory, a Delta table's directory, or a file of JSON lines (*.jsonl, *.json).
         option: the command-line option that names the table, for error messages.
 
     Raises:
-        SettingsError: the table does not exist, cannot be read (Delta needs the package deltalake), lacks these columns, or
-            contains no sentence.
+        SettingsError: the table does not exist, cannot be read (Delta needs the package deltalake), contains no sentence, or
+            has none of the columns that are described above.
     """
     if not path.exists():
         raise SettingsError(f"{option}: {path} does not exist; check the path.")
     try:
         rows = _read_json_rows(path) if path.suffix in (".jsonl", ".json") else _read_table_rows(path)
         found = _collect_sentences(rows, path, option)
-        "".join(itertools.chain(*found.sentences)).encode("utf8")  # fails on half of an emoji
+        "".join(itertools.chain(*found.sentences)).encode("utf8")  # ValueError for a lone surrogate
     except (pa.ArrowException, OSError, RecursionError, ValueError) as error:
         raise SettingsError(f"{option}: {path} cannot be read as a Parquet, Delta or JSON-lines table.") from error
     if not found.sentences:
@@ -227,7 +227,7 @@ def read_sample(path: Path, option: str) -> Sample:
 
 
 def _collect_sentences(rows: Iterator[dict[str, Any]], path: Path, option: str) -> Sample:
-    """Return the sentences in rows, and their tags if no row lacks tags; stop after about MAX_SENTENCES sentences."""
+    """Return the sentences in rows, with tags if every row has tags; stop once there are MAX_SENTENCES or more."""
     sentences: list[list[str]] = []
     gold: list[list[str]] = []
     tagged = True
@@ -268,9 +268,9 @@ def _check_tokens(tokens: object, tags: object, path: Path, option: str) -> None
 
 
 def _select_text(row: dict[str, Any], path: Path, option: str) -> str:
-    """Return the value of a row's column `text` or, if there is none, of its only column of strings; "" for null.
+    """Return the value of a row's column `text` or, without this column, of the only column of strings; "" for null.
 
-    Raise SettingsError if the row has neither.
+    Raise SettingsError if the row has no column `text`, and not exactly one column of strings.
     """
     strings = [name for name, value in row.items() if isinstance(value, str)]
     if TEXT not in row and len(strings) != 1:
@@ -280,13 +280,13 @@ def _select_text(row: dict[str, Any], path: Path, option: str) -> str:
 
 
 def _read_json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the JSON object in each line of a file that is not blank; raise ValueError if a line contains anything else."""
+    """Yield the JSON object in each line of a file; skip blank lines, and raise ValueError if a line is anything else."""
     with path.open(encoding="utf8") as lines:
         for line in lines:
             if line.strip():
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise ValueError("a line is not an object")
+                    raise ValueError("a line is not a JSON object")
                 yield row
 
 
@@ -298,7 +298,7 @@ def _read_table_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _open_delta_table(path: Path) -> Any:
-    """Return a Delta table as a PyArrow dataset; raise ValueError if it cannot be read, SettingsError without deltalake."""
+    """Return a Delta table as a PyArrow dataset; raise ValueError if that fails, SettingsError if deltalake is missing."""
     try:
         import deltalake  # noqa: PLC0415  - needed only if the sample is a Delta table
     except ImportError as error:

@@ -33,9 +33,9 @@ from entitymill_models import imported_classifier as parts_module
 from entitymill_models.imported_classifier import Parts
 
 DEFAULT_SAMPLE = Path(__file__).parents[2] / "data" / "state_union.parquet"
-"""A table of speeches in data/, on which accuracy is checked if no option names a table."""
+"""A table of speeches, included in this project, on which accuracy is checked if no option names a table."""
 CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300
-"""Numbers of sentences on which accuracy is checked, and on which activations are measured."""
+"""Maximum numbers of sentences on which accuracy is checked, and on which activations are measured."""
 FACTORY = "entitymill_models.prepare_command:make_model"
 """The function that the child process calls, as `module:function` (see `child_process.Work`)."""
 TIMEOUT_SECONDS = 7 * 86_400.0
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--labels",
         choices=tagging_schemes.LABEL_SCHEMES,
-        help="scheme of the labels, if they do not show it: IOB1 (CoNLL-2003), IOB2, or plain names",
+        help="scheme of the tags, if they do not show it: iob1 (as in CoNLL-2003), iob2, or plain (no B- and I-)",
     )
     built.add_argument("--overwrite", action="store_true", help="replace DEST if it is a model")
     return built
@@ -168,10 +168,10 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
 def _reduce_and_check(
     options: argparse.Namespace, found: Parts, manifest: dict[str, object], made: Path, scratch: Path, console: Console
 ) -> None:
-    """Write the bundle to `made`, with weights of lower precision if requested; set precision and F1 in `manifest`.
+    """Write the model `found` as a bundle to `made`, in the requested precision; add precision and F1 to `manifest`.
 
-    If the weights change, the original model is first written to a directory in `scratch`, to compare the accuracy of both
-    (see `_check_accuracy`). With --sample, the accuracy is checked even if the weights do not change.
+    If --precision or --calibrate changes the weights, the original model is also written to `scratch`, and the mentions of
+    both models are compared. With --sample, accuracy is checked even if the weights do not change.
     """
     stored = lower_precision.detect_stored_precision(found.network, str(options.source))
     current = "int8" if stored == "calibrated" else stored
@@ -189,7 +189,7 @@ def _reduce_and_check(
         return
     if current == "int8":
         raise ModelError(
-            f"{options.source} already has 8-bit weights, which cannot be converted: prepare the original model instead."
+            f"{options.source} already has 8-bit weights, which cannot be converted: prepare a model with float weights."
         )
     original = scratch / "original"
     original.mkdir()
@@ -210,7 +210,7 @@ def _read_samples(
 ) -> tuple[precision_loss.Sample | None, list[dict[str, NDArray[np.int64]]]]:
     """Return the sentences on which to check accuracy (None to skip the check), and the network inputs for calibration.
 
-    Calibration measures the ranges of activations. No sentence is used for both purposes, unless the table has no others.
+    Sentences for calibration are not used to check accuracy, unless the table for the check has no other sentences.
     `original` is the bundle whose tokenizer encodes the sentences for calibration.
     """
     table = options.sample or options.calibrate or (DEFAULT_SAMPLE if DEFAULT_SAMPLE.exists() else None)
@@ -231,9 +231,9 @@ def _read_samples(
 def _check_accuracy(
     scores: precision_loss.Scores, options: argparse.Namespace, manifest: dict[str, object], made: Path, console: Console
 ) -> None:
-    """Print scores, and write F1 to the manifest.
+    """Print scores; if the sample has gold tags, also write F1 to the manifest of the bundle `made`.
 
-    Raise ModelError if the model loses more F1 than --max-loss, and SettingsError if no mention in the sample was found.
+    Raise ModelError if the loss of F1 exceeds --max-loss; SettingsError if no mention, or no correct one, is found.
     """
     precision_loss.print_scores(console, scores)
     if not scores.mentions and not scores.reduced:
@@ -260,13 +260,13 @@ def _check_accuracy(
 
 
 def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Manifest | None) -> dict[str, object]:
-    """Return a bundle's manifest without scheme, precision and files; raise SettingsError if --max-length is impossible."""
+    """Return a manifest without scheme, precision and files; raise SettingsError if the maximum length is not possible."""
     length = found.max_length if options.max_length is None else options.max_length
     if found.limit is not None and length > found.limit:
         raise SettingsError(f"--max-length is {length}, but {options.source} takes at most {found.limit} pieces: lower it.")
     if not length >= 8:
         origin_of_length = "--max-length" if options.max_length is not None else f"the maximum length of {options.source}"
-        raise SettingsError(f"{origin_of_length} is {length}, but must be at least 8.")
+        raise SettingsError(f"{origin_of_length} is {length} pieces, but must be at least 8.")
     name = options.source.resolve().name
     return {
         "name": options.name or (origin.name if origin else name.removesuffix(".zip")),
@@ -275,7 +275,7 @@ def _build_manifest(options: argparse.Namespace, found: Parts, origin: bundle.Ma
         "casing": found.casing,
         "max_length": length,
         "sparknlp_max_length": min(found.sparknlp_max_length, found.limit or length),
-        # The scores are of the network as it was.
+        # The source's scores apply only if the network does not change.
         "f1": origin.f1 if origin and options.precision in {None, origin.precision} - {"int8"} else {},
         "confidence": origin.model_dump()["confidence"] if origin else {},
     }
@@ -303,7 +303,7 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def _parse_share(text: str) -> float:
-    """Return the number in a command-line value; raise an error that argparse reports unless it is from 0 to 1."""
+    """Return a command-line value as a number; if it is not a number from 0 to 1, raise an error, which argparse reports."""
     share = float(text)
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")

@@ -1,6 +1,6 @@
-"""Read and write a field of a saved Spark NLP model, such as its vocabulary: a file of Java-serialized arrays of pairs.
+"""Read and write the files in which a saved Spark NLP model stores its vocabulary and tags: arrays of pairs.
 
-The file is a Hadoop SequenceFile, version 6, uncompressed, with NullWritable keys and BytesWritable values, as Spark's
+Each file is a Hadoop SequenceFile, version 6, uncompressed, with NullWritable keys and BytesWritable values, as Spark's
 `RDD.saveAsObjectFile` writes it. The header consists of a magic number, two class names, two compression flags, a metadata
 count, and a 16-byte sync marker. A record consists of record length, key length, key and value. A record length of -1 means
 that the sync marker follows instead of a record. Integers are big-endian. A BytesWritable is a length and that many bytes:
@@ -30,7 +30,8 @@ _SYNC_INTERVAL = 100 * 1024
 next marker."""
 _UIDS = (b"\x2e\xcc\x00\xdf\xd1\x4f\xd7\xc0", b"\x2e\x94\x66\x7d\x5b\x92\xf9\xf5", b"\x12\xe2\xa0\xa4\xf7\x81\x87\x38",
          b"\x86\xac\x95\x1d\x0b\x94\xe0\x8b")  # fmt: skip
-"""The serialVersionUID of each class in an array, in Scala 2.12 and Java. They are written, but ignored when reading."""
+"""The serialVersionUID of each class in an array, as in Scala 2.12 and Java. Only these values are written; when a file
+is read, any values are accepted."""
 _ARRAY = b"\xac\xed\0\x05ur\0\x0f[Lscala.Tuple2;" + _UIDS[0] + b"\x02\0\0xp"
 _PAIR_CLASS = b"sr\0\x0cscala.Tuple2" + _UIDS[1] + b"\x02\0\x02L\0\x02_1t\0\x12Ljava/lang/Object;L\0\x02_2q\0~\0\x03xp"
 _INTEGER_CLASS = (
@@ -46,7 +47,8 @@ _MAX_UTF_BYTES = 0xFFFF
 def read_records(content: bytes, where: str) -> Iterator[bytes]:
     """Yield the values of a SequenceFile, in order; the complete file is checked before the first value is yielded.
 
-    Raise ModelError if the file is damaged or compressed, or its keys and values are not NullWritable and BytesWritable.
+    `content` has the bytes of the file, and `where` is its path, for error messages. Raise ModelError if the file is
+    damaged or compressed, or its keys and values are not NullWritable and BytesWritable.
     """
     at = len(_CLASSES)
     if content[:at] != _CLASSES:
@@ -75,7 +77,7 @@ def read_records(content: bytes, where: str) -> Iterator[bytes]:
             raise _damage_error(where)
         spans.append((begin, end))
         at = end
-    # If Hadoop splits a file, it reads the second part from the next sync marker, even if that is inside a record.
+    # Hadoop may start reading in the middle of a file, from the next sync marker. So the marker must not occur in a record.
     if list(_find_all(content, sync)) != markers:
         raise _damage_error(where)
     yield from (content[begin:end] for begin, end in spans)
@@ -92,7 +94,8 @@ def _find_all(content: bytes, marker: bytes) -> Iterator[int]:
 def write_records(values: Iterable[bytes]) -> bytes:
     """Return the bytes of a SequenceFile with these values, in order.
 
-    The sync marker, which separates groups of records, is computed from the values. So equal models have equal files.
+    The sync marker, which separates groups of records, is not random but computed from the values. So equal values always
+    give equal files.
     """
     chosen = list(values)
     sync = hashlib.md5(b"".join(chosen), usedforsecurity=False).digest()
@@ -117,12 +120,12 @@ def _read_integer(content: bytes, at: int, where: str) -> int:
 
 
 def _damage_error(where: str) -> ModelError:
-    """Return the error for a damaged SequenceFile."""
+    """Return the error for a damaged SequenceFile, whose path is `where`."""
     return ModelError(f"{where} is a damaged SequenceFile: copy the model again.")
 
 
 def _compile_pattern(template: bytes) -> re.Pattern[bytes]:
-    """Return a pattern that matches the bytes of a template, in which any values may replace the serialVersionUIDs."""
+    """Return a pattern that matches the bytes of a template, but with any values for the serialVersionUIDs (_UIDS)."""
     pattern = re.escape(template)
     for uid in _UIDS:
         pattern = pattern.replace(re.escape(uid), b".{8}")
@@ -135,13 +138,13 @@ _PATTERNS = {template: _compile_pattern(template) for template in (_ARRAY, *_STR
 def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
     """Return the pairs of one serialized `Array[(String, Int)]`, in order.
 
-    Only the layout that `write_pairs` writes can be read. Java also has other layouts. For example, if two pairs share one
-    string object, Java writes the string once, and then a reference to it. Raise ModelError if the stream is damaged or has
-    another layout or content.
+    Only the layout that `write_pairs` writes can be read. Java may write the same pairs in another layout. For example, if
+    two pairs share one string object, Java writes the string once, and then a reference to it. Raise ModelError if the
+    stream is damaged, or has another layout or content.
     """
 
     def match_template(template: bytes, at: int) -> int:
-        """Return the index after a template; raise ValueError if the template is not at index `at`."""
+        """Return the index after the bytes that match `template`; raise ValueError if those from index `at` on do not."""
         matched = _PATTERNS[template].match(content, at)
         if matched is None:
             raise ValueError(at)
@@ -167,10 +170,11 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
 
 
 def check_field(content: bytes, where: str) -> None:
-    """Raise ModelError if a file of a field is damaged, or contains Java classes that Spark NLP does not save.
+    """Raise ModelError if a file of a field is damaged, or contains Java classes that no saved Spark NLP model needs.
 
-    A field is a part of a saved Spark NLP model, such as its vocabulary: a directory of SequenceFiles below fields/. Call
-    this before a JVM reads the file, because some Java classes run code when they are read.
+    A field is a part of a saved Spark NLP model, such as its vocabulary: a directory of SequenceFiles below fields/. The
+    caller must call this function before a JVM reads the file, because some Java classes run code when they are read.
+    `content` has the bytes of the file, and `where` is its path, for error messages.
     """
     for record in read_records(content, where):
         try:
@@ -180,9 +184,10 @@ def check_field(content: bytes, where: str) -> None:
 
 
 def write_pairs(pairs: list[tuple[str, int]]) -> bytes:
-    """Serialize pairs as an `Array[(String, Int)]`: return the bytes that Java writes if no two pairs share an object.
+    """Serialize pairs as an `Array[(String, Int)]`, and return the bytes.
 
-    Raise ModelError if a string has more than 65,535 bytes: its size must fit into two bytes.
+    Every string is written in full, even if it occurs twice. Java would write the same bytes if each pair had a string
+    object of its own. Raise ModelError if a string has more than 65,535 bytes, because its size must fit into two bytes.
     """
     parts = [_ARRAY, struct.pack(">i", len(pairs))]
     for number, (text, value) in enumerate(pairs):

@@ -1,8 +1,8 @@
-"""Read a token classifier saved by Spark NLP: a directory, or a zip archive of one from the models hub.
+"""Read a token classifier that Spark NLP saved as a directory; the models hub offers such directories as zip archives.
 
 metadata/part-* has one line of JSON. fields/vocabulary and fields/labels are SequenceFiles of serialized pairs of a string
-and a number. The entries of the vocabulary are pieces (subwords). The network is in a zip archive, which is named after the
-model's class and engine.
+and a number. In fields/vocabulary, the strings are pieces (subwords); in fields/labels, they are tags such as B-PER. The
+network is in a zip archive, which is named after the model's class and engine.
 (Sources: ParamsAndFeaturesWritable, MapFeature and OpenvinoWrapper of Spark NLP 5.5.)
 """
 
@@ -33,25 +33,26 @@ _BLOCK = 2**20
 
 @dataclass
 class Allowance:
-    """The numbers of bytes and files that may still be unpacked from one model's archives, including nested ones."""
+    """The numbers of bytes and files that may still be unpacked from a model's archive and from archives inside it."""
 
     bytes: int
     files: int
 
     @classmethod
     def for_archive(cls, archive: Path) -> Allowance:
-        """Return how many bytes and files may be unpacked from an archive: more bytes if it is larger, up to a limit."""
+        """Return how many bytes and files may be unpacked from an archive; the bytes grow with its size, up to a limit."""
         size = guarded_loading.UNPACKED_BASE_BYTES + guarded_loading.MAX_UNPACKED_RATIO * archive.stat().st_size
         return cls(min(guarded_loading.MAX_UNPACKED_BYTES, size), guarded_loading.MAX_UNPACKED_FILES)
 
 
 @dataclass(frozen=True)
 class SavedDescription:
-    """The description of a saved model in its metadata and fields.
+    """The parameters, tags and vocabulary of a saved Spark NLP model: everything in the model except its network.
 
     network_prefix: how the name of the network's zip archive begins.
     engine: the engine that runs the network, openvino or onnx.
-    labels, vocabulary: the labels, and the pieces (subwords), both in the order of their ids.
+    labels: the tags, such as B-PER, in the order of the logits.
+    vocabulary: the pieces (subwords), in the order of their ids.
     casing: whether Spark NLP distinguishes upper and lower case.
     max_length: maximum number of pieces in one sentence, including special pieces.
     """
@@ -85,14 +86,14 @@ def find_model(unpacked: Path, where: str) -> Path:
 def read_saved_model(
     directory: Path, scratch: Path, where: str, casing: Casing | None = None, allowance: Allowance | None = None
 ) -> Parts:
-    """Read a saved model with its network.
+    """Read a saved Spark NLP model from its directory, and return its parts, with the network.
 
     Args:
         scratch: an empty directory for the unpacked network, which must exist as long as the result is used.
         where: path of the model, for error messages.
         casing: the casing to use instead of the casing in the metadata; None for the casing in the metadata.
-        allowance: how many bytes and files may still be unpacked, if the directory itself comes from an archive; None if it
-            does not.
+        allowance: how many bytes and files may still be unpacked, if `directory` was itself unpacked from an archive;
+            otherwise None.
 
     Raises:
         ModelError: the model is damaged or incomplete, or its class or engine is not supported.
@@ -121,7 +122,7 @@ def read_saved_model(
 
 
 def read_description(directory: Path, where: str) -> SavedDescription:
-    """Read a saved model's metadata and fields, but not its network.
+    """Read the parameters, tags and vocabulary of a saved Spark NLP model, but not its network.
 
     Raises:
         ModelError: metadata or fields are damaged or incomplete, or the model's class or engine is not supported.
@@ -144,7 +145,7 @@ def read_description(directory: Path, where: str) -> SavedDescription:
     return SavedDescription(
         network_prefix=NETWORKS[kind],
         engine=str(engine),
-        labels=sort_by_number(_read_field(directory, "labels", where), "labels", where),
+        labels=sort_by_number(_read_field(directory, "labels", where), "tags", where),
         vocabulary=sort_by_number(_read_field(directory, "vocabulary", where), "vocabulary", where),
         casing="cased" if sensitive else "uncased",
         max_length=length,
@@ -152,7 +153,7 @@ def read_description(directory: Path, where: str) -> SavedDescription:
 
 
 def _read_metadata(directory: Path, where: str) -> tuple[dict[str, object], dict[str, object]]:
-    """Return a saved model's metadata and its parameters; parameters that were set override default values.
+    """Return the metadata of a saved model, and the model's parameters: default values, overridden by values that were set.
 
     Raise ModelError if the metadata is missing or damaged, or has no parameters.
     """
@@ -172,7 +173,7 @@ def _read_metadata(directory: Path, where: str) -> tuple[dict[str, object], dict
 
 
 def _read_field(directory: Path, name: str, where: str) -> dict[str, int]:
-    """Return a dict from strings to integers, with the pairs of all records in fields/NAME of a saved model.
+    """Return the pairs of all records in fields/NAME of a saved model, as a dict from string to integer.
 
     Raise ModelError if the field is missing or damaged, or contains a string twice.
     """
@@ -181,7 +182,7 @@ def _read_field(directory: Path, name: str, where: str) -> dict[str, int]:
         for record in sparknlp_field_files.read_records(read_bytes(part), str(part)):
             for key, value in sparknlp_field_files.read_pairs(record, str(part)):
                 if key in pairs:
-                    raise ModelError(f"{part} contains a string that occurs twice in the field: copy the model again.")
+                    raise ModelError(f"{part} contains a string that occurs twice in field {name}: copy the model again.")
                 pairs[key] = value
     return pairs
 
@@ -218,7 +219,7 @@ def unpack(archive: Path, into: Path | None, where: str, allowance: Allowance) -
     Args:
         into: an empty directory; None to only check.
         where: path of the archive, for error messages.
-        allowance: how many bytes and files may still be unpacked from the model; this archive's are subtracted from it.
+        allowance: how many bytes and files may still be unpacked from the model; this function subtracts what it unpacks.
 
     Raises:
         ModelError: the archive is damaged or encrypted, contains a link or a path outside `into`, or exceeds `allowance`.

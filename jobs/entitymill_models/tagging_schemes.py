@@ -1,7 +1,7 @@
-"""Convert labels of other tagging schemes to the labels in a bundle: O, and B-X and I-X for each kind X of entity.
+"""Convert the tags of any known tagging scheme to the tags of a bundle: O, and B- or I- followed by a label.
 
-A tagging scheme says how the prefixes of labels show where mentions begin and end. Some schemes have a prefix for the last
-token of a mention, which becomes I-, or for the only token, which becomes B-. If several labels become the same label, their
+A tagging scheme says how the prefixes of tags show where mentions begin and end. Some schemes have a prefix for the last
+token of a mention, which becomes I-, or for the only token, which becomes B-. If several tags become the same tag, their
 probabilities are added.
 """
 
@@ -25,7 +25,7 @@ LabelScheme = Literal["iob1", "iob2", "plain"]
 LABEL_SCHEMES = get_args(LabelScheme)
 OUTSIDE = "O"
 _BEGINS, _CONTINUES = "BSUW", "IMLE"
-"""First letters of labels in BILOU, IOBES, BMES and BMEWO: begin, single, unit and whole become B-; inside, middle, last and
+"""First letters of tags in BILOU, IOBES, BMES and BMEWO: begin, single, unit and whole become B-; inside, middle, last and
 end become I-."""
 _PREFIXED = re.compile(rf"([{_BEGINS}{_CONTINUES}])[-_](.+)")
 _IMPOSSIBLE = np.float32(-1e9)
@@ -33,17 +33,17 @@ _IMPOSSIBLE = np.float32(-1e9)
 
 
 def convert_labels(found: Parts, where: str, specified: LabelScheme | None = None) -> tuple[Parts, Scheme]:
-    """Convert the labels of a model to O, B- and I- labels, as in a bundle; return the model and its tagging scheme.
+    """Convert the tags of a model (`Parts.labels`) to tags of a bundle; return the changed model and its tagging scheme.
 
     Args:
         found: the model; its network is changed and must not be used again.
         where: path of the model, for error messages.
-        specified: the scheme that the user specified, or None to detect it, although labels do not always show whether they
-            are IOB1 or IOB2. In the scheme "plain", no label has a prefix such as B-.
+        specified: the scheme that the user specified; in the scheme "plain", a tag is O or a label without a prefix such as
+            B-. None to detect the scheme, which may be wrong, because tags do not always show whether they are IOB1 or IOB2.
 
     Raises:
-        ModelError: the labels follow no known scheme, or a label cannot name a directory; the `entities` table has one for
-            each label.
+        ModelError: the tags follow no known scheme, or a label cannot be the name of a directory; the `entities` table has
+            one directory for each label.
     """
     labels, scheme = _convert(found.labels, where, specified)
     bundle.check_labels(labels, where)
@@ -54,17 +54,17 @@ def convert_labels(found: Parts, where: str, specified: LabelScheme | None = Non
 
 
 def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -> tuple[list[str], Scheme]:
-    """Return the label in the bundle for each label of a model, and the tagging scheme of these new labels.
+    """Return the tag in the bundle for each tag of a model (`labels`), and the tagging scheme of the returned tags.
 
-    Labels without prefixes such as B- become I- labels in IOB1. For labels with prefixes, the scheme is `specified` or, if
-    that is None, IOB2 if every kind of entity has a B- label, otherwise IOB1. Raise ModelError if there is no label O or no
-    other label, a label occurs twice, or only some labels have prefixes.
+    If `specified` is "plain", or no tag has a prefix such as B-, I- is put before each tag except O, and the scheme is IOB1.
+    Otherwise, the scheme is `specified` or, if this is None, IOB2 if every label has a tag with B-, and IOB1 if not. Raise
+    ModelError if there is no tag O or no other tag, a tag occurs twice, or only some tags have prefixes.
     """
     outside = [label for label in labels if label.upper() == OUTSIDE]
     if len(outside) != 1 or len(set(labels)) != len(labels) or len(labels) < 2:
         raise ModelError(
-            f"The labels of {where} must be {OUTSIDE} and at least one other label, none of them twice, but are "
-            f"{_list_first_labels(labels)}. Correct id2label in config.json, or labels.json: it must list the labels that "
+            f"The tags of {where} must be {OUTSIDE} and at least one other tag, none of them twice, but are "
+            f"{_list_first_labels(labels)}. Correct id2label in config.json, or labels.json: it must list the tags that "
             "the model was trained with."
         )
     parts = {label: _PREFIXED.fullmatch(label) for label in labels if label not in outside}
@@ -73,9 +73,9 @@ def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -
     unprefixed = [label for label, match in parts.items() if match is None]
     if unprefixed:
         raise ModelError(
-            f"The labels of {where} ({_list_first_labels(labels)}) mix two schemes: {bundle.shorten_label(unprefixed[0])} "
-            "has no prefix such as B- or I-. Correct the labels, or pass `--labels plain` if letters such as B- are "
-            "part of the names."
+            f"The tags of {where} ({_list_first_labels(labels)}) mix two schemes: {bundle.shorten_label(unprefixed[0])} "
+            "has no prefix such as B- or I-. Correct the tags, or pass `--labels plain` if letters such as B- are part of "
+            "the labels."
         )
     converted, begun = [], set()
     for label in labels:
@@ -86,21 +86,21 @@ def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -
             letter = "B" if match[1] in _BEGINS else "I"
             begun |= {match[2]} if letter == "B" else set()
             converted.append(f"{letter}-{match[2]}")
-    # In IOB1, B- occurs only between adjacent mentions of one kind, so some kinds may have no B- label.
+    # In IOB1, B- occurs only between adjacent mentions of one label, so some labels may have no tag with B-.
     each = begun == {label[2:] for label in converted if label != OUTSIDE}
     return converted, specified or ("iob2" if each else "iob1")
 
 
 def _list_first_labels(labels: Sequence[str]) -> str:
-    """Return the first six labels, separated by commas, for an error message."""
+    """Return the first six tags of `labels`, separated by commas, for an error message."""
     return ", ".join(map(bundle.shorten_label, labels[:6])) + (", …" if len(labels) > 6 else "")
 
 
 def _join_outputs(network: ov.Model, groups: list[list[int]]) -> None:
-    """Change a network, in place, to return one logit for each group of labels.
+    """Change a network, in place, to return one logit for each group of tags.
 
-    Each item of `groups` lists the indices of a group's labels. The logit of a group is the log-sum-exp of its labels'
-    logits. So the group's probability is the sum of its labels' probabilities.
+    Each item of `groups` lists the indices of a group's tags. The logit of a group is the log-sum-exp of its tags'
+    logits. So the group's probability is the sum of its tags' probabilities.
     """
     result = network.get_results()[0]
     logits = result.input_value(0)

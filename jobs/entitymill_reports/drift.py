@@ -22,8 +22,8 @@ class Change:
         (mean, 0 to 1).
     label: the label for the measure `share`; None for the other measures.
     before, now: the value for all earlier runs together, and the value for the run.
-    change: `now` minus `before`; for `rate`, this difference divided by `before`, infinite if only `before` is 0.
-    bound: the largest absolute value of `change` that is not flagged as drift.
+    change: `now` - `before`. For `rate`, this difference divided by `before`; infinite if `before` is 0 and `now` is not.
+    bound: the largest absolute value of `change` that does not count as drift.
     """
 
     measure: str
@@ -35,12 +35,12 @@ class Change:
 
     @property
     def flagged(self) -> bool:
-        """Whether the change exceeds its bound by more than a rounding error."""
+        """Whether the change counts as drift: its absolute value is larger than `bound`, by more than a rounding error."""
         return abs(self.change) > self.bound + 1e-9
 
     @property
     def name(self) -> str:
-        """The name of the measure, for error messages and the report page; it contains no text of documents."""
+        """The name of the measure for messages and the report page, such as "share of PER"; it has no text of documents."""
         return {"share": f"share of {self.label}", "rate": "mentions per 1,000 sentences"}.get(
             self.measure, "mean confidence"
         )
@@ -56,11 +56,12 @@ class Drift:
     """The result of comparing a run with earlier runs.
 
     run: the run that was compared; None if the output has no run to compare.
-    runs: number of earlier runs that were found for the comparison.
-    sentences: number of sentences that the earlier runs tagged.
+    runs: number of earlier runs in the comparison. If nothing was compared because there were too few sentences, the number
+        of earlier runs that were found.
+    sentences: total number of sentences that these earlier runs tagged.
     changes: one Change per label for the measure `share`, and one for each other measure; empty if nothing was compared.
-    why_not_compared: the reason why nothing was compared; otherwise empty.
-    other_model: whether an earlier run used another model, or another precision or setting that affects results.
+    why_not_compared: the reason, as a sentence, if nothing was compared; otherwise empty.
+    other_model: whether any of these earlier runs used another model, precision or other settings that affect results.
     """
 
     run: Run | None
@@ -86,8 +87,8 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
 
     Args:
         run: the run to compare; None if the output has no run to compare.
-        before: the earlier runs, newest first. Only runs that completed and tagged a sentence count, and of these only the
-            newest MAX_EARLIER_RUNS.
+        before: the earlier runs, newest first. Runs that did not complete or tagged no sentence are ignored. Of the
+            rest, the newest MAX_EARLIER_RUNS are used.
         bounds: the settings `report.drift_*`: the largest changes that are not flagged, and the minimum number of sentences.
     """
     completed = [other for other in before if other.status == "done" and other.sentences][:MAX_EARLIER_RUNS]
@@ -113,7 +114,8 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
 def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
     """Raise DriftError if report.fail_on_drift is set, and a run differs too much from earlier runs.
 
-    The run has already published its results. `drift` is the result of `compare_runs`, or None if there was no comparison.
+    Call this only after the run has published its results, because the error message says that it has. `drift` is the
+    result of `compare_runs`; if it is None, nothing is raised. `bounds` contains the setting report.fail_on_drift.
     """
     if drift is not None and bounds.fail_on_drift and drift.flagged:
         flagged = ", ".join(str(change) for change in drift.flagged)
@@ -127,8 +129,8 @@ def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
 def _compute_changes(run: Run, before: Sequence[Run], bounds: ReportSettings) -> list[Change]:
     """Return the changes of each label's share, of the mentions per 1,000 sentences, and of the mean confidence.
 
-    The labels of all the runs are included. The confidence is left out if the table `entities` no longer has any mention of
-    the run, or any mention of the earlier runs.
+    `before` has the earlier runs. Labels that only some of the runs found are included. The confidence is left out if the
+    run, or all earlier runs together, no longer have any mention in the table `entities`.
     """
     mentions, earlier_mentions = run.mentions, sum(other.mentions for other in before)
     changes = []

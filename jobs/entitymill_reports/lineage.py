@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 PRODUCER = "entitymill"
 JOB = "entitymill.extract"
 TIMEOUT_SECONDS = 5
-"""Seconds to wait for the receiver's answer to an event; a run sends two events."""
+"""Seconds to wait for the server at lineage.url to answer an event; a run sends two events."""
 
 
 class Lineage:
-    """Sends the events of one run: START, and then COMPLETE, FAIL or ABORT."""
+    """Sends the OpenLineage events of one run: START, and then COMPLETE, FAIL or ABORT."""
 
     def __init__(self, settings: Settings) -> None:
         """Keep a reference to the settings; nothing is sent yet."""
@@ -41,12 +41,12 @@ class Lineage:
         self._summary: Summary | None = None
 
     def begin(self, summary: Summary) -> None:
-        """Send the event START for a run."""
+        """Send the event START for a run, and keep a reference to its summary for the last event, which `end` sends."""
         self._summary = summary
         self._send(summary, "START")
 
     def end(self, state: str, error: str | None = None) -> None:
-        """Send the last event of the run; if `begin` was not called, do nothing, because the receiver does not know the run.
+        """Send the last event of the run; do nothing if `begin` was not called, because the server does not know the run.
 
         Args:
             state: the type of the event: COMPLETE, FAIL or ABORT.
@@ -132,7 +132,11 @@ class Lineage:
         return outputs
 
     def _name_dataset(self, address: str, *, by_name: bool) -> tuple[str, str]:
-        """Return OpenLineage's namespace and name of a table; for a path, the storage and the path within the storage."""
+        """Return the namespace and the name of a table in OpenLineage.
+
+        If `by_name` is true, `address` is the table's name in a catalog. Otherwise it is a path or URI: the namespace is the
+        storage, and the name is the path within the storage.
+        """
         if by_name:
             return self._settings.lineage.namespace, address
         place = overlapping_paths.list_normalized_paths(secret_masking.mask_address(address))[0]
@@ -143,11 +147,11 @@ class Lineage:
 def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | None]:
     """Send the last lineage event when the run inside the `with` block ends; the caller sends the first event.
 
-    The event is COMPLETE if the run succeeded, even if it differs too much from earlier runs. It is ABORT if the run was
-    interrupted or reached limits.max_core_hours, and otherwise FAIL.
+    The last event is COMPLETE if the run succeeded, even if the block raises DriftError. It is ABORT if the run was
+    interrupted or reached limits.max_core_hours. After any other error, it is FAIL.
 
-    The value of the `with` statement is the object that sends the events. If lineage.url is not set or `enabled` is false,
-    the value is None, and no events are sent.
+    The value of the `with` statement is a Lineage, whose method `begin` sends the first event. If lineage.url is not set or
+    `enabled` is false, the value is None, and no events are sent.
 
     Raises:
         SettingsError: lineage.url is set, but OpenLineage's library is not installed; raised before the run begins.

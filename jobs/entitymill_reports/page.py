@@ -18,9 +18,9 @@ from entitymill_reports.page_content import SENTENCE_BIN, SENTENCE_BINS, STAGES,
 SHOWN_RUNS = 20
 """Maximum number of runs in the table of runs, and in the plots that compare runs."""
 MAX_BARS = 200
-"""Maximum number of bars in the plot of mentions by time; if there would be more, bars without a mention are left out."""
+"""If the plot of mentions by time would have more bars than this, periods without a mention get no bar."""
 SAMPLES = {"least": "least confident", "rarest": "rarest", "random": "random"}
-"""The description on the page of each sample of mentions."""
+"""How the page describes each sample of mentions; the keys are the names of the samples."""
 MODES = {
     "first": "all documents, in the first run",
     "full": "all documents (--full)",
@@ -29,11 +29,11 @@ MODES = {
     "arrivals": "appended files",
     "": "unknown",
 }
-"""The description on the page of each mode of a run: how the run found its documents."""
+"""How the page describes each mode of a run; the mode says how the run found its documents."""
 
 
 def render(content: PageContent, drift: Drift) -> str:
-    """Return the HTML of the report page; it lists and compares at most SHOWN_RUNS runs."""
+    """Return the HTML of the report page, which shows `content` and `drift`, and lists at most SHOWN_RUNS runs."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=_format_number, seconds=_format_seconds, time=_format_time)
     script, style = _read_resource("page.js"), _read_resource("page.css")
@@ -93,7 +93,7 @@ def _draw_plots(content: PageContent) -> dict[str, str]:
 
 
 def _list_steps(days: Days) -> list[date]:
-    """Return the first day of each step (day, week, month or year) from the first to the last step that has a mention.
+    """Return the first day of each step (day, week, month or year), from the first step with a mention to the last.
 
     Steps without a mention are included, unless there would be more than MAX_BARS steps.
     """
@@ -112,7 +112,7 @@ def _list_steps(days: Days) -> list[date]:
 
 
 def _draw_runs(content: PageContent) -> dict[str, str]:
-    """Return a dict from the name of a plot to its SVG, for plots that compare runs, or the units of the page's run.
+    """Return a dict from the name of a plot to its SVG, for plots that compare runs, or units of the run that is shown.
 
     A unit consists of documents that are published together. The latest SHOWN_RUNS completed runs that tagged sentences are
     compared.
@@ -139,12 +139,12 @@ def _draw_runs(content: PageContent) -> dict[str, str]:
 
 
 def _compute_rates(runs: list[Run], label: str) -> list[float]:
-    """Return, for each run, the number of mentions of a label per 1,000 sentences; each run must have sentences."""
+    """Return, for each run, the number of mentions of a label per 1,000 sentences; each run must have tagged a sentence."""
     return [1000 * run.entities_by_label.get(label, 0) / run.sentences for run in runs]
 
 
 def _compute_recognition_speed(run: Run) -> float | None:
-    """Return the sentences per second during recognition only; None if the run did not record this time."""
+    """Return the sentences per second of recognition, without other stages; None if the run has no time of recognition."""
     seconds = run.seconds.get("recognizing") or run.seconds.get("recognition")
     return run.sentences / seconds if seconds else None
 
@@ -152,7 +152,7 @@ def _compute_recognition_speed(run: Run) -> float | None:
 def _find_newer_failed_run(content: PageContent) -> Run | None:
     """Return the newest run if it failed or died and the page shows an older run; otherwise None.
 
-    Return None, too, if an even newer run had nothing to do: it succeeded, but is not in `content.runs`.
+    Also return None if an idle run started later, because an idle run is a success. (Idle runs are not in `content.runs`.)
     """
     newest = content.runs[0] if content.runs else None
     if newest is None or newest == content.run or newest.status not in ("failed", "died"):
@@ -181,5 +181,5 @@ def _format_seconds(value: float) -> str:
 
 
 def _format_time(value: datetime | None) -> str:
-    """Return a time in UTC, to the minute; empty for None."""
+    """Return a time as text in UTC, to the minute, such as `2026-11-30 14:05 UTC`; an empty string for None."""
     return "" if value is None else value.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

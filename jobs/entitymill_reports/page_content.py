@@ -33,7 +33,7 @@ class Run(RunRow):
 
     @property
     def core_hours_per_million(self) -> float:
-        """The core-hours per million documents, computed from this run; 0 if it processed no documents."""
+        """The core-hours per million documents, computed from this run; 0 if the run processed no documents."""
         return 1e6 * self.core_hours / self.documents if self.documents else 0.0
 
     @property
@@ -54,11 +54,12 @@ class Run(RunRow):
 
 @dataclass(frozen=True)
 class Documents:
-    """Sums over the `documents` table.
+    """The numbers of documents, sentences and tokens in the `documents` table.
 
     documents, blank: number of documents, and number of documents whose text is only white space.
+    sentences, tokens: numbers of sentences and tokens of all documents.
     split_sentences: number of sentences longer than the model's limit.
-    by_tokens: the number of documents with 2^n to 2^(n+1) - 1 tokens, for each n from 0; the key -1 is for no tokens.
+    by_tokens: a dict from n to the number of documents with 2^n to 2^(n+1) - 1 tokens; key -1: documents without tokens.
     """
 
     documents: int = 0
@@ -71,11 +72,11 @@ class Documents:
 
 @dataclass(frozen=True)
 class Label:
-    """The mentions of one label.
+    """The number and the confidences of the mentions that have one label, such as PER.
 
     mentions: number of mentions.
     confidence: mean confidence of the mentions.
-    bins: number of mentions in each of the CONFIDENCE_BINS bins.
+    bins: number of mentions in each of the CONFIDENCE_BINS ranges of confidence, from 0 to 1.
     """
 
     name: str
@@ -86,11 +87,11 @@ class Label:
 
 @dataclass(frozen=True)
 class Days:
-    """Mentions by time.
+    """The numbers of mentions by time.
 
-    column: the column with the date of a mention.
-    step: the period to which one bar of a plot belongs: day, week, month or year.
-    counts: the number of mentions by the first day of the period, and then by label.
+    column: name of the column of `entities` that has the date of a mention.
+    step: the period that one bar of the plot stands for: day, week, month or year.
+    counts: a dict from the first day of a period to the number of its mentions of each label.
     without: number of mentions without a date.
     """
 
@@ -102,10 +103,10 @@ class Days:
 
 @dataclass(frozen=True)
 class Lengths:
-    """The lengths of sentences with a mention.
+    """How many sentences with a mention have each length.
 
-    bins: number of sentences in each of the SENTENCE_BINS bins.
-    one_in: n if only the sentences of about one in n documents were counted; 1 if all were.
+    bins: number of sentences in each of the SENTENCE_BINS ranges of lengths; each range is SENTENCE_BIN characters wide.
+    one_in: n if only the sentences of about one in n documents were counted; 1 if all documents were included.
     """
 
     bins: tuple[int, ...]
@@ -114,11 +115,11 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Reject:
-    """The rows that were rejected for one reason.
+    """All rows of the `rejects` table that have the same stage (source or recognition) and the same reject code.
 
     rows: number of rows.
-    examples: the ids of some of the rows.
-    detail: more about the reason, from one of the rows; never text of a document.
+    examples: the document ids of up to four of the rows.
+    detail: the column `detail` of one of the rows, which says more about the reason; never text of a document.
     """
 
     stage: str
@@ -143,7 +144,7 @@ class UnitSpeed:
 
     @property
     def speed(self) -> float:
-        """The documents per second."""
+        """The documents per second; 0 if `seconds` is 0."""
         return self.documents / self.seconds if self.seconds else 0.0
 
 
@@ -151,7 +152,7 @@ class UnitSpeed:
 class Part:
     """A part of a sentence: a mention if `label` is set, otherwise the text between mentions.
 
-    sampled: whether the part is a mention that is in a sample.
+    sampled: whether the part is a mention that was chosen for a sample; the page also shows the sentence's other mentions.
     """
 
     text: str
@@ -162,9 +163,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence, as a sequence of parts.
+    """A sentence on the report page, split into mentions and the text between them.
 
-    samples: the names of the samples that contain a mention of the sentence: `least`, `rarest` or `random`.
+    samples: the names of the samples for which a mention in the sentence was chosen: `least`, `rarest` or `random`.
     """
 
     doc_id: str
@@ -178,7 +179,7 @@ class TextSamples:
 
     top: for each label, the most frequent entities, with their numbers of mentions.
     sentences: the sentences that contain a sampled mention.
-    changed: number of sentences that were left out because their document has changed in the source.
+    changed: number of sentences that were left out because their document's text in the source has changed or is missing.
     problem: the reason why the sentences could not be read; otherwise empty.
     """
 
@@ -193,12 +194,13 @@ class PageContent:
     """The complete content of a report page.
 
     output: path or schema of the tables.
-    run: the run that the page shows; None if no run that processed or removed documents has completed.
-    runs: the latest runs that had something to do, newest first.
+    run: the run that the page shows; None as long as no run that processed or removed documents has completed.
+    runs: the latest runs, newest first, without idle runs (runs that had nothing to do) and maintenance.
     days: the mentions by time; None if report.date_column is not set.
-    settings: the settings of the run as YAML, without secrets.
+    units: the speed of each unit of work of `run`; units whose speed is not known are left out.
+    settings: the settings of `run` as YAML, without secrets; empty if they are not known.
     shown: samples of text from the documents; None if report.show_text does not allow text.
-    last_idle: when the latest idle run (a run that had nothing to do) started, in UTC; None if there is no such run.
+    last_idle: when the latest idle run started, in UTC; None if there is no idle run.
     """
 
     output: str
@@ -221,5 +223,5 @@ class PageContent:
 
     @property
     def before(self) -> tuple[Run, ...]:
-        """The runs before the run that the page shows, newest first."""
+        """Those of `runs` that started before the run that the page shows, newest first."""
         return () if self.run is None else tuple(run for run in self.runs if run.started_at < self.run.started_at)

@@ -1,4 +1,4 @@
-"""Read the texts for a report page: frequent entities and sentences. Used only if `report.show_text` allows texts."""
+"""Read the texts that a report page shows: frequent entities, and sentences. Used only if report.show_text allows texts."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def read_samples(reader: TableReader) -> TextSamples:
     """Return the most frequent entities, and samples of sentences with their mentions.
 
     There are three samples of at most SAMPLE_SIZE mentions each: the least confident mentions, one mention of each of the
-    rarest entities, and random mentions. Sentences longer than MAX_CHARS are left out. Sentences of documents whose text has
-    changed since the run are also left out. If the source cannot be read, the result has the reason instead of sentences.
+    rarest entities, and random mentions. Sentences longer than MAX_CHARS are left out. So are sentences of documents whose
+    text in the source has changed. If the source cannot be read, the result has no sentences, and `problem` says why.
     """
     top: dict[str, list[tuple[str, int]]] = {}
     for row in reader.read_rows(_TOP_ENTITIES):
@@ -99,7 +99,11 @@ def read_samples(reader: TableReader) -> TextSamples:
 
 
 def _list_sentence_keys(mentions: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int, int]]:
-    """Return doc_id, sentence_id, begin and end of each sentence with a sampled mention, once, ordered by sample."""
+    """Return (doc_id, sentence_id, begin, end) of each sentence with a sampled mention, without duplicates.
+
+    The sentences are in the order of SAMPLES: first those of the sample `least`. `mentions` are rows that the query
+    _SAMPLED_MENTIONS returned.
+    """
     sampled = [row for sample in SAMPLES for row in mentions if row["sample"] == sample]
     return list(
         dict.fromkeys((row["doc_id"], row["sentence_id"], row["sentence_begin"], row["sentence_end"]) for row in sampled)
@@ -107,10 +111,11 @@ def _list_sentence_keys(mentions: Sequence[Mapping[str, Any]]) -> list[tuple[str
 
 
 def _build_sentence(text: str, key: tuple[str, int, int, int], mentions: Sequence[Mapping[str, Any]]) -> Sentence:
-    """Return a sentence, split into its mentions and the text between them, with the names of the samples it belongs to.
+    """Return a sentence, split into its mentions and the text between them.
 
-    `text` is the complete document. `key` has the sentence's doc_id, sentence_id, begin and end. `mentions` has the mentions
-    of all sentences; a mention in several samples has several rows.
+    The result also names the samples for which its mentions were chosen. `text` is the complete document. `key` has the
+    sentence's doc_id, sentence_id, begin and end. `mentions` has the mentions of all sentences; a mention in several samples
+    has several rows.
     """
     doc_id, number, at, end = key
     own = [row for row in mentions if (row["doc_id"], row["sentence_id"]) == (doc_id, number)]

@@ -17,7 +17,7 @@ from entitymill_reports.page_content import CONFIDENCE_BINS, SENTENCE_BIN, SENTE
 from entitymill_reports.table_reader import TableReader
 
 MAX_RUNS = 40
-"""Maximum number of runs to read. Idle runs (runs that had nothing to do) and maintenance do not count, and are not read."""
+"""Maximum number of runs to read. Idle runs (runs that had nothing to do) and runs of `entitymill maintain` are not read."""
 STEPS = {"day": 1, "week": 7, "month": 30, "year": 365}
 """The periods that a bar in the plot of mentions by time may stand for, with their approximate lengths in days."""
 MAX_STEPS = 70
@@ -28,10 +28,10 @@ lengths are counted only in a sample of the documents."""
 MAX_LABELS, MAX_CODES = 200, 50
 """Maximum number of labels and of reject codes to read; usually there are only a few."""
 _DAYS = "DATE '1678-01-01' AND DATE '2261-12-31'"
-"""The days that DataFusion can group by month, as it converts them to nanoseconds. Others, such as 9999-12-31, usually mean
-that the date is unknown."""
+"""The range of dates that DataFusion can group by month. (It converts dates to 64-bit nanoseconds.) Dates outside the range,
+such as 9999-12-31, usually mean that the date is unknown, and are treated as null."""
 MAX_COMMITS = 300
-"""Maximum number of commits to read; older commits are ignored."""
+"""Maximum number of commits of the table `documents` from which the speed of units is computed; older ones are ignored."""
 _LATEST_RUNS = f"""
     SELECT * FROM report_runs
     WHERE coalesce(mode, '') NOT IN ('none', 'maintenance')
@@ -68,7 +68,7 @@ _REJECTS = f"""
 def read_page_content(reader: TableReader, settings: Settings, run_id: str | None = None) -> PageContent:
     """Return the content of a report page.
 
-    `run_id` is the run to show, or None for the latest completed run that processed or removed documents.
+    `run_id` is the id of the run to show, or None for the latest completed run that processed or removed documents.
 
     Raises:
         SettingsError: report.date_column is not a column of dates, or none of the latest MAX_RUNS runs has this id.
@@ -101,10 +101,10 @@ def read_page_content(reader: TableReader, settings: Settings, run_id: str | Non
 
 
 def read_runs(reader: TableReader, run_id: str | None = None) -> tuple[Run | None, tuple[Run, ...]]:
-    """Return a run, and the runs before it, newest first, with what a comparison of runs needs.
+    """Return a run, and the runs before it, newest first, for `drift.compare_runs`.
 
-    `run_id` None means the latest completed run that processed or removed documents. Only the latest MAX_RUNS runs are read.
-    If the run is not among them, the result is (None, ()).
+    If `run_id` is None, the run is the latest completed run that processed or removed documents. Only the latest MAX_RUNS
+    runs are read. If the run is not among them, the result is (None, ()).
     """
     runs = _build_runs(reader.read_rows(_LATEST_RUNS), _count_mentions(reader, None))
     run = select_run(runs, run_id)
@@ -114,13 +114,13 @@ def read_runs(reader: TableReader, run_id: str | None = None) -> tuple[Run | Non
 def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
     """Return the run with an id or, if the id is None, the newest completed run; None if there is no such run.
 
-    `runs` is sorted, the newest run first, and does not contain runs that had nothing to do.
+    `runs` must be sorted, newest first, and must not contain idle runs (runs that had nothing to do).
     """
     return next((run for run in runs if (run.run_id == run_id if run_id else run.status == "done")), None)
 
 
 def _build_runs(rows: list[dict[str, Any]], counts: list[dict[str, Any]]) -> tuple[Run, ...]:
-    """Build the runs from rows of the `runs` table; `counts` is the result of `_count_mentions`."""
+    """Build a Run from each row of `runs`, in the same order; `counts` has mentions grouped by run (`_count_mentions`)."""
     found = []
     for row in rows:
         own = [count for count in counts if count["run_id"] == row["run_id"]]
@@ -131,10 +131,10 @@ def _build_runs(rows: list[dict[str, Any]], counts: list[dict[str, Any]]) -> tup
 
 
 def _select_day(reader: TableReader, name: str | None) -> str | None:
-    """Return an SQL expression for the day of a mention, from the column `name`; None if `name` is None.
+    """Return an SQL expression for the day of a mention, from the column `name` of `entities`; None if `name` is None.
 
-    A text that does not begin with a date such as 2026-11-30 becomes null, and so do days outside of _DAYS. Raise
-    SettingsError if the table lacks the column, or its type is neither date, timestamp nor string.
+    A text that does not begin with a date such as 2026-11-30 becomes null, and so does a date outside _DAYS. Raise
+    SettingsError if the table lacks the column, or the column's type is neither date, timestamp nor string.
     """
     if name is None:
         return None
@@ -155,8 +155,8 @@ def _count_mentions(reader: TableReader, day: str | None) -> list[dict[str, Any]
     """Count mentions by label, bin of confidence and run, in one pass over the table; return one row per group.
 
     Each row also has the sum of the confidences, the first and last day, and the number of mentions that have a day. `day`
-    is an SQL expression for the day of a mention. For mentions of runs before the latest MAX_RUNS, the column run_id is
-    null. If there are more than MAX_LABELS labels, the smallest groups may be missing.
+    is an SQL expression for the day of a mention, or None if days are not needed. For mentions of runs before the latest
+    MAX_RUNS, run_id is null. If there are more than MAX_LABELS labels, the smallest groups may be missing.
     """
     day = day or "CAST(NULL AS DATE)"
     most, last_bin = MAX_LABELS * CONFIDENCE_BINS * (MAX_RUNS + 1), CONFIDENCE_BINS - 1
@@ -179,7 +179,7 @@ def _count_mentions(reader: TableReader, day: str | None) -> list[dict[str, Any]
 
 
 def _build_labels(counts: list[dict[str, Any]]) -> tuple[page_content.Label, ...]:
-    """Build the labels from the result of `_count_mentions`, sorted by their numbers of mentions, largest first."""
+    """Build a Label for each label in `counts`, the rows of `_count_mentions`; the label with the most mentions is first."""
     found = []
     for name in {row["label"] for row in counts}:
         own = [row for row in counts if row["label"] == name]
@@ -198,7 +198,7 @@ def _read_documents(reader: TableReader) -> page_content.Documents:
 
 
 def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, Any]]) -> page_content.Days:
-    """Count mentions by day, week, month or year: the shortest of these that gives about MAX_STEPS bars or fewer.
+    """Count mentions by day, week, month or year: the shortest period that gives about MAX_STEPS bars or fewer.
 
     The oldest counts are dropped if there are more than MAX_STEPS * MAX_LABELS. `day` is the SQL expression for the day of a
     mention, computed from the column `name`. `counts` is the result of `_count_mentions`.
@@ -229,7 +229,7 @@ def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, 
 
 
 def _read_lengths(reader: TableReader, mentions: int) -> page_content.Lengths:
-    """Count the sentences that have a mention, by length; if there are many mentions, only in a sample of the documents."""
+    """Count the sentences with a mention by length; if the number `mentions` is large, only in a sample of documents."""
     one_in = max(1, mentions // SAMPLED_MENTIONS)
     # The hashes of about one in `one_in` documents begin with four hexadecimal digits below this bound.
     bound, last_bin = ("g" if one_in == 1 else f"{max(1, 0x10000 // one_in):04x}"), SENTENCE_BINS - 1
@@ -250,7 +250,7 @@ def _read_lengths(reader: TableReader, mentions: int) -> page_content.Lengths:
 
 
 def _read_rejects(reader: TableReader) -> tuple[page_content.Reject, ...]:
-    """Return the MAX_CODES most frequent pairs of stage and reject code, each with its row count and up to four ids."""
+    """Return the MAX_CODES most frequent pairs of stage and reject code, each with its row count and up to four doc_ids."""
     if not reader.has("rejects"):
         return ()
     found = []
@@ -261,15 +261,15 @@ def _read_rejects(reader: TableReader) -> tuple[page_content.Reject, ...]:
 
 
 def _format_settings(rows: list[dict[str, Any]], run: Run | None) -> str:
-    """Return the settings in a run's row as YAML, in which secrets are masked; "" if there is no run or no settings."""
+    """Return the settings in a run's row of `runs` as YAML, with masked secrets; "" if there is no run or no settings."""
     own = next((row["settings"] for row in rows if run is not None and row["run_id"] == run.run_id), None)
     return yaml.safe_dump(json.loads(own), sort_keys=False, allow_unicode=True) if own else ""
 
 
 def read_unit_speeds(reader: TableReader, run: Run | None) -> tuple[UnitSpeed, ...]:
-    """Return the speed of each unit of work (documents that are committed together) from the history of `documents`.
+    """Return the speed of each unit of work of a run, from the history of the `documents` table; nothing if `run` is None.
 
-    A unit is left out if the unit before it is not in the latest MAX_COMMITS commits. The result is empty if `run` is None.
+    A unit (documents published together) is left out if the previous unit's commit is not in the latest MAX_COMMITS.
     """
     found: list[UnitSpeed] = []
     last: datetime | None = None

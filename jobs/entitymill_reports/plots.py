@@ -58,7 +58,7 @@ _IDS = re.compile(
 
 
 def choose_color(number: int) -> str:
-    """Return the placeholder for the color of series `number`, from 0; `_render_svg` replaces it by a CSS variable."""
+    """Return a placeholder for the color of series `number` (counted from 0), which `_render_svg` replaces."""
     return f"#0102{min(number, COLOR_COUNT - 1):02x}"
 
 
@@ -95,10 +95,10 @@ def draw_stacked_bars(
 
     Args:
         names: labels below the bars; labels for which there is no room are left out.
-        series: a dict from the name of a series to its values, one for each bar. If there are several series, a legend shows
-            their names, cut to 14 characters.
+        series: a dict from the name of a series to its values, one for each bar. If there are two or more series, a legend
+            shows their names, cut to 14 characters.
         title: description for screen readers.
-        about: label of the horizontal axis.
+        about: what `names` are, such as "unit"; written below the horizontal axis.
         seconds: whether the values are seconds; otherwise they are counts.
     """
 
@@ -181,8 +181,8 @@ def _set_up_axes(
 def _render_svg(draw: Callable[[Axes], None], title: str, height: int = HEIGHT) -> str:
     """Return a plot as an <svg> element for the report page; `height` is in CSS pixels.
 
-    `draw` adds the content of the plot. Matplotlib escapes its text. `title`, the description for screen readers, is not
-    escaped, so it must be a constant of this program.
+    `draw` is called with empty axes, and must draw the plot on them. Matplotlib escapes the text that it draws. `title`, the
+    description for screen readers, is not escaped, so the caller must pass a constant of this program.
     """
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):  # a fixed salt: the same plot has the same bytes
         figure = Figure(figsize=(WIDTH / _PER_INCH, height / _PER_INCH), layout="constrained")

@@ -31,9 +31,9 @@ JOB = "entitymill"
 PUSH_SECONDS = 5
 """Time limit, in seconds, for sending metrics to the Pushgateway, which is the last step of a run."""
 MAX_LABELS = 100
-"""Maximum number of labels whose mentions are counted over all runs."""
+"""Maximum number of labels, such as PER, for which the mentions of all runs are counted."""
 _CORE_SECONDS_STAGES = (*schemas.PARTS, "spark", "idle")
-"""The stages of recognition, whose seconds are summed over all cores; the other stages have wall-clock seconds."""
+"""The stages of a run whose seconds are summed over all cores; all other stages have wall-clock seconds."""
 _OVER_ALL = "over all runs of the output"
 
 
@@ -57,14 +57,15 @@ class Totals:
 
 @dataclass
 class RunOutcome:
-    """What is known about a run when it ends; after a failure, most of it may be missing.
+    """What is known about a run when it ends; after a failure, some fields may be None.
 
     output: path or schema of the run's tables, without secrets.
+    started, ended: when the run began and ended, in UTC.
     exit_code: 0, or the exit code of the run's error.
     summary: the run's summary if the run published its results; otherwise None.
-    drift: the result of comparing the run with earlier runs; None if it was not compared.
+    drift: the result of comparing the run with earlier runs; None if they were not compared.
     tables: the tables from which the totals are read; None if the run ended before it opened the tables.
-    totals: the sums over all runs; None if they could not be read.
+    totals: the sums over all runs of the output; None until they are read, or if they cannot be read.
     """
 
     output: str
@@ -79,14 +80,14 @@ class RunOutcome:
 
 @contextmanager
 def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunOutcome]:
-    """Write the metrics of the run inside the `with` block when it ends, whether it succeeds or fails.
+    """Write the metrics of the run inside the `with` block when the run ends, whether it succeeds or fails.
 
-    The value of the `with` statement is an object to which the caller adds the outcome of the run. Metrics are written to
-    metrics.textfile and metrics.pushgateway, if they are set. If writing fails, this is reported in the log and on stderr,
-    and the run does not fail.
+    The value of the `with` statement is a RunOutcome, in which the caller must set `summary`, `drift` and `tables` when they
+    are known. Metrics are written to metrics.textfile and metrics.pushgateway, if these settings are set. If writing fails,
+    this is reported in the log and on stderr, and the run does not fail.
 
     Args:
-        enabled: false for dry runs, which write no metrics.
+        enabled: whether to write metrics; the caller passes false for dry runs.
 
     Raises:
         SettingsError: a setting asks for metrics, but Prometheus' library is not installed; raised before the run begins.
@@ -111,8 +112,8 @@ def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunO
 def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool) -> None:
     """Write the metrics to the file and the Pushgateway that the settings name; report failures in the log and on stderr.
 
-    Before that, set `ended` of `run_outcome` to now. If the argument `totals` is true, also set `totals` of `run_outcome`:
-    sums over all runs, which are read with Spark. Otherwise the metrics of these sums are left out.
+    First, set `run_outcome.ended` to now. If the argument `totals` is true, also read the sums over all runs with Spark, and
+    set `run_outcome.totals`. Otherwise the metrics of these sums are left out.
     """
     run_outcome.ended = datetime.now(timezone.utc)
     try:
@@ -138,7 +139,7 @@ def read_totals(tables: Tables) -> Totals | None:
 
     Maintenance is left out. Idle runs count only for `last_success`, because `optimize` deletes their rows after some time,
     and a counter must never decrease. If there are more than MAX_LABELS labels, only the mentions of MAX_LABELS arbitrary
-    labels are counted. This takes two Spark queries.
+    labels are counted. This function runs two Spark queries.
     """
     from pyspark.sql import functions as F  # noqa: PLC0415  # imports Spark, which --help does not need
 
@@ -189,7 +190,7 @@ def build_metrics(run_outcome: RunOutcome) -> _Metrics:
 
 
 def _add_summary(metrics: _Metrics, summary: Summary) -> None:
-    """Add the run that has just ended: its counts, its speed, and its seconds by stage."""
+    """Add to `metrics` the counts, the speed, and the seconds by stage of the run that has just ended."""
     for name in ("documents", "removed", "units", "sentences", "tokens"):
         metrics.gauge(f"run_{name}", f"{name.capitalize()} of the last run", getattr(summary, name))
     metrics.gauge(
@@ -210,7 +211,7 @@ def _add_summary(metrics: _Metrics, summary: Summary) -> None:
 
 
 def _add_totals(metrics: _Metrics, totals: Totals) -> None:
-    """Add the sums over all runs as counters, and the time of the last success if there was one."""
+    """Add to `metrics` the sums over all runs as counters, and the time of the last success if there was one."""
     counted = {"documents": ("Documents processed", totals.documents), "sentences": ("Sentences tagged", totals.sentences)}
     for name, (help_, value) in {**counted, "rejects": ("Rows rejected", totals.rejects)}.items():
         metrics.add("Counter", name, f"{help_}, {_OVER_ALL}", {"": value})
@@ -246,7 +247,7 @@ class _Metrics:
             kind: Gauge or Counter.
             name: the metric's name without the prefix `entitymill_`.
             help_: description of the metric, without a period.
-            values: the metric's value for each value of `label`; if `label` is empty, one value under any key.
+            values: dict from each value of `label` to the metric's value. If `label` is empty, one value with any key.
             label: name of a second label, in addition to `output`; empty for none.
         """
         from prometheus_client import core  # noqa: PLC0415  # installed only with the extra

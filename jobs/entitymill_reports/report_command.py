@@ -52,12 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
-    """Write the report page, and print its path; Spark is started only if the tables cannot be read without it.
+    """Write the report page to the file `to`, and print its path; start Spark only if the tables cannot be read without it.
 
-    If `run_id` is None, the page shows the latest run that processed or removed documents. Raise DriftError if the page was
-    written, but the run differs too much from earlier runs, and report.fail_on_drift is set.
+    If `run_id` is None, the page shows the latest run that processed or removed documents. After the page is written, raise
+    DriftError if the run differs too much from earlier runs, and report.fail_on_drift is set.
     """
-    # Imported only here: --help and errors in the settings must not wait a second for Spark.
+    # Imported only here: importing Spark takes a second, which --help and errors in the settings do not need.
     from entitymill_reports import drift, reports_of_a_run
     from entitymill_reports.table_reader import open_local_reader
 
@@ -74,7 +74,7 @@ def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
 
 
 def _write_page_with_spark(settings: Settings, to: str, run_id: str | None) -> Drift:
-    """Start Spark, write the report page, and return the comparison of runs that it shows."""
+    """Start Spark, write the report page, and return the comparison of runs that the page shows."""
     from entitymill.spark.session import open_session
     from entitymill.tables import Tables
     from entitymill_reports import reports_of_a_run

@@ -1,4 +1,4 @@
-"""Follow a run: write its report page and metrics, send its lineage, and compare it with earlier runs.
+"""Report on a run while it proceeds: write its page and metrics, send its lineage, and compare it with earlier runs.
 
 Errors in this module never roll back what the run has published.
 """
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Observer:
-    """Follows one run: the run calls these methods as it proceeds. `observe` creates this object."""
+    """Writes and sends the reports on one run. `observe` creates this object, and the job calls its methods in the run."""
 
     def __init__(self, settings: Settings, outcome: prometheus_metrics.RunOutcome, events: lineage.Lineage | None) -> None:
         """Keep references to the arguments; if `events` is None, the observer sends no lineage events."""
@@ -49,8 +49,8 @@ class Observer:
     def finish(self, spark: SparkSession, tables: Tables, summary: Summary, console: Console) -> None:
         """Write the report page of a run that has published its results, and compare the run with earlier runs.
 
-        Both depend on the settings (see `write_page_and_compare_runs`). A page that cannot be written is not an error. Raise
-        DriftError if the run differs too much from earlier runs, and report.fail_on_drift is set.
+        The page is written only if report.path is set; if it cannot be written, the run does not fail. Raise DriftError if
+        report.fail_on_drift is set, and the run differs too much from earlier runs.
         """
         self._outcome.summary = summary
         self._outcome.drift = write_page_and_compare_runs(spark, self._settings, tables, summary, console)
@@ -59,9 +59,9 @@ class Observer:
 
 @contextmanager
 def observe(settings: Settings, *, dry_run: bool) -> Iterator[Observer]:
-    """Follow the run inside the `with` block; write metrics and send lineage when the run ends, even if it fails.
+    """Report on the run inside the `with` block: write metrics and send lineage when the run ends, even if it fails.
 
-    The value of the `with` statement is the run's observer.
+    The value of the `with` statement is the run's observer, whose methods the caller must call as the run proceeds.
 
     Args:
         dry_run: whether this is a dry run, which writes no metrics and sends no lineage.
@@ -87,7 +87,7 @@ def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | N
         run_id: the id of the run to show, or None for the latest run that processed or removed documents.
 
     Raises:
-        SettingsError: a setting in `report` does not match the tables, or the file cannot be written.
+        SettingsError: the run is not in the table `runs`, report.date_column has no dates, or the page cannot be written.
     """
     from entitymill_reports import page, page_queries  # noqa: PLC0415  # imports libraries of the extra `report`
 
@@ -110,8 +110,8 @@ def write_page_and_compare_runs(
     """If report.path is set, write the report page and print its path; return how the run compares with earlier runs.
 
     The result is None if the run had nothing to do, or if no page was written and report.fail_on_drift is not set. If the
-    page cannot be written, this is reported in the log and on the console. It is not an error, because the run has already
-    published its results.
+    page cannot be written, this is reported in the log and on the console, but no error is raised, because the run has
+    already published its results.
     """
     report = settings.report
     drift: Drift | None = None

@@ -1,6 +1,6 @@
 """Run the queries of a report page: with Spark or, if the tables are on this machine's disk, without it.
 
-Both readers run the same SQL, in the subset that Spark and DataFusion share. In queries, the tables are called
+`SparkReader` and `LocalReader` run the same SQL, which Spark and DataFusion both support. In queries, the tables are called
 report_entities, report_documents, report_rejects and report_runs.
 """
 
@@ -42,15 +42,16 @@ class TableReader(Protocol):
     output: str
 
     def has(self, table: str) -> bool:
-        """Return whether a table exists; of the tables that a page needs, only `rejects` may be missing."""
+        """Return whether a table exists; only `rejects` may be missing, the other tables that a page needs always exist."""
 
     def read_rows(self, query: str) -> list[dict[str, Any]]:
         """Return the rows of a query, each as a dict from column name to value; times are in UTC, and maps are dicts."""
 
     def find_column(self, name: str) -> tuple[str, str] | None:
-        """Return the name and the type of a column of `entities`, found by its name in any capitalization; None if missing.
+        """Return the exact name and the type of a column of `entities`; None if there is no such column.
 
-        The type is `date`, `timestamp` (with or without a time zone), `string`, or the text of another type.
+        The case of the argument `name` does not matter.
+        The type is `date`, `timestamp` (with or without a time zone), `string`, or the name of another type.
         """
 
     def read_history(self, limit: int) -> list[dict[str, Any]]:
@@ -60,7 +61,7 @@ class TableReader(Protocol):
         """
 
     def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """Return a dict from doc_id to text for a few documents of the source, without ids that the source lacks.
+        """Return a dict from doc_id to text for a few documents of the source; ids that the source lacks are left out.
 
         Raise EntityMillError or PySparkException if the source cannot be read.
         """
@@ -70,7 +71,7 @@ class SparkReader:
     """Reads the tables with Spark, in a Spark session of its own."""
 
     def __init__(self, spark: SparkSession, settings: Settings, tables: Tables) -> None:
-        """Create a view of each table for queries; `spark` and `tables` belong to a session that only this reader uses."""
+        """Create a view of each table for queries; `spark` and `tables` must belong to a session that nothing else uses."""
         self._spark = spark
         self._settings = settings
         self._tables = tables
@@ -97,7 +98,7 @@ class SparkReader:
         return [row | {name: _from_micros(row[name]) for name in times} for row in rows]
 
     def find_column(self, name: str) -> tuple[str, str] | None:
-        """Return name and type (see `TableReader`) of a column of `entities`, in any capitalization; None if missing."""
+        """Return the exact name and the type of a column of `entities`, ignoring the case of `name`; None if missing."""
         found = self._tables.read("entities").dtypes
         kinds = {"timestamp_ntz": "timestamp"}
         return next(((one, kinds.get(kind, kind)) for one, kind in found if one.lower() == name.lower()), None)
@@ -109,7 +110,7 @@ class SparkReader:
         return [row.asDict() | {"at": _from_micros(row["at"])} for row in history.select(*columns).collect()]
 
     def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """Return a dict from doc_id to text for a few documents, without ids that have no row that meets `source.where`."""
+        """Return a dict from doc_id to text for a few documents; leave out ids for which `source.where` selects no row."""
         return reader.read_texts(self._spark, self._settings.source, list(ids))
 
 
@@ -135,7 +136,7 @@ class LocalReader:
         return [{name: _convert(value) for name, value in row.items()} for row in rows]
 
     def find_column(self, name: str) -> tuple[str, str] | None:
-        """Return name and type (see `TableReader`) of a column of `entities`, in any capitalization; None if missing."""
+        """Return the exact name and the type of a column of `entities`, ignoring the case of `name`; None if missing."""
         for one in self._tables["entities"].schema().fields:
             if one.name.lower() == name.lower():
                 kind = str(getattr(one.type, "type", one.type))
@@ -143,16 +144,20 @@ class LocalReader:
         return None
 
     def read_history(self, limit: int) -> list[dict[str, Any]]:
-        """Return the newest `limit` commits of the table `documents`; userMetadata and operationMetrics may be None."""
+        """Return the newest `limit` commits of the table `documents`: version, at (UTC), userMetadata, operationMetrics.
+
+        The values of userMetadata and operationMetrics may be None.
+        """
         return [
             {"userMetadata": None, "operationMetrics": None, **commit, "at": _from_micros(1000 * commit["timestamp"])}
             for commit in self._tables["documents"].history(limit)
         ]
 
     def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """Return a dict from doc_id to text for a few documents, by reading the complete source, without null texts.
+        """Return a dict from doc_id to text for a few documents; ids whose text is null or missing are left out.
 
-        Raise SourceError if the source can no longer be read without Spark.
+        This reads the columns of ids and texts of the complete source. Raise SourceError if the source can no longer be read
+        without Spark.
         """
         source = _open_local_source(self._source)
         if source is None:
@@ -172,12 +177,12 @@ class LocalReader:
 
 
 def open_local_reader(settings: Settings) -> LocalReader | None:
-    """Return a reader that needs no Spark; None if the report page needs Spark to read the tables or the source.
+    """Return a reader that needs no Spark; None if Spark is needed to read the tables, or the texts that the page shows.
 
     Spark is needed in any of these cases:
     - The package deltalake is not installed.
     - The tables are not on this machine's disk.
-    - Another version wrote the tables. The reader with Spark then refuses them, and says why.
+    - A table is missing or damaged, or another version of this program wrote it. Opening it with Spark then raises an error.
     - report.date_column is a timestamp, and source.time_zone is not UTC.
     - The page shows text, and pyarrow might not read the source as Spark does (see `_open_local_source`).
 
@@ -185,7 +190,7 @@ def open_local_reader(settings: Settings) -> LocalReader | None:
     """
     root = find_directory(settings.output, settings.spark.conf)
     if root is not None and not (root / "runs" / "_delta_log").is_dir():
-        raise OutputError(f"output: no run has written {settings.output.path} yet.")
+        raise OutputError(f"output: no run has written {settings.output.path} yet: run the job first.")
     try:
         from deltalake import DeltaTable, QueryBuilder  # noqa: PLC0415  # installed only with the extra `report`
         from deltalake.exceptions import DeltaError  # noqa: PLC0415
@@ -238,9 +243,9 @@ def _open_dataset(path: Path, *, is_delta: bool) -> Any:
 
 @contextlib.contextmanager
 def open_spark_reader(spark: SparkSession, settings: Settings, tables: Tables) -> Iterator[SparkReader]:
-    """Yield a reader of tables that this program wrote; it uses a Spark session of its own, not `spark`.
+    """Yield a reader of the output's tables; it uses a private copy of the session `spark` (see `open_private_session`).
 
-    Raise OutputError if the output has no tables, or another program wrote them.
+    Raise OutputError if a table is missing, or if another program or another version of this program wrote a table.
     """
     if not (tables.is_complete() and tables.exists("runs")):
         raise OutputError(f"output: no entity tables in {tables.output}: run the job first.")
@@ -254,12 +259,12 @@ def open_spark_reader(spark: SparkSession, settings: Settings, tables: Tables) -
 
 
 def _from_micros(micros: int | None) -> datetime | None:
-    """Return a time in UTC, given in microseconds since 1970; None for None."""
+    """Convert microseconds since 1970 to a time in UTC; return None for None."""
     return None if micros is None else datetime.fromtimestamp(micros / 1e6, timezone.utc)
 
 
 def _convert(value: Any) -> Any:
-    """Convert a value from pyarrow: a time to UTC, and a map, which is a list of pairs, to a dict."""
+    """Convert a value from pyarrow: a time to UTC, and a list of pairs (a map) to a dict; return other values unchanged."""
     if isinstance(value, datetime):
         return value.astimezone(timezone.utc) if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
     if isinstance(value, date):

@@ -1,6 +1,6 @@
 """Recognize documents with Spark NLP in the executors' JVM: assembler, sentence detector, tokenizer, token classifier.
 
-The tags are joined to mentions by the same code as for the engine `openvino`.
+The tags of the token classifier are joined to mentions by the same code as for the engine `openvino`.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ if TYPE_CHECKING:  # executors import this module, and may lack Spark NLP's pack
 def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[str, Any], Callable[[DataFrame], DataFrame]]:
     """Load the Spark NLP model that the settings name, and the pipeline stages that run before it.
 
-    A saved model is checked before it is loaded (see `pipeline_stages.inspect_model`). OpenVINO is configured for this Spark
+    Before a saved model is loaded, its files are checked, because they could run code. OpenVINO is configured for this Spark
     session.
 
     Returns:
         The model's name; a dict with everything about the model that affects results; and a function that recognizes the
-        documents of a DataFrame. If a value of the dict changes, the next run recomputes all documents.
+        documents of a DataFrame (see `recognize`). If a value of the dict changes, the next run recomputes all documents.
 
     Raises:
-        ModelError: a model is missing, damaged or of the wrong kind, or cannot run in this session.
+        ModelError: a model is missing or damaged, could run code, has an unsupported class, or cannot run in this session.
         SettingsError: the settings `entities` name a label that the model does not have.
     """
     from entitymill_sparknlp import pipeline_stages  # noqa: PLC0415  # needs Spark NLP's package, which executors may lack
@@ -116,7 +116,12 @@ def recognize(
 
 @dataclass(frozen=True)
 class _MentionBuilder:
-    """Builds mentions from the tags of Spark NLP's tokens; Spark calls this object on the executors."""
+    """Builds mentions from the tags of Spark NLP's tokens; Spark calls this object on the executors.
+
+    trim: whether to remove possessive endings and stray punctuation from mentions.
+    annotations: whether to add the columns in schemas.ANNOTATIONS.
+    consistent_labels: whether all mentions with the same spelling in a document get the same label.
+    """
 
     trim: bool
     annotations: bool
@@ -145,7 +150,8 @@ def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
     """
     begin = _convert_to_batch_offsets(batch, "token_begin", texts)
     end = _convert_to_batch_offsets(batch, "token_end", texts, 1)
-    # The rule-based sentence detector finds wrong offsets in some texts (docs/migration.md). Other texts must not suffer.
+    # The rule-based sentence detector finds wrong offsets in some texts (docs/migration.md). Sorting the sentences prevents
+    # these offsets from affecting other texts of the batch.
     sentences = np.sort(_convert_to_batch_offsets(batch, "sentence_begin", texts))
     order = np.argsort(begin, kind="stable")
     order = order[end[order] > begin[order]]
@@ -156,8 +162,8 @@ def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
 def _convert_to_batch_offsets(batch: pa.RecordBatch, column: str, texts: Texts, add: int = 0) -> NDArray[np.int64]:
     """Convert offsets in each document to offsets in the concatenated texts of the batch; return them in one array.
 
-    The batch has one row per document, with a list of offsets in the column `column`. `add`, added to each offset, is 1 to
-    make inclusive ends exclusive. An offset outside its document becomes the document's begin or end.
+    The batch has one row per document, with a list of offsets in the column `column`. `add` is added to each offset: 1 makes
+    inclusive ends exclusive. An offset outside its document becomes the document's begin or end.
     """
     values = batch.column(column)
     counts = np.diff(values.offsets.to_numpy())
@@ -166,12 +172,12 @@ def _convert_to_batch_offsets(batch: pa.RecordBatch, column: str, texts: Texts, 
 
 
 def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[Tags, list[str]]:
-    """Return the tags of a batch of documents as indices into a list of labels such as B-PER, and this list.
+    """Return the tags of a batch of documents as indices into a list of distinct tags such as B-PER, and this list.
 
     The batch has one row per document, with the columns ner_begin, ner_result and ner_confidence. A tag belongs to the token
     that begins where the tag begins; if no token begins there, the tag is left out. If the last token of a sentence has no
-    tag, Spark NLP has truncated the sentence, which is then marked as split. Raise ModelError if a tag is neither O nor an
-    IOB2 tag, or its label cannot be a directory name in the `entities` table.
+    tag, Spark NLP has truncated the sentence, and `Tags.split` is true for it. Raise ModelError if a tag is neither O nor an
+    IOB2 tag, or its label cannot be the name of a directory in the `entities` table.
     """
     results = batch.column("ner_result").flatten().dictionary_encode()
     labels = results.dictionary.to_pylist()

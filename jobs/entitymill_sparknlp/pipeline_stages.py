@@ -26,18 +26,18 @@ from entitymill.workers import engine_openvino
 from entitymill_sparknlp import saved_model_check
 
 _LIBRARY, _PROPERTIES = "entitymill.openvino.library", "entitymill.openvino.properties"
-"""Keys of settings of OpenVINO's Java binding: the directory of its library, and the properties with which models run."""
+"""Names of properties that OpenVINO's Java binding reads: the directory of OpenVINO's library, and how models run."""
 _DYNAMIC_GROUP = 128
-"""Number of activations that share a scale if OpenVINO quantizes them (see `network.precision_properties`)."""
+"""Number of activations that share a scale if OpenVINO quantizes the activations of a model in int8."""
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A Spark NLP model that is not loaded yet: a saved model, which was checked, or a model on the models hub.
+    """A Spark NLP model that is not loaded yet: a saved model that `inspect_model` checked, or a model on the models hub.
 
     address: URI or path of a saved model's directory, or pretrained:NAME/LANGUAGE for a model on the models hub.
     kind: the name of the model's class, without its package.
-    engine: what runs the network: openvino, onnx or tensorflow; unknown before the model is downloaded.
+    engine: what runs the network: openvino, onnx or tensorflow; `unknown` for a model on the models hub.
     """
 
     address: str
@@ -46,7 +46,7 @@ class SavedModel:
 
     @property
     def name(self) -> str:
-        """The last part of the address."""
+        """The part of the address after the last slash; a slash at the end is ignored."""
         return self.address.rstrip("/").rpartition("/")[2]
 
     @property
@@ -56,18 +56,19 @@ class SavedModel:
 
 
 def inspect_model(spark: SparkSession, address: str) -> SavedModel:
-    """Check that no file of a saved model could run its own code, and return a SavedModel with its class and engine.
+    """Check that no file of a saved model could run code that is not Spark NLP's; return the model's class and engine.
 
     `address` is a URI or path of the model's directory, or pretrained:NAME/LANGUAGE for a model on the models hub. A model
     on the hub is neither downloaded nor checked; it is assumed to be a DistilBERT classifier.
 
     Raises:
-        ModelError: the model is missing or damaged, could run its own code, or is neither a token classifier nor a pipeline.
+        ModelError: the model is missing or damaged, could run code that is not Spark NLP's, or is neither a token classifier
+            nor a pipeline.
     """
     setting = f"recognition.sparknlp_model: {address}"
     if address.startswith("pretrained:"):
         if not PRETRAINED.fullmatch(address):
-            raise ModelError(f"{setting} is not of the form pretrained:NAME/LANGUAGE.")
+            raise ModelError(f"{setting} is not of the form pretrained:NAME/LANGUAGE; correct the setting.")
         return SavedModel(address, "DistilBertForTokenClassification", "unknown")
     try:
         if not storage.exists(spark, address):
@@ -117,10 +118,10 @@ def check_runnable(model: SavedModel, precision: Precision, *, has_classes: bool
 
 
 def configure_openvino(spark: SparkSession, precision: Precision) -> None:
-    """Tell the Java binding of OpenVINO, on the driver and in every task, where its library is and how to run models.
+    """Tell OpenVINO's Java binding, on the driver and in every task, where OpenVINO's library is and how to run models.
 
-    The binding (`jars/sparknlp/src`) reads its settings from the local properties of a Spark job and, on the driver, from
-    system properties.
+    The binding (`jars/sparknlp/src`) reads this from the local properties of a Spark job and, on the driver, from system
+    properties.
     """
     context = spark.sparkContext
     jvm: Any = context._jvm
@@ -141,10 +142,11 @@ def configure_openvino(spark: SparkSession, precision: Precision) -> None:
 
 
 def load_pipeline(model: SavedModel, earlier_stages: Sequence[Any]) -> Pipeline:
-    """Load or download a model that `inspect_model` returned, and return the pipeline that runs it.
+    """Load a model that `inspect_model` checked, or download it from the models hub; return the pipeline that runs it.
 
-    `earlier_stages` are document assembler, sentence detector and tokenizer, which run before a token classifier. They are
-    ignored if the model is a pipeline with stages of its own. Raise ModelError if it is damaged, or cannot be downloaded.
+    `earlier_stages` are document assembler, sentence detector and tokenizer, which run before a token classifier. If the
+    model is a pipeline, `earlier_stages` are ignored, because a pipeline has its own. Raise ModelError if the model is
+    damaged, or cannot be downloaded.
     """
     try:
         if model.kind == "PipelineModel":
@@ -175,6 +177,8 @@ def _describe_loading_error(model: SavedModel, error: Exception) -> str:
 class Pipeline:
     """The Spark ML stages that tag documents, and the names of the columns that they read and write.
 
+    This class is not the Pipeline of Spark ML: its stages need no fitting.
+
     text: the column with the texts.
     sentence, token, ner: the columns to which the stages write sentences, tokens and tags.
     """
@@ -187,10 +191,10 @@ class Pipeline:
 
     @classmethod
     def from_stages(cls, stages: Sequence[Any], address: str) -> Pipeline:
-        """Create a pipeline from the stages up to the first token classifier; later stages are left out.
+        """Create an object of this class from the stages up to the first token classifier; later stages are left out.
 
-        `stages` are loaded or fitted. `address` is the model's address, for error messages. Raise ModelError if the first
-        stage is not a DocumentAssembler, or no stage is a token classifier.
+        `stages` are Spark ML models, loaded or fitted. `address` is the model's address, for error messages. Raise
+        ModelError if the first stage is not a DocumentAssembler, or no stage is a token classifier.
         """
         classifiers = [at for at, stage in enumerate(stages) if type(stage).__name__.endswith("ForTokenClassification")]
         if not classifiers or type(stages[0]).__name__ != "DocumentAssembler":
@@ -207,13 +211,16 @@ class Pipeline:
         return cls(chosen, stages[0].getInputCol(), sentence, token, last.getOutputCol())
 
     def list_entity_labels(self) -> list[str]:
-        """Return the labels of the token classifier, without the prefixes B- and I-, sorted."""
+        """Return the labels, such as PER, for which the token classifier has tags, sorted."""
         classifier: Any = self.stages.stages[-1]
         return sorted({tag.partition("-")[2] for tag in classifier.getClasses()} - {""})
 
 
 def _order_inputs(columns: Sequence[str], stages: Sequence[Any]) -> tuple[str, str]:
-    """Return the columns of sentences and of tokens that a token classifier reads; Spark NLP accepts them in any order."""
+    """Return the names of the sentence column and of the token column that a token classifier reads, in this order.
+
+    `columns` has these two names in any order; `stages` are the stages that run before the classifier.
+    """
     first, second = columns
     tokens = {stage.getOutputCol() for stage in stages if getattr(stage, "outputAnnotatorType", None) == "token"}
     return (second, first) if first in tokens else (first, second)
@@ -222,7 +229,7 @@ def _order_inputs(columns: Sequence[str], stages: Sequence[Any]) -> tuple[str, s
 def _check_parameters(stage: Any, setting: str) -> None:
     """Raise ModelError if a stage would write several rows for a document, or offsets that do not fit the source's text.
 
-    `setting` is the setting and the address of the model that contains the stage, for the message.
+    `setting` begins the message: the name of a setting, and the address of the model that contains the stage.
     """
     for name, allowed in (("explodeSentences", False), ("cleanupMode", "disabled")):
         found = stage.getOrDefault(name) if stage.hasParam(name) and stage.isDefined(name) else allowed
@@ -279,8 +286,9 @@ def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetect
 def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
     """Return a string that identifies a sentence detector: if it changes, the next run recomputes all documents.
 
-    For a pretrained model, the string is `model` itself (pretrained:NAME/LANGUAGE); otherwise see
-    `engine_openvino.identify_detector`. Raise ModelError if the detector's model is missing.
+    For a detector on the models hub, the string is `model` itself (pretrained:NAME/LANGUAGE). For a saved detector, it is
+    `dl` and a digest of the detector's files; for kind `rules`, it is `rules`. Raise ModelError if a saved detector is
+    missing.
     """
     if kind == "dl" and PRETRAINED.fullmatch(model):
         return model

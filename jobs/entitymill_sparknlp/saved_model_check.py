@@ -3,7 +3,7 @@
 Spark instantiates the class that `metadata` names, even a Python class, and deserializes the Java objects in `fields`. A
 deserialization filter (jdk.serialFilter) does not help, because it would apply to the whole JVM. Spark sends tasks and
 results as Java objects of thousands of classes, and no list of these classes exists for the filter. So this module first
-reads the files without instantiating anything. It does not protect against someone who changes a file after the check.
+reads the files without instantiating any class. The check does not help if someone changes a file after the check.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ _COPY_AGAIN = "copy the model again from a source that you trust"
 def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[str, Any]:
     """Check every file of a saved model and, if the model is a pipeline, the class of each stage.
 
-    The class of the model itself is not checked: the caller must compare this class with the classes that it expects.
+    The class of the model itself is not checked: the caller must compare the class in the returned metadata with the classes
+    that the caller accepts. `setting` is the name of the setting that contains `address`, for error messages.
 
     Returns:
         The model's metadata, parsed from JSON; the value of `class` is the name of the model's class.
 
     Raises:
-        ModelError: a file is damaged, or could run code that is not part of Spark NLP.
+        ModelError: a file is damaged, or contains a class that is not needed for tagging and may run code.
         OSError: the model cannot be listed or read.
     """
     saved: dict[str, dict[str, Any]] = {}
@@ -82,7 +83,7 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
 
 
 def _list_visible_files(spark: SparkSession, address: str, setting: str) -> Iterator[tuple[PurePosixPath, str]]:
-    """Yield the path inside the model, and the URI, of each file, except names that begin with . or _, which Spark ignores.
+    """Yield the path inside the model, and the URI, of each file; skip names that begin with . or _, which Spark ignores.
 
     Raise ModelError if a file is outside the model's directory, or a local *.crc file has a name that Spark does not ignore.
     Raise OSError if the model cannot be listed.
@@ -90,7 +91,9 @@ def _list_visible_files(spark: SparkSession, address: str, setting: str) -> Iter
     top = storage.qualify(spark, address).rstrip("/")
     for uri, *_ in storage.list_files(spark, address):
         if not uri.startswith(f"{top}/"):
-            raise ModelError(f"{setting}: {uri} is not in {address}: name the model's own directory.")
+            raise ModelError(
+                f"{setting}: Spark found {uri}, which is not inside {address}; set the path of the model's directory itself."
+            )
         file = PurePosixPath(uri.removeprefix(f"{top}/"))
         if file.name[0] not in "._":
             yield file, uri
@@ -102,7 +105,7 @@ def _list_visible_files(spark: SparkSession, address: str, setting: str) -> Iter
 
 
 def _fetch_file(spark: SparkSession, uri: str, copy: Path) -> Path:
-    """Return the path of a local file; if the file is not local, copy it to `copy`, and return the path `copy`."""
+    """Return a local path of the file `uri`; if the file is on another machine, copy it to `copy`, and return `copy`."""
     local = Path(uri.removeprefix("file:"))
     if uri.startswith("file:") and local.is_file():
         return local
@@ -111,7 +114,7 @@ def _fetch_file(spark: SparkSession, uri: str, copy: Path) -> Path:
 
 
 def _parse_metadata(file: Path, where: str) -> dict[str, Any]:
-    """Parse a metadata file as Spark does; raise ModelError if it is not one line with a JSON object."""
+    """Return the JSON object in a metadata file; raise ModelError unless the file is one line with one JSON object."""
     line = read_text(file).rstrip("\r\n")
     try:
         found = None if re.search(r"[\r\n]", line) else json.loads(line, object_pairs_hook=_reject_duplicate_keys)
@@ -123,7 +126,7 @@ def _parse_metadata(file: Path, where: str) -> dict[str, Any]:
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return pairs as a dict; raise ValueError for a duplicate key, because JSON parsers differ in which value they use."""
+    """Return pairs as a dict; raise ValueError if a key occurs twice, because Spark might use another one of the values."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a duplicate key")
@@ -133,9 +136,9 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
     """Raise ModelError if a stage has a class that is not allowed, or if a pipeline's metadata is damaged or uses Python.
 
-    `metadata` is the metadata of a stage, whose path inside the model is `directory`, or of the model itself, with the
-    `directory` ".". If the model is a pipeline, its metadata must list its stages, none of which may be written in Python.
-    The class of any other model is not checked here, but by the caller of `check_model_files`.
+    `directory` is the place of `metadata` inside the model: "." for the model itself, otherwise the path of a stage. If
+    the model is a pipeline, its metadata must list the stages, none of which may be written in Python. The class of any
+    other model is not checked here, but by the caller of `check_model_files`. `where` begins the error messages.
     """
     kind = str(metadata.get("class"))
     if kind == PIPELINE and directory == ".":
@@ -155,9 +158,9 @@ def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
 
 
 def imports_python(metadata: dict[str, Any]) -> bool:
-    """Return whether PySpark would import Python modules that the metadata of a pipeline names.
+    """Return whether PySpark, when it loads a pipeline with this metadata, would import modules that the metadata names.
 
-    Source: PipelineModelReader in pyspark.ml.pipeline.
+    Also return true if the metadata has no dict `paramMap`. (Source: PipelineModelReader in pyspark.ml.pipeline.)
     """
     chosen = metadata.get("paramMap")
     return not isinstance(chosen, dict) or chosen.get("language", "Scala") != "Scala"

@@ -1,7 +1,8 @@
 """Write a bundle as a saved Spark NLP model that DistilBertForTokenClassification.load can read.
 
 Each class of Spark NLP splits words differently and gives the network different inputs. The DistilBERT class fits any
-network with a WordPiece vocabulary and without token types. So this module saves every bundle with WordPiece as this class.
+network with a WordPiece vocabulary and without token types. So every bundle with a WordPiece vocabulary is saved as this
+class, even if its network is not DistilBERT.
 """
 
 from __future__ import annotations
@@ -27,16 +28,18 @@ from entitymill_models.sparknlp_saved import FIELDS, METADATA, NETWORKS, PACKAGE
 CLASS = "DistilBertForTokenClassification"
 NETWORK = f"{NETWORKS[f'{PACKAGE}.{CLASS}']}_openvino"
 MAX_SENTENCE_LENGTH = 512
-"""The largest maxSentenceLength that Spark NLP accepts for this class."""
+"""The largest maxSentenceLength, in pieces (subwords), that Spark NLP accepts for CLASS."""
 _PAIRS_IN_RECORD = 10
 """The number of elements that Spark's saveAsObjectFile writes into one record."""
 
 
 def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = False) -> None:
-    """Write a bundle, whose files the caller has checked, as a saved Spark NLP model to the empty directory `into`.
+    """Write the bundle `directory` as a saved Spark NLP model to the empty directory `into`.
 
-    `keep_calibration` keeps the measured ranges of activations, if the bundle has them. Then Spark NLP quantizes activations
-    even in precision f32, so it finds other entities than this program does in f32.
+    The bundle's files are not compared with its manifest: the caller must have done this, or written the bundle itself.
+
+    `keep_calibration` says whether to keep the measured ranges of activations if the bundle is calibrated. With these
+    ranges, Spark NLP quantizes activations even in f32, so it finds other mentions than this program in f32.
 
     Raises:
         ModelError: the bundle's vocabulary is not WordPiece or lacks a special piece, so Spark NLP's class cannot use it.

@@ -1,4 +1,4 @@
-"""Split tokens into pieces (subwords) as Spark NLP 5.5.3's DistilBertForTokenClassification does, for a migration.
+"""Split tokens into pieces (subwords) as DistilBertForTokenClassification of Spark NLP 5.5.3 does, for migrations.
 
 Spark NLP uses only the pieces of a token's first word: "well-known" is tagged as "well". It strips accents even if the model
 is cased. By default, it tags nothing after piece 127 of a sentence. With this module, tags are exactly the same as with the
@@ -36,12 +36,13 @@ _CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0xF900, 0xFAFF))
 
 
 class SparkNlpRows(WordCache):
-    """Turns sentences into input rows for the model as Spark NLP does: the encoding `sparknlp`."""
+    """Converts sentences to input rows of the model as Spark NLP does: the encoding `sparknlp`."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, *, lowercase: bool) -> None:
         """Create the encoding with the vocabulary of a bundle's tokenizer.
 
-        `max_length` is Spark NLP's parameter maxSentenceLength, and `lowercase` is the opposite of caseSensitive.
+        `max_length`, Spark NLP's parameter maxSentenceLength, is the maximum number of pieces (subwords) in an input row.
+        `lowercase` is the opposite of Spark NLP's parameter caseSensitive.
         """
         super().__init__(2)
         self.cls_id, self.sep_id, self.pad_id, self._unknown = (find_special_id(tokenizer, piece) for piece in BERT_PIECES)
@@ -52,9 +53,9 @@ class SparkNlpRows(WordCache):
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
         """Return one input row for each sentence; a sentence without pieces (subwords) has no row.
 
-        A row has at most `max_length` pieces; the pieces after that are cut off. A token whose first piece is cut off gets
-        no tag. There is one exception, as in Spark NLP: if that piece is the first of all that are cut off, the token gets
-        a tag, from the scores of [SEP].
+        A row has at most `max_length` pieces, including [CLS] and [SEP]; further pieces of the sentence are cut off. A token
+        whose first piece is cut off gets no tag. There is one exception, as in Spark NLP: if a token begins exactly where
+        its sentence is cut off, the scores of [SEP] decide the token's tag.
 
         `tokens` has the tokens of all sentences; sentence i is tokens[starts[i]:starts[i + 1]]. `begins` has the offset of
         each token in its document, in UTF-16 code units.
@@ -83,7 +84,7 @@ class SparkNlpRows(WordCache):
         )
 
     def _encode(self, words: list[str]) -> list[list[tuple[int, int]]]:
-        """Return a list for each token: the id of each piece (subword), and its offset in the token in UTF-16 code units."""
+        """Return, for each token in `words`, the id and the offset (in UTF-16 units) of each piece of its first word."""
         first = ("" if word == " " else extract_first_word(word, lowercase=self._lowercase) for word in words)
         return [split_word(word, self._vocabulary, self._unknown) if word else [] for word in first]
 
@@ -117,7 +118,7 @@ def _match_tokens(
 
 
 def extract_first_word(token: str, *, lowercase: bool) -> str:
-    """Return the first word or punctuation mark of a token, normalized, as Spark NLP's BasicTokenizer does; "" if none."""
+    """Return a token's first word or punctuation mark, normalized as by Spark NLP's BasicTokenizer; "" if there is none."""
     text = token.lower() if lowercase else token
     at = 0
     while at < len(text):
@@ -138,7 +139,8 @@ def extract_first_word(token: str, *, lowercase: bool) -> str:
 def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tuple[int, int]]:
     """Split a word into pieces (subwords), longest match first; return each piece's id and offset in UTF-16 code units.
 
-    The whole word becomes one piece [UNK], with the id `unknown`, if it exceeds MAX_WORD or some part matches no piece.
+    `vocabulary` is a dict from pieces to ids. If the word is longer than MAX_WORD, or a part of it matches no piece, the
+    whole word becomes one piece [UNK], with the id `unknown`.
     """
     if utf16_length(word) > MAX_WORD:
         return [(unknown, 0)]
@@ -158,21 +160,21 @@ def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tupl
 
 
 def _normalize(text: str, *, lowercase: bool) -> str:
-    """Remove accents and control characters, and convert to lower case if asked to, as Spark NLP's BasicTokenizer does."""
+    """Remove accents and control characters as Spark NLP's BasicTokenizer does; with `lowercase`, convert to lower case."""
     plain = _COMBINING.sub("", unicodedata.normalize("NFD", text.strip(_TRIMMED)))
     kept = "".join(character for character in plain if not _is_dropped(character))
     return kept.lower() if lowercase else kept
 
 
 def _is_java_whitespace(character: str) -> bool:
-    """Return whether java.lang.Character.isWhitespace is true for a character."""
+    """Return whether Java's method Character.isWhitespace returns true for a character."""
     if character in _WHITE:
         return True
     return unicodedata.category(character) in ("Zs", "Zl", "Zp") and character not in _NOT_WHITE
 
 
 def _is_dropped(character: str) -> bool:
-    """Return whether a character separates words and is removed from the text: a control character, NUL or U+FFFD."""
+    """Return whether a character ends a word and is removed: U+FFFD, or a control character other than tab, LF and CR."""
     control = character not in "\t\n\r" and (ord(character) <= 0x1F or 0x7F <= ord(character) <= 0x9F)
     return control or character in "\0\ufffd"
 

@@ -145,12 +145,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rates", nargs="+", default=["base-f32"], choices=RATES)
     parser.add_argument("--smoke", action="store_true", help="run for seconds, only to see that it works")
     options = parser.parse_args(arguments)
+    sizes = [(cores, options.hosts) for cores in options.cores]
     if options.smoke:
-        options.cores, options.units, options.unit_seconds = [4], 3, 1.0
+        sizes, options.units, options.unit_seconds = [(4, 0), (2, 2)], 3, 1.0
     print(machine.describe())
     with tempfile.TemporaryDirectory() as directory:
-        for cores in options.cores:
-            spark = open_many(cores, options.hosts)
+        for cores, hosts in sizes:
+            spark = open_many(cores, hosts)
             for name in options.rates:
                 rows = int(options.unit_seconds * cores * RATES[name] / CHARS)
                 run_once(spark, Path(directory), RATES[name], cores, options.units, rows)

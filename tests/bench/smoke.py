@@ -16,6 +16,7 @@ import isolation
 import job
 import layout
 import long_documents
+import review_sample
 import sessions
 import tagger
 import worker_memory
@@ -35,6 +36,7 @@ def main() -> None:
         engines,
         growth,
         long_documents,
+        review_sample,
         encoding_scores,
         estimates,
         job,

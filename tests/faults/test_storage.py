@@ -128,9 +128,18 @@ def test_a_full_disk_is_said_to_be_full_and_the_next_run_goes_on(
     assert f"output.path: the disk of {tmp_path}/out is full" in said, said
     assert "Traceback" not in said
     assert "Exception" not in said
+    assert "is full" in list_errors(tmp_path)
     small_disk("size=64m")
     assert Driver.start("local[2]", chosen, tmp_path).wait() == 0, (tmp_path / "said.txt").read_text()
+    assert "is full" in list_errors(tmp_path)
     truth.check(tmp_path / "out", rows)
+
+
+def list_errors(directory: Path) -> str:
+    """Return what `entitymill runs` prints about the runs of the output in a directory."""
+    overrides = [item for option in options(directory) for item in ("--set", option)]
+    command = [sys.executable, "-c", "from entitymill.cli import main; raise SystemExit(main())", "runs", *overrides]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 @as_root

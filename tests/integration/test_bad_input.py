@@ -230,7 +230,7 @@ def test_rows_that_cannot_be_documents_are_rejected_and_the_rest_runs_without_a_
         assert listed == Counter((key, code) for key, _, code in REFUSED)
         details = {row.code: row.detail for row in rejects}
         assert details["text_too_long"] == "1000001 code points, source.max_chars is 1000000"
-        assert details["duplicate_id"] == "2 rows of this run have this id"
+        assert details["duplicate_id"] == "2 rows that this run read have this id"
         status = {row.doc_id: row.status for row in job.read("documents").collect()}
         assert status == {"blank": "blank", "empty": "blank", **{key: "done" for key, _ in GOOD}}
         assert len(job.mentions()) == 3 * len(GOOD)

@@ -6,8 +6,10 @@ import random
 from collections import Counter
 
 import pytest
+from deltalake import DeltaTable
 
 from entitymill.run.erasure import erase
+from page_code import read_code_block
 
 from .stub_world import World, world
 
@@ -36,12 +38,20 @@ def change_source(world: World, texts: dict[str, str]) -> None:
     [("auto", 3), pytest.param("auto", NIGHTS, marks=pytest.mark.deep), pytest.param("true", 3, marks=pytest.mark.deep)],
 )
 def test_replaying_every_nights_changes_gives_the_tables(world: World, vectors: str, nights: int) -> None:
+    """Each row of the tables must be in the feed, and the job in docs/queries.md must keep an equal copy of `entities`."""
     options = (FEED, f"output.deletion_vectors={vectors}", "limits.max_removed_ratio=1")
     world.create(texts_of(0)).run(*options)
+    names = {"spark": world.spark, "output": str(world.output), "copy": str(world.output.parent / "copy")}
+    world.read("entities").write.format("delta").save(names["copy"])
+    last = DeltaTable(world.output / "entities").version()
     for night in range(1, nights):
         change_source(world, texts_of(night))
         assert world.run(*options).mode == "feed"
+        exec(read_code_block("docs/queries.md", "readChangeFeed"), {**names, "last": last})  # noqa: S102
+        last = DeltaTable(world.output / "entities").version()
     world.check()
+    copied = world.spark.read.format("delta").load(str(names["copy"]))
+    assert Counter(map(tuple, copied.collect())) == Counter(map(tuple, world.read("entities").collect()))
     for name in ("entities", "documents"):
         columns = world.read(name).columns
         reader = world.spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", 0)

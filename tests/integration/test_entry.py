@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -43,3 +44,24 @@ def test_spark_submit_runs_the_same_job(job: Job) -> None:
     table = read_delta(job.output / "entities").sort_by("begin")
     assert table["entity"].to_pylist() == ["Angela Merkel", "Emmanuel Macron", "Paris"]
     assert list(scratch.iterdir()) == [], "a run that goes well leaves nothing"
+
+
+@pytest.mark.deep
+def test_the_line_of_the_crontab_works_in_another_directory(job: Job) -> None:
+    """The settings name only source and output: jars, model and detector are those of the repository."""
+    job.texts([("a", "Angela Merkel met Emmanuel Macron in Paris.")])
+    config = job.directory / "articles.yaml"
+    source = {"format": "parquet", "path": f"{job.directory}/texts.parquet"}
+    config.write_text(json.dumps({"source": source, "output": {"path": str(job.output)}}))
+    line = read_code_block("docs/operating.md", "0 2 * * *").split(maxsplit=5)[-1]
+    command = line.replace("/srv/entity-mill/.venv/bin", str(Path(sys.executable).parent))
+    command = command.replace("/srv/entity-mill/conf/articles.yaml", str(config))
+    environment = {"PATH": os.environ["PATH"], "HOME": str(job.directory), "SPARK_LOCAL_IP": "127.0.0.1"}
+    elsewhere = job.directory / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert read_delta(job.output / "entities").num_rows == 3
+    assert {path.name for path in elsewhere.iterdir()} <= {"spark-warehouse"}  # Spark itself creates this directory

@@ -7,20 +7,35 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-import entitymill
 from entitymill import cli
 from expected_tables import TEXT_POOL
 from page_code import read_code_block
 
 from .conftest import ROOT, Job
+
+MINUTES = 5
+
+
+@pytest.fixture(autouse=True)
+def in_five_minutes() -> Iterator[None]:
+    """Fail a test whose steps take longer than the title of this file says; usually, they take seconds."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < MINUTES * 60
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +74,30 @@ def test_a_stranger_with_pandas(filled: Job, monkeypatch: pytest.MonkeyPatch) ->
     assert (mention.begin, mention.end, mention.entity, mention.label) == (0, 13, "Angela Merkel", "PER")
 
 
-def test_a_stranger_with_a_dataframe(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    articles = spark.createDataFrame([("a", "Angela Merkel flew to Paris."), ("b", "Nobody.")], "id string, body string")
-    articles.createOrReplaceTempView("articles")
+@pytest.mark.deep
+def test_a_stranger_with_an_empty_environment(filled: Job, tmp_path: Path) -> None:
+    """What docs/queries.md says to install must be enough for its code; this downloads the packages."""
+    page = (ROOT / "docs" / "queries.md").read_text(encoding="utf8")
+    packages = [word for found in re.findall(r"`pip\s+install ([^`]+)`", page) for word in shlex.split(found)]
+    assert "polars" in packages
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
+    blocks = [read_code_block("docs/queries.md", mark) for mark in ("pl.read_delta", "QueryBuilder")]
+    code = (
+        f"output = {str(filled.output)!r}\n{blocks[0]}\nprint(len(entities))\n{blocks[1]}\nprint(len(entities.to_pandas()))"
+    )
+    ended = subprocess.run([str(python), "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == [str(filled.read("entities").count())] * 2
+
+
+def test_a_stranger_with_a_dataframe(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"id": ["a", "b"], "body": ["Angela Merkel flew to Paris.", "Nobody."]}
+    pq.write_table(pa.table(texts), tmp_path / "articles")
     monkeypatch.chdir(ROOT)
-    names: dict[str, Any] = {"entitymill": entitymill, "spark": spark, "articles": articles}
+    names: dict[str, Any] = {}
     try:
-        block = read_code_block("docs/python.md", "entitymill.mentions(")
+        block = read_code_block("docs/python.md", "entitymill.mentions(").replace("/data/articles", f"{tmp_path}/articles")
         *statements, last = block.strip().splitlines()
         run_code("\n".join([*statements, f"exploded = {last}"]), names)
         assert [(row["id"], row["entity"]) for row in names["found"].orderBy("begin").collect()] == [
@@ -100,13 +132,14 @@ def test_a_stranger_with_label_studio(
 ) -> None:
     """If reviewers submit all predictions unchanged, `evaluate` must accept the export; this test simulates Label Studio."""
     monkeypatch.chdir(config.parent)
-    assert cli.main(["sample", "--config", str(config), "--to", "tasks.json", "--show-text"]) == 0
+    draw, evaluate = read_commands("docs/operating.md", "--reviewed export.json", config)
+    assert cli.main(draw) == 0
     tasks = json.loads(Path("tasks.json").read_text(encoding="utf8"))
     for task in tasks:
         task["annotations"] = [{"result": one["result"]} for one in task["predictions"]]
     Path("export.json").write_text(json.dumps(tasks), encoding="utf8")
     capsys.readouterr()
-    assert cli.main(["evaluate", "--reviewed", "export.json"]) == 0
+    assert cli.main(evaluate) == 0
     assert "1.000" in capsys.readouterr().out
 
 

@@ -9,12 +9,13 @@ s3: a run overwrites the temporary table of another run. test_a_run_that_wakes_u
 s4: a run wakes up before or during its repair. test_a_recovery_that_wakes_up_undoes_nothing
 s5: a run crashes between two commits. test_a_crash_between_two_commits_is_repaired_after_the_log_was_cleaned
 s6: the source is restored from a backup. test_a_source_that_was_put_back_from_a_backup_is_compared
-s7, s7b, s12: a run compares all rows without need, and a removal makes a MERGE search all files. test_stays_incremental.py
+s7, s7b, s12: a run compares all rows without need, and a removal makes a MERGE search all files. test_stays_incremental.py;
+    for 1,000 commits of the source, tests/stages/test_changes.py, test_a_thousand_commits_since_the_last_run_are_followed
 s8: another thread appends. test_hostile_sessions.py, test_another_threads_appends_to_its_own_table_are_not_skipped
 s9: a FIFO scheduler and a single core delay a run. test_hostile_sessions.py, test_a_busy_cluster_costs_no_lease
 s10: ignoreCorruptFiles is set. test_hostile_sessions.py, test_a_damaged_file_removes_no_document
 s11: a run repairs tables after VACUUM. test_readers_see_published_documents_while_a_later_run_repairs
-s13: no fault was found.
+s13: readers see tables during a repair. No fault was found; the test of s11 has this sequence, too.
 s14: an operator restores the output tables. test_tables_that_an_operator_restored_are_compared
 s15: escapedStringLiterals is set. test_hostile_sessions.py, test_odd_ids_are_replaced_and_removed_under_hostile_settings
 e2e: real processes are frozen (SIGSTOP). tests/faults/test_freezes.py

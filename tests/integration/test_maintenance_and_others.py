@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -198,6 +199,29 @@ def test_a_vacuum_blocks_a_frozen_run_that_the_latest_run_has_not_blocked(
     assert isinstance(frozen.wake(), OutputError)
     world.run()
     world.check()
+
+
+def test_a_vacuum_keeps_what_an_idle_run_may_still_commit_to_runs(world: World) -> None:
+    """An idle run has no epoch that could be blocked, so a file of `runs` that no commit names must stay, however old."""
+    world.create(make_texts(3)).run()
+    world.put({"d00": "Changed Once text"})
+    world.run()
+    runs = world.output / "runs"
+    current = {Path(address).name for address in DeltaTable(runs).file_uris()}
+    files = list(runs.rglob("*.parquet"))
+    assert {path.name for path in files} > current
+    uncommitted = Path(shutil.copy(files[0], files[0].with_name("part-uncommitted.parquet")))
+    long_ago = time.time() - 8 * 24 * HOUR
+    for commit in (runs / "_delta_log").glob("*.json"):
+        commit.write_text(re.sub(r'"deletionTimestamp":\d+', '"deletionTimestamp":1', commit.read_text()))
+        commit.with_name(f".{commit.name}.crc").unlink()
+    for path in [*files, uncommitted]:
+        os.utime(path, (long_ago, long_ago))
+    world.forget_logs()
+    chosen = world.settings()
+    with open_private_session(world.spark, "UTC", build_write_confs(chosen.output)) as own:
+        maintenance.vacuum(Tables(own, chosen.output), chosen, 24)
+    assert {path.name for path in runs.rglob("*.parquet")} == {*current, uncommitted.name}
 
 
 @pytest.mark.deep

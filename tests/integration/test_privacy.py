@@ -118,7 +118,7 @@ def test_a_label_that_only_the_model_knows_masks_nothing(filled: Job) -> None:
         ("entities.labels=[LOC]", "entities.labels leaves out MISC, so its mentions are not in the tables"),
         (
             "mentions.trim=false",
-            "mentions with the label MISC may be missing, because another model or other settings processed some",
+            "mentions with the label MISC may be missing from the tables, because some documents were processed",
         ),
     ],
 )

@@ -80,3 +80,24 @@ def test_a_reader_finds_every_row_or_refuses_the_table(filled: tuple[Job, bool],
             read(path)
     else:
         assert read(path) == expected
+
+
+COUNTS: dict[str, Callable[[Path], int]] = {
+    "pandas": lambda path: len(DeltaTable(path).to_pandas()),
+    "arrow": lambda path: DeltaTable(path).to_pyarrow_table().num_rows,
+    "polars": lambda path: pl.read_delta(str(path)).height,
+    "polars_lazily": lambda path: pl.scan_delta(str(path)).collect().height,
+}
+
+
+@pytest.mark.parametrize("name", ["documents", "rejects", "runs"])
+def test_the_other_tables_have_as_many_rows_for_every_reader(filled: tuple[Job, bool], name: str) -> None:
+    job, large = filled
+    expected = job.read(name).count()
+    assert expected > 0 or name == "rejects"
+    for reader, count in COUNTS.items():
+        if large and name == "documents" and not reader.startswith("polars"):
+            with pytest.raises(Exception, match=r"(?i)deletion ?vectors"):
+                count(job.output / name)
+        else:
+            assert count(job.output / name) == expected, reader

@@ -107,7 +107,7 @@ def test_without_leave_no_text_is_in_the_file(filled: Job, tmp_path: Path, capfd
     assert "6 of 38 mentions, 2 values of label" in capfd.readouterr().out
 
 
-def test_offsets_in_the_files_survive_emoji(filled: Job, tmp_path: Path) -> None:
+def test_offsets_in_the_files_survive_emoji(filled: Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert write(filled, tmp_path / "x.json", "--show-text", "--count", "8") == 0
     for task in json.loads((tmp_path / "x.json").read_text(encoding="utf8")):
         whole = TEXTS[int(task["data"]["doc_id"][1:])]
@@ -117,6 +117,10 @@ def test_offsets_in_the_files_survive_emoji(filled: Job, tmp_path: Path) -> None
             assert whole[task["data"]["offset"] + value["start"] :].startswith(value["text"])
     assert write(filled, tmp_path / "x.conll", "--show-text", "--count", "8") == 0
     assert "\tB-PER\n" in (tmp_path / "x.conll").read_text(encoding="utf8")
+    capfd.readouterr()
+    assert evaluate.main(["--reviewed", str(tmp_path / "x.conll"), "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)["all"]
+    assert [found[name] for name in ("reviewed", "correct", "precision", "recall")] == [8, 8, 1, 1]
 
 
 def test_tasks_that_reviewers_accept_are_all_correct(filled: Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from delta_reader import read_delta
 from entitymill import settings
-from entitymill.errors import OutputError, SettingsError
+from entitymill.errors import LimitError, OutputError, SettingsError
 from entitymill.run.extraction import extract
 from entitymill.tables import Tables
 from entitymill.terminal import summaries
@@ -89,6 +89,36 @@ def test_slices_in_any_order_and_again(job: Job, truth: ExpectedTables) -> None:
         job.run(*of_day(0))
     assert read_delta(job.output / "documents").sort_by("doc_id").to_pylist() == before
     assert not (job.output / "entities").exists()
+
+
+def test_a_run_that_stops_early_leaves_documents_in_their_slices(job: Job, truth: ExpectedTables) -> None:
+    """If limits.max_core_hours stops a run over the whole source, a run on a slice can still remove documents."""
+    rows: Rows = {f"d{number}": (DAYS[number // 3], TEXT_POOL[number]) for number in range(6)}
+    write(job, rows)
+    for day in (0, 1):
+        job.run(*of_day(day))
+    left = {**rows, "d0": (DAYS[0], TEXT_POOL[9])}
+    del left["d5"]
+    write(job, left)
+    with pytest.raises(LimitError, match="it published 1 of 1 documents"):
+        job.run("limits.unit_rows=1", "limits.max_core_hours=0.000001")
+    assert job.run(*of_day(1)).removed == 1
+    check(truth, job, left)
+
+
+def test_a_whole_run_ends_all_slices_although_runs_has_lost_them(job: Job, truth: ExpectedTables) -> None:
+    """Somebody deletes the rows of `runs`. Later, a run on the slice must not remove a document that has left the slice."""
+    rows: Rows = {f"d{number}": (DAYS[number % 2], TEXT_POOL[number]) for number in range(4)}
+    write(job, rows)
+    job.run(LENIENT)
+    job.run(*of_day(0))
+    job.spark.sql(f"DELETE FROM delta.`{job.output}/runs`")
+    job.run(LENIENT, "output.adopt_source=true")
+    assert [row.slice for row in job.read("documents").collect()] == [None] * len(rows)
+    moved = {**rows, "d0": (DAYS[1], TEXT_POOL[0])}
+    write(job, moved)
+    assert job.run(*of_day(0)).removed == 0
+    check(truth, job, moved)
 
 
 def test_sentences_are_shown_of_documents_that_the_source_has(job: Job) -> None:

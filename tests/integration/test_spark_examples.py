@@ -13,10 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nbformat
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from nbclient import NotebookClient
 from pyspark.sql import DataFrame, SparkSession
 
 from small_queries import SMALL_QUERIES
@@ -24,6 +26,7 @@ from small_queries import SMALL_QUERIES
 from .conftest import ROOT
 
 STREAM, DBT = ROOT / "examples" / "spark" / "stream_mentions.py", ROOT / "examples" / "dbt" / "mentions.py"
+NOTEBOOK = ROOT / "examples" / "spark" / "dataframe.ipynb"
 DEMO = ROOT / "models" / "demo"
 TEXT = "Angela Merkel flew to Paris."
 FILES = 8
@@ -70,6 +73,18 @@ def test_a_stream_that_is_killed_goes_on_without_loss(tmp_path: Path) -> None:
     assert 0 < len(count_mentions(tmp_path)) < FILES
     assert start_stream(tmp_path).wait(SECONDS) == 0, (tmp_path / "log").read_text()[-3000:]
     assert count_mentions(tmp_path) == {str(number): 2 for number in range(FILES)}
+
+
+@pytest.mark.deep
+@pytest.mark.filterwarnings("ignore")  # the kernel chooses a free port, and the client warns about that
+def test_the_notebook_with_a_dataframe_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("PYSPARK_", "SPARK_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "jobs"))
+    monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+    NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
+    assert "America" in "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
 
 
 class StandInForDbtsConfig:

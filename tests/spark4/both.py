@@ -74,7 +74,18 @@ class Spark:
     def run(
         self, output: Path, source: Path, *flags: str, source_format: str = "delta", command: str = "extract"
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command of `entitymill` in a process without variables of another Spark."""
+        """Run a command of `entitymill`, and return its exit code and what it printed."""
+        started = self.start(output, source, *flags, source_format=source_format, command=command)
+        try:
+            printed, errors = started.communicate(timeout=600)
+        finally:
+            started.kill()
+        return subprocess.CompletedProcess(started.args, started.returncode, printed, errors)
+
+    def start(
+        self, output: Path, source: Path, *flags: str, source_format: str = "delta", command: str = "extract"
+    ) -> subprocess.Popen[str]:
+        """Start a command of `entitymill` in a process without variables of another Spark."""
         settings = {
             "source.format": source_format, "source.path": source, "source.passthrough": "[day, tags]",
             "output.path": output, "output.annotations": "true", "model.path": ROOT / "models" / "demo",
@@ -87,8 +98,8 @@ class Spark:
         overrides = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
         words = [str(self.python), "-c", MAIN, command, *overrides, *flags]
         environment = clean_environment() | self.environment | {"PYTHONPATH": str(ROOT / "jobs")}
-        return subprocess.run(
-            words, cwd=output.parent, env=environment, capture_output=True, text=True, timeout=600, check=False
+        return subprocess.Popen(
+            words, cwd=output.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def bring_up(self, output: Path, source: Path, *flags: str, command: str = "extract") -> None:

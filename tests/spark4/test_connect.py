@@ -14,7 +14,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from delta_reader import read_delta
-from spark4.both import NEW, ROOT, TEXTS, Spark, assert_equal, change, clean_environment, held, make, rows
+from spark4.both import NEW, ROOT, TEXTS, Spark, assert_equal, change, clean_environment, close, held, make, rows
 
 STARTING_SECONDS = 90
 STANDARD = ("spark.sql.", "spark.databricks.")
@@ -91,14 +91,15 @@ def restricted(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterat
     """Start a server that refuses what Databricks' compute refuses, and yield a way to run the job through the server.
 
     The file `allowed` in the server's directory lists the properties that a session may set. Files may be read from
-    `source`, and from the directory `texts` in the server's directory.
+    `source`, and from the directories `texts` and `of_killed_runs` in the server's directory.
     """
     directory = tmp_path_factory.mktemp("restricted")
     (jars,) = NEW.python.parents[1].glob("lib/python3.*/site-packages/pyspark/jars")
     code = Path(__file__).parent / "java" / "RestrictedAccess.java"
     subprocess.run(["javac", "-proc:none", "-cp", f"{jars}/*", "-d", str(directory), str(code)], check=True)
     allow(directory, STANDARD)
-    properties = {"entitymill.allowed": directory / "allowed", "entitymill.sandbox": f"{source},{directory}/texts"}
+    sandbox = f"{source},{directory}/texts,{directory}/of_killed_runs"
+    properties = {"entitymill.allowed": directory / "allowed", "entitymill.sandbox": sandbox}
     conf: dict[str, object] = {
         "spark.connect.grpc.interceptor.classes": "entitymill.connect.RestrictedAccess",
         "spark.driver.extraClassPath": directory,
@@ -137,6 +138,52 @@ def test_tables_are_those_of_classic_spark(connected: Spark, restricted: Spark, 
     told = held(restricted.jars / "mentions.db", "runs")
     assert [row["mode"] for row in told] == ["first", "feed", "full", "compare"]
     assert [row["units"] for row in told] == [2, 1, 2, 1]
+
+
+@pytest.mark.deep
+def test_killed_runs_are_repaired_where_much_is_refused(restricted: Spark, tmp_path: Path) -> None:
+    """The next run must repair the tables of a killed first run, incremental run, slice, and run with --full."""
+    own = {"output.schema": "spark_catalog.repaired", "limits.unit_rows": "4", "limits.lease_seconds": "15"}
+    spark = Spark("connect", restricted.python, restricted.jars, {**restricted.settings, **own}, restricted.environment)
+    classic = Spark(NEW.name, NEW.python, NEW.jars, {**UNITS})
+    texts, tables, here = (
+        make(restricted.jars.parent / "of_killed_runs"),
+        restricted.jars / "repaired.db",
+        tmp_path / "classic",
+    )
+    part = ("--set", "output.replace_slice=true", "--set", "source.where=id > 200")
+
+    def repair(*flags: str, again: Sequence[str]) -> None:
+        kill_after_a_unit(spark, tables, tmp_path / "out", texts, *flags)
+        spark.bring_up(tmp_path / "out", texts, *again)
+        classic.bring_up(here, texts, *flags)
+        for name in ("entities", "documents", "rejects"):
+            assert close(held(here, name), held(tables, name)), (flags, name)
+
+    repair(again=())
+    change(texts)
+    repair(again=())
+    write_deltalake(texts, rows(dict(enumerate(TEXTS[20:36], 300))), mode="append")
+    repair(*part, again=part)
+    repair("--full", again=())
+    statuses = sorted((row["started_at"], row["status"]) for row in read_delta(tables / "runs").to_pylist())
+    assert [status for _, status in statuses] == ["died", "done"] * 4
+
+
+def kill_after_a_unit(spark: Spark, tables: Path, output: Path, source: Path, *flags: str) -> None:
+    """Start the job, and kill it when it has published a unit; fail if it ends earlier."""
+    entities = tables / "entities" / "_delta_log"
+    before = len(list(entities.glob("*.json")))
+    commits = 2 if before else 3  # a first run creates the table; then each run fences it and publishes its first unit
+    run = spark.start(output, source, *flags)
+    try:
+        deadline = time.monotonic() + STARTING_SECONDS
+        while len(list(entities.glob("*.json"))) < before + commits:
+            assert run.poll() is None and time.monotonic() < deadline, "the run was to be killed"
+            time.sleep(0.02)
+    finally:
+        run.kill()
+        run.wait()
 
 
 @pytest.mark.deep

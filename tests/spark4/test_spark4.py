@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -73,14 +72,18 @@ def test_all_tables_are_the_same_on_all_releases(source: Path, tmp_path: Path) -
     assert {"Angela Merkel", "Berlin"} <= {row["entity"] for row in mentions}
 
 
-def test_a_stranger_on_the_newest_spark_runs_the_command_of_the_page(tmp_path: Path) -> None:
-    """The interpreter is that of this test level, and not the one that `make install-spark41` installs."""
-    pq.write_table(rows({1: "Angela Merkel flew to Paris."}), tmp_path / "texts.parquet")
-    source = {"format": "parquet", "path": f"{tmp_path}/texts.parquet"}
+@pytest.mark.parametrize("installs", [False, pytest.param(True, marks=pytest.mark.deep)])
+def test_a_stranger_on_the_newest_spark_runs_the_commands_of_the_page(tmp_path: Path, installs: bool) -> None:
+    """The page's settings and commands must work; the quick test has another interpreter instead of the first command's."""
+    pq.write_table(rows({1: "Angela Merkel flew to Paris."}), tmp_path / "articles")
     config = tmp_path / "mine.yaml"
-    config.write_text(json.dumps({"source": source, "output": {"path": f"{tmp_path}/out"}, "spark": {"master": "local[1]"}}))
-    _, *words = shlex.split(read_code_block("docs/cluster.md", ".venv-spark41/bin/python"))
-    command = [str(NEWEST.python), *(str(config) if word == "conf/mine.yaml" else word for word in words)]
+    config.write_text(read_code_block("docs/cluster.md", "/data/articles").replace("/data", str(tmp_path)))
+    install, extract = map(shlex.split, read_code_block("docs/cluster.md", ".venv-spark41/bin/python").splitlines())
+    command = [str(config) if word == "conf/mine.yaml" else word for word in extract]
+    if installs:
+        subprocess.run(install, cwd=ROOT, env=clean_environment(), check=True)
+    else:
+        command[0] = str(NEWEST.python)
     ended = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert [row["entity"] for row in held(tmp_path / "out", "entities")] == ["Angela Merkel", "Paris"]

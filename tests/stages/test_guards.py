@@ -106,7 +106,7 @@ def test_one_slice_is_not_recomputed_where_all_have_to_be(
     tables = copied(sliced, tmp_path)
     for name in lost:
         shutil.rmtree(tmp_path / "out" / name)
-    said = r"a table of .*/out is missing, .* Run once with output\.replace_slice=false, and either without"
+    said = r"a table of .*/out is missing, .* Run once with output\.replace_slice=false, and without source\.where"
     with pytest.raises(OutputError, match=said) if refused else nullcontext():
         guards.check_slice_tables(tables, "tue")
     guards.check_slice_tables(tables, None)
@@ -144,7 +144,7 @@ def test_a_table_that_was_put_back_created_or_removed_is_noticed(
     assert unchanged_since(tables, RunRow("r1", output_versions=present))
     before = present["entities"] + 1
     assert not unchanged_since(tables, RunRow("r1", output_versions={**present, "entities": before}))
-    assert f"(its version {before - 1} is older than version {before}, which a run recorded), so all" in caplog.text
+    assert f"(its version {before - 1} is older than version {before}, which a run recorded), so a run must" in caplog.text
     assert not unchanged_since(tables, None)
     assert not unchanged_since(tables, RunRow("r1"))
     without = {name: version for name, version in present.items() if name != "rejects"}
@@ -157,10 +157,10 @@ def test_a_table_that_was_put_back_created_or_removed_is_noticed(
     ("changed", "moving", "reason"),
     [
         ({}, False, None),
-        ({}, True, "source.where may select other rows in each run"),
+        ({}, True, "source.where may select different rows in each run"),
         ({"status": "failed"}, False, "run r1 ended with the status failed"),
-        ({"scope": "other"}, False, "run r1 read other rows, or had other settings of the source"),
-        ({"fingerprint": "other"}, False, "run r1 had another model, or other settings that decide the results"),
+        ({"scope": "other"}, False, "run r1 read another table or slice, or had other settings of the source"),
+        ({"fingerprint": "other"}, False, "run r1 had another model, or other values of settings that decide the results"),
         ({"settled": False}, False, "the latest run did not complete its changes"),
     ],
 )

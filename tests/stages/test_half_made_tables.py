@@ -18,7 +18,7 @@ def place_of(tables: Tables, name: str) -> Path:
     return Path(tables.address(name).removeprefix("file:"))
 
 
-@pytest.mark.parametrize("inside", ["", "_delta_log", "_delta_log/_commits"])
+@pytest.mark.parametrize("inside", ["", "_delta_log", "_delta_log/_commits", "_delta_log/_staged_commits"])
 def test_a_directory_without_files_is_no_table(tables: Tables, inside: str) -> None:
     """The empty directory is what a run leaves that dies after it has removed the leftovers of another dead run."""
     (place_of(tables, "rejects") / inside).mkdir(parents=True)
@@ -26,6 +26,13 @@ def test_a_directory_without_files_is_no_table(tables: Tables, inside: str) -> N
     table_setup.check_tables(tables)
     assert table_setup.create_table(tables, "rejects", schemas.REJECTS)
     assert tables.is_current("rejects")
+
+
+def test_a_directory_that_delta_takes_for_a_table_is_named(tables: Tables) -> None:
+    """Another release of Delta may leave a directory that this program does not know."""
+    (place_of(tables, "rejects") / "_delta_log" / "_of_another_delta").mkdir(parents=True)
+    with pytest.raises(OutputError, match="rejects is not empty, but is not a Delta table; move it away, then run again"):
+        table_setup.create_table(tables, "rejects", schemas.REJECTS)
 
 
 @pytest.mark.parametrize("inside", ["data.csv", "_delta_log/00000000000000000007.json", "day=1/part-0.parquet"])

@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 
 from entitymill import schemas
 from entitymill.commands import list_runs
-from entitymill.errors import OutputError
+from entitymill.errors import OutputError, StorageError
 from entitymill.run_row import RunRow
 from entitymill.settings.sections import LimitSettings, OutputSettings
 from entitymill.spark import storage
@@ -341,11 +341,12 @@ def test_commits_of_a_run_that_broke_off_come_too_late(tables: Tables) -> None:
     assert read_rows(tables, "rejects") == []
 
 
+@pytest.mark.parametrize("kind", [OSError, StorageError])
 def test_a_lease_is_given_back_though_its_heartbeat_cannot_be_deleted(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     def fails(*_: object) -> None:
-        raise OSError("the storage is gone")
+        raise kind("the storage is gone")
 
     with Lease(tables, AT_ONCE, "one"), monkeypatch.context() as patched:
         patched.setattr(storage, "remove", fails)

@@ -189,7 +189,7 @@ def test_an_export_that_an_older_run_replaced_at_the_end_is_not_taken_for_done(
         return listed(self, prefix)
 
     monkeypatch.setattr(Tables, "list_temporary", list_late)
-    with pytest.raises(OutputError, match=r"replaced .*entities by its older export"):
+    with pytest.raises(OutputError, match=r"export in .*entities is outdated"):
         parquet_export.export(tables, 2, agree)
 
 

@@ -27,7 +27,7 @@ def test_each_row_gets_the_code_of_what_is_wrong_with_it(source_of: Callable[...
     assert {row["doc_id"] for row in row_checks.select_documents(judged).collect()} == {"a", "b", "f"}
     details = {row["doc_id"]: row["detail"] for row in row_checks.select_rejects(judged, 10).collect()}
     assert details["d"] == "11 code points, source.max_chars is 10"
-    assert details["e"] == "2 rows of this run have this id"
+    assert details["e"] == "2 rows that this run read have this id"
 
 
 def test_rows_that_the_caller_has_cached_are_not_taken_for_the_sources(spark: SparkSession, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 
 from entitymill.commands import common, erase, evaluate, extract, init, list_runs, maintain, redact, sample
+from entitymill.errors import SessionError
 from entitymill.settings.sections import OutputSettings
 from entitymill.spark import storage
 from entitymill.tables import runs_without_spark
@@ -62,6 +64,12 @@ def test_a_step_ends_with_its_command(capsys: pytest.CaptureFixture[str]) -> Non
             "source.text_column: {0}/files has no column text; it has body, id",
             3,
         ),
+        (
+            extract,
+            ["--set", "source.path={0}/delta", "--set", "source.passthrough=[day]", "--set", "output.path={0}/out"],
+            "source.passthrough: {0}/delta has no column day; it has id, text",
+            3,
+        ),
         (report_command, ["--set", "output.path={0}/out", "--to", "{0}/page.html"], "no entity tables at {0}/out", 1),
         (report_command, ["--set", "output.path={0}/files", "--to", "{0}/page.html"], "no run has written {0}/files yet", 1),
         (list_runs, ["--set", "output.path={0}/out"], "no entity tables at {0}/out", 1),
@@ -102,12 +110,46 @@ def test_a_wrong_path_is_found_before_spark_starts(
     monkeypatch.setattr("entitymill.spark.session._start_session", starts)
     (tmp_path / "files").mkdir()
     pq.write_table(pa.table({"id": ["a"], "body": ["b"]}), tmp_path / "files" / "part-0.parquet")
+    write_deltalake(tmp_path / "delta", pa.table({"id": ["a"], "text": ["b"]}))
     for hidden in ("_old.parquet", ".old.parquet"):  # Spark ignores them
         pq.write_table(pa.table({"other": ["a"]}), tmp_path / "files" / hidden)
     given = [option.format(tmp_path) for option in options]
     source = [] if command in (evaluate, init) else ["--set", f"source.path={tmp_path}/texts"]
     assert command.main([*source, *given]) == code  # type: ignore[attr-defined]
     assert said.format(tmp_path) in capsys.readouterr().err.replace("\n", " ")
+
+
+CATALOG = ["--set", "output.path=null", "--set", "output.schema=spark_catalog.none"]
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (erase, ["--ids", "a", "--yes"]),
+        (evaluate, ["--entities", "{0}", "--gold", "{0}"]),
+        (init, ["{0}"]),
+        (init, ["{0}/delta", "--id", "key", "--text", "body"]),
+        (list_runs, CATALOG),
+        (maintain, ["optimize"]),
+        (redact, ["--to", "{0}/redacted"]),
+        (report_command, [*CATALOG, "--to", "{0}/page.html"]),
+        (sample, ["--to", "{0}/sample.csv"]),
+    ],
+    ids=lambda value: value.__name__.rpartition(".")[2] if hasattr(value, "__name__") else str(len(value)),
+)
+def test_every_command_says_that_it_starts_spark(
+    command: object, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def starts(*_: object, **__: object) -> None:
+        time.sleep(0.5)
+        raise SessionError("it is not needed here")
+
+    monkeypatch.setattr("entitymill.spark.session._start_session", starts)
+    write_deltalake(tmp_path / "delta", pa.table({"key": ["a"], "body": ["b"]}))
+    paths = ["--set", f"source.path={tmp_path}", "--set", f"output.path={tmp_path}"]
+    settings = [] if command in (evaluate, init) else paths
+    assert command.main([*settings, *(option.format(tmp_path) for option in options)]) == 1  # type: ignore[attr-defined]
+    assert "starting Spark …" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [["--json"], []], ids=["JSON", "marked"])

@@ -69,11 +69,11 @@ def test_texts_without_a_sentence_say_so(
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"text": [1, 2]}, "no text: name a Parquet file whose column text has texts"),
+        ({"text": [1, 2]}, "no text: name a Parquet file with texts in the column `text`"),
         ({"text": [" ", None, "\n"]}, "no text"),
         ({"text": [b"They met in Paris."]}, "no text"),
         ({"text": pa.array([], pa.string())}, "no text"),
-        ({"body": ["They met in Paris."]}, "cannot be read: name a Parquet file with a column text"),
+        ({"body": ["They met in Paris."]}, "cannot be read: name a Parquet file with a column `text`, or"),
     ],
 )
 def test_a_table_without_texts_says_so(

@@ -132,7 +132,7 @@ def test_a_machine_without_processes_is_said_so(monkeypatch: pytest.MonkeyPatch)
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    with pytest.raises(WorkerError, match="cannot be started: Resource temporarily unavailable: give this machine"):
+    with pytest.raises(WorkerError, match="cannot be started: Resource temporarily unavailable; give this machine"):
         child_process.Child(child_process.Work(f"{__name__}:open_half", ()))
 
 

@@ -10,6 +10,7 @@ import entitymill
 from entitymill.recognition import guarded_loading, hardware
 from entitymill.recognition.tagger import Execution
 from entitymill.recognition.tagger.inference import Tagger
+from entitymill.workers import engine_openvino
 from entitymill_models import precision_loss
 
 MODEL = Path(__file__).parents[2] / "models" / "demo"
@@ -68,6 +69,34 @@ def test_the_default_limit_is_a_quarter_of_a_cores_share_of_the_container(
     assert hardware.read_memory_limit() == memory
     assert hardware.count_cores() == cores
     assert guarded_loading.tagging_memory_limit(1000, None) == limit
+
+
+class FakeSession:
+    """A stand-in for a Spark session on YARN, which cannot run here: it has the properties of the session only."""
+
+    def __init__(self, **conf: str) -> None:
+        self.conf = {key.replace("_", "."): value for key, value in conf.items()}
+
+
+@pytest.mark.parametrize(
+    ("conf", "share"),
+    [
+        ({"spark_master": "local[2]", "spark_executor_memory": "4g"}, None),
+        ({"spark_master": "yarn"}, 2**30 + 384 * 2**20),  # Spark's defaults: one core, 1 GB, at least 384 MB more
+        (
+            {"spark_executor_memory": "4g", "spark_executor_cores": "4", "spark_executor_memoryOverheadFactor": "0.5"},
+            3 * 2**29,
+        ),
+        ({"spark_executor_memory": "2048", "spark_executor_memoryOverhead": "1024M"}, 3 * 2**30),
+        ({"spark_executor_memory": "20GB"}, 22 * 2**30),
+        ({"spark_executor_memory": "1024k", "spark_executor_pyspark_memory": "1048576b"}, 386 * 2**20),
+    ],
+)
+def test_on_yarn_the_driver_computes_the_share_of_each_core(conf: dict[str, str], share: int | None) -> None:
+    assert engine_openvino.compute_memory_share(FakeSession(**{"spark_master": "yarn"} | conf)) == share  # type: ignore[arg-type]
+    if share is not None:
+        limit = guarded_loading.tagging_memory_limit(1000, share=share)
+        assert limit == min(2**30 + 512_000, max(256_000_000, share // 4))
 
 
 def test_a_limit_in_the_settings_is_not_changed_by_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

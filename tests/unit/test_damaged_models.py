@@ -145,7 +145,7 @@ def test_what_is_no_plain_file_name_is_none_in_any_list(tmp_path: Path, demo_man
 
     with pytest.raises(ModelError, match="not a valid file name inside the bundle"):
         bundle.read_manifest(json.dumps({**manifest, "files": {**manifest["files"], odd: "0" * 64}}), "here")
-    with pytest.raises(ModelError, match="lists no files, or files outside its directory"):
+    with pytest.raises(ModelError, match="lists no files, or files outside the model's directory"):
         huggingface._read_weights(tmp_path, "here")
 
 

@@ -120,6 +120,23 @@ def test_the_readme_leads_to_every_page() -> None:
     assert [page for page in PAGES if page != "README.md" and page not in reached] == []
 
 
+@pytest.mark.parametrize(
+    ("link", "mark"),
+    [
+        ("docs/queries.md#reading-the-tables", "pl.read_delta"),
+        ("docs/python.md#dataframes", "entitymill.mentions("),
+        ("docs/operating.md#check-a-sample-by-hand", "--reviewed export.json"),
+        ("docs/cluster.md#spark-4", ".venv-spark41/bin/python"),
+    ],
+)
+def test_the_readme_leads_to_the_code_for_each_stranger(link: str, mark: str) -> None:
+    """The links of the README must lead to the code that tests/integration/test_first_five_minutes.py runs."""
+    assert f"]({link})" in text_of("README.md")
+    page, _, anchor = link.partition("#")
+    sections = re.split(r"^## ", text_of(page), flags=re.MULTILINE)
+    assert [section.splitlines()[0].lower().replace(" ", "-") for section in sections if mark in section] == [anchor]
+
+
 def test_every_code_of_a_refused_row_is_explained() -> None:
     page = text_of("docs/troubleshooting.md")
     assert [code for code in row_checks.CODES if f"| `{code}` |" not in page] == []

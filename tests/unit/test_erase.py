@@ -78,7 +78,7 @@ def test_without_a_terminal_it_needs_yes(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert call(tmp_path) == 2
-    assert "look with --dry-run, then add --yes" in " ".join(capsys.readouterr().err.split())
+    assert "check with --dry-run what would be erased, then add --yes" in " ".join(capsys.readouterr().err.split())
     assert erased == []
     assert call(tmp_path, "--yes") == 0
     assert erased == [["b"]]

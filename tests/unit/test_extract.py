@@ -2,6 +2,7 @@ import io
 import json
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ def test_a_bad_setting_is_one_sentence_without_a_trace(capsys: pytest.CaptureFix
     code = main(["--config", str(ROOT / "conf" / "demo.yaml"), "--set", "source.zzz=red"])
     said = capsys.readouterr()
     assert (code, said.out) == (2, "")
-    assert said.err.startswith("error: source.zzz is not a setting; source has format, path, id_column, ")
+    assert said.err.startswith("error: source.zzz is not a setting; the keys of source are format, path, id_column, ")
     assert said.err.count("\n") == 1
 
 
@@ -297,6 +298,21 @@ def test_a_dead_run_shows_what_it_published_its_log_and_its_host() -> None:
         "next run continues. Log: /var/log/r.log, on node7."
     )
     assert list_runs._describe_run(run).endswith("Log: not recorded, on an unknown host.")
+
+
+def test_the_error_of_a_run_that_could_not_record_it_is_in_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "r.log"
+    log.write_text("2026 INFO x run other failed: not this one\n2026 INFO x run r failed: the disk is full.\nTraceback\n")
+    run = RunRow("r", status="running", log=str(log), process=json.dumps({"host": socket.gethostname(), "pid": 1}))
+    found = list_runs._add_error_from_log(run)
+    assert list_runs._describe_run(found).startswith(
+        "r: the disk is full. This is not recorded in the table `runs` so far; "
+    )
+    died = list_runs._add_error_from_log(replace(run, status="died"))
+    assert list_runs._describe_run(died) == f"r: the disk is full. Log: {log}"
+    others = (replace(run, run_id="r2"), replace(run, status="done"), replace(run, process='{"host": "node7"}'))
+    for other in (*others, replace(run, log=f"{tmp_path}/deleted"), replace(run, log=None), replace(run, log="-")):
+        assert list_runs._add_error_from_log(other) == other
 
 
 @pytest.mark.parametrize("width", [80, 60])

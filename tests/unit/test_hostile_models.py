@@ -60,9 +60,9 @@ BUNDLES: list[tuple[Callable[[Path], Path], str]] = [
     (hostile.panicking_tokenizer, "/tokenizer.json cannot be read as a tokenizer"),
 ]
 DETECTORS: list[tuple[Callable[[Path], Path], str]] = [
-    (hostile.wide_kernel, "a convolution over 20 characters; 1 to 11 are possible"),
-    (hostile.large_detector, "layers whose tables would take 242,000,000,000 bytes"),
-    (hostile.large_numbers, "layers that do not fit each other"),
+    (hostile.wide_kernel, "the convolution spans 20 characters; 1 to 11 are supported"),
+    (hostile.large_detector, "would need 242,000,000,000 bytes"),
+    (hostile.large_numbers, "the layers do not fit each other"),
 ]
 
 

@@ -53,6 +53,13 @@ def test_what_comes_from_data_stays_text() -> None:
     assert QUOTE in elements.text
 
 
+def test_the_page_shows_core_hours_and_money() -> None:
+    """The run has 0.5 core-hours at 0.04 EUR, and 100 documents."""
+    text = Elements(usual()).text
+    assert "core-hours0.505,000.0 per million documents" in text
+    assert "0.02200.00 per million documents" in text
+
+
 def test_the_page_asks_for_nothing_and_its_policy_forbids_it() -> None:
     text = usual(with_text=True)
     elements = Elements(text)

@@ -84,6 +84,15 @@ def test_an_onnx_directory_and_a_saved_model_become_the_same_bundle(prepare: Pre
     assert made[3][1].max_length == 48
 
 
+def test_an_onnx_network_is_used_although_a_pickle_is_there(prepare: Prepare, tmp_path: Path) -> None:
+    directory = tiny.onnx_directory(tmp_path / "onnx")
+    shutil.copy(tiny.TINY / "bert" / "config.json", directory / "config.json")
+    (directory / "pytorch_model.bin").write_bytes(b"never opened")
+    code, said = prepare(directory, tmp_path / "out", "--casing", "uncased")
+    assert code == 0, said
+    assert manifest_of(tmp_path / "out").source.startswith("an ONNX network")
+
+
 def test_a_bundle_goes_to_spark_nlp_and_back(prepare: Prepare, tmp_path: Path) -> None:
     assert prepare(tiny.TINY / "distilbert", tmp_path / "one")[0] == 0
     assert prepare(tmp_path / "one", tmp_path / "saved", "--to", "sparknlp")[0] == 0
@@ -232,7 +241,7 @@ def test_a_network_that_computes_no_numbers_is_refused(prepare: Prepare, tmp_pat
     weights["classifier.bias"] = np.full_like(weights["classifier.bias"], np.nan)
     save_file(weights, directory / "model.safetensors")
     code, said = prepare(directory, tmp_path / "out")
-    assert code == 5 and "computes no finite number for a test sentence" in said
+    assert code == 5 and "computes NaN or infinity for a test sentence" in said
     assert not (tmp_path / "out").exists()
 
 

@@ -176,9 +176,9 @@ def test_what_needs_no_spark_does_without(tmp_path: Path, packages: Path) -> Non
 
 def test_without_java(tmp_path: Path) -> None:
     code, error = said(RUN, tmp_path, None, PATH=str(tmp_path))
-    assert (code, "error: Spark needs Java, which is not on the path: install a JDK 17" in error) == (1, True)
+    assert (code, "error: Spark needs Java, which is not on the PATH: install a JDK 17" in error) == (1, True)
     code, error = said(RUN, tmp_path, None, JAVA_HOME="/nowhere")
-    assert (code, "error: JAVA_HOME is /nowhere, but that directory contains no Java: set it to a JDK 17" in error) == (
+    assert (code, "error: JAVA_HOME is /nowhere, but that directory contains no Java: set JAVA_HOME to a" in error) == (
         1,
         True,
     )
@@ -194,7 +194,7 @@ def test_without_a_model(tmp_path: Path) -> None:
     code, error = said(["tag", "--model", "models/demo", "Angela Merkel flew to Paris."], tmp_path, None)
     assert code == 5
     assert (
-        "there is nothing at models/demo; copy the directory models of the repository, or of build/package, to the working"
+        "there is nothing at models/demo; copy the directory models of the Entity Mill repository, or of its build/package"
         in error
     )
 

@@ -15,12 +15,12 @@ import pytest
 from entitymill.commands import evaluate, sample
 from entitymill.errors import SettingsError, SourceError
 from entitymill.tables.mention_sample import STRATEGIES, allocate_sample, choose_hash_limit
+from entitymill.terminal.conll_files import format_conll
 from entitymill.terminal.review_file_reader import Judgment, Review, convert_from_utf16, read_review
 from entitymill.terminal.review_file_writer import (
     Mention,
     Sentence,
     choose_format,
-    format_conll,
     format_csv,
     format_label_studio,
 )
@@ -128,8 +128,9 @@ def test_tasks_of_all_runs_have_one_version() -> None:
 def test_conll_has_offsets_of_the_document_and_tokens_within_mentions() -> None:
     lines = format_conll([SENTENCE]).splitlines()
     assert lines[0] == '# doc_id = "a"'
+    assert lines[1].startswith('# mentions = [{"mention_id": "a:104-117", "begin": 104, "end": 117, "label": "PER", ')
     assert lines[-1] == ""
-    tokens = [line.split("\t") for line in lines[1:-1]]
+    tokens = [line.split("\t") for line in lines[2:-1]]
     assert all(TEXT[int(begin) - 100 : int(end) - 100] == token for token, begin, end, _ in tokens)
     assert [(token, tag) for token, _, _, tag in tokens if tag != "O"] == [
         ("Angela", "B-PER"),
@@ -140,7 +141,45 @@ def test_conll_has_offsets_of_the_document_and_tokens_within_mentions() -> None:
 
 def test_a_mention_within_a_word_is_a_token_of_its_own() -> None:
     one = Sentence("b", 0, "proParis", (Mention("b:3-8", "b", 3, 8, "LOC", 1.0, "r"),), frozenset())
-    assert format_conll([one]).splitlines()[1:3] == ["pro\t0\t3\tO", "Paris\t3\t8\tB-LOC"]
+    assert format_conll([one]).splitlines()[2:4] == ["pro\t0\t3\tO", "Paris\t3\t8\tB-LOC"]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_corrected_conll_file_is_read(tmp_path: Path, line_end: str) -> None:
+    """A word within a mention, the label of another, and a third sentence with a tag of its own are corrected."""
+    written = format_conll([SENTENCE, replace(SENTENCE, drawn=frozenset(one.mention_id for one in MENTIONS)), SENTENCE])
+    unchanged = read(tmp_path, written)
+    assert unchanged.judgments == [
+        Judgment("PER", 0.75, correct=True),
+        Judgment("PER", 0.75, correct=True),
+        Judgment("LOC", 0.9, correct=True),
+        Judgment("PER", 0.75, correct=True),
+    ]
+    assert unchanged.annotated == unchanged.found == {"PER": 3, "LOC": 3}
+    first, second, third = written.split("\n\n")[:3]
+    first = first.replace("B-PER", "O")  # leaves Merkel with I-PER, which begins a mention
+    second = second.replace("B-LOC", "B-ORG")
+    third = third.replace("flew\t118\t122\tO", "flew\t118\t122\tB-MISC")
+    assert "B-MISC" in third
+    (tmp_path / "edited").write_bytes(f"{first}\n\n{second}\n\n{third}\n".replace("\n", line_end).encode())
+    review = read_review(tmp_path / "edited")
+    assert [judgment.correct for judgment in review.judgments] == [False, True, False, True]
+    assert review.annotated == {"PER": 3, "LOC": 2, "ORG": 1, "MISC": 1}
+    assert review.found == {"PER": 2, "LOC": 2}
+
+
+def test_overlapping_mentions_are_not_all_in_a_conll_file(tmp_path: Path) -> None:
+    inner = replace(MENTIONS[0], mention_id="inner", begin=111, entity="Merkel", label="ORG")
+    both = replace(SENTENCE, mentions=(MENTIONS[0], inner), drawn=frozenset([MENTIONS[0].mention_id, "inner"]))
+    assert read(tmp_path, format_conll([both])).judgments == [Judgment("PER", 0.75, correct=True)]
+
+
+def test_blanks_at_the_end_of_a_mention_are_in_no_token_of_a_conll_file(tmp_path: Path) -> None:
+    """Without `mentions.trim`, a mention may end with a no-break space."""
+    one = Mention("b:0-6", "b", 0, 6, "LOC", 0.8, "r")
+    written = format_conll([Sentence("b", 0, "Paris\u00a0!", (one,), frozenset(["b:0-6"]))])
+    review = read(tmp_path, written)
+    assert (review.judgments, review.found) == ([Judgment("LOC", 0.8, correct=True)], {"LOC": 1})
 
 
 def test_a_corrected_csv_file_is_read(tmp_path: Path) -> None:
@@ -169,6 +208,14 @@ def test_a_corrected_csv_file_is_read(tmp_path: Path) -> None:
         ("label,confidence,correct\n,0.5,yes\n", "line 2: the column label is empty"),
         ("label,confidence,correct,corrected_label\nPER,0.5,yes,Secret\n", "line 2: correct says yes, but"),
         ("label,confidence,correct\nPER,0.5,\nPER,0.5\n", "no answer yet for any of its 2 mentions; review it first"),
+        ('# doc_id = "a"\n# mentions = [\nSecret\t0\t6\tO\n', "line 2 does not belong here; edit only the tags"),
+        ('# doc_id = "a"\n# mentions = []\nSecret\t0\t6\n', "line 3 does not belong here"),
+        ('# doc_id = "a"\n# mentions = []\nSecret\t0\t6\tE-PER\n', "line 3 does not belong here"),
+        ('\n# doc_id = "a"\nSecret\t0\t6\tO\n', "line 3 does not belong here"),
+        ('# doc_id = "a"\n# mentions = []\n\n# doc_id = "b"\n', "line 1: the sentence has lost its tokens"),
+        ('# doc_id = "a"\n# mentions = []\nA\t0\t1\tO\n\n# mentions = []\nSecret\t0\t6\tO\n', "line 5 does not belong"),
+        ('# doc_id = "a"\n# mentions = []\nA\t0\t1\tO\n\nSecret\t0\t6\tO\n', "line 5 does not belong here"),
+        ('# doc_id = "a"\n# mentions = []\nSecret\t0\t6\tO\n', "no answer yet for any of its 0 mentions"),
         ('[{"data": {"text": "Secret"}', "is not valid JSON"),
         ("[" * 100_000, "is not valid JSON"),
         ('{"data": {"text": "Secret"}}', "is not a list of tasks"),
@@ -199,6 +246,17 @@ def test_a_label_studio_export_is_read_whatever_its_offsets_count(tmp_path: Path
     assert review.found == {"PER": 1}
     scores = score_review(review, 0.95)
     assert {label: score.recall for label, score in scores.items()} == {"PER": 1, "ORG": 0, "MISC": 0, ALL: 1 / 3}
+
+
+def test_an_export_of_label_studio_itself_is_read() -> None:
+    """Label Studio 1.23.2 imported three tasks, showed their predictions, and exported its project as JSON.
+
+    Each task has the same sentence. In the second one, whose mentions are both in the sample, Paris was removed.
+    """
+    review = read_review(Path(__file__).parents[1] / "golden" / "label_studio_export.json")
+    per, loc = Judgment("PER", 0.75, correct=True), Judgment("LOC", 0.9, correct=False)
+    assert review.judgments == [per, per, loc, per]
+    assert review.annotated == review.found == {"PER": 3, "LOC": 2}
 
 
 def test_a_span_that_was_moved_is_wrong(tmp_path: Path) -> None:
@@ -288,7 +346,7 @@ def test_the_command_prints_scores_without_spark(
     shown = capsys.readouterr().out
     assert "0.0945 to 0.9055" in shown
     assert "0.9 (n=1)" in shown
-    assert "1 mentions of the sample have no answer" in shown
+    assert "1 mentions of the sample were not reviewed" in shown
     assert "recall" not in shown
 
 

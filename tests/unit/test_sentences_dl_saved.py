@@ -63,7 +63,7 @@ def test_the_carried_detector_is_read_whole() -> None:
         ({"Encoder": 3}, "lists no characters with valid ids"),
         ({"Encoder": [{"a": -1}]}, "an empty string as a character, or a negative id"),
         ({"Encoder": [{"": 1}]}, "an empty string as a character, or a negative id"),
-        ({"Encoder": [{"a": 10**6}]}, "layers that do not fit each other"),
+        ({"Encoder": [{"a": 10**6}]}, "the layers do not fit each other"),
         ({"Encoder": [{"a": 1e400}]}, "lists no characters with valid ids"),
         ({"impossiblePenultimates": 3}, "lists no characters with valid ids"),
     ],
@@ -135,5 +135,5 @@ def test_damaged_files_raise_a_model_error_and_nothing_else(tmp_path: Path, what
 
 def test_a_part_that_would_unpack_to_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarded_loading, "MAX_DETECTOR_FILE_BYTES", 1000)
-    with pytest.raises(ModelError, match="a file in it has more than 1,000 bytes"):
+    with pytest.raises(ModelError, match="a file in the archive has more than 1,000 bytes"):
         read(FILES[METADATA], FILES[NETWORK])

@@ -87,7 +87,7 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
         (["source.pth=x"], r"source\.pth is not a setting; did you mean source\.path\?"),
         (["source_path=x"], r"source_path is not a setting; did you mean source\.path\?"),
         (["color=red"], "^color is not a setting; the top-level keys are source, output, "),
-        (["source.zzz=red"], "source.zzz is not a setting; source has format, path, id_column, "),
+        (["source.zzz=red"], "source.zzz is not a setting; the keys of source are format, path, id_column, "),
         (["id_column=key"], r"id_column is not a setting; did you mean source\.id_column\?"),
         (["path=x"], r"path is not a setting; did you mean source\.path, output\.path or model\.path\?"),
         (["output.text_colum=x"], r"output\.text_colum is not a setting; did you mean source\.text_column\?"),
@@ -100,7 +100,7 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
         (["limits.max_removed_ratio=nan"], r"limits\.max_removed_ratio: .*finite"),
         (["limits.max_reject_ratio=2"], r"limits\.max_reject_ratio: .*less than or equal to 1"),
         (["output.schema=main.entities"], "set either"),
-        (["source=x", "source.path=y"], "source is a single value"),
+        (["source=x", "source.path=y"], "source is set to a single value"),
         (
             ["source.passthrough=[a"],
             r"^source\.passthrough: a value that begins with \[ or { must be a YAML list or mapping\.$",
@@ -118,7 +118,7 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
         (["report.drift_sentences=0"], r"report\.drift_sentences: .*greater than or equal to 1"),
         (
             ["metrics.textfile=run.txt"],
-            r"metrics\.textfile: must be a path that ends in \.prom, .*: the collector reads only such files",
+            r"metrics\.textfile: must be a path that ends in \.prom, .*: the collector reads only \.prom files",
         ),
         (["metrics.pushgateway=gateway:9091"], r"metrics\.pushgateway: must be an address such as http://pushgateway:9091"),
         (["metrics.pushgateway=ftp://gateway"], r"metrics\.pushgateway: must be an address"),

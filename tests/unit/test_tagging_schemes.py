@@ -99,7 +99,7 @@ def test_iob1_is_told_by_its_user(tmp_path: Path) -> None:
     [
         (
             ["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3", "LABEL_4"],
-            "must be O and at least one other label, none of them twice, but are LABEL_0",
+            "must be O and at least one other tag, none of them twice, but are LABEL_0",
         ),
         (["O", "B-PER", "I-PER", "PAD", "X"], r"\(O, .*\) mix two schemes: PAD has no prefix such as B-"),
         (["O", "PER", "PER", "LOC", "ORG"], "none of them twice"),

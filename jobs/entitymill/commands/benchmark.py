@@ -26,26 +26,26 @@ if TYPE_CHECKING:  # pyarrow takes a while to import, and --help does not need i
 ROOT = Path(__file__).parents[3]
 MODEL, TEXTS = ROOT / "models" / "demo", ROOT / "data" / "state_union.parquet"
 FACTORY = "entitymill.commands.tagging_in_child:open_measured_tagger"
-"""The function that each child process calls, as `module:function` (see `child_process.Work`)."""
+"""The function that each child process calls to load its model, as `module:function` (see `child_process.Work`)."""
 CHARACTERS = 60_000
-"""Maximum number of characters that each round recognizes; a round takes the bundled model about two seconds."""
+"""Maximum total length of the measured texts, in characters; the bundled model needs about two seconds for these texts."""
 MILLION, DOCUMENT_CHARACTERS, HOUR = 1_000_000, 1_500, 3_600
-"""Number of documents for which core-hours and prices are computed; a document's length in characters; seconds per hour."""
+"""Number of documents for which core-hours and prices are computed; their assumed length in characters; seconds per hour."""
 F1_TOLERANCE = 0.005
 """A precision is recommended only if its F1 is at most this much below the best F1."""
 TIMEOUT_SECONDS = 600.0
-"""Time limit for one round of one child process."""
+"""Time limit, in seconds, within which a child process must have recognized all texts once."""
 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """How fast and how accurate the model is in one precision.
+    """How fast and how accurate the model is in one precision. In each round, the model recognizes all texts once.
 
-    sentences_per_cpu_second: number of sentences recognized per second of one core, from the fastest round.
-    median_sentences_per_cpu_second: the same number, from the median round.
-    core_hours: core-hours to recognize a million documents of DOCUMENT_CHARACTERS, without reading and writing them.
+    sentences_per_cpu_second: number of sentences recognized per second of one core, in the fastest round.
+    median_sentences_per_cpu_second: median of this number over all rounds.
+    core_hours: core-hours to recognize a million documents of DOCUMENT_CHARACTERS characters, without reading and writing.
     price: price of these core-hours; None if the user gave no price per core-hour.
-    f1: mean span F1 in this precision over the data sets in the bundle's manifest; None if the manifest has no F1 for it.
+    f1: mean F1 of mentions in this precision, over the data sets in the bundle's manifest; None if the manifest has none.
     """
 
     precision: Precision
@@ -121,11 +121,13 @@ def measure(
 ) -> list[BenchmarkResult]:
     """Measure how fast a model recognizes texts in each precision that its bundle allows; return one result per precision.
 
-    Each precision has its own child process. In each round, all children recognize the texts, one child after the other. The
-    first round is not counted.
+    Each precision has its own child process. In each round, every child recognizes all texts once, one child after the
+    other. The first round is not counted.
 
     Args:
-        seconds: number of seconds after which no round begins; at least two rounds are counted, even if that takes longer.
+        model, manifest: directory of the model bundle, and its manifest.
+        texts: the texts that every child recognizes.
+        seconds: time after which no new round begins; at least two rounds are counted, even if they take longer.
         price: price of one core for one hour; None for results without a price.
 
     Raises:
@@ -198,7 +200,8 @@ def _read_texts(path: Path) -> list[str]:
 
     if path == TEXTS and not path.is_file():
         raise SettingsError(
-            "--texts is missing, and its default, a file of speeches, is only in a clone of the repository: name a file."
+            "--texts: name a file with texts; its default, a file of speeches, exists only in a clone of this program's "
+            "repository."
         )
     sample: list[str] = []
     size = 0
@@ -211,11 +214,11 @@ def _read_texts(path: Path) -> list[str]:
                 break
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise SourceError(
-            f"--texts: {path} cannot be read: name a Parquet file with a column text, or a UTF-8 file."
+            f"--texts: {path} cannot be read: name a Parquet file with a column `text`, or a UTF-8 text file."
         ) from error
     if not sample:
         raise SourceError(
-            f"--texts: {path} contains no text: name a Parquet file whose column text has texts, or a text file."
+            f"--texts: {path} contains no text: name a Parquet file with texts in the column `text`, or a text file."
         )
     return sample
 
@@ -245,7 +248,7 @@ def _read_lines(path: Path) -> Iterator[str]:
 
 
 def _build_table(results: Sequence[BenchmarkResult]) -> Table:
-    """Return the table of results for the terminal; it has a column of prices only if the results have prices."""
+    """Return the table of results that is printed; it has a column of prices only if the results have prices."""
     caption = (
         f"core-hours, price: recognition of a million documents of {DOCUMENT_CHARACTERS:,} characters; F1: mean over the "
         "data sets in the model's manifest"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import select
 import shutil
 import signal
@@ -17,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entitymill import settings as settings_module
-from entitymill.errors import EntityMillError, ModelError, OutputError, SettingsError, SourceError, WorkerError
+from entitymill.errors import EntityMillError, ModelError, OutputError, SettingsError, WorkerError
 from entitymill.run import outcome
-from entitymill.settings.sections import SourceSettings
 from entitymill.spark.files_on_this_machine import is_certainly_local
 from entitymill.terminal import progress
 from entitymill.terminal.console_text import SafeFormatter, open_console
@@ -29,14 +27,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("entitymill")
 _TEMPORARY_PREFIX = "entitymill-log-"
-"""Beginning of the names of temporary directories for logs. They are outside the process's private directory: if a process
-is killed, the next process deletes its private directory, but the log of a killed run must remain."""
-_PATTERN_OR_VERSION = re.compile(r"[*?@]")
-"""Matches wildcards, which are reported later, and the `@` before the version of a Delta table, which is part of no path."""
+"""Beginning of the names of temporary directories for logs. After a process is killed, the next process deletes the other
+temporary files of the killed process, but not these directories: the log of a killed run must remain."""
 MAX_NUMBER = 1_000_000
 """Largest number that `positive_number` accepts by default."""
 _PIPE_CLOSED = 128 + signal.SIGPIPE
-"""Exit code if the program that reads stdout ends first, as for programs that do not handle the signal."""
+"""Exit code if the program that reads stdout ends first; a program that SIGPIPE kills has the same exit code."""
 STDERR = "stderr"
 """The value of the `log` setting that sends the log to stderr."""
 
@@ -45,7 +41,7 @@ class _HelpFormatter(argparse.HelpFormatter):
     """Keeps the line breaks of an epilog, and does not wrap lines that begin with a space, such as examples."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Wrap each line of a text that does not begin with a space, and keep the line breaks."""
+        """Keep the line breaks of a text, and wrap each of its lines to `width`, except lines that begin with a space."""
         lines = text.split("\n")
         return "\n".join(
             line if line.startswith(" ") else textwrap.fill(line, width, initial_indent=indent) for line in lines
@@ -55,7 +51,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 def build_parser(command: str, description: str, epilog: str, script: str | None = None) -> argparse.ArgumentParser:
     """Return a parser without options, whose usage line names the program that the user started.
 
-    The program is `entitymill COMMAND` or `script`, the name of a file in jobs/ that also starts the command.
+    The program is `entitymill COMMAND`, or `script` if the user started that file: a file in jobs/ for the same command.
     """
     started = Path(sys.argv[0]).name
     prog = started if started == script else f"entitymill {command}"
@@ -63,9 +59,9 @@ def build_parser(command: str, description: str, epilog: str, script: str | None
 
 
 def describe_lost_child(lost: ChildLostError, model: Path) -> EntityMillError:
-    """Return the error to raise for a child process of `tag` or `benchmark` that crashed, or took too long, on texts.
+    """Return the error to raise after a child process of `tag` or `benchmark` crashed on texts, or took too long.
 
-    It is a WorkerError if a lack of memory seems to be the reason, and otherwise a ModelError.
+    The error is a WorkerError if a lack of memory seems to be the reason, and otherwise a ModelError.
     """
     if lost.suggests_lack_of_memory:
         return WorkerError(
@@ -89,7 +85,7 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
 
 
 def positive_number(kind: type[int | float], largest: float = MAX_NUMBER) -> Callable[[str], float]:
-    """Return a function for argparse's `type` that parses a number (int or float) above 0 and up to `largest`."""
+    """Return a parsing function for argparse's `type`: it accepts numbers of type `kind` above 0 and up to `largest`."""
 
     def number(text: str) -> float:
         """Return the number in `text`; raise argparse's error if it is out of range."""
@@ -130,59 +126,17 @@ def check_output_exists(settings: settings_module.Settings) -> None:
         raise OutputError(f"output: {fault}; check output.path or output.schema.")
 
 
-def check_source_exists(settings: settings_module.Settings) -> None:
-    """Check, before Spark starts, that `source.path` exists, and that Parquet files have the columns of ids and texts.
-
-    Raise SourceError if the path does not exist or cannot be looked up, or if a column is missing. Some sources are not
-    checked: catalog tables, paths with wildcards, versions of Delta tables, and paths that may be on another machine's disk.
-    """
-    source = settings.source
-    if source.format == "table" or _PATTERN_OR_VERSION.search(source.path):
-        return
-    fault = describe_missing(source.path, settings.spark.conf)
-    if fault is not None:
-        raise SourceError(f"source.path: {fault}; check the path.")
-    if source.format == "parquet" and is_certainly_local(source.path, settings.spark.conf):
-        _check_parquet_columns(source)
-
-
-def _check_parquet_columns(source: SourceSettings) -> None:
-    """Raise SourceError if a Parquet file, or the first file of a directory, lacks the column of ids or texts.
-
-    Nothing is checked if the file cannot be read. A partitioned directory is not checked, because its files lack the
-    partition columns.
-    """
-    import pyarrow.parquet as pq  # takes a while, and --help does not need it
-
-    from entitymill.source.source_columns import suggest_columns  # imports Spark
-
-    path = Path(source.path)
-    try:
-        # Like Spark, skip hidden files.
-        file = path if path.is_file() else next((one for one in sorted(path.glob("[!._]*.parquet")) if one.is_file()), None)
-        if file is None or any(path.glob("*=*")):
-            return
-        names = pq.read_schema(file).names
-    except (OSError, ValueError):
-        return  # Spark says what is wrong with the file
-    for setting, column in (("id_column", source.id_column), ("text_column", source.text_column)):
-        if column not in names:
-            raise SourceError(
-                f"source.{setting}: {source.path} has no column {column}; {suggest_columns(column, sorted(names))}"
-            )
-
-
 def describe_missing(path: str, conf: Mapping[str, str], nothing: str = "there is nothing") -> str | None:
-    """Return a phrase that says why nothing is at a path; None if something is there, or may be on another machine's disk.
+    """Return a phrase for an error message if nothing exists at a path or it cannot be looked up, and None otherwise.
 
     Args:
-        path: path, URI or name.
-        conf: the `spark.conf` setting, which may select another file system.
-        nothing: beginning of the phrase if the path does not exist: `nothing` at `path`.
+        path: path, URI or name of a table; the result is None if Spark might not look it up on this machine's disk.
+        conf: the setting `spark.conf`, which may select a file system on other machines.
+        nothing: words before "at PATH" in the phrase that is returned if the path does not exist.
     """
     try:
         fault = None if Path(path).exists() else f"{nothing} at {path}"
-    except OSError as error:  # a parent directory may not be searched, or a name is too long
+    except OSError as error:  # a parent directory is not accessible, or a name is too long
         fault = f"{path} cannot be looked up ({error.strerror})"
     return fault if fault is not None and is_certainly_local(path, conf) else None
 
@@ -190,15 +144,15 @@ def describe_missing(path: str, conf: Mapping[str, str], nothing: str = "there i
 def run_and_report(
     work: Callable[[Callable[[str | None], str]], None], stop_message: str, results: dict[str, Any] | None = None
 ) -> int:
-    """Call `work` and return the exit code. Print an error as one sentence on stderr, and write its stack trace to the log.
+    """Call `work` and return the exit code; print an error as one sentence on stderr, and write its stack trace to the log.
 
-    A log in the temporary directory is deleted if there was no error.
+    If there was no error, a log in the temporary directory is deleted.
 
     Args:
         work: function that does the command's work. Its argument is a function that starts the log in a file, and returns
             the log's path. If the file is None, the log is a temporary file.
         stop_message: message to print after Ctrl-C or SIGTERM; empty for the message of `outcome.describe_error`.
-        results: dict to which an error is added, under the key `error`; None if the caller does not need the error.
+        results: dict to which the caught exception is added, under the key `error`; None if the caller does not need it.
     """
     errors = open_console(stderr=True, highlight=False, soft_wrap=True)
     logs: list[str] = []
@@ -217,7 +171,7 @@ def run_and_report(
             work(start)
             sys.stdout.flush()
     except (KeyboardInterrupt, Exception) as error:
-        if isinstance(error, BrokenPipeError) and _is_stdout_closed():
+        if isinstance(error, BrokenPipeError) and _discard_output_if_unread():
             _delete_temporary_logs(logs)
             return _PIPE_CLOSED
         message, code = outcome.describe_error(error)
@@ -235,7 +189,7 @@ def run_and_report(
         return 0
     finally:
         progress.end()
-        # Restore the logger, because the calling program may use it for its own log
+        # Restore the logger, because the program that called this function may use the logger, too.
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
@@ -243,8 +197,8 @@ def run_and_report(
         log.propagate = propagate
 
 
-def _is_stdout_closed() -> bool:
-    """Return whether the program that reads stdout has ended, as `head` does; then later output is discarded."""
+def _discard_output_if_unread() -> bool:
+    """If the reader of stdout, such as `head`, has ended, send this process's later output to /dev/null, and return True."""
     try:
         stdout = sys.stdout.fileno()
     except (OSError, ValueError):  # a test or a notebook has replaced stdout
@@ -258,14 +212,14 @@ def _is_stdout_closed() -> bool:
 
 
 def _delete_temporary_logs(logs: Iterable[str]) -> None:
-    """Delete those of the log files that are in a temporary directory of their own, with the directory."""
+    """Delete the temporary log files and their directories; keep a log file that the user named in the setting `log`."""
     for path in logs:
         if Path(path).parent.name.startswith(_TEMPORARY_PREFIX):
             shutil.rmtree(Path(path).parent, ignore_errors=True)
 
 
 def _start_log(path: str | None) -> tuple[logging.Handler, str]:
-    """Send this program's log only to a file or to stderr; return the handler, and the file's path or STDERR.
+    """Send this program's log to a file or stderr, and nowhere else; return the handler, and the file's path or STDERR.
 
     `path` is a file, STDERR, or None for a new temporary file. Raise SettingsError if the file cannot be written.
     """

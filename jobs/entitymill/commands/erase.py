@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from entitymill.commands import common
+from entitymill.commands import common, source_checks
 from entitymill.errors import SettingsError
 from entitymill.run import erasure
 from entitymill.run.erasure import MAX_IDS, RECORD, Findings
@@ -73,15 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
     """Start Spark, find the documents, ask for confirmation, erase them, and print the number of erased rows per table.
 
-    The user is asked only without --yes, and if there may be something to erase. Nothing is changed in a dry run, or if the
-    user does not confirm. Without a terminal on which to ask, --yes is required.
+    If --yes is set, or if there is certainly nothing to erase, do not ask. In a dry run, or if the user does not confirm,
+    change nothing. Raise SettingsError if there is no terminal on which to ask, and neither --yes nor --dry-run is set.
     """
     if not (options.yes or options.dry_run or _is_on_terminal()):
         raise SettingsError(
-            "--yes: nothing was erased, because stdin or stdout is not a terminal; look with --dry-run, then add --yes."
+            "--yes: nothing was erased, because stdin or stdout is not a terminal on which the command could ask; "
+            "check with --dry-run what would be erased, then add --yes."
         )
     common.check_output_exists(settings)
-    common.check_source_exists(settings)
+    source_checks.check_source(settings)
     progress.begin("starting Spark")
     spark = open_session(settings.spark, "entitymill erase")
     progress.begin("looking for the documents")
@@ -91,7 +92,7 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     nothing = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {output}"
     nothing += f"{_describe_old_files(findings)}: nothing was erased; "
     if findings.empty and options.dry_run:
-        advice = "a run is active and may still publish them." if findings.run_is_active else "check the ids."
+        advice = "a run is active and may still publish the documents." if findings.run_is_active else "check the ids."
         console.print(nothing + advice, markup=False, soft_wrap=True)
         return
     if options.dry_run:
@@ -108,8 +109,8 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     erased = erasure.erase(spark, settings, ids, findings)
     if not erased:
         progress.end()
-        message = f"the run that was active published none of the ids{_describe_old_files(findings)}: nothing was erased"
-        console.print(message if findings.run_is_active else f"{nothing}check the ids.", markup=False, soft_wrap=True)
+        ended = f"the active run has ended: none of the ids is in a table{_describe_old_files(findings)}; nothing was erased"
+        console.print(ended if findings.run_is_active else f"{nothing}check the ids.", markup=False, soft_wrap=True)
         return
     for name, rows in erased.items():
         shown.add_row(name, f"{rows:,}")
@@ -118,7 +119,10 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
 
 
 def _describe_old_files(findings: Findings) -> str:
-    """Return the end of a message that no table has the ids: no old file has them, or old files cannot be searched here."""
+    """Return a phrase about the files of older table versions, for the message that no table contains the ids.
+
+    The phrase says either that these files do not contain the ids, or that they cannot be searched here.
+    """
     if findings.in_old_files is None:
         return " (files of older versions cannot be searched here; `entitymill maintain … purge` deletes them all)"
     return ", nor in a file of an older version"
@@ -134,7 +138,7 @@ def _describe_findings(findings: Findings) -> str:
 
 
 def _is_on_terminal() -> bool:
-    """Return whether the user can be asked: both stdin and stdout are a terminal."""
+    """Return whether this command can ask the user, because both stdin and stdout are a terminal."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
@@ -142,6 +146,6 @@ def _confirm(findings: Findings, output: str, console: Console) -> bool:
     """Ask the user whether to continue with the erasure, and return whether the answer is yes."""
     question = f"Erase {_describe_findings(findings)} of {output}?"
     if findings.empty:
-        question = f"Nothing was found in {output} yet, but a run is active. Wait for it, and erase what it publishes?"
+        question = f"Nothing was found in {output} yet, but a run is active. Wait, and erase these ids if it publishes them?"
     console.print(f"{question} [y/N]", end=" ", markup=False, soft_wrap=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

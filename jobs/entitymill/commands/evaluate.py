@@ -29,12 +29,12 @@ KEY = ("doc_id", "begin", "end", "label")
 ALL = "all"
 """Key of the score of all labels together."""
 WANTED_PRECISION = 0.95
-"""Default of --wanted-precision."""
+"""Default of --wanted-precision: the share of correct mentions that the proposed `min_confidence` must reach."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """The counts of one label, and the measures that are computed from them.
+    """The counts of one label, or of all labels together, and the measures that are computed from them.
 
     found: number of mentions in the entity table.
     gold: number of mentions in the gold table.
@@ -107,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
         "--reviewed",
         metavar="FILE",
         type=Path,
-        help="instead of --entities and --gold: the corrected CSV file, or Label Studio's JSON export",
+        help="instead of --entities and --gold: the corrected CSV or CoNLL file, or Label Studio's JSON export",
     )
     built.add_argument(
         "--wanted-precision",
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for option, path, frame in (("--entities", options.entities, entities), ("--gold", options.gold, gold)):
             if frame.where(" OR ".join(f"`{name}` IS NULL" for name in KEY)).take(1):
                 or_not = ", or is not valid JSON" if path.endswith(".jsonl") else ""
-                raise SourceError(f"{option}: a row lacks one of {', '.join(KEY)}{or_not}; correct or remove it.")
+                raise SourceError(f"{option}: a row lacks one of {', '.join(KEY)}{or_not}; correct or remove the row.")
         scores = evaluate(entities, gold, labels)
         _check_labels(labels or [], scores, "in neither table")
         if options.json:
@@ -165,9 +165,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_labels(labels: Iterable[str], occurring: Iterable[str], problem: str) -> None:
-    """Raise SettingsError if a label in the option --labels does not occur, because a misspelled label would be scored 0.
+    """Raise SettingsError if one of `labels` is not in `occurring`: without this check, misspelled labels would be scored 0.
 
-    `problem` says where it does not occur, such as "in neither table".
+    Args:
+        labels: the labels in the option --labels.
+        occurring: the labels in the tables or in the reviewed sample.
+        problem: words for the message that say where the label was not found, such as "in neither table".
     """
     for label in labels:
         if label not in occurring:
@@ -189,7 +192,7 @@ def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_
     console = open_console()
     console.print(review_scores.build_table(scores, wanted_precision))
     if review.unreviewed:
-        console.print(f"{review.unreviewed:,} mentions of the sample have no answer and are not counted.", highlight=False)
+        console.print(f"{review.unreviewed:,} mentions of the sample were not reviewed and do not count.", highlight=False)
 
 
 def _format_json(scores: dict[str, Score]) -> str:
@@ -199,7 +202,7 @@ def _format_json(scores: dict[str, Score]) -> str:
 
 
 def _build_table(scores: dict[str, Score]) -> Table:
-    """Return the table of scores for the terminal, with one row per label."""
+    """Return the table of scores that is printed, with one row per label and a last row for all labels."""
     table = Table("label", *("precision", "recall", "F1", "found", "gold", "correct"))
     for label, score in scores.items():
         shares = (f"{share:.4f}" for share in (score.precision, score.recall, score.f1))

@@ -16,7 +16,7 @@ import yaml
 
 from entitymill import __version__
 from entitymill import settings as settings_module
-from entitymill.commands import common
+from entitymill.commands import common, source_checks
 from entitymill.run import outcome
 from entitymill.spark import installation
 from entitymill.terminal import progress
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--dry-run",
         action="store_true",
-        help="check settings, the model's manifest and rows, and print what a run would do; write nothing",
+        help="check the settings, the model's manifest and the source's rows; print what a run would do; write nothing",
     )
     built.add_argument("--full", action="store_true", help="recompute every document, and replace its rows unit by unit")
     built.add_argument(
@@ -75,9 +75,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job, write its outcome as JSON if --result-json asks for it, and return the exit code.
+    """Run the job, write its outcome to the file that --result-json names, if any, and return the exit code.
 
-    If the outcome of a successful run cannot be written, the exit code is 1. A run that failed keeps its exit code.
+    If the outcome cannot be written, the exit code is 1 for a successful run; a failed run keeps its own exit code.
     """
     options = parser().parse_args(arguments)
     results: dict[str, Any] = {}
@@ -105,10 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> AbstractContextManager[Any]:
-    """Return a context manager whose value is an observer, which writes the report page, metrics and lineage of a run.
+    """Return a context manager whose value is an observer: an object that writes a run's report page, metrics and lineage.
 
-    The value is None if no setting asks for a page, metrics, lineage or a check for drift. A dry run writes no metrics and
-    sends no lineage events. Raise SettingsError if a package that the observer needs is not installed.
+    The value is None if no setting asks for a page, metrics, lineage or a check for drift. In a dry run, the observer writes
+    no metrics and sends no lineage events. Raise SettingsError if a package that the observer needs is not installed.
     """
     report, metrics = settings.report, settings.metrics
     if not (report.path or report.fail_on_drift or metrics.textfile or metrics.pushgateway or settings.lineage.url):
@@ -134,10 +134,10 @@ def _run_job(
     """Start Spark, run the job or a dry run, show its progress, and print its summary.
 
     `results` has the log's path under the key `log`; this function adds the run's summary under the key `summary`.
-    `observer` is the value of `_open_observer`, or None.
+    `observer` writes the run's report page, metrics and lineage; it is None if the settings ask for none of them.
     """
     installation.check_installation(settings)
-    common.check_source_exists(settings)
+    source_checks.check_source(settings)
     # Imported only here: --help and errors in the settings must not wait a second for Spark and Spark NLP.
     from entitymill.run.extraction import SMALL_BYTES, extract
     from entitymill.spark.session import open_session
@@ -155,18 +155,18 @@ def _run_job(
     )
     sparknlp = settings.recognition.engine == "sparknlp"
 
-    def is_brief() -> bool:
-        """Return whether the source is so small that the JVM should use only its fast compiler."""
+    def needs_fast_compiler_only() -> bool:
+        """Return whether this command's source is so small that the JVM should use only its fast compiler."""
         return not sparknlp and _is_small_local_source(settings.source.path, SMALL_BYTES)
 
-    spark = open_session(settings.spark, "entitymill", sparknlp=sparknlp, brief=is_brief)
+    spark = open_session(settings.spark, "entitymill", sparknlp=sparknlp, brief=needs_fast_compiler_only)
     tables = Tables(spark, settings.output)
     if observer is not None:
         observer.open_tables(tables)
     display = progress.Progress(options.progress, options.progress_seconds)
 
     def watch(summary: Summary) -> None:
-        """Print the run's id, and start to show its progress."""
+        """Print the id of the run that has begun, and start to show the run's progress."""
         results["summary"] = summary
         errors.print(f"run {summary.run_id} ({summary.application_id})", markup=False, style="dim")
         display.watch(summary)

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(start_log: Callable[[str | None], str]) -> None:
         """Fetch the jars into the directory --to, unless it already has them, and print what was done.
 
-        A directory with jars of another Delta version is refused.
+        Raise SettingsError if the directory has jars of another Delta version.
         """
         jars = JARS[options.spark or _find_installed_release()]
         names = ", ".join(jar.name for jar in jars)
@@ -180,7 +180,10 @@ def _hash_file(path: Path) -> str | None:
 
 
 def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
-    """Fetch the jars into SCRATCH/jars with Maven, without their dependencies, which Spark contains."""
+    """Fetch the jars with Maven into the directory scratch/jars, but not their dependencies, which Spark contains.
+
+    `repository` is the URL of an additional Maven repository, or None.
+    """
     dependencies = ""
     for jar in jars:
         group, artifact, version = jar.coordinates.split(":")
@@ -201,7 +204,11 @@ def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None
 
 
 def _fetch_with_spark(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
-    """Fetch the jars into SCRATCH/jars with spark-submit, which downloads --packages with Ivy and runs an empty program."""
+    """Fetch the jars with spark-submit into the directory scratch/jars.
+
+    Ivy, which is part of Spark, downloads them because the option --packages names them. spark-submit runs an empty program.
+    `repository` is the URL of an additional Maven repository, or None.
+    """
     (scratch / "nothing.py").touch()
     packages = ",".join(jar.coordinates for jar in jars)
     options = ["--packages", packages, "--conf", f"spark.jars.ivy={scratch}"]
@@ -212,13 +219,13 @@ def _fetch_with_spark(jars: Sequence[Jar], scratch: Path, repository: str | None
 
 
 def _find_maven() -> list[str]:
-    """Return the beginning of Maven's command line; an empty list if Maven is not installed."""
+    """Return the program that starts Maven, as a list to which arguments are added; empty if Maven is not installed."""
     found = shutil.which("mvn")
     return [found] if found else []
 
 
 def _find_spark_submit() -> list[str]:
-    """Return the beginning of spark-submit's command line; an empty list if PySpark or Java is not installed."""
+    """Return the path of spark-submit, as a list to which arguments are added; empty if PySpark or Java is not installed."""
     found = importlib.util.find_spec("pyspark")
     java = os.environ.get("JAVA_HOME") or shutil.which("java")
     if found is None or found.origin is None or not java:
@@ -230,14 +237,14 @@ _CLIENTS: dict[str, tuple[Callable[[], list[str]], Callable[[Sequence[Jar], Path
     "mvn": (_find_maven, _fetch_with_maven),
     "spark": (_find_spark_submit, _fetch_with_spark),
 }
-"""For each client, two functions. The first returns the beginning of the client's command line, or an empty list if the
-client is not installed. The second fetches jars with the client."""
+"""For each client, two functions. The first returns a list with the client's program, or an empty list if the client is not
+installed. The second fetches jars with the client: its arguments are jars, the scratch directory and `repository`."""
 
 
 def _run_client(command_line: list[str], client: str) -> None:
-    """Run a client, a key of _CLIENTS, and write its output to the log, with credentials masked.
+    """Run a client's command line, and write what the client prints to the log, with credentials masked.
 
-    Raise SessionError if the client fails, or takes longer than CLIENT_TIMEOUT.
+    `client` is a key of _CLIENTS. Raise SessionError if the client fails, or takes longer than CLIENT_TIMEOUT seconds.
     """
     home = {"SPARK_HOME": str(Path(command_line[0]).parent.parent)} if client == "spark" else {}
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", **home}

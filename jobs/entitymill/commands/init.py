@@ -15,7 +15,7 @@ import yaml
 
 from entitymill import __version__
 from entitymill import settings as settings_module
-from entitymill.commands import common
+from entitymill.commands import common, source_checks
 from entitymill.errors import OutputError, SettingsError
 from entitymill.settings import json_schema, sections
 from entitymill.settings.layers import ENVIRONMENT_PREFIX
@@ -67,18 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(start_log: Callable[[str | None], str]) -> None:
         """Start Spark, inspect the table, write a new settings file, and print the proposed columns.
 
-        An existing file is refused before Spark starts.
+        Raise SettingsError, before Spark starts, if the file exists already.
         """
         file = options.to or Path(f"{_build_file_stem(options.table)}.yaml")
         if exists_here(file):
             raise SettingsError(f"--to {file} exists already: remove it, or name another file.")
         start_log(None)
-        # The output is only proposed, so variables that choose another one must not contradict it.
+        # Ignore environment variables that set the output: they would contradict the placeholder `output.path=x`.
         environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(_OUTPUT_VARIABLES)}
         chosen = [f"source.path={options.table}", "output.path=x", *options.overrides]
         loaded = settings_module.load(None, chosen, environment)
         if "/" in options.table and "`" not in options.table:  # not the name of a catalog table
-            common.check_source_exists(loaded)
+            source_checks.check_source_exists(loaded)
         progress.begin("starting Spark")
         from entitymill.source import column_proposal  # imports Spark
         from entitymill.spark import session  # imports Spark
@@ -111,15 +111,17 @@ def _build_file_stem(table: str) -> str:
 def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, jars: str, bad_ids: str) -> str:
     """Return the text of the settings file for a table.
 
-    The file must mean the same in every working directory. So a relative path of the model or the jars becomes absolute if
-    it exists in the working directory, but not in this program's repository. The paths in `source` and `output` are written
-    unchanged.
+    The file must mean the same in every working directory. So relative paths of the model and the jars are made absolute if
+    they exist in the working directory. Paths that exist in the clone from which this program runs stay relative, because
+    the program finds them from everywhere. The paths in `source` and `output` are written unchanged.
 
     Args:
         file: path of the settings file; the first lines of the file show a command with this path.
+        source: path and format of the table.
+        proposal: the proposed columns of the table.
         output: directory of the entity tables.
         jars: the setting spark.jars; it is written to the file only if it differs from the default.
-        bad_ids: phrase on what a run does with null and repeated ids; empty if there are none.
+        bad_ids: phrase that says what a run does with null and repeated ids; empty if the table has no such ids.
     """
     keys = _name_alternatives(f"{column.name} ({column.kind})" for column in proposal.other_keys)
     texts = _name_alternatives(f"{column.name} ({column.length:,.0f})" for column in proposal.other_texts)
@@ -185,7 +187,11 @@ def write(file: Path, text: str) -> None:
 
 
 def _name_alternatives(columns: Iterable[str]) -> str:
-    """Return the end of a comment that names at most _MAX_NAMED other columns, such as "; or title"; empty without any."""
+    """Return the end of a comment with columns that the user may choose instead, such as "; or title"; empty for none.
+
+    `columns` has the name of each of these columns, with a detail such as its type. The comment contains at most the first
+    _MAX_NAMED of them.
+    """
     others = list(columns)
     more = ", …" if len(others) > _MAX_NAMED else ""
     return f"; or {_to_yaml(', '.join(others[:_MAX_NAMED]))}{more}" if others else ""

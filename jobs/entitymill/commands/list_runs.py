@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -14,6 +17,7 @@ from rich.text import Text
 
 from entitymill.commands import common
 from entitymill.errors import OutputError
+from entitymill.run import outcome
 from entitymill.run_row import PROGRESS, RunRow
 from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console, visible
@@ -26,6 +30,8 @@ if TYPE_CHECKING:  # imports Spark, which --help does not need
 
 SHOWN = 20
 """Number of runs that are listed by default."""
+_LOG_BYTES = 4_000_000
+"""How many bytes at the end of a log are searched for a run's error."""
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "died": "red", "stopped": "yellow"}
 _COLUMNS = (
     "run_id", "started_at", "ended_at", "status", "mode", "stage", "documents", "planned", "removed", "units", "units_done",
@@ -61,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             spark = open_session(settings.spark, "entitymill runs", brief=lambda: True)
             runs = read_runs(Tables(spark, settings.output), options.last)
+        runs = [_add_error_from_log(run) for run in runs]
         console = open_console(soft_wrap=True, highlight=False)
         if options.json:
             for row in runs:
@@ -76,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int) -> list[RunRow] | None:
     """Return the latest `last` runs, newest first, without starting Spark; None if only Spark can read the tables.
 
-    Raise OutputError if no run has written the tables yet.
+    `conf` is the setting spark.conf. Raise OutputError if no run has written the tables yet.
     """
     from entitymill.tables import runs_without_spark
 
@@ -102,9 +109,9 @@ def read_runs(tables: Tables, last: int) -> list[RunRow]:
 
 
 def _add_progress(rows: list[RunRow], read_heartbeats: Callable[[], list[RunRow]]) -> list[RunRow]:
-    """Return the rows; the rows of active runs get the newer progress in the runs' heartbeat files.
+    """Return the rows, after updating the progress of active runs from their heartbeat files, which are newer.
 
-    `read_heartbeats` is called only if a run is active.
+    `read_heartbeats` returns the rows in these files; it is called only if a run is active.
     """
     if all(row.status != "running" for row in rows):
         return rows
@@ -113,10 +120,33 @@ def _add_progress(rows: list[RunRow], read_heartbeats: Callable[[], list[RunRow]
 
 
 def _update_progress(row: RunRow, heartbeat: RunRow) -> RunRow:
-    """Return the row of an active run with the progress in its heartbeat file; return the row of another run unchanged."""
+    """Return `row` with the progress from `heartbeat`, the row in the run's heartbeat file.
+
+    If one of the two does not have the status "running", return `row` unchanged.
+    """
     if not row.status == heartbeat.status == "running":
         return row
     return replace(row, until=heartbeat.until, **{name: getattr(heartbeat, name) for name in PROGRESS})
+
+
+def _add_error_from_log(run: RunRow) -> RunRow:
+    """Return the run with the error that its log contains, if its row in `runs` has none; otherwise return it unchanged.
+
+    A run that fails because the disk is full, for example, cannot record its error in `runs`. The log is read only if the
+    status is "running" or "died", and the run's driver was on this machine.
+    """
+    if run.error or run.log is None or run.status not in ("running", "died") or run.host != socket.gethostname():
+        return run
+    mark = outcome.RUN_FAILED % (run.run_id, "")
+    try:
+        if not Path(run.log).is_file():  # anyone who can write to `runs` may name a pipe, which would block this program
+            return run
+        with Path(run.log).open("rb") as file:
+            file.seek(-min(_LOG_BYTES, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            lines = file.read(_LOG_BYTES).decode("utf8", "replace").split("\n")
+    except OSError:  # the log was deleted, or is stderr
+        return run
+    return next((replace(run, error=line.partition(mark)[2]) for line in lines if mark in line), run)
 
 
 def _format_json(row: RunRow) -> str:
@@ -125,7 +155,7 @@ def _format_json(row: RunRow) -> str:
 
 
 def build_table(runs: Sequence[RunRow]) -> Table:
-    """Return the table of runs that is printed on the terminal."""
+    """Return the table that is printed: one row per run, with its start, status, mode, counts and duration."""
     shown = Table(title="Runs, newest first", title_justify="left", show_edge=False, pad_edge=False)
     # In a narrow terminal, the other columns are cut, but not the id: people copy it.
     shown.add_column("run", no_wrap=True, min_width=max((len(visible(run.run_id, lines=False)) for run in runs), default=0))
@@ -147,7 +177,7 @@ def build_table(runs: Sequence[RunRow]) -> Table:
 
 
 def _cell(value: str | None) -> Text:
-    """Return a value as plain text with control characters escaped, because anyone who can write to `runs` may set it."""
+    """Return a value as plain text with control characters escaped, since anyone who can write to `runs` may have set it."""
     return Text(visible(value or "", lines=False))
 
 
@@ -156,7 +186,10 @@ def _describe_run(run: RunRow) -> str:
     text, log = "", f" Log: {run.log or 'not recorded'}, on {run.host}."
     if run.status == "running":
         text = f"{run.stage or 'active'}, {_format_progress(run)}"
-        if run.until is not None and run.until < datetime.now(timezone.utc):
+        if run.error:
+            noted = "This is not recorded in the table `runs` so far; the next run takes over."
+            text = f"{run.error} {noted} Last seen: {text}.{log}"
+        elif run.until is not None and run.until < datetime.now(timezone.utc):
             ended = f"{run.until.astimezone():%Y-%m-%d %H:%M}"
             text = f"no heartbeat since its lease ended at {ended}; the next run takes over. Last seen: {text}.{log}"
     elif run.error:

@@ -67,7 +67,8 @@ def entry() -> None:
 def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespace) -> None:
     """Check that the output has tables of this job, run the task, and print how it changed the tables' files.
 
-    Raise OutputError if there are no entity tables, or they have another schema version or belong to another program.
+    Raise OutputError if there are no entity tables, or if this command must not change them: for example, they belong to
+    another program, or their schema version is not this program's version.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         tables = Tables(own, settings.output)

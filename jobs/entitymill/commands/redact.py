@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pyspark.sql import SparkSession
 
-from entitymill.commands import common
+from entitymill.commands import common, source_checks
 from entitymill.errors import EntityMillError
 from entitymill.settings import Settings
 from entitymill.spark.session import open_session
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(settings: Settings) -> None:
         """Start Spark, write the redacted table, and print how many mentions were masked and how many rows were left out."""
         common.check_output_exists(settings)
-        common.check_source_exists(settings)
+        source_checks.check_source(settings)
         progress.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill redact")
         progress.begin("writing the texts with their mentions masked")
@@ -65,7 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _read_model(spark: SparkSession, settings: Settings) -> KnownModel | None:
-    """Return the labels and the fingerprint of the model; None for engine `sparknlp`, or if the model cannot be read."""
+    """Return the labels and the fingerprint of the model that the settings name.
+
+    Return None for the engine `sparknlp`, or if the model cannot be read.
+    """
     if settings.recognition.engine != "openvino":
         return None
     try:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entitymill.commands import common
+from entitymill.commands import common, source_checks
 from entitymill.errors import SettingsError
 from entitymill.settings import Settings
-from entitymill.terminal import progress, review_file_writer
+from entitymill.terminal import conll_files, progress, review_file_writer
 from entitymill.terminal.console_text import open_console
 from entitymill.terminal.review_file_writer import Mention, Sentence
 
@@ -70,13 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(settings: Settings) -> None:
         """Start Spark, draw the sample, write it to the new file --to, and print a line with its size.
 
-        An existing file and invalid options are refused before Spark starts.
+        Raise SettingsError, before Spark starts, if the file exists already, or an option is not valid.
         """
         kind = _choose_format(options.to, options.format, show_text=options.show_text)
         _check_target(options.to, options.count)
         common.check_output_exists(settings)
         if options.show_text:
-            common.check_source_exists(settings)
+            source_checks.check_source(settings)
         progress.begin("starting Spark")
         from entitymill.spark.session import open_session  # imports Spark
         from entitymill.tables.mention_sample import SampleRequest, draw_sample
@@ -135,13 +135,20 @@ def format_sample(sample: MentionSample, kind: str) -> str:
     if kind == review_file_writer.LABEL_STUDIO:
         return review_file_writer.format_label_studio(sentences)
     return (
-        review_file_writer.format_conll(sentences)
+        conll_files.format_conll(sentences)
         if kind == review_file_writer.CONLL
         else review_file_writer.format_csv((), sentences)
     )
 
 
 def _build_sentence(doc_id: str, begin: int, text: str, drawn: list[str], mentions: list[dict[str, Any]]) -> Sentence:
-    """Return a Sentence for one item of `MentionSample.sentences`, and cut each mention's `entity` out of its text."""
+    """Return a sentence of a sample, and fill in the entity of each mention from the sentence's text.
+
+    Args:
+        begin: offset of the sentence in the document.
+        text: text of the sentence.
+        drawn: ids of the mentions that are in the sample.
+        mentions: all mentions in the sentence, as dicts with the fields of `Mention` except `entity`.
+    """
     complete = (Mention(**row, entity=text[row["begin"] - begin : row["end"] - begin]) for row in mentions)
     return Sentence(doc_id, begin, text, tuple(complete), frozenset(drawn))

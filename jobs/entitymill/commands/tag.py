@@ -18,12 +18,12 @@ from entitymill.terminal.console_text import mark_mentions, open_console, shows_
 
 _BUNDLED = Path("models") / "demo"
 MODEL = next(filter(Path.is_dir, [Path(__file__).parents[3] / _BUNDLED]), _BUNDLED)
-"""Path of the bundled model: models/demo of the repository or, outside of a repository, of the working directory."""
+"""Path of the bundled model: models/demo in the clone from which this program runs, or else in the working directory."""
 STDIN = "-"
 FACTORY = "entitymill.commands.tagging_in_child:open_tagger"
 """The function that the child process calls to open its tagger."""
 TIMEOUT_SECONDS = 86_400.0
-"""Time limit for the child process to tag one window of texts."""
+"""Time limit, in seconds, for the child process to tag one window (the texts that it gets at once)."""
 _TEXT_SUFFIXES = (".txt", ".md", ".html", ".json")
 _MAX_NAME = 255
 """Maximum length of a file's name on Linux."""

@@ -32,10 +32,11 @@ def open_tagger(
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """Load a model, and return a function that maps a batch with the `text` column to a batch with the `mentions` column.
 
-    The memory of this process is limited to what the model's files and then the texts need (see `tagging_memory_limit`).
+    This function limits the memory of the process that calls it: first to what loading the model needs, and then to what
+    tagging the texts needs.
 
     Args:
-        characters: the largest number of characters in a batch, for the memory limit.
+        characters: number of characters in the largest batch, from which the memory limit for tagging is computed.
         model, precision, detector, detector_model, markup: as in `python_api.load`.
     """
     files = [file for directory in (model, detector_model) if directory for file in list_model_files(directory)]
@@ -48,14 +49,14 @@ def open_tagger(
 def open_measured_tagger(
     model: Path, precision: Precision, characters: int, processes: int
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Load a model, and return a function that measures how long the model takes for the `text` column of a batch.
+    """Load a model, and return a function that measures how long recognition of the `text` column of a batch takes.
 
     The function returns a batch with one row: `sentences` (int64, number of sentences) and `cpu_seconds` (float64, CPU time
     of this process, in which the model runs on one thread). The memory of this process is limited as in `open_tagger`.
 
     Args:
         characters: the total number of characters in the texts.
-        processes: how many processes call this function and then run at the same time.
+        processes: number of processes, including this one, that have a model loaded at the same time and share the memory.
     """
     with memory_limit(loading_memory_limit(list_model_files(model))):
         recognizer = python_api.load(model, precision=precision, threads=1).recognizer

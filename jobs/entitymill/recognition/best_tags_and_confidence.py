@@ -1,6 +1,6 @@
-"""Choose the most probable valid sequence of tags from a model's probabilities, and scale the confidences of mentions.
+"""Choose the most probable valid sequence of tags from a model's probabilities, and adjust labels and confidences.
 
-Confidences are scaled so that, for example, nine in ten mentions with confidence 0.9 are correct.
+Confidences are scaled so that, for example, about nine in ten mentions with confidence 0.9 are correct.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ _EPSILON = 1e-6
 
 
 class ViterbiDecoder:
-    """Finds the most probable valid sequence of tags: in the scheme IOB2, every I-X must follow a B-X or an I-X.
+    """Finds the most probable sequence of tags that is valid in the scheme IOB2, for each sentence.
 
-    For example, B-PER, I-PER is valid, and O, I-PER is not. Apart from this rule, tags are treated as independent. So if the
-    most probable tags of a sentence's tokens are valid, they are the result. Only the other sentences, a few percent, need
-    the algorithm of Viterbi (1967).
+    A sequence is valid if each I- tag follows a B- or I- tag with the same label. For example, B-PER, I-PER is valid, and
+    O, I-PER is not. Apart from this rule, tags are treated as independent. So if the most probable tags of a sentence's
+    tokens form a valid sequence, this sequence is the result. For all other sentences, a few percent, the result is found
+    with the algorithm of Viterbi (1967).
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
-        """Determine which tag may follow which; `labels` are the model's tags in the order of its outputs: O, B-PER, …
+        """Determine which tags may follow each tag; `labels` are the model's tags in the order of its outputs: O, B-PER, …
 
-        If there is no tag B-X, I-X may follow any tag.
+        If the model has an I- tag but no B- tag for a label, this I- tag may follow any tag.
         """
         bound = [label.startswith("I-") and f"B-{label[2:]}" in labels for label in labels]
         self._may_begin = ~np.array(bound, np.bool_)
@@ -34,11 +35,13 @@ class ViterbiDecoder:
         self._may_follow = self._may_begin[None, :] | (kinds[:, None] == kinds[None, :])
 
     def decode(self, probabilities: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the most probable valid sequence of tags of every sentence, as indices into the labels, shape [tokens].
+        """Return the tags of the most probable valid sequence of every sentence, shape [tokens].
+
+        A tag is an index into `labels`, the argument of `ViterbiDecoder`.
 
         Args:
-            probabilities: probability of each label for each token, shape [tokens, labels].
-            sentence_of: number of each token's sentence, ascending, shape [tokens].
+            probabilities: probability of each of the model's tags for each token, shape [tokens, labels].
+            sentence_of: number of each token's sentence, shape [tokens]; must be ascending.
         """
         tags = probabilities.argmax(axis=1)
         if not len(tags):
@@ -62,10 +65,10 @@ class ViterbiDecoder:
         lengths: NDArray[np.int64],
         tags: NDArray[np.int64],
     ) -> None:
-        """Replace, in `tags`, the tags of the given sentences by the most probable valid sequence.
+        """Find the most probable valid sequences of tags of some sentences, and write them into the array `tags`, in place.
 
-        The sequence is found with Viterbi's algorithm. `starts` has the index of the first token of each given sentence, and
-        `lengths` its number of tokens. The longest sentence comes first, and the shortest last.
+        The sequences are found with Viterbi's algorithm. `starts` has the index of the first token of each of the
+        sentences, and `lengths` has the number of tokens of each; `lengths` must be descending.
         """
         steps = np.where(self._may_follow, 0.0, -np.inf)
         best = np.where(self._may_begin, _compute_logarithms(probabilities[starts]), -np.inf)
@@ -85,7 +88,7 @@ class ViterbiDecoder:
 
 
 def _compute_logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the natural logarithms of probabilities; 0 counts as the smallest positive float, so that all are finite."""
+    """Return the natural logarithms of probabilities; 0 is first replaced by about 1e-38, so all results are finite."""
     return np.log(np.maximum(probabilities, _MIN_PROBABILITY).astype(np.float64))
 
 
@@ -99,7 +102,7 @@ def make_labels_consistent(
 
     Args:
         keys: (document, spelling) of each mention.
-        kinds: index of each mention's label, shape [mentions].
+        kinds: label of each mention, as an index in a list of labels, shape [mentions].
         confidences: confidence of each mention, shape [mentions].
     """
     groups: dict[tuple[int, str], list[int]] = {}
@@ -120,9 +123,9 @@ def make_labels_consistent(
 class Scaling(BaseModel):
     """The scaling of the confidences of one label: logit(scaled) = logit(confidence) / temperature + offset.
 
-    A temperature above 1 moves confidences toward 0.5, for a model whose confidences are too extreme. The offset raises or
-    lowers all of them, including 0.5. (Source: Platt, Probabilistic Outputs for Support Vector Machines, 1999; Guo et al.,
-    On Calibration of Modern Neural Networks, 2017.)
+    A temperature above 1 moves confidences toward 0.5, for a model whose confidences are too extreme. A positive offset
+    raises all confidences, and a negative offset lowers them. (Source: Platt, Probabilistic Outputs for Support Vector
+    Machines, 1999; Guo et al., On Calibration of Modern Neural Networks, 2017.)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

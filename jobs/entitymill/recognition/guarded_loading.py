@@ -1,8 +1,8 @@
-"""Limit the memory and disk space that a model may use, and turn failures to load it into errors that name the file.
+"""Limit the memory and disk space that a model may use; if it cannot be loaded, raise an error that names the file.
 
-A damaged file may crash the C++ and Rust libraries that read a model. So the process that loads a model reports which file
-it is reading (`report_files_to`). If it dies, its parent process can name the file (`workers.child_process`). A model may
-also be malicious: therefore the limits.
+A damaged file may crash the C++ and Rust libraries that read a model. So a process that loads a model reports to its parent
+process which file it is reading (`report_files_to`). If the process crashes, its parent can name the file in an error
+(see `workers.child_process`). The limits protect against malicious models.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from entitymill.recognition import hardware
 
 MAX_UNPACKED_FILES = 10_000
 MAX_UNPACKED_BYTES = 16 * 2**30
-"""Maximum number and total size of a model's unpacked files, including the files of nested archives."""
+"""Maximum number and total size in bytes of a model's unpacked files, including the files of nested archives."""
 MAX_UNPACKED_RATIO = 200
 """Maximum ratio of the total size of a model's unpacked files to the size of its archive. Real models need far less."""
 UNPACKED_BASE_BYTES = 2**20
@@ -26,19 +26,22 @@ UNPACKED_BASE_BYTES = 2**20
 MAX_DETECTOR_FILE_BYTES = 64 * 2**20
 """Maximum size of each file in a sentence detector's archive; the largest in models/sentence_detector has 0.2 MB."""
 MAX_DETECTOR_TABLE_BYTES = 256 * 2**20
-"""Maximum size of the look-up tables computed from a sentence detector's network; 0.15 MB for models/sentence_detector."""
+"""Maximum size, in memory, of the look-up tables computed from a sentence detector's network. The tables of
+models/sentence_detector take 0.15 MB."""
 MAX_DETECTOR_CHARACTERS = 2**16
 """Maximum number of character ids of a sentence detector, since 16 bits are used for an id."""
 MAX_JAVA_DEPTH = 100
-"""Maximum nesting depth of Java objects in a saved field; Spark NLP's tokenizer rules have a depth of 12."""
+"""Maximum nesting depth of Java objects in a file of a saved Spark NLP model; a tokenizer's rules have a depth of 12."""
 MAX_LABEL_CHARACTERS = 100
 MAX_LABEL_BYTES = 240
-"""Maximum length of a label: it becomes part of a directory's name, `label=NAME`, which may have at most 255 bytes."""
+"""Maximum length of a label, in characters and in bytes. The label becomes part of the name of a directory, `label=NAME`,
+which may have at most 255 bytes."""
 _LOADING_BASE_BYTES = 2 * 2**30
 _LOADING_BYTES_PER_CORE = 32 * 2**20
-"""Memory for threads: OpenVINO, Arrow and NumPy each start a thread per core, and a thread has a stack of 8 MB."""
+"""Bytes of memory that loading a model may take per core, for threads: OpenVINO, Arrow and NumPy each start a thread per
+core, and a thread has a stack of 8 MB."""
 _LOADING_RATIO = 24
-"""Loading a model may take this many times the size of its files in memory, since 8-bit weights become floats and are then
+"""Bytes of memory that loading a model may take for each byte of its files, since 8-bit weights become floats and are then
 repacked. The model in models/demo takes 10 times the size of its files."""
 _TAGGING_BYTES_PER_CHARACTER = 512
 """Bytes of memory that a process may use to tag texts, per character of text. News texts need a tenth of this number."""
@@ -54,25 +57,26 @@ _FAILURES = (
 )  # fmt: skip
 """Errors that OpenVINO, NumPy and this program's own readers raise if a file does not contain what they expect."""
 _listeners: list[Callable[[str], None]] = []
-"""The listener that was passed to `report_files_to`, if any."""
+"""At most one listener: the one that was last passed to `report_files_to`."""
 _files: list[str] = [""]
-"""A stack of the files being loaded: each file is part of the previous entry, which may be a complete model."""
+"""A stack of what is being loaded: a model, and then a file of the model. The first entry, "", stands for nothing."""
 
 
 def report_files_to(listener: Callable[[str], None]) -> None:
-    """Call `listener`, and no earlier one, whenever the loading of a model or of one of its files begins or ends.
+    """Make this process call `listener` whenever it begins or ends loading a model or one of a model's files.
 
-    The argument of `listener` is the path of what is being loaded from then on. When a file has been loaded, this is the
-    model to which it belongs; when nothing is being loaded any more, it is "".
+    The listener gets the path or URI of what is being loaded now. When a file of a model has been loaded, the listener
+    gets the path or URI of the model again, and after the model it gets "". A listener from an earlier call is removed.
     """
     _listeners[:] = [listener]
 
 
 @contextmanager
 def blame_file(file: str) -> Iterator[None]:
-    """Report that the `with` block loads `file`, the path or URI of a model or of one of its files (see `report_files_to`).
+    """Report to the listener of `report_files_to` that the `with` block loads `file`, a path or URI.
 
-    If the process crashes inside the block, the error that the parent process raises names this file.
+    `file` is a model or a file of a model. If this process crashes inside the block, its parent process raises an error that
+    names `file`.
     """
     _files.append(file)
     _report_file()
@@ -85,10 +89,11 @@ def blame_file(file: str) -> Iterator[None]:
 
 @contextmanager
 def loading(file: str) -> Iterator[None]:
-    """Turn the errors that a damaged file causes in the `with` block into a ModelError that names `file`, its path or URI.
+    """Raise a ModelError that names `file`, a path or URI, if the `with` block fails because the file is damaged.
 
-    A damaged file causes a MemoryError, an error in _FAILURES, or a panic (crash) of Rust code. Other errors, such as an
-    OSError or a ModelError, are raised unchanged.
+    The ModelError replaces a MemoryError, an error listed in _FAILURES (such as a ValueError), or a panic (crash) of Rust
+    code. All other errors, such as an OSError, are raised unchanged. The file is also reported to the parent process, as in
+    `blame_file`.
     """
     try:
         with blame_file(file):
@@ -141,7 +146,9 @@ def loading_memory_limit(files: Iterable[Path]) -> int:
     return _LOADING_BASE_BYTES + _LOADING_BYTES_PER_CORE * (os.cpu_count() or 1) + _LOADING_RATIO * size
 
 
-def tagging_memory_limit(characters: int, megabytes: int | None = None, processes: int | None = None) -> int:
+def tagging_memory_limit(
+    characters: int, megabytes: int | None = None, processes: int | None = None, share: int | None = None
+) -> int:
     """Return how many bytes of memory a process may use to tag texts, in addition to its loaded model.
 
     Args:
@@ -149,15 +156,17 @@ def tagging_memory_limit(characters: int, megabytes: int | None = None, processe
         megabytes: the limit in MB from the `limits.tagger_mb` setting; None to compute it from the number of characters and,
             in a container with a memory limit, from that limit and the number of processes.
         processes: how many processes tag texts in this container at once; None for one per core, as on a Spark executor.
+        share: bytes of the container's memory for this process; None to divide the limit equally among the processes.
     """
     if megabytes is not None:
         return megabytes * _MEGABYTE
     enough = _TAGGING_BASE_BYTES + _TAGGING_BYTES_PER_CHARACTER * characters
-    container = hardware.read_memory_limit()
-    if container is None:
-        return enough
-    share = container // (processes or hardware.count_cores()) // _TAGGING_SHARE
-    return min(enough, max(_MIN_TAGGING_BYTES, share))
+    if share is None:
+        container = hardware.read_memory_limit()
+        if container is None:
+            return enough
+        share = container // (processes or hardware.count_cores())
+    return min(enough, max(_MIN_TAGGING_BYTES, share // _TAGGING_SHARE))
 
 
 def read_used_memory() -> int:

@@ -19,8 +19,8 @@ _INSTRUCTION_SETS: dict[Precision, frozenset[str]] = {
     "bf16": frozenset({"avx512_bf16", "amx_bf16"}),
     "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8"}),
 }
-"""For each precision, instruction sets: a processor with at least one of them computes in this precision without
-conversions. Every processor can compute in f32."""
+"""The instruction sets for each precision. A processor with at least one of them computes in the precision without
+converting numbers. f32 needs none of them."""
 _DRAWBACKS = {
     "bf16": "bf16 is no faster than f32 on a processor without AVX512_BF16 or AMX",
     "int8": "int8 is slower than f32 on a processor without VNNI",
@@ -45,15 +45,15 @@ class Processor:
         return ", ".join([self.name, *(name for name in RELEVANT_INSTRUCTION_SETS if name in self.instructions)])
 
     def find_drawback(self, precision: Precision) -> str | None:
-        """Return why a precision is slow on this processor; None if it is not slow, or if instruction sets are unknown."""
+        """Return why a precision is slow on this processor; None if it is fast, or if the instruction sets are not known."""
         if not self.instructions or self.computes_in(precision):
             return None
         return _DRAWBACKS.get(precision)
 
     def computes_in(self, precision: Precision) -> bool:
-        """Return whether the processor can compute in a precision without conversions; always True for f32.
+        """Return whether the processor can compute in a precision without converting numbers; always True for f32.
 
-        For bf16 and int8, the result is False if Linux lists no instruction sets.
+        For bf16 and int8, the result is False if the instruction sets are not known.
         """
         return not _INSTRUCTION_SETS[precision] or bool(self.instructions & _INSTRUCTION_SETS[precision])
 
@@ -76,7 +76,7 @@ def read_processor(file: Path = _CPU_INFO) -> Processor:
 def read_memory_limit() -> int | None:
     """Return the memory limit of this container in bytes; None if there is no limit.
 
-    Version 1 of cgroups reports "no limit" as a number that is larger than any memory; it is returned unchanged.
+    With version 1 of cgroups, "no limit" is a number that is larger than any memory; this number is returned.
     """
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # the file is missing, or contains "max"
@@ -85,7 +85,10 @@ def read_memory_limit() -> int | None:
 
 
 def count_cores() -> int:
-    """Return the number of cores of this container: the Spark executor's cores or, if unknown, the CPUs that it may use."""
+    """Return the number of cores of this Spark executor; if it is unknown, the number of CPUs that this container may use.
+
+    The result is at least 1. A fractional CPU limit is rounded.
+    """
     with contextlib.suppress(KeyError, ValueError):
         return max(1, int(os.environ[_EXECUTOR_CORES]))
     cpus = len(os.sched_getaffinity(0))

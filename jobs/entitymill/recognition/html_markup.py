@@ -21,8 +21,8 @@ def blank_markup(text: str) -> str:
 
     Comments and the tags of _INLINE, such as <b>, become blanks: "<b>Anna" becomes three blanks and "Anna". Other tags, such
     as <p> or <br>, and scripts and styles with their content become line feeds, which end the sentence. A comment without an
-    end is not changed. If a script or style has no end, only its tag is replaced. The character references for a no-break
-    space and a quotation mark become blanks; other references are not changed.
+    end is not changed. If a script or style has no closing tag, only its opening tag is replaced. The character references
+    for a no-break space and a quotation mark become blanks. All other character references are not changed.
 
     Characters outside the Basic Multilingual Plane are never replaced, so the number of UTF-16 code units stays the same.
     The time is linear in the length of the text.
@@ -37,7 +37,7 @@ def blank_markup(text: str) -> str:
 
 
 def _find_markup(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield (begin, end, filler) of each piece of markup, in order; `filler` is the character to replace it with."""
+    """Yield (begin, end, filler) for each span of markup, in order; the caller puts `filler` in place of each character."""
     at = 0
     unclosed: set[str] = set()  # names of elements that the rest of the text does not close; "" stands for comments
     while (match := _OPENING.search(text, at)) is not None:
@@ -62,7 +62,7 @@ def _find_markup(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _fill(markup: str, filler: str) -> str:
-    """Return markup with `filler` in place of each character, except characters outside the Basic Multilingual Plane."""
+    """Return markup with `filler` in place of each character; characters outside the Basic Multilingual Plane stay."""
     if _OUTSIDE_BMP.search(markup) is None:
         return filler * len(markup)
     return "".join(character if _OUTSIDE_BMP.match(character) else filler for character in markup)

@@ -16,9 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 SPACE, SKIP, MARK, AFFIX, GRAPHIC = 1, 2, 4, 8, 16
-"""Classes of code units, as bits. SPACE: white space for Spark NLP's Tokenizer. SKIP: blanks that SentenceDetectorDLModel
-skips. MARK: may end a sentence for SentenceDetectorDLModel. AFFIX: punctuation that the Tokenizer splits off the ends of
-words. GRAPHIC: not removed by java.lang.String.trim."""
+"""Classes of code units, as bits. SPACE: white space for Spark NLP's Tokenizer. SKIP: a blank or line feed, which
+SentenceDetectorDLModel skips. MARK: a character at which SentenceDetectorDLModel may end a sentence. AFFIX: punctuation
+that the Tokenizer splits off the ends of words. GRAPHIC: a code unit that java.lang.String.trim does not remove."""
 NUMERIC_SEPARATOR = "\u2187"
 """The Roman numeral \u2187, at which Spark NLP's Tokenizer splits words as at white space, although it is a number."""
 _CHARACTERS = {SPACE: f" \t\n\v\f\r{NUMERIC_SEPARATOR}", SKIP: " \n", MARK: ".:?!;\n", AFFIX: ".,;:!?*-()\"'"}
@@ -58,14 +58,14 @@ class Texts:
 
     @cached_property
     def classes(self) -> NDArray[np.uint8]:
-        """Return the classes of each code unit, as the bits SPACE, SKIP, MARK, AFFIX and GRAPHIC, shape [code units]."""
+        """Return the classes of each UTF-16 code unit: the bits SPACE, SKIP, MARK, AFFIX, GRAPHIC; shape [code units]."""
         return _CLASSES[self.code_units]
 
     @cached_property
     def _excess(self) -> NDArray[np.int64] | None:
-        """Return, for each position, how many more code units than code points precede it; None if they are always equal.
+        """Return, for each position, how many more code units than code points precede the position, shape [code units + 1].
 
-        The shape is [code units + 1].
+        Return None if all numbers are 0.
         """
         if len(self.code_units) == len(self.text):
             return None
@@ -74,35 +74,38 @@ class Texts:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(second, dtype=np.int64)])
 
     def to_code_points(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Convert positions, which count UTF-16 code units, to indices of code points; the array may have any shape."""
+        """Convert positions in the concatenation from UTF-16 code units to code points; the array may have any shape."""
         return positions if self._excess is None else positions - self._excess[positions]
 
     def to_positions(self, code_points: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Convert indices of code points to positions, which count UTF-16 code units; the array may have any shape."""
+        """Convert positions in the concatenation from code points to UTF-16 code units; the array may have any shape."""
         return code_points if self._excess is None else self._code_point_positions[code_points]
 
     @cached_property
     def _code_point_positions(self) -> NDArray[np.int64]:
-        """Return the position at which each code point begins, shape [code points + 1]."""
+        """Return the position at which each code point begins and, as last value, the end; shape [code points + 1]."""
         return np.append(np.flatnonzero((self.code_units & 0xFC00) != 0xDC00), len(self.code_units))
 
     def extract_substrings(self, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> list[str]:
-        """Return the substring between each position in `begins` and the position with the same index in `ends`."""
+        """Return the substring from each position in `begins` to the matching position in `ends` (exclusive)."""
         edges = zip(self.to_code_points(begins).tolist(), self.to_code_points(ends).tolist(), strict=True)
         return [self.text[begin:end] for begin, end in edges]
 
     def replace_wide_blanks(self) -> Texts:
-        """Return the texts with a blank instead of each white-space character outside ASCII; no position changes."""
+        """Return a copy with a blank instead of each white-space character outside ASCII; no position changes."""
         text = self.text if self.text.isascii() else _WIDE_BLANKS.sub(" ", self.text)
         return self if text == self.text else Texts(text, _encode_utf16(text), self.edges)
 
     def find_texts(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the index of the text that contains each position; for the end of all texts, the number of texts."""
+        """Return the index of the text that contains each position; for the end of the last text, the number of texts.
+
+        A position is an index into the concatenation of all texts, in UTF-16 code units.
+        """
         return np.searchsorted(self.edges, positions, side="right") - 1
 
 
 def read_texts(column: pa.Array) -> Texts:
-    """Return the `Texts` of an Arrow array of strings or large strings, which must not contain nulls."""
+    """Convert an Arrow array of strings or large strings to `Texts`; the array must not contain nulls."""
     if len(column) == 0:
         return Texts("", np.zeros(0, np.uint8), np.zeros(1, np.int64))
     width = np.int64 if pa.types.is_large_string(column.type) else np.int32

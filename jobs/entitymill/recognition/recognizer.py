@@ -32,7 +32,7 @@ class Recognition:
     """The results of recognition; each array has one value per text, in the order of the texts.
 
     sentences, tokens: int32, number of sentences and of tokens; a sentence has at least one token.
-    split_sentences: int32, number of sentences longer than the model's limit; encoding sparknlp truncates such sentences.
+    split_sentences: int32, number of sentences longer than the model's limit. (Encoding sparknlp truncates them.)
     mentions: list of the text's mentions in order; each is a struct with the fields of `python_api.Mention`. The fields
         entity and label are strings, confidence is float32, and all others are int32. Offsets are in code points of the
         text, and ends are exclusive. token_count is the number of tokens that the mention overlaps.
@@ -49,7 +49,7 @@ class Recognition:
 class Recognizer:
     """A sentence detector and a tagger that together find the mentions in texts. Not thread-safe.
 
-    White space outside ASCII, such as a no-break space, separates words, except with encoding sparknlp (as in Spark NLP).
+    White space outside ASCII, such as a no-break space, separates words, unless the tagger's encoding is sparknlp.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Recognizer:
         """Combine a sentence detector and a tagger.
 
         Args:
-            trim: whether to trim mentions (see `measure_trim`), and to drop mentions without a letter or digit.
+            trim: whether to trim mentions (punctuation, HTML tags, emoji), and to drop those without a letter or digit.
             consistent_labels: whether to give one label to all mentions in a document that have exactly the same characters.
             markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
         """
@@ -100,8 +100,8 @@ class Recognizer:
     def _blank_invisible(self, texts: pa.Array, original: Texts) -> Texts:
         """Return texts with blanks or line feeds in place of HTML tags and white space outside ASCII; no position changes.
 
-        `original` has the texts of the array `texts`. HTML tags are kept if the option `markup` is none. The white space is
-        kept if the encoding is sparknlp.
+        `texts` and `original` contain the same texts. HTML tags are replaced only if the recognizer's `markup` is html,
+        and white space outside ASCII only if the tagger's encoding is not sparknlp.
         """
         visible = original
         if self._markup == "html":
@@ -109,10 +109,10 @@ class Recognizer:
         return visible if self._tagger.encoding == "sparknlp" else visible.replace_wide_blanks()
 
     def _find_breaks(self, visible: Texts, original: Texts) -> NDArray[np.int64]:
-        """Return the positions where sentences begin or end.
+        """Return the positions where sentences begin or end, from the detector and from HTML tags such as <p>.
 
-        In `visible`, a line feed stands in place of an HTML tag such as <p>. There, a sentence always ends. Without this
-        rule, only the detector sentencex would end it.
+        `visible` has a line feed in place of each of these tags. A sentence always ends there, whichever detector is used.
+        (Without this rule, only the detector sentencex would always end it.)
         """
         breaks = self._detector.find_breaks(visible)
         if self._markup == "none":
@@ -123,10 +123,10 @@ class Recognizer:
 def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str], scheme: Scheme = "iob2") -> TaggedTexts:
     """Join tagged tokens into spans (the tokens of one name), and return the texts with their tags and spans.
 
-    A token without a tag ends a span, as it does in Spark NLP's NerConverter.
+    A token missing in `tags` ends a span, as in Spark NLP. `labels` are the model's tags in the order of its outputs (O, …).
 
     Args:
-        tags: the tags of the tokens. Encoding sparknlp may tag tokens out of order or repeatedly; then the first tag counts.
+        tags: the tags of tokens, in any order; if a token has several tags (with encoding sparknlp), the first is used.
     """
     tag_scheme = TagScheme(labels, splits_kinds=scheme == "iob1")
     tagged, first = np.unique(tags.tokens, return_index=True)
@@ -145,12 +145,12 @@ def build_recognition(
     scalings: Mapping[str, Scaling] | None = None,
     original: Texts | None = None,
 ) -> Recognition:
-    """Build the results of recognition from tagged texts; `Recognizer` explains `trim` and `consistent_labels`.
+    """Build the results of recognition from tagged texts; `Recognizer.__init__` explains `trim` and `consistent_labels`.
 
     Args:
         annotations: whether to also build annotations, in Spark NLP's format.
-        scalings: the scaling of the confidences of each label's mentions; confidences in annotations are not scaled.
-        original: the texts before characters were replaced by blanks; `entity` is copied from them. None for `tagged.texts`.
+        scalings: dict from a label to the scaling of its mentions' confidences. Annotations have unscaled confidences.
+        original: the texts before any character was replaced by a blank, to copy `entity` from; None for `tagged.texts`.
     """
     original = original or tagged.texts
     segments = tagged.segments
@@ -167,7 +167,7 @@ def build_recognition(
 def _build_mentions(
     tagged: TaggedTexts, original: Texts, scalings: Mapping[str, Scaling], *, trim: bool, consistent_labels: bool
 ) -> pa.ListArray:
-    """Return the array `mentions` of `Recognition`; `build_recognition` explains the arguments."""
+    """Return the mentions of each text, as in `Recognition.mentions`; `build_recognition` explains the arguments."""
     texts, segments = tagged.texts, tagged.segments
     spans = _drop_nameless_spans(tagged) if trim else tagged.spans
     opening, closing = tagged.tokens[spans.begin], tagged.tokens[spans.end - 1]
@@ -201,7 +201,7 @@ def _build_mentions(
 
 
 def _drop_nameless_spans(tagged: TaggedTexts) -> Spans:
-    """Return only the spans that contain a letter or a digit, since the others cannot be names."""
+    """Return only the spans whose text contains a letter or a digit, since no other span can be a name."""
     segments, spans = tagged.segments, tagged.spans
     edges = segments.token_begin[tagged.tokens[spans.begin]], segments.token_end[tagged.tokens[spans.end - 1]]
     # NUMERIC_SEPARATOR counts as alphanumeric in Python, but belongs to no token.
@@ -213,17 +213,17 @@ def _drop_nameless_spans(tagged: TaggedTexts) -> Spans:
 
 
 def _sum_per_text(values: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the sum of values[starts[t]:starts[t + 1]] for each text t, shape [texts]."""
+    """Return the sum of values[starts[t]:starts[t + 1]] for each text t; `starts` has the shape [texts + 1]."""
     sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
     return sums[starts[1:]] - sums[starts[:-1]]
 
 
 def build_annotations(tagged: TaggedTexts, original: Texts) -> dict[str, pa.ListArray]:
-    """Return the columns `ner_chunk` (mentions) and, if the tags have scores, `ner` (tags), in Spark NLP's format.
+    """Return the columns `ner_chunk` (mentions) and, if `tagged.tags.scores` is set, `ner` (tags), in Spark NLP's format.
 
     Each column has one list of annotations per text. Fields, metadata and offsets equal the results of
     DistilBertForTokenClassification and NerConverter in Spark NLP 5.5.3. Offsets count UTF-16 code units of the document,
-    and `begin` and `end` are both inclusive. Mentions in `ner_chunk` are never trimmed.
+    and `begin` and `end` are both inclusive. Mentions in `ner_chunk` are never trimmed; their text is from `original`.
     """
     columns = {"ner_chunk": _build_chunk_column(tagged, original)}
     if tagged.tags.scores is not None:
@@ -232,7 +232,7 @@ def build_annotations(tagged: TaggedTexts, original: Texts) -> dict[str, pa.List
 
 
 def _build_tag_column(tagged: TaggedTexts, scores: NDArray[np.float32]) -> pa.ListArray:
-    """Return the `ner` column: one annotation for each tagged token, with the probability of every label as metadata."""
+    """Return the `ner` column: one annotation per tagged token, with the probability of every tag (`scores`) as metadata."""
     names, tokens = tagged.labels, tagged.tags.tokens
     segments = tagged.segments
     sentence = segments.sentence_of[tokens] - segments.sentence_starts[tagged.texts.find_texts(segments.token_begin[tokens])]

@@ -27,9 +27,9 @@ grows with the square of the number of quotation marks in a passage."""
 
 
 def choose_kind(kind: Kind | None, model: object) -> Kind:
-    """Return the kind of sentence detector to use: `kind` or, if that is None, the default.
+    """Return the kind of sentence detector to use: `kind` or, if it is None, a default that depends on `model`.
 
-    The default is dl if `model`, the path of a saved detector, is set. Otherwise it is sentencex.
+    If `model`, the path of a saved detector, is None, the default is sentencex. Otherwise, it is dl.
     """
     return kind if kind is not None else ("sentencex" if model is None else "dl")
 
@@ -38,14 +38,15 @@ class Detector(Protocol):
     """The interface of a sentence detector."""
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """Return the positions (see `offsets`) at which sentences begin or end: int64, sorted, shape [breaks].
+        """Return the positions at which sentences begin or end: int64, sorted, shape [breaks].
 
-        A detector may return only the beginnings or only the ends, and may omit the beginnings of texts.
+        A position is an index into the concatenation of all texts, in UTF-16 code units. A detector may return
+        only the beginnings or only the ends, and may omit the beginnings of texts.
         """
 
 
 class SentencexDetector:
-    """A detector that uses the package sentencex, which has rules for each language and is written in Rust.
+    """A detector that uses the English rules of the package sentencex, which is written in Rust.
 
     sentencex panics (crashes) on some white-space characters outside ASCII, such as a no-break space before an initial. So
     all white space outside ASCII is replaced with blanks. If sentencex still panics on a text, the sentences of that text
@@ -61,9 +62,9 @@ class SentencexDetector:
 
 
 def _find_begins(text: str) -> list[int]:
-    """Return the offsets at which sentences begin, in code points.
+    """Return the offsets, in code points, at which sentencex begins sentences in a text.
 
-    If sentencex panics, return where Spark NLP's rules begin and end sentences.
+    If sentencex panics (crashes), return the offsets at which Spark NLP's rules begin and end sentences.
     """
     try:
         return list(_find_begins_by_passage(text))
@@ -74,11 +75,11 @@ def _find_begins(text: str) -> list[int]:
 
 
 def _find_begins_by_passage(text: str) -> Iterator[int]:
-    """Yield the offsets, in code points, at which sentencex begins sentences, when it gets one part of the text at a time.
+    """Yield the offsets, in code points, at which sentencex begins sentences. It gets one passage of `text` at a time.
 
-    A part is called a passage. Its end may cut its last sentence, so the next passage begins with that sentence. But if that
-    sentence begins in the first half of the passage, the next passage begins where the passage ends. So each passage begins
-    at least half a passage after the previous passage.
+    The end of a passage may cut the passage's last sentence. If that sentence begins in the second half of the passage, the
+    next passage begins where that sentence begins. Otherwise, the next passage begins where this passage ends. So each
+    passage begins at least half a passage after the previous passage.
     """
     at, begins_here = 0, True
     while at < len(text):
@@ -111,8 +112,9 @@ def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detect
     """Return a sentence detector of the given kind; only kind dl reads files.
 
     Args:
-        files: local paths of a saved detector's two files, by METADATA and NETWORK (constants of `sentences_dl_saved`).
-        where: path or URI of the saved detector, for messages.
+        files: dict from METADATA and NETWORK (constants of `sentences_dl_saved`) to the local paths of a saved detector's
+            two files, as `find_detector_files` returns it; may be empty for the other kinds.
+        where: path or URI of the saved detector, for error messages.
 
     Raises:
         ModelError: the saved detector is missing, damaged, or not a supported SentenceDetectorDLModel.
@@ -127,9 +129,9 @@ def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detect
 
 
 def find_detector_files(directory: Path) -> dict[str, Path]:
-    """Return the paths of a saved detector's files in a local directory, for the parameter `files` of `open_detector`.
+    """Return the local paths of a saved detector's two files, as the argument `files` of `open_detector` needs them.
 
-    Raise a ModelError if a file is missing, but does not check what the files contain.
+    Raise a ModelError if a file is missing in `directory`. The content of the files is not checked.
     """
     parts = sorted((directory / sentences_dl_saved.METADATA).glob("part-*"))
     network = directory / sentences_dl_saved.NETWORK

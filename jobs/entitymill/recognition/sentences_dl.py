@@ -32,7 +32,7 @@ _HASH_FACTORS = np.cumprod(np.full(_WIDTH, 0x9E3779B97F4A7C15, np.uint64))
 class _CollapsedTexts:
     """Texts in which consecutive blanks and line feeds are replaced by one blank.
 
-    All arrays have one value per code unit of the result, and padding on both sides.
+    All arrays have one value per code unit that remains after the replacement, and padding on both sides.
 
     values: the code units.
     blank: whether the code unit is a blank, which replaces one or more blanks and line feeds.
@@ -47,14 +47,15 @@ class _CollapsedTexts:
 
 
 class Network:
-    """The network of a sentence detector, which decides whether a sentence ends at a mark, such as a full stop.
+    """The network of a sentence detector; it decides whether a sentence ends at a mark (a full stop or similar character).
 
-    It sees the mark's context: eleven characters, with the mark in the middle. Embedding and convolution are precomputed as
-    one table for each of the eleven. So a mark costs eleven look-ups and two small matrix products.
+    The network sees the mark's context: eleven characters, with the mark in the middle. Embedding and convolution are
+    precomputed as eleven look-up tables, one for each place in a context. So a mark costs eleven look-ups and two matrix
+    products.
     """
 
     def __init__(self, detector: SavedDetector) -> None:
-        """Compute the tables from the weights of a saved detector, which `read_detector` has checked."""
+        """Compute the look-up tables from the weights of a saved detector; `read_detector` must have checked the weights."""
         weights = {name: array.astype(np.float64) for name, array in detector.weights.items()}
         embedding = weights[saved.EMBEDDING][: max(detector.ids.values()) + 1]
         taps = np.einsum("vd,kdf->kvf", embedding, weights[saved.KERNEL])
@@ -74,7 +75,7 @@ class Network:
         """Return a score for each mark (character that may end a sentence); it is positive if a sentence ends at the mark.
 
         Args:
-            contexts: ids of the characters around each mark, shape [marks, 11]; 0 stands for no character.
+            contexts: ids of the characters around each mark, shape [marks, 11]; 0 for a missing or unknown character.
         """
         scores = np.zeros(len(contexts))
         columns = np.ascontiguousarray(contexts.T)
@@ -101,7 +102,7 @@ class DeepDetector:
     """A detector that finds the same sentences as Spark NLP's SentenceDetectorDLModel."""
 
     def __init__(self, detector: SavedDetector) -> None:
-        """Prepare the network, the character ids, and the words after which no sentence ends, from a saved detector."""
+        """Take from a saved detector its network, the ids of characters, and the words after which no sentence ends."""
         self._network = Network(detector)
         self._ids = np.zeros(_CODE_UNITS, np.uint16)
         for character, number in detector.ids.items():
@@ -143,11 +144,13 @@ class DeepDetector:
         """Return, for each mark, the ids of its context, the five code units to its left, and how many of these five exist.
 
         A mark is a character that may end a sentence; its context is the mark and five code units on either side. The
-        shapes of the results are [marks, 11], [marks, 5] and [marks]. Ids are the network's numbers of code units.
+        shapes of the results are [marks, 11], [marks, 5] and [marks]. An id is the number that stands for a code unit in
+        the network's input.
 
         Args:
             marks: positions of the marks in `texts`.
-            collapsed_marks: indices of the same marks in the arrays of `collapsed`, which has consecutive blanks as one.
+            collapsed: the same texts, with one blank in place of consecutive blanks and line feeds.
+            collapsed_marks: indices of the same marks in the arrays of `collapsed`.
             begins: position where the text of each mark begins, without leading blanks.
             ends: position where the text of each mark ends.
         """
@@ -187,7 +190,8 @@ class DeepDetector:
     ) -> NDArray[np.bool_]:
         """Return whether each mark follows a word after which no sentence ends, such as Dr, shape [marks].
 
-        Like Spark NLP, look for the word both in `lefts` and in the text before the mark, without trailing blanks.
+        Like Spark NLP, look for such a word in two places: at the end of `lefts`, and at the end of the text that precedes
+        the mark. In the second place, blanks and control characters between the word and the mark are ignored.
 
         Args:
             begins: position where the text of each mark begins, without leading blanks.
@@ -218,8 +222,8 @@ class DeepDetector:
 def _find_distinct_contexts(contexts: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices of the distinct contexts, and for each context its index among the distinct contexts.
 
-    A context is the ids of the characters around a mark. The network then computes equal contexts, such as in a long row of
-    dots, only once. In the rare case that different contexts have the same hash, all contexts count as distinct.
+    A context is the ids of the characters around a mark. With the result, the caller runs the network only once for equal
+    contexts, such as in a long row of dots. If different contexts have the same hash (rare), all contexts count as distinct.
     """
     hashed = contexts.astype(np.uint64) @ _HASH_FACTORS
     _, distinct, index = np.unique(hashed, return_index=True, return_inverse=True)
@@ -230,9 +234,10 @@ def _find_distinct_contexts(contexts: NDArray[np.uint16]) -> tuple[NDArray[np.in
 
 
 def _collapse_blanks(texts: Texts, marks: NDArray[np.int64]) -> tuple[_CollapsedTexts, NDArray[np.int64]]:
-    """Replace each sequence of blanks and line feeds by one blank; return the result, and the index of each mark in it.
+    """Replace each sequence of blanks and line feeds by one blank; return the result, and each mark's index in its arrays.
 
-    The arrays have _SIDE + 1 values of padding at both ends. `texts` must contain at least one character.
+    `marks` are positions in `texts`, which must contain at least one character. The arrays have _SIDE + 1 values of padding
+    at both ends.
     """
     skip, size = (texts.classes & SKIP) != 0, len(texts.classes)
     kept = ~skip

@@ -43,7 +43,7 @@ _SUPPORTED_VALUES: dict[str, Any] = {
     "maxLength": _UNLIMITED,
     "splitLength": _UNLIMITED,
 }
-"""The default value of each parameter, which is the only value that this program supports."""
+"""The value that each of these parameters of a saved model must have. All these values are Spark NLP's defaults."""
 CONTEXT_WIDTH = 11
 """Number of UTF-16 code units that the network sees: a mark, which may end a sentence, and five on either side."""
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
@@ -75,7 +75,7 @@ def read_detector(metadata: Path, network: Path, where: str) -> SavedDetector:
     Args:
         metadata: path of the detector's file metadata/part-*.
         network: path of the detector's file `generic_classifier_tensorflow`.
-        where: path or URI of the detector's directory, for messages.
+        where: path or URI of the detector's directory, for error messages.
 
     Raises:
         ModelError: the model is damaged, is not a SentenceDetectorDLModel, or has an unsupported parameter value.
@@ -96,7 +96,7 @@ def read_detector(metadata: Path, network: Path, where: str) -> SavedDetector:
 def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[str, ...]]:
     """Return the ids of characters, and the words after which no sentence ends, from a metadata file.
 
-    Raise a ModelError if they are not valid, or if the file describes another kind of model.
+    Raise a ModelError if the file is damaged, describes no SentenceDetectorDLModel, or has an unsupported parameter value.
     """
     try:
         saved = json.loads(metadata.read_text(encoding="utf8"))
@@ -115,7 +115,7 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
         if chosen.get(name, supported) != supported:
             raise ModelError(
                 f"segmentation.model: {where} was saved with {name} {chosen[name]!r}, but this program's detector supports "
-                f"only {supported!r}. Save the model with {supported!r}, or set `recognition.engine: sparknlp`."
+                f"only {supported!r}. Save the model with this value, or set `recognition.engine: sparknlp`."
             )
     try:
         ids = {key: int(value) for entry in chosen["Encoder"] for key, value in entry.items()}
@@ -134,20 +134,20 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
 
 
 def _read_weights(network: Path) -> dict[str, NDArray[np.float32]]:
-    """Return a dict from names to weight arrays, read from a network's file; raise one of DAMAGE_ERRORS if it is damaged."""
+    """Read a network's file, and return a dict from names to weight arrays; raise one of DAMAGE_ERRORS if it is damaged."""
     with zipfile.ZipFile(network) as archive:
         members = {Path(member.filename).name: member for member in archive.infolist()}
         index, data = members["variables.index"], members["variables.data-00000-of-00001"]
         if max(index.file_size, data.file_size) > guarded_loading.MAX_DETECTOR_FILE_BYTES:
-            raise ValueError(f"a file in it has more than {guarded_loading.MAX_DETECTOR_FILE_BYTES:,} bytes")
+            raise ValueError(f"a file in the archive has more than {guarded_loading.MAX_DETECTOR_FILE_BYTES:,} bytes")
         entries, content = _read_table(archive.read(index)), archive.read(data)
     return {name: _read_tensor(entries[name.encode()], content) for name in _WEIGHTS}
 
 
 def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) -> None:
-    """Raise a ValueError if the weights are not finite, do not fit each other or the ids, or would take too much memory."""
+    """Raise a ValueError if weights are not finite, do not fit each other or `ids`, or would need too much memory."""
     if any(weights[name].ndim != dimensions for name, dimensions in _WEIGHTS.items()):
-        raise ValueError("weights of other layers than a convolution and two dense layers")
+        raise ValueError("the weights are not those of an embedding, a convolution and two dense layers")
     rows, width = weights[EMBEDDING].shape
     kernel, inner, filters = weights[KERNEL].shape
     hidden = weights[HIDDEN].shape
@@ -155,20 +155,23 @@ def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) 
     biased = (len(weights[FILTER_BIAS]), len(weights[HIDDEN_BIAS]), len(weights[OUTPUT_BIAS])) == (filters, hidden[1], 1)
     characters = max(ids.values()) + 1
     if not fits or not biased or characters > min(rows, guarded_loading.MAX_DETECTOR_CHARACTERS):
-        raise ValueError("layers that do not fit each other")
+        raise ValueError("the layers do not fit each other, or do not fit the character ids")
     if not 0 < kernel <= CONTEXT_WIDTH:
-        raise ValueError(f"a convolution over {kernel} characters; 1 to {CONTEXT_WIDTH} are possible")
+        raise ValueError(f"the convolution spans {kernel} characters; 1 to {CONTEXT_WIDTH} are supported")
     size = CONTEXT_WIDTH * characters * (CONTEXT_WIDTH - kernel + 1) * filters * np.dtype(np.float64).itemsize
     if size > guarded_loading.MAX_DETECTOR_TABLE_BYTES:
         raise ValueError(
-            f"layers whose tables would take {size:,} bytes; the limit is {guarded_loading.MAX_DETECTOR_TABLE_BYTES:,}"
+            f"the network would need {size:,} bytes of memory; the limit is {guarded_loading.MAX_DETECTOR_TABLE_BYTES:,}"
         )
     if not all(np.isfinite(array).all() for array in weights.values()):
-        raise ValueError("weights that are not finite")
+        raise ValueError("some weights are not finite numbers")
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a protocol buffer's variable-length integer at index `at`; return the integer and the index after it."""
+    """Return a protocol buffer's variable-length integer (varint) at index `at` of `data`, and the index after the integer.
+
+    Raise a ValueError if the integer has more than 64 bits, and an IndexError if it is incomplete.
+    """
     value = shift = 0
     while True:
         byte = data[at]
@@ -178,11 +181,11 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         if shift > 63:
-            raise ValueError("an integer of more than 64 bits")
+            raise ValueError("an integer has more than 64 bits")
 
 
 def _read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield (field number, value) of each field of a protocol buffer message; a varint as an int, other values as bytes."""
+    """Yield (field number, value) of each field of a protocol buffer message; a value is an int for a varint, else bytes."""
     at = 0
     while at < len(data):
         key, at = _read_varint(data, at)
@@ -199,13 +202,14 @@ def _read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (key, value) for each entry of a block of a LevelDB table; raise a ValueError if the block is compressed.
+    """Yield (key, value) for each entry of the block of `size` bytes at index `offset` of a LevelDB table.
 
-    A key is stored as the length of the prefix that it shares with the previous key, and its remaining bytes.
+    Raise a ValueError if the block is compressed. A key is stored as the length of the prefix that it shares with the
+    previous key, and its remaining bytes.
     """
     block = data[offset : offset + size]
     if data[offset + size] != 0:
-        raise ValueError("a checkpoint index that is compressed, which is not supported")
+        raise ValueError("the checkpoint's index is compressed, which is not supported")
     end = len(block) - 4 - 4 * struct.unpack("<I", block[-4:])[0]
     at, key = 0, b""
     while at < end:
@@ -218,13 +222,14 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
 
 
 def _read_table(data: bytes) -> dict[bytes, bytes]:
-    """Return a dict from the name of each tensor in a checkpoint's index to its serialized BundleEntryProto.
+    """Return a dict from the name of each tensor in a checkpoint's index to a serialized BundleEntryProto.
 
-    This message contains the tensor's type, shape and place.
+    A BundleEntryProto contains the tensor's type, shape and place in the data file. Raise a ValueError if `data` is not an
+    index, or is compressed.
     """
     footer = data[-48:]
     if footer[-8:] != _INDEX_MAGIC:
-        raise ValueError("a file that is not the index of a checkpoint")
+        raise ValueError("variables.index is not the index of a checkpoint")
     _, at = _read_varint(footer, 0)
     _, at = _read_varint(footer, at)
     offset, at = _read_varint(footer, at)
@@ -237,9 +242,9 @@ def _read_table(data: bytes) -> dict[bytes, bytes]:
 
 
 def _read_tensor(entry: bytes, data: bytes) -> NDArray[np.float32]:
-    """Return the array that a serialized BundleEntryProto describes; `data` has the bytes of all tensors.
+    """Return the array that a serialized BundleEntryProto describes; `data` is the file with the bytes of all tensors.
 
-    Raise a ValueError if the array is not of 32-bit floats, or if its size does not fit its shape or `data`.
+    Raise a ValueError if the array does not consist of 32-bit floats, or if its size does not match its shape or `data`.
     """
     values: dict[int, Any] = {}
     shape: list[int] = []
@@ -249,5 +254,5 @@ def _read_tensor(entry: bytes, data: bytes) -> NDArray[np.float32]:
             shape = [dict(_read_fields(dimension)).get(1, 1) for inner, dimension in _read_fields(value) if inner == 2]
     offset, size = values.get(4, 0), values[5]
     if values.get(1) != _FLOAT32 or size != 4 * math.prod(shape) or offset + size > len(data):
-        raise ValueError("a tensor that does not consist of 32-bit floats, or is shorter than its shape says")
+        raise ValueError("a tensor does not consist of 32-bit floats, or its size does not match its shape")
     return np.frombuffer(data[offset : offset + size], "<f4").reshape(shape).copy()

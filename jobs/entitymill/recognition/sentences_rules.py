@@ -38,8 +38,8 @@ _COMMON = (
     "feb", "fy", "hr", "i.e", "id", "inc", "jan", "jr", "jul", "jun", "lt", "ltd", "mar", "may", "min", "mr", "mrs", "ms",
     "no", "nov", "oct", "ok", "p", "px", "plz", "prof", "rep", "sec", "sep", "sept", "sr", "st", "u.s", "ver", "vs",
 )  # fmt: skip
-"""Abbreviations without their last full stop, at which no sentence ends. _PREPOSITIVE: before a name. _NUMBERED: before a
-number. _COMMON: these and others, if punctuation or _TAIL follows."""
+"""Abbreviations without their last full stop. No sentence ends at this full stop if it precedes white space (_PREPOSITIVE),
+a number (_NUMBERED), or some punctuation or a match of _TAIL (_COMMON)."""
 _TAIL = r"(?:\s(?:[a-z]|I\s|I'm|I'll|\d))"
 """Matches white space and the beginning of a word that continues a sentence."""
 
@@ -50,25 +50,26 @@ _Rule = Callable[[str], str]
 def _build_rule(
     pattern: str, replacement: str | Callable[[re.Match[str]], str], required: str = "", flags: int = re.ASCII
 ) -> _Rule:
-    """Return a rule that replaces the matches of a pattern; it skips texts that do not contain the string `required`."""
+    """Return a rule that replaces the matches of a pattern, but only in texts that contain the string `required`."""
     compiled = re.compile(pattern, flags)
     return lambda text: compiled.sub(replacement, text) if required in text else text
 
 
 def _enclose(match: re.Match[str]) -> str:
-    """Return the matched text between the markers _OPEN and _CLOSE, so that no sentence ends in it."""
+    """Return the matched text between the markers _OPEN and _CLOSE, so that no sentence ends inside."""
     return f"{_OPEN}{match[0]}{_CLOSE}"
 
 
 def _enclose_list_item(match: re.Match[str]) -> str:
-    """Return a matched list item, such as "a)", with markers, so that a sentence ends before it, and none in it."""
+    """Return a matched list item, such as "a)", with markers: a sentence ends before the item, and none ends inside it."""
     return _BREAK + _enclose(match)
 
 
 def _build_look_behind(words: Iterable[str], edge: str) -> str:
-    """Return a look-behind pattern for `edge` followed by one of several words, in upper or lower case.
+    """Return a look-behind pattern: the text before a match must end with `edge` (a pattern) and one of `words`.
 
-    It has one look-behind for each length of words, because a look-behind in Python has a fixed width.
+    The case of the words is ignored. The pattern has one look-behind for each length of words, because a look-behind in
+    Python has a fixed width.
     """
     by_size: dict[int, list[str]] = {}
     for word in words:
@@ -84,8 +85,8 @@ def _build_abbreviation_rule(
     Args:
         words: the abbreviations, without their last full stop.
         ahead: pattern that must match after the full stop.
-        required: texts that do not contain this string are skipped.
-        ahead_at_start: pattern in place of `ahead` for an abbreviation at the beginning of the text; None for `ahead`.
+        required: the rule does not change texts that do not contain this string.
+        ahead_at_start: pattern to use instead of `ahead` if the abbreviation begins the text; None to use `ahead`.
     """
     words = tuple(words)
     inside, at_start = _build_look_behind(words, r"\s"), _build_look_behind(words, "^")
@@ -100,8 +101,8 @@ _FIRST_QUOTE = re.compile(r"(?:(?<=\s)|^)'", re.ASCII)
 def _enclose_single_quotes(text: str) -> str:
     r"""Put each single-quoted part of a text between the markers _OPEN and _CLOSE, so that no sentence ends in it.
 
-    Spark NLP's expression is (?:(?<=\s)|^)'[\w\s?!\.,|'\w]+'(?:\W). A match extends from the first to the last quote in a
-    sequence of the characters in its brackets.
+    Spark NLP's expression is (?:(?<=\s)|^)'[\w\s?!\.,|'\w]+'(?:\W). In a sequence of the characters in these brackets, a
+    match extends from the first to the last quote.
     """
     if "'" not in text:
         return text
@@ -150,10 +151,10 @@ def _enclose_dotted_letters(text: str) -> str:
 
 
 def _replace_combining_marks(marks: re.Match[str]) -> str:
-    r"""Return the replacement, of the same length, for consecutive combining marks, as Java's \w would match them.
+    r"""Return a replacement of equal length for combining marks: Python's \w matches it if Java's \w matches the marks.
 
     After a letter or digit of the Basic Multilingual Plane, the marks become underscores, which \w matches: for Java, the
-    marks are part of the letter. Other marks become U+F8FF, which \w does not match.
+    marks are part of the letter. All other marks become U+F8FF, which \w does not match.
     """
     letter = marks.string[marks.start() - 1 : marks.start()]
     return ("_" if letter.isalnum() and letter <= "\uffff" else "\uf8ff") * len(marks[0])
@@ -207,8 +208,8 @@ _LONGER_OR_SHORTER = re.compile(f"[{''.join(_LENGTHS)}]")
 def find_sentences(text: str) -> list[tuple[int, int]]:
     """Return (begin, end) of each sentence, without white space and control characters at its ends.
 
-    Offsets are in code points, and ends are exclusive. They are computed from the number of characters that each marker
-    replaces. Spark NLP instead searches the text for each sentence, and returns -1 for a sentence that it does not find.
+    The results are offsets in code points, and ends are exclusive. (They are computed from the number of characters that
+    each marker replaces. Spark NLP instead searches the text for each sentence, and returns -1 if the search fails.)
     """
     marked = text.translate(_REPLACEMENTS)
     for rule in _RULES:
@@ -226,7 +227,7 @@ def find_sentences(text: str) -> list[tuple[int, int]]:
 
 
 def _find_effective_breaks(marked: str) -> list[int]:
-    """Return the index of each marker _BREAK in a text, without the markers between _OPEN and _CLOSE."""
+    """Return the index of each marker _BREAK in a text with markers, except breaks between _OPEN and _CLOSE."""
     effective: list[int] = []
     undecided: list[int] = []  # breaks since the last _OPEN or _CLOSE, which are dropped if the next such marker is _CLOSE
     for marker in _MARKERS.finditer(marked):
@@ -240,7 +241,7 @@ def _find_effective_breaks(marked: str) -> list[int]:
 
 
 def _to_text_offsets(marked: str, breaks: list[int]) -> list[int]:
-    """Convert indices in a text with markers to offsets in the original text."""
+    """Convert `breaks`, which are indices in the text with markers, to offsets in the original text, in code points."""
     at = np.fromiter((marker.start() for marker in _LONGER_OR_SHORTER.finditer(marked)), np.int64)
     longer = np.fromiter((_LENGTHS[marked[index]] - 1 for index in at.tolist()), np.int64, len(at))
     shift = np.concatenate([[0], np.cumsum(longer)])

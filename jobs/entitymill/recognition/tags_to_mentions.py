@@ -1,8 +1,8 @@
 """Join tagged tokens into spans (the tokens of one name) as Spark NLP's NerConverter does, and measure how to trim mentions.
 
-In this module, a model's labels are its tags, such as B-PER. The kind of a label is the part after the prefix, such as PER.
-Trimming is needed because a token may contain more than a name: "America's" is one token, and in `"Acme Inc."` the full stop
-and the closing quote are one token.
+In this module, the variable `labels` contains a model's tags, such as B-PER. The variable `kinds` contains its labels, which
+are the tags without the prefixes B- and I-, such as PER. Trimming is needed because a token may contain more than a name:
+"America's" is one token, and in `"Acme Inc."` the full stop and the closing quote are one token.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Spans:
 
     begin: int64, index of the span's first token in the list.
     end: int64, index of the token after the span's last token in the list.
-    kinds: int64, index of the span's kind in `TagScheme.kinds`.
+    kinds: int64, index of the span's label, such as PER, in `TagScheme.kinds`.
     confidences: float64, mean, over the span's tokens, of the probability of the assigned tag.
     """
 
@@ -38,18 +38,18 @@ class Spans:
 
 
 class TagScheme:
-    """The meaning of a model's tags: which tagged tokens join into one span, and which kind (such as PER) the span gets.
+    """The meaning of a model's tags: which tagged tokens join into one span, and which label (such as PER) the span gets.
 
-    kinds: the labels without the prefixes B- and I-, sorted.
+    kinds: the labels, sorted; a label is what remains of a tag without the prefix B- or I-.
     """
 
     def __init__(self, labels: Sequence[str], *, splits_kinds: bool = False) -> None:
-        """Determine the kinds of entities, and which tags begin a span, from a model's labels.
+        """Determine from a model's tags which labels the spans can have, and which tags begin a span.
 
         Args:
             labels: the model's tags, in the order of its outputs: O, B-PER, I-PER, …
-            splits_kinds: whether an I- tag after a tag of a different kind begins a new span, as in IOB1, or continues the
-                span, as in IOB2.
+            splits_kinds: True for IOB1: an I- tag after a tag with a different label begins a new span. False for IOB2:
+                the I- tag continues the span.
         """
         self._splits_kinds = splits_kinds
         self.kinds = sorted({label[2:] for label in labels if label != "O"})
@@ -60,14 +60,14 @@ class TagScheme:
         """Join the tags of consecutive tokens into spans, and return the spans.
 
         For example, B-PER, I-PER, O, I-LOC become a PER and a LOC. A span begins at a B- tag, or at an I- tag that comes
-        first in its sentence or after an O. It gets the kind of its first tag, and ends before the next B- or O. So an I- of
-        a different kind continues the span, unless `splits_kinds` is set. A span never crosses the end of a sentence.
+        first in its sentence or after an O. A span gets the label of its first tag, and ends before the next B- or O. So an
+        I- with a different label continues the span, unless `splits_kinds` is set. No span crosses the end of a sentence.
         (Source: NerTagsEncoding in Spark NLP 5.5.3.)
 
         Args:
-            tags: tag of each token, as an index into the labels, shape [tagged], where `tagged` is the number of tokens.
-            confidences: probability of each token's assigned tag, shape [tagged].
-            sentence_of: for each token, a number that differs between adjacent sentences, shape [tagged].
+            tags: tag of each token, as an index into the argument `labels` of `TagScheme`, shape [tokens].
+            confidences: probability of each token's assigned tag, shape [tokens].
+            sentence_of: for each token, a number that differs between adjacent sentences, shape [tokens].
         """
         kind = self._kind[tags]
         inside = kind >= 0
@@ -76,7 +76,7 @@ class TagScheme:
         if self._splits_kinds:
             follows[1:] &= kind[1:] == kind[:-1]
         first = np.flatnonzero(inside & ~follows)
-        # Every token inside a span belongs to the last span that starts at or before it.
+        # Every token with a tag other than O belongs to the last span that starts at or before this token.
         tagged = np.flatnonzero(inside)
         span_of = np.searchsorted(first, tagged, side="right") - 1
         counts = np.bincount(span_of, minlength=len(first))
@@ -85,7 +85,7 @@ class TagScheme:
 
 
 def _split_words(*lines: str) -> frozenset[str]:
-    """Return the set of all words in some lines."""
+    """Return the set of all words in several strings; words are separated by white space."""
     return frozenset(" ".join(lines).split())
 
 
@@ -98,9 +98,9 @@ BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
 STRAY = frozenset(f" \t\n\r\v\f\u00a0,;:!?\u00a1\u00bf*_|~<>=\u2026\u00b7\u2022{DASHES}{INVISIBLE}")
 """Characters that never begin or end a name."""
 LEADING = STRAY | frozenset("#@.&")
-"""Characters that never begin a name, except in matches of OWN_LEADING. In a hashtag, the name begins after the #."""
+"""Characters that never begin a name, except in names that OWN_LEADING matches. The # of a hashtag is an example."""
 OWN_LEADING = re.compile(rf"\.NET|[{APOSTROPHES}][st](?:[- ]|$)", re.IGNORECASE)
-"""Matches the beginning of names that do begin with a character of LEADING or an apostrophe: .NET, 's-Hertogenbosch."""
+"""Matches the beginning of names to which a character of LEADING or an apostrophe belongs: .NET, 's-Hertogenbosch."""
 POSSESSIVE = re.compile(rf"(?<=\S)[{APOSTROPHES}]s$", re.IGNORECASE)
 LAST_WORD = re.compile(r"[^\s-]*$")
 OWN_POSSESSIVE = _split_words("arby dillard hardee harrod kellogg macy mcdonald moody poor sainsbury sotheby")
@@ -113,7 +113,7 @@ ABBREVIATIONS = _split_words(
     "ala ariz ark calif colo conn del fla ga ill kan ky md mich minn mont neb nev okla ont pa que tenn tex va vt wis wyo",
 )
 INITIALS = re.compile(r"(?:[^\W\d_]{1,2}\.)*[^\W\d_]{1,2}$")
-"""Matches initials without their last full stop, such as U.S, J.P and Ph.D. That full stop is not trimmed."""
+"""Matches initials without their last full stop, such as U.S, J.P and Ph.D. The full stop after a match is not trimmed."""
 _OPENING_MARKUP = re.compile(r"(?:<[^<>]*>|[^<>\s]*>)(?=.*\w)", re.DOTALL)
 _CLOSING_MARKUP = re.compile(r"<[/!a-zA-Z].*$", re.DOTALL)
 _EMOJI = "[\u200d\u20e3\ufe0f\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
@@ -126,8 +126,8 @@ def measure_trim(entity: str) -> tuple[int, int]:
     """Return how many characters to trim from the front and from the end of a mention: (0, 2) for "America's".
 
     What is trimmed: parts of HTML tags and emoji at either end; a possessive ending; quotes and brackets that enclose the
-    mention or are unpaired; other punctuation with which no name begins or ends; and a full stop that ends a sentence, not
-    an abbreviation. Nothing is trimmed if no letter or digit would remain, or if the mention is longer than
+    mention or are unpaired; other punctuation with which no name begins or ends; and a full stop at the end, unless it
+    belongs to an abbreviation. Nothing is trimmed if no letter or digit would remain, or if the mention is longer than
     MAX_TRIMMED_CHARS characters. Trimming a trimmed mention changes nothing.
     """
     return _measure_trim(entity) if len(entity) <= MAX_TRIMMED_CHARS else (0, 0)
@@ -135,7 +135,7 @@ def measure_trim(entity: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=100_000)
 def _measure_trim(entity: str) -> tuple[int, int]:
-    """Return the result of `measure_trim` for a mention of at most MAX_TRIMMED_CHARS characters; results are cached."""
+    """Return how many characters to trim from front and end of a mention of at most MAX_TRIMMED_CHARS; cache the results."""
     begin, end = 0, len(entity)
     while begin < end:
         inner = entity[begin:end]
@@ -149,15 +149,16 @@ def _measure_trim(entity: str) -> tuple[int, int]:
 
 
 def _measure_stray(entity: str) -> tuple[int, int]:
-    """Return how many characters to trim from front and end to remove one stray punctuation character at either end."""
+    """Return how many characters of stray punctuation to trim from the front and from the end of a mention: 0 or 1 each."""
     front = entity[0] in LEADING and not OWN_LEADING.match(entity)
     return int(front), int(entity[-1] in STRAY and len(entity) > front)
 
 
 def _measure_pair(entity: str) -> tuple[int, int]:
-    """Return how many characters to trim from front and end to remove brackets or quotes that enclose the whole mention.
+    """Return (1, 1) if a pair of brackets or quotes encloses the whole mention, otherwise (0, 0).
 
-    The result is (1, 1) for "(NATO)", but (0, 0) for "(I) and (II)".
+    The numbers say how many characters to trim from the front and from the end. They are (1, 1) for "(NATO)", but (0, 0) for
+    "(I) and (II)".
     """
     closing = PAIRS.get(entity[0])
     if closing is None or len(entity) < 2 or entity[-1] != closing or {entity[0], closing} & set(entity[1:-1]):
@@ -166,7 +167,10 @@ def _measure_pair(entity: str) -> tuple[int, int]:
 
 
 def _measure_unpaired(entity: str) -> tuple[int, int]:
-    """Return how many characters to trim from front and end to remove an apostrophe, or an unpaired bracket or quote."""
+    """Return (1, 0) if a mention begins with an apostrophe or an unpaired bracket or quote, or (0, 1) if it ends with one.
+
+    The numbers say how many characters to trim from the front and from the end. Return (0, 0) if there is nothing to trim.
+    """
     first, last = entity[0], entity[-1]
     if sum(entity.count(quote) for quote in QUOTES) % 2 and (first in QUOTES or last in QUOTES):
         return (1, 0) if first in QUOTES else (0, 1)
@@ -184,7 +188,10 @@ def _measure_unpaired(entity: str) -> tuple[int, int]:
 
 
 def _measure_possessive(entity: str) -> tuple[int, int]:
-    """Return how many characters to trim from front and end to remove an ending 's that does not belong to the name."""
+    """Return (0, 2) if a mention ends with a possessive 's that does not belong to the name, otherwise (0, 0).
+
+    The numbers say how many characters to trim from the front and from the end.
+    """
     if not POSSESSIVE.search(entity):
         return 0, 0
     last = _get_last_word(entity[:-2])
@@ -192,9 +199,10 @@ def _measure_possessive(entity: str) -> tuple[int, int]:
 
 
 def _measure_full_stop(entity: str) -> tuple[int, int]:
-    """Return how many characters to trim from front and end to remove a full stop.
+    """Return (0, 1) if a mention ends with a full stop that does not belong to the name, otherwise (0, 0).
 
-    The full stop of an abbreviation or of initials is kept.
+    The numbers say how many characters to trim from the front and from the end. The full stop of an abbreviation or of
+    initials belongs to the name.
     """
     if entity[-1] != ".":
         return 0, 0
@@ -204,13 +212,16 @@ def _measure_full_stop(entity: str) -> tuple[int, int]:
 
 
 def _get_last_word(entity: str) -> str:
-    """Return the part after the last white space or hyphen, in lower case."""
+    """Return the part of `entity` after the last white space or hyphen, in lower case."""
     match = LAST_WORD.search(entity)
     return match.group().lower() if match else ""
 
 
 def _measure_markup(entity: str) -> tuple[int, int]:
-    """Return how many characters to trim from front and end to remove a part of an HTML tag at one end, as in "<p>Satya"."""
+    """Return how many characters to trim from the front and from the end of a mention, to remove a part of an HTML tag.
+
+    At least one of the two numbers is 0. For "<p>Satya", the result is (3, 0).
+    """
     if "<" not in entity and ">" not in entity:
         return 0, 0
     opening = _OPENING_MARKUP.match(entity)
@@ -223,7 +234,7 @@ def _measure_markup(entity: str) -> tuple[int, int]:
 
 
 def _measure_emoji(entity: str) -> tuple[int, int]:
-    """Return how many characters to trim from front and end to remove the emoji at either end."""
+    """Return how many characters of emoji to trim from the front and from the end of a mention."""
     leading, trailing = _LEADING_EMOJI.match(entity), _TRAILING_EMOJI.search(entity)
     return leading.end() if leading else 0, len(entity) - trailing.start() if trailing else 0
 
@@ -232,19 +243,21 @@ _MEASURES: tuple[Callable[[str], tuple[int, int]], ...] = (
     _measure_markup, _measure_emoji, _measure_stray, _measure_pair, _measure_unpaired, _measure_possessive,
     _measure_full_stop,
 )  # fmt: skip
-"""Functions that return how many characters to trim from the front and from the end of a mention, each for one reason. The
-first function that finds something to trim is applied; then all of them are called again with the trimmed mention."""
+"""Functions that return how many characters to trim from the front and from the end of a mention, each for one reason.
+`measure_trim` trims what the first function with a result other than (0, 0) says, and repeats this until nothing is left to
+trim."""
 
 
 @dataclass(frozen=True)
 class TaggedTexts:
     """Several texts with their sentences, tokens, tags and spans (the tokens of one name).
 
-    tags: the tags that the tagger returned.
+    texts, segments: the texts, and their sentences and tokens.
+    tags: the tags that the tagger returned for the tokens of all texts.
     tokens: int64, shape [tagged tokens]; indices of the tokens that have a tag, in order and without duplicates.
     spans: the spans; their `begin` and `end` are indices in `tokens`.
-    labels: the labels to which the indices in `tags` refer, such as B-PER.
-    kinds: the kinds of entities to which the indices in `spans.kinds` refer, such as PER.
+    labels: the model's tags, such as B-PER, in the order of its outputs; `tags.tags` has indices into them.
+    kinds: the labels, such as PER; `spans.kinds` has indices into them.
     """
 
     texts: Texts
@@ -259,8 +272,8 @@ class TaggedTexts:
         """Build structs from arrays of fields, and return an array with one list of structs per text.
 
         Args:
-            document: index of the text of each struct, int64, ascending, shape [structs].
-            fields: dict from the name of a field to its values in all structs, shape [structs].
+            document: index of the text to which each struct belongs, int64, ascending, shape [structs].
+            fields: dict from the name of a field to an array of its values, one for each struct.
         """
         structs = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
         starts = np.searchsorted(document, np.arange(len(self.texts) + 1))

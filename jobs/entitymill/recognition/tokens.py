@@ -1,8 +1,8 @@
 """Split sentences into tokens as Spark NLP 5.5.3's Tokenizer does with its default rules.
 
 A word ends at ASCII white space. All punctuation at the beginning of a word is one token, and so is all punctuation at its
-end. A word that consists only of punctuation is one token. The recognizer first replaces all other white space with blanks,
-except with encoding sparknlp.
+end. A word that consists only of punctuation is one token. White space outside ASCII does not end a word. But
+unless the encoding is sparknlp, the recognizer replaces it with blanks before it calls this module.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from entitymill.recognition.offsets import AFFIX, GRAPHIC, SPACE, Texts
 
 @dataclass(frozen=True)
 class Segments:
-    """The sentences and tokens of several texts, in order. Positions count the UTF-16 code units of all texts.
+    """The sentences and tokens of several texts, in order.
+
+    A position is an index into the concatenation of all texts, in UTF-16 code units.
 
     token_begin, token_end: int64, shape [tokens]; positions where each token begins and ends (exclusive).
     sentence_of: int64, shape [tokens]; index of each token's sentence.
-    sentence_begin, sentence_end: int64, shape [sentences]; begin of the first token, and end of the last token (exclusive).
+    sentence_begin, sentence_end: int64, shape [sentences]; where a sentence's first token begins, and its last token ends.
     sentence_starts: int64, shape [texts + 1]; text t has sentences sentence_starts[t]..sentence_starts[t + 1] - 1.
     """
 
@@ -39,13 +41,15 @@ class Segments:
 
 
 def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
-    """Return the sentences and tokens of texts.
+    """Return the sentences and tokens of texts, given the positions that a sentence detector has found.
 
-    Sentences without a token are omitted, and so are most sentences that consist only of control characters (see
-    `_drop_invisible_sentences`).
+    A position is an index into the concatenation of all texts, in UTF-16 code units.
+
+    Sentences without a token are omitted. So are sentences that consist only of control characters, unless the sentence is a
+    complete text of at least two code units.
 
     Args:
-        begins: positions where sentences begin or end, from a sentence detector. A sentence also begins where a text begins.
+        begins: positions where sentences begin or end. The beginnings of texts may be missing: a sentence also begins there.
     """
     breaks = np.union1d(texts.edges[:-1], begins)
     begin, end = _find_words(texts, breaks)
@@ -60,7 +64,9 @@ def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
 def group_by_sentence(
     texts: Texts, begin: NDArray[np.int64], end: NDArray[np.int64], sentence: NDArray[np.int64]
 ) -> Segments:
-    """Build `Segments` from tokens and the number of each token's sentence.
+    """Build `Segments` from the positions of tokens, and the number of each token's sentence.
+
+    A position is an index into the concatenation of all texts, in UTF-16 code units.
 
     Args:
         begin: position where each token begins, ascending, shape [tokens].
@@ -76,7 +82,11 @@ def group_by_sentence(
 
 
 def _find_words(texts: Texts, breaks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where each word (characters without white space) begins and ends; a word also ends where a sentence begins."""
+    """Return two arrays: the positions where each word begins, and where each word ends (exclusive), shape [words].
+
+    A word is a sequence of characters without white space. A word also ends at each position in `breaks`, the sentence
+    beginnings.
+    """
     solid = (texts.classes & SPACE) == 0
     size = len(solid)
     before, after = np.zeros(size + 1, np.bool_), np.zeros(size + 1, np.bool_)
@@ -90,7 +100,10 @@ def _find_words(texts: Texts, breaks: NDArray[np.int64]) -> tuple[NDArray[np.int
 def _split_off_affixes(
     texts: Texts, begin: NDArray[np.int64], end: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where each token begins and ends, after splitting punctuation off both ends of words."""
+    """Split punctuation off both ends of words, and return the positions where each token begins and ends (exclusive).
+
+    `begin` and `end` are the positions where each word begins and ends (exclusive), shape [words].
+    """
     affix = (texts.classes & AFFIX) != 0
     affected = np.flatnonzero(affix[begin] | affix[end - 1])
     if not len(affected):
@@ -116,12 +129,17 @@ def _split_off_affixes(
 def _drop_invisible_sentences(
     texts: Texts, breaks: NDArray[np.int64], begin: NDArray[np.int64], end: NDArray[np.int64], sentence: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the begin, end and sentence of each token, without tokens of sentences that have only control characters.
+    """Return `begin`, `end` and `sentence` without the tokens of sentences that consist only of control characters.
 
-    But if the sentence is a complete text, its tokens are kept. Spark NLP drops a sentence if Java's String.trim leaves
-    nothing of it. But if SentenceDetectorDLModel finds no sentence in a text of two or more UTF-16 code units, Spark NLP
-    treats the text as one sentence.
+    Like Spark NLP, keep these tokens if the sentence is a complete text of at least two UTF-16 code units.
+
+    Args:
+        breaks: positions where sentences begin.
+        begin, end: position where each token begins and ends (exclusive), shape [tokens].
+        sentence: index in `breaks` of each token's sentence, shape [tokens].
     """
+    # Spark NLP drops a sentence if Java's String.trim leaves nothing of it. But if SentenceDetectorDLModel finds no sentence
+    # in a text of two or more code units, Spark NLP treats the text as one sentence.
     edges = texts.edges
     graphic = np.concatenate([[0], np.cumsum((texts.classes & GRAPHIC) != 0)])
     stops = np.append(breaks[1:], len(texts.classes))

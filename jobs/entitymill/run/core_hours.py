@@ -1,4 +1,4 @@
-"""Measure core-hours (hours times cores) and CPU seconds of a run, and stop the run at limits.max_core_hours."""
+"""Measure how many core-hours (hours multiplied by cores) and CPU seconds a run uses; stop it at limits.max_core_hours."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ _NANOSECONDS = 1e9
 
 
 class CostMeter:
-    """Measures core-hours and CPU seconds of one run, and writes them to its summary."""
+    """Measures core-hours and CPU seconds of one run, and writes them to the run's summary."""
 
     def __init__(self, spark: SparkSession, summary: Summary, clock: Clock, max_core_hours: float | None) -> None:
-        """Start to measure CPU seconds; the core-hours count from the start of `clock`.
+        """Start to measure CPU seconds now. Core-hours are counted from the creation of `clock`, which is earlier.
 
-        After `max_core_hours`, no other unit of work is started; None sets no limit.
+        Args:
+            summary: the run's summary, which `update` changes.
+            clock: the run's stopwatch.
+            max_core_hours: core-hours after which `limit_units` ends and sets the attribute `stopped` to True; None for no
+                limit.
         """
         self._spark = spark
         self._summary = summary
@@ -34,10 +38,10 @@ class CostMeter:
         self._max_core_hours = max_core_hours
         self._cpu = CpuMeter(spark)
         self._counted_at = 0.0
-        self._stopped = False
+        self.stopped = False
 
     def update(self) -> None:
-        """Update the summary's number of cores, total time, core-hours and, if known, CPU seconds."""
+        """Write the number of cores, the total time, the core-hours and, if known, the CPU seconds to the summary."""
         summary = self._summary
         summary.cores = spark_connect.count_cores(self._spark)
         self._clock.record_total()
@@ -50,24 +54,28 @@ class CostMeter:
             summary.cpu_seconds[JOB] = job + summary.cpu_seconds.get(RECOGNITION, 0.0)
 
     def read_spark_seconds(self) -> float | None:
-        """Return the CPU seconds of the driver and of Spark's tasks so far, without Python workers; None if unknown."""
+        """Return the CPU seconds that the driver and Spark's tasks have used since this meter was created; None if unknown.
+
+        The CPU time of Python workers is not included.
+        """
         return self._cpu.read_seconds()
 
     def limit_units(self, units: Iterator[PlannedUnit]) -> Iterator[PlannedUnit]:
-        """Yield units of work until the run has used `max_core_hours`; yield at least one, so that each run makes progress.
+        """Yield the given units of work, but stop as soon as the run has used `max_core_hours`.
 
-        Update the summary before each unit. If units are left over, `check_complete` raises an error later.
+        The first unit is always yielded, so that each run makes progress. The summary is updated before each unit. At
+        the limit, no error is raised here: the caller must call `check_complete` afterwards, which raises LimitError.
         """
         for number, unit in enumerate(units):
             self.update()
             if number and self._max_core_hours is not None and self._summary.core_hours >= self._max_core_hours:
-                self._stopped = True
+                self.stopped = True
                 return
             yield unit
 
     def check_complete(self) -> None:
         """Raise LimitError if the run reached its limit before `limit_units` had yielded all units."""
-        if self._stopped:
+        if self.stopped:
             summary = self._summary
             raise LimitError(
                 f"limits.max_core_hours: the run stopped at {summary.core_hours:.2f} core-hours, after it "
@@ -78,7 +86,7 @@ class CostMeter:
 class CpuMeter:
     """Measures the CPU seconds of this process, the driver's JVM and, on a cluster, Spark's tasks in the executors' JVMs.
 
-    The measurement starts when the meter is created. The CPU time of Python workers is not included.
+    The measurement starts when the object is created. The CPU time of Python workers is not included.
     """
 
     def __init__(self, spark: SparkSession) -> None:
@@ -88,14 +96,15 @@ class CpuMeter:
         self._before = self.read_seconds() or 0.0
 
     def read_seconds(self) -> float | None:
-        """Return the CPU seconds used since the meter was created; None with Spark Connect, or if they cannot be read.
+        """Return the CPU seconds used since this object was created; None with Spark Connect, or if they cannot be read.
 
-        On a cluster, call this often: Spark forgets all but its latest stages (spark.ui.retainedStages).
+        On a cluster, the caller must call this often. Spark remembers only its latest stages (spark.ui.retainedStages), so
+        the seconds of stages that it has forgotten between two calls are missing.
         """
         if spark_connect.is_remote(self._spark):
             return None
         context: Any = self._spark.sparkContext
-        with suppress(Exception):  # each Spark version may keep its counters elsewhere
+        with suppress(Exception):  # these private counters may move in another version of Spark
             java = _read_process_seconds(int(session.get_class(self._spark, "java.lang.ProcessHandle").current().pid()))
             if not context._jsc.isLocal():
                 self._tasks |= _read_task_seconds(context)
@@ -104,13 +113,16 @@ class CpuMeter:
 
 
 def _read_process_seconds(pid: int) -> float:
-    """Return the CPU seconds of a process without its children, from fields 14 and 15 of proc_pid_stat(5)."""
+    """Return the CPU seconds that process `pid`, but not its children, has used (fields 14 and 15 of proc_pid_stat(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _read_task_seconds(context: Any) -> dict[int, float]:
-    """Return a dict from stage id to CPU seconds of the stage's tasks, for the stages that Spark still remembers."""
+    """Return a dict from the id of each Spark stage to the CPU seconds of its tasks; `context` is the SparkContext.
+
+    Stages that Spark has already forgotten are missing (spark.ui.retainedStages).
+    """
     store, java = context._jsc.sc().statusStore(), context._jvm
     no_quantiles = context._gateway.new_array(java.double, 0)
     stages = store.stageList(None, False, False, no_quantiles, java.java.util.ArrayList())

@@ -1,6 +1,6 @@
-"""Reject documents that crash the tagger or make it hang: count them, and write their ids to `rejects`.
+"""Reject documents that crash the tagger or make it hang: count them, and write their ids to the `rejects` table.
 
-The tagger is the process next to a Spark worker that runs the model.
+The tagger runs the model, in a child process next to a Spark worker.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from entitymill.tables.publisher import RejectsWriter
 
 STAGE = "recognition"
 AGAIN = ", not for the first time"
-"""Suffix of the `detail` column in `rejects` if the document also failed in an earlier run."""
+"""End of the text in the column `detail` of `rejects` if recognition of the document also failed in an earlier run."""
 _REJECTED = "doc_id string, stage string, code string, detail string"
 
 
 def read_known_failures(tables: Tables) -> set[str]:
-    """Return the ids of documents that crashed the tagger or made it hang in an earlier run with status done."""
+    """Return the ids of documents that crashed the tagger or made it hang in an earlier run whose status is done.
+
+    The ids are read from `rejects`. A document is missing if a later run replaced or deleted its row there.
+    """
     if tables.is_empty("rejects"):
         return set()
     failed = tables.read_latest("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
@@ -38,15 +41,21 @@ def read_known_failures(tables: Tables) -> set[str]:
 
 
 def find_first_failures(tables: Tables, last: RunRow | None) -> DataFrame | None:
-    """Return a DataFrame with the doc_id of each document that first failed in run `last`; None if there is none.
+    """Return a DataFrame with the doc_id of each document whose recognition failed for the first time in run `last`.
 
-    A document fails if it crashes the tagger (the process that runs the model) or makes it hang. The next run retries it
-    once, because the machine may be to blame.
+    Recognition of a document fails if the document crashes the tagger (the model's process) or makes it hang. The next run
+    retries the document once, because the machine may be to blame.
+
+    Args:
+        last: row of `runs` of the last run; None if there was no run.
+
+    Returns:
+        The DataFrame, or None if there are no such documents.
     """
     if last is None or not last.rejects or not tables.exists("rejects"):
         return None
     theirs = (F.col("stage") == STAGE) & (F.col("run_id") == last.run_id) & ~F.col("detail").endswith(AGAIN)
-    # `read_latest` pins the version, because the run changes `rejects` before it reads the texts of these documents.
+    # `read_latest` pins the table's version, because this run changes `rejects` before Spark computes this DataFrame.
     found = tables.read_latest("rejects").where(theirs).select("doc_id")
     return found if found.take(1) else None
 
@@ -55,8 +64,10 @@ def find_first_failures(tables: Tables, last: RunRow | None) -> DataFrame | None
 class FailureRecorder:
     """Records the failed documents of one run: documents that crashed the tagger (the model's process) or made it hang.
 
+    summary: summary of the run, in which the failed documents are counted.
     rejects: writer that adds the failed documents to the `rejects` table.
-    before: ids of documents that failed in earlier runs: the result of `read_known_failures` when the run began.
+    before: ids of documents that failed in earlier runs; the caller must read them with `read_known_failures` before this
+        run changes `rejects`.
     """
 
     spark: SparkSession
@@ -95,10 +106,10 @@ class FailureRecorder:
         """Raise RejectedError if recognition failed for a larger share of a unit than limits.max_reject_ratio allows.
 
         Documents that also failed in earlier runs do not count, and one failure is always allowed. `failed` has the ids of
-        the unit's failed documents.
+        all documents of the unit whose recognition failed.
         """
         ratio = self.settings.limits.max_reject_ratio
-        # Documents that fail in every run do not count: a unit may contain only such documents.
+        # Otherwise, a unit of only a few documents that fail in every run would stop every run.
         new = sum(doc_id not in self.before for doc_id in failed)
         if new > 1 and new > ratio * unit.rows:
             raise RejectedError(
@@ -110,9 +121,10 @@ class FailureRecorder:
 
 
 def exclude_failed(recognized: DataFrame, failed: list[str]) -> DataFrame:
-    """Return a unit's documents without those whose recognition failed; `failed` has the ids of these documents.
+    """Return a unit's documents without those whose recognition failed; `failed` has the ids of the failed documents.
 
-    If Spark recomputes a lost partition, and another document fails then, the query raises an error.
+    The DataFrame is lazy. If Spark later recomputes a lost partition, and a document that is not in `failed` fails then, the
+    query raises an error.
     """
     has_failed = F.col("doc_id").isin(failed)
     late = F.raise_error(

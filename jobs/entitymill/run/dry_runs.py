@@ -1,6 +1,6 @@
-"""Do a dry run: count documents and units of work, and estimate hours from earlier runs, without writing tables.
+"""Do a dry run: count what a run would do, and estimate how long it would take, without writing any table.
 
-A dry run makes the checks that a real run makes before it loads the model.
+A dry run makes all the checks that a real run makes before the model is loaded. The estimate is based on earlier runs.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ _RESULT_SETTINGS = {
     "source": ("passthrough", "markup"),
     "output": ("annotations",),
 }
-"""For each section of the settings, the names of the settings that affect results; an empty tuple means all of them."""
+"""Dict from a section of the settings to its settings that affect results; an empty tuple means all settings of the section.
+Sections without such settings are not in the dict."""
 CORE_SECONDS_PER_PART_SECOND = 1.15
-"""Assumed ratio of core-seconds of recognition to seconds of its measured parts (schemas.PARTS): Spark also shuffles rows.
+"""Factor by which an estimate multiplies the measured seconds of the parts of recognition (schemas.PARTS), to get the
+core-seconds of recognition. It is greater than 1, because Spark also shuffles rows, which no part measures.
 tests/bench/estimates.py compares estimates with runs."""
 _MAX_RUNS = 20
-"""Number of latest runs from which an estimate is made."""
+"""An estimate uses at most this many runs: the latest ones."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ class Plan:
     """Numbers that describe what a run would do.
 
     new, changed, removed, unchanged: number of documents.
-    refused: number of rejected rows for each reject code.
+    refused: for each reject code, the number of rows that would be rejected.
     units: number of units of work (documents that are published together).
     causes: number of changed documents for each Cause (reason why a document counts as changed).
-    changed_settings: names of the changed settings that make results of earlier runs outdated.
+    changed_settings: names, such as `model.path`, of changed settings because of which documents must be recomputed.
     hours, core_hours: estimated wall-clock hours, and these hours multiplied by the number of cores. None if there is no
         earlier run on which to base the estimate.
     same_model: whether the estimate is based on a run with the same model and settings.
@@ -78,6 +80,10 @@ def plan_run(
     allow_removals: bool,
 ) -> None:
     """Set `summary.plan` and the counts in `summary` to what a run would do; write nothing to the output.
+
+    Args:
+        full: whether the run would recompute every document, even if nothing changed.
+        allow_removals: whether the run might remove a larger share of documents than limits.max_removed_ratio.
 
     Raises:
         EntityMillError: a check failed; a real run would end with the same error before it publishes anything.
@@ -140,9 +146,13 @@ def _build_plan(
     fingerprint: str,
     speed: float | None,
 ) -> Plan:
-    """Return the plan of a run with estimated hours, but without `changed_settings`.
+    """Return the plan of a run with estimated hours; the field `changed_settings` stays empty.
 
-    `documents` is the number of documents in the output; `speed` is the code points per second and core, from `read_speed`.
+    Args:
+        found: what the run would change.
+        documents: number of documents in the output.
+        fingerprint: digest of the run's model and settings.
+        speed: code points that one core recognizes per second; None if unknown.
     """
     cores = spark_connect.count_cores(spark)
     number = count_units(found, choose_sizes(settings.limits, cores, speed))
@@ -162,10 +172,11 @@ def _build_plan(
 
 
 def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str) -> tuple[str, ...]:
-    """Return the names of the changed settings because of which a run recomputes documents, such as `model.path`.
+    """Return the names, such as `model.path`, of changed settings because of which a run must recompute documents.
 
-    The current settings are compared with the settings of the latest run that has status done and another fingerprint
-    (digest of model and settings). The tuple is empty if only this program or the files of the model have changed since.
+    The current settings are compared with those of the latest run that has status done and another fingerprint than
+    `fingerprint` (a digest of model and settings). The tuple is empty if there is no such run. It is also empty if no
+    setting has changed since then, but only this program or the files of the model.
     """
     if not tables.exists("runs"):
         return ()
@@ -183,7 +194,10 @@ def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str)
 
 
 def _check_output(tables: Tables) -> None:
-    """Raise OutputError if the output cannot be written; leave no new directories, and create no catalog schema."""
+    """Raise OutputError if a run would be unable to write the tables. Directories that this check creates are removed again.
+
+    If the output is a schema of a catalog, the schema is not created.
+    """
     path = tables.settings.path
     if path is None:
         table_setup.check_writable(tables, create_schema=False)
@@ -212,10 +226,11 @@ class Estimate:
 def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores: int) -> Estimate | None:
     """Estimate the cost of a run; return None if no earlier run recognized documents.
 
-    The estimate is based on the largest of the latest runs, because small runs are measured less precisely. Runs with the
-    same fingerprint (digest of model and settings, in `runs`) are preferred.
+    The estimate is based on the run with the most code points among the latest runs, because small runs are measured less
+    precisely. If any of the latest runs has the given fingerprint, only runs with this fingerprint are used.
 
     Args:
+        fingerprint: digest of the model and settings of the run to estimate.
         chars: code points of the documents to recognize.
         units: number of units of work (documents that are published together).
         cores: number of cores of Spark's executors.
@@ -236,15 +251,16 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
 def compute_seconds(measured: RunRow, latest: RunRow, chars: int, units: int, cores: int) -> float:
     """Return the estimated wall-clock seconds of a run, based on earlier runs.
 
-    Each unit is recognized while the previous one is written. So the longer of recognition and writing counts, plus the
-    writing of the last unit. The time of the measured parts of recognition (schemas.PARTS) is assumed to grow with the
-    number of code points. The rest is assumed to be the start of the workers, which takes equally long in each run.
+    Each unit is recognized while the previous one is written. So the result includes the longer of recognition and writing,
+    plus the writing of the last unit. The time of the measured parts of recognition (schemas.PARTS) is assumed to grow with
+    the number of code points. All other time of recognition is assumed to be the start of the workers, which takes equally
+    long in each run.
 
     Args:
         measured: row of `runs` of the run on which the estimate of recognition and writing is based.
         latest: row of `runs` of the latest run, for the estimate of preparation and reading the source.
         chars: code points of the documents to recognize.
-        units: number of units of work.
+        units: number of units of work (documents that are published together).
         cores: number of cores of Spark's executors.
     """
     seconds = latest.seconds.get("preparation", 0.0) + latest.seconds.get("source", 0.0)

@@ -1,4 +1,7 @@
-"""Erase documents from the tables, from the tables' old files and versions, and from messages; record the erasure."""
+"""Erase documents by their ids: from all tables, from old files of the tables, and from texts in the `runs` table.
+
+Each erasure is recorded in the table `erasures`.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +47,10 @@ MAX_IDS = 100_000
 class Findings:
     """Where the documents to erase were found.
 
-    rows: for each table, a dict from doc_id to number of rows in the table's current version; for `runs`, to number of rows
-        that contain the id.
-    in_old_files: whether data files, including files of older versions, contain any of the ids; None if they are unreadable.
+    rows: dict from table name to a dict from doc_id to a number: how many rows of the table's current version belong to the
+        document. For `runs`, it is the number of rows whose text contains the id.
+    in_old_files: whether data files, including files of older versions, contain any of the ids; None if the files cannot be
+        read.
     run_is_active: whether a run may be active, and could still publish the documents.
     """
 
@@ -56,16 +60,16 @@ class Findings:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to erase; True even if old files cannot be read and might contain the ids."""
+        """Whether there is nothing to erase; unreadable old files, which might contain the ids, are ignored."""
         return not any(self.rows.values()) and not self.in_old_files
 
     def totals(self) -> dict[str, int]:
-        """Return a dict from table to number of rows that contain any of the ids."""
+        """Return a dict from table name to the number of rows that belong to any of the documents."""
         return {table: sum(found.values()) for table, found in self.rows.items()}
 
 
 def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
-    """Return where documents occur in the tables and in the tables' old files, without changing anything.
+    """Return where the documents with these ids occur in the tables and in the tables' old files, without changing anything.
 
     Raises:
         OutputError: the tables do not exist.
@@ -79,22 +83,24 @@ def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) 
 def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings: Findings | None = None) -> dict[str, int]:
     """Remove documents from all tables, delete the files that contained them, and record the erasure.
 
-    The function first waits until no job is running. It can safely be called again with the same ids, for example to
-    complete and record an erasure that was interrupted. If there is nothing to erase, no document is removed.
+    The function first waits until no run works on the output, and then takes the lease (the right to write the output). It
+    can safely be called again with the same ids, for example to complete and record an erasure that was interrupted.
 
-    The function always takes the lease, and thus an epoch (see `lease`). So a run that has opened the source, but does
-    not hold the lease yet, must open the source again: it may have read the documents.
+    The lease is taken even if there is nothing to erase. A waiting run, which may have read these documents from the
+    source, then notices the new epoch, and opens the source again.
 
     Args:
-        findings: result of `find_documents` for these ids; None calls `find_documents` first.
+        findings: result of `find_documents` for these ids; if None, this function searches the tables itself.
 
     Returns:
-        A dict from table to number of erased rows; for `runs`, to number of rows in which a message was replaced. It is
-        empty if there was nothing to erase.
+        A dict from table name to number of erased rows; for `runs`, the number of rows in which a text was replaced. The
+        dict is empty if there was nothing to erase; then no erasure is recorded.
 
     Raises:
-        EntityMillError: an error of `find_documents`; or a job is still running after `limits.wait_seconds`; or another run
+        OutputError: the tables do not exist, a run still works on the output after `limits.wait_seconds`, or another run
             took over before the erasure was complete.
+        SettingsError: the tables belong to another source.
+        SourceError: the source still contains some of the documents, perhaps in rows that `source.where` excludes.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         found = findings or _find_documents(own, settings, ids)
@@ -102,7 +108,7 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
 
 
 def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) -> Findings:
-    """Check the tables and the source, then return where the documents occur; see `find_documents`."""
+    """Check the tables and the source, then return where the documents occur; raise the errors of `find_documents`."""
     tables = Tables(spark, settings.output)
     if not tables.exists("documents"):
         raise OutputError(f"output: no entity tables at {tables.output}; check output.path or output.schema.")
@@ -111,16 +117,16 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
     id_frame = _create_id_frame(spark, ids)
     _check_source(spark, settings, id_frame)
     rows, in_old_files = _count_rows(tables, ids, id_frame), _occurs_in_old_files(tables, ids, id_frame)
-    # Read `runs` last, so that every run that began before is seen.
+    # Read `runs` last, so that a run that began during this search is seen, too.
     return Findings(rows, in_old_files, Runs(tables).read_record().running)
 
 
 def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found_nothing: bool) -> dict[str, int]:
     """Take the lease, erase the documents, record the erasure, and return the number of erased rows of each table.
 
-    First count the rows again, because a run may have changed the tables since `_find_documents`. If
-    both counts find nothing (`found_nothing` says this of the first one), nothing is erased or recorded. But an interrupted
-    erasure of the same ids is completed in any case.
+    `found_nothing` says whether an earlier search found nothing to erase. In this case, search again, because a run may
+    have changed the tables since. If this search finds nothing either, erase and record nothing, and return an empty dict.
+    But if an earlier erasure of the same ids was interrupted, complete it in any case.
     """
     tables = Tables(spark, settings.output)
     digests = {doc_id: hashlib.sha256(doc_id.encode()).hexdigest() for doc_id in ids}
@@ -131,8 +137,8 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
     files_of_runs = erasure_from_runs.list_files(tables)
     with maintenance.exclusive_access(tables, settings, name, note) as lease:
         commits = lease.commits
-        # While this command waited, a run may have given the output to another source, or published a document that is back
-        # in the source.
+        # Check again: while this command waited, a run may have given the output to another source, or a document may have
+        # been added to the source again.
         _check_owner(settings, tables, lease.earlier_runs.owner)
         _check_source(spark, settings, id_frame)
         rows = _count_rows(tables, ids, id_frame)
@@ -167,7 +173,7 @@ def _create_id_frame(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
 def _check_owner(settings: Settings, tables: Tables, owner: str | None) -> None:
     """Raise SettingsError if the output belongs to another source than source.path, unless output.adopt_source is set.
 
-    `owner` is `Record.owner`, the path of the source from which the output was written.
+    `owner` is the path of the source from which the output was written; None if there has been no run.
     """
     if guards.is_another_source(settings, owner):
         here = settings.dump_masked()["source"]["path"]
@@ -195,14 +201,17 @@ def _check_source(spark: SparkSession, settings: Settings, id_frame: DataFrame) 
 
 
 def _find_ids_in_source(spark: SparkSession, source: SourceSettings, id_frame: DataFrame) -> set[str]:
-    """Return the ids of `id_frame` that occur in the rows that `source.where` selects."""
+    """Return the ids of `id_frame` that occur in the source, in rows that the condition `source.where` selects."""
     rows = open_source(spark, source).rows.select("doc_id")
     left = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").distinct()
     return {row["doc_id"] for row in left.collect()}
 
 
 def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict[str, dict[str, int]]:
-    """Return, for each existing table, a dict from doc_id to number of rows; see `Findings.rows`."""
+    """Return a dict from the name of each existing table to a dict from doc_id to number of rows, as in `Findings.rows`.
+
+    `id_frame` has the same ids as `ids`, in the column doc_id.
+    """
     rows = {name: _count_table(tables, name, id_frame) for name in DOCUMENT_TABLES if tables.exists(name)}
     if tables.exists("runs"):
         rows["runs"] = erasure_from_runs.count_rows_by_id(tables, ids)
@@ -210,7 +219,7 @@ def _count_rows(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> dict
 
 
 def _count_table(tables: Tables, name: str, id_frame: DataFrame) -> dict[str, int]:
-    """Return a dict from doc_id to number of rows in a table, for the ids of `id_frame` that have any."""
+    """Return a dict from doc_id to the number of its rows in a table; ids of `id_frame` without rows are left out."""
     found = tables.read_latest(name).join(F.broadcast(id_frame), "doc_id", "left_semi").groupBy("doc_id").count().collect()
     return {row["doc_id"]: row["count"] for row in found}
 
@@ -219,7 +228,8 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
     """Return whether any data file contains one of the ids; None, with a warning in the log, if the files cannot be read.
 
     Data files keep the rows of removed documents until the files are deleted. Files of the current version are also
-    searched, except current files of `runs`. Temporary tables of runs are not read: if there is one, the result is True.
+    searched, except current files of `runs`. The result is True without a search if a temporary table of a run exists, or a
+    table's files have other column names than the table.
     """
     try:
         if temporary_tables.find_temporary_tables(tables):

@@ -1,4 +1,4 @@
-"""Run the job: find what changed in the source, find the mentions of these documents, and write the tables."""
+"""Run the job: find new and changed documents in the source, find their mentions, and write the tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from entitymill.workers.engine_choice import Engine, open_engine
 
 log = logging.getLogger(__name__)
 SMALL_BYTES = 64_000_000
-"""Maximum size of a source, in bytes, for which a run sets the properties SMALL_QUERIES."""
+"""Maximum size of a source, in bytes, for which a run sets the Spark properties in SMALL_QUERIES."""
 SMALL_QUERIES = {
     # With few rows, adaptive execution (one Spark job per shuffle) and compiling queries would take half of the time.
     ADAPTIVE: "false",
@@ -52,12 +52,14 @@ def extract(
     """Run the job: bring the output up to date with the source, processing only what has changed, and return a summary.
 
     Args:
-        spark: a session that `session.check_session` accepted; its properties are the same after the call.
+        spark: session that the caller has checked with `session.check_session`. Its Spark properties are the same
+            after the call.
         full: whether to recompute every document, even if nothing changed.
         dry_run: whether to only plan the run and write nothing; the plan is in `Summary.plan`.
         allow_removals: whether the run may remove a larger share of documents than limits.max_removed_ratio.
-        watch: function that is called once with the summary before the work begins, so that progress can be shown.
-        log_path: path of this program's log file; it is written to the run's row in `runs`.
+        watch: function that is called once, with the summary, before the work begins. The run keeps this summary up to date,
+            so the function can, for example, start a display of the run's progress.
+        log_path: path of this program's log file, to record in the run's row of `runs`; None if there is no log file.
 
     Raises:
         EntityMillError: the run failed; the subclass tells why. Units that are already published stay published.
@@ -101,7 +103,7 @@ def _run_or_record_idle(
     `large_source_confs` has the caller's values of the Spark properties in SMALL_QUERIES. They are used unless the source is
     known to be small.
     """
-    # Read `runs` before the source. If another run begins in between, this run sees that when it takes the lease, and then
+    # Read `runs` before the source. If another run begins in between, this run notices it when it takes the lease, and then
     # opens the source again.
     runs = Runs(tables)
     record = guards.read_record(tables, runs)
@@ -124,7 +126,7 @@ def _run_or_record_idle(
         run = None
         try:
             if lease.earlier_runs.latest != record.latest or not lease.earlier_runs.certain:
-                # Another run has begun meanwhile, perhaps on a newer source version; this run must not use an older one.
+                # Another run has begun meanwhile, and may have read a newer version of the source: open the source again.
                 tables.forget()
                 source, provenance = guards.open_checked_source(spark, settings, summary, engine, lease.earlier_runs.owner)
             provenance = replace(provenance, started_at=summary.started_at)
@@ -137,6 +139,7 @@ def _run_or_record_idle(
             if isinstance(reason, StorageError):
                 lease.commits.stop_retrying()
             summary.error, summary.exit_code = outcome.describe_error(reason)
+            log.info(outcome.RUN_FAILED, summary.run_id, summary.error)
             if run is not None:
                 run.record_versions()
                 with suppress(Exception):
@@ -149,9 +152,11 @@ def _run_or_record_idle(
 
 
 def _find_reason(error: BaseException, lease: Lease) -> BaseException:
-    """Return why a run failed: a StorageError, an OutputError if another run took over, or otherwise `error`.
+    """Return the error that explains why a run failed; `error` is the error that the run raised.
 
-    An EntityMillError or KeyboardInterrupt is returned without a check. A failure of the check itself is only logged.
+    The result is a StorageError if the storage failed, an OutputError if another run took over the lease, and otherwise
+    `error` itself. If `error` is an EntityMillError or KeyboardInterrupt, it is returned unchanged. If the lease cannot be
+    checked, the error of that check is only logged.
     """
     if not isinstance(error, Exception) or isinstance(error, EntityMillError):
         return error
@@ -172,11 +177,12 @@ def _record_idle(
 ) -> None:
     """Append the row of an idle run (a run with nothing to do) to `runs`; set the summary's mode, stage and exit code.
 
-    Outside a catalog, no row is appended if another run has a live heartbeat.
+    If the output is in a directory, not in a catalog schema, and a heartbeat shows that another run is alive, append no row.
     """
     summary.mode, summary.stage, summary.exit_code = Mode.NONE, "done", 0
     clock.record_total()
-    # Leave out `source.where`, which may contain ids of documents: `erase` does not wait for idle runs, and could miss them.
+    # Leave out `source.where`, which may contain ids of documents: `erase` does not wait for idle runs, so it could miss ids
+    # in this row.
     shown = settings.model_copy(update={"source": settings.source.model_copy(update={"where": None})})
     row = replace(summary.build_row(shown, provenance), ended_at=datetime.now(timezone.utc), status="done")
     if tables.root is None:

@@ -1,7 +1,7 @@
-"""Check a run before it changes anything, refuse runs that would destroy data, and find what changed since the last run.
+"""Check a run before it publishes anything, refuse runs that would destroy data, and find what changed since the last run.
 
-A run may not take over the output of another source, nor remove or reject a larger share of documents than the settings
-allow.
+A run may not take over the output of another source. It also may not remove or reject a larger share of documents than the
+settings allow.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def check_owner(settings: Settings, owner: str | None) -> None:
     output = settings.output.path or settings.output.schema_
     raise SettingsError(
         f"source.path: the output {output} belongs to {owner}, whose documents would all be removed; give {here} an "
-        f"output of its own, or set output.adopt_source=true if it replaces {owner}."
+        f"output of its own, or set output.adopt_source=true if {here} replaces {owner}."
     )
 
 
 def is_another_source(settings: Settings, owner: str | None) -> bool:
-    """Return whether the output belongs to a different source than the settings name; False with output.adopt_source.
+    """Return whether the output belongs to a different source than the settings name; False if output.adopt_source is set.
 
     `owner` is the path of the source from which the output was written; None if there has been no run.
     """
@@ -55,15 +55,15 @@ def is_another_source(settings: Settings, owner: str | None) -> bool:
 def check_slice_tables(tables: Tables, slice_: str | None) -> None:
     """Raise OutputError if a run that replaces a slice would leave a table without the rows of other slices.
 
-    This happens if one of `entities` and `documents` is missing and the other one has rows. A slice is the rows that
-    source.where selects; `slice_` is its digest, or None if the run replaces the whole output.
+    This happens if one of `entities` and `documents` is missing, although the remaining table has rows. A slice is the rows
+    that source.where selects. `slice_` is the digest of source.where, or None if the run replaces the whole output.
     """
     if slice_ is None or tables.is_complete():
         return
     if any(tables.exists(name) and tables.read(name).take(1) for name in ("entities", "documents")):
         raise OutputError(
             f"output: a table of {tables.output} is missing, so all documents have to be recomputed. Run once with "
-            "output.replace_slice=false, and either without source.where or with one that selects all slices."
+            "output.replace_slice=false, and without source.where or with one that selects the rows of all slices."
         )
 
 
@@ -71,7 +71,7 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
     """Raise RejectedError if a run would remove a larger share of the documents than limits.max_removed_ratio.
 
     If the run replaces a slice (the rows that source.where selects), only documents of the slice count. `slice_` is the
-    slice's digest, or None if the run replaces the whole output.
+    digest of source.where, or None if the run replaces the whole output. `found` is what the run would change.
     """
     if not found.to_remove:
         return
@@ -112,16 +112,20 @@ def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> Non
 def open_checked_source(
     spark: SparkSession, settings: Settings, summary: Summary, engine: Engine, owner: str | None
 ) -> tuple[Source, Provenance]:
-    """Open the source, check that the run may write to the output, and set `summary.scope` (a digest of the source).
+    """Open the source, check that the run may write to the output, and set `summary.scope`.
+
+    The scope is a digest of the source table and of the settings that decide which documents a run processes.
 
     Args:
+        engine: model and sentence detector of the run.
         owner: path of the source from which the output was written; None if there has been no run.
 
     Returns:
-        A tuple of the source, and the values that the run writes into each row of its tables.
+        A tuple of the source, and the values that show from which run, model and source version a row of the output comes.
 
     Raises:
-        EntityMillError: the source cannot be read, the output overlaps it, or the output belongs to another source.
+        EntityMillError: the source cannot be read, its directory and output.path overlap, or the output belongs to another
+            source.
     """
     source = open_source(spark, settings.source)
     if settings.output.path is not None:
@@ -146,8 +150,8 @@ def open_checked_source(
 def read_record(tables: Tables, runs: Runs) -> Record:
     """Return a summary of the `runs` table.
 
-    If the table cannot be read because another program or version wrote it, raise OutputError; otherwise, raise Spark's
-    error.
+    If the table cannot be read, raise an error: OutputError if another program, or another version of this program, wrote
+    any of the output's tables, and otherwise Spark's error.
     """
     try:
         return runs.read_record()
@@ -157,20 +161,20 @@ def read_record(tables: Tables, runs: Runs) -> Record:
 
 
 def explain_other_job(record: Record, summary: Summary, provenance: Provenance, source: Source) -> str | None:
-    """Return why this run cannot rely on the last run's results, as text for the log; None if it can.
+    """Return why this run cannot rely on the last run's results, as text for the log; None if this run can rely on them.
 
-    It can if the last run had the same source, slice, model and settings, ended with status done, and completed all its
-    changes. Also, source.where must be deterministic.
+    This run can rely on them if the last run had the same source, slice, model and settings, ended with status done, and
+    completed all its changes. In addition, source.where must select the same rows each time.
     """
     last = record.last
     if last is None:
         return "there is no earlier run"
     reasons = {
-        "source.where may select other rows in each run": source.nondeterministic,
+        "source.where may select different rows in each run": source.nondeterministic,
         f"run {last.run_id} ended with the status {last.status}": last.status != "done",
         "the latest run did not complete its changes": not record.settled,
-        f"run {last.run_id} read other rows, or had other settings of the source": last.scope != summary.scope,
-        f"run {last.run_id} had another model, or other settings that decide the results": (
+        f"run {last.run_id} read another table or slice, or had other settings of the source": last.scope != summary.scope,
+        f"run {last.run_id} had another model, or other values of settings that decide the results": (
             last.fingerprint != provenance.fingerprint
         ),
     }
@@ -180,8 +184,13 @@ def explain_other_job(record: Record, summary: Summary, provenance: Provenance, 
 def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenance: Provenance, source: Source) -> bool:
     """Return whether a run would change nothing: settings, model, source and tables are the same as after the last run.
 
-    The result is also False if the source has no version, or the Parquet export is outdated. The same is true if a document
-    must be retried because its recognition failed for the first time.
+    The result is also False if the source has no version, if a table is missing, or if the Parquet export is outdated. It is
+    False, too, if recognition of a document failed for the first time in the last run, so that the document must be retried.
+
+    Args:
+        record: summary of the `runs` table before this run.
+        summary: summary of this run, whose `scope` must be set.
+        provenance: fingerprint and source version of this run.
     """
     last = record.last
     if last is None or provenance.source_version == "unversioned":
@@ -209,14 +218,16 @@ def find_changes(
     full: bool,
     trusted: bool,
 ) -> Changes:
-    """Return the changes between the source and the `documents` table.
+    """Return what a run must change so that the output fits the source.
 
     Args:
         tables: tables of the output; `documents` must not be empty.
+        record: summary of the `runs` table before this run.
+        summary: summary of this run, whose `scope` must be set.
         published: DataFrame of the rows of `documents`, with which the source is compared.
         full: whether to recompute every document, except those that an unfinished run with --full has already recomputed.
         trusted: whether all changes of earlier runs are known to be complete, and no other program has changed the tables.
-            Only then is the source's change feed used.
+            If False, all rows of the source are compared, without the source's change feed.
     """
     how = "reprocess" if full else settings.incremental.on_fingerprint_change
     interrupted = Runs(tables).find_unfinished_full_runs(provenance.fingerprint) if full else frozenset()
@@ -238,7 +249,12 @@ def find_changes(
 def _find_feed_changes(
     tables: Tables, source: Source, record: Record, published: DataFrame, policy: changes.Policy
 ) -> Changes | None:
-    """Return the changes since the last run, from the source's change feed; None if there is no last run or no feed."""
+    """Return what a run must change, judging only by the rows of the source that changed since the last run.
+
+    Return None if there was no earlier run, or if the source does not show which rows changed.
+
+    `published` has the rows of `documents`; `policy` has the rules that decide which documents are recomputed.
+    """
     last = record.last
     if last is None or last.source_version is None:
         return None

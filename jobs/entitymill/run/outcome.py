@@ -34,6 +34,9 @@ _READING = re.compile(
 _UNREADABLE = re.compile(r"(?:reading file|footer for file:) (\S+?)\.(?:\s|$)")
 STDOUT = "-"
 """Path that stands for standard output."""
+RUN_FAILED = "run %s failed: %s"
+"""Log message of a failed run, with two placeholders: the run id and the error. If the run could not write its error to the
+`runs` table, the command `entitymill runs` searches the run's log file for this message."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SIGNAL_EXIT_BASE = 128
 
@@ -51,9 +54,9 @@ class Stopped(KeyboardInterrupt):
 def convert_error(error: BaseException) -> EntityMillError:
     """Convert any error to an EntityMillError, whose message is one sentence and contains no document text.
 
-    An EntityMillError is returned unchanged; if a Python worker raised it, it is rebuilt from the text of Spark's error.
-    Full disks, missing packages, storage faults and damaged source files get messages of their own. Any other error becomes
-    an EntityMillError that names the type of the error.
+    An EntityMillError is returned unchanged. If a Python worker raised an EntityMillError, it is rebuilt from the text of
+    Spark's error. Full disks, missing packages, storage faults and damaged source files are recognized, and get messages
+    that say what to do. For any other error, the result names only the type of the error, and refers to the log.
     """
     known = error if isinstance(error, EntityMillError) else files_on_this_machine.find_fault(error)
     if known is not None:
@@ -78,7 +81,10 @@ def convert_error(error: BaseException) -> EntityMillError:
 
 
 def _find_storage_fault(text: str) -> EntityMillError | None:
-    """Return a StorageError if the text of an error shows that the storage failed; None otherwise, or without PySpark."""
+    """Return a StorageError if the text of an error shows that the storage failed; otherwise None.
+
+    Also return None if PySpark is not installed.
+    """
     try:
         from entitymill.spark.storage import find_storage_fault  # noqa: PLC0415  # imports PySpark
     except ModuleNotFoundError:  # PySpark is not installed
@@ -87,7 +93,10 @@ def _find_storage_fault(text: str) -> EntityMillError | None:
 
 
 def describe_error(error: BaseException) -> tuple[str, int]:
-    """Return the message and the exit code of a run that ended with this error or KeyboardInterrupt."""
+    """Return a message for the user, and the exit code of the program, for a run that ended with `error`.
+
+    A KeyboardInterrupt means that the run was stopped by Ctrl-C or by another signal (see `Stopped`).
+    """
     if isinstance(error, KeyboardInterrupt):
         name = getattr(error, "signal_name", "Ctrl-C")
         code = int(getattr(error, "exit_code", 130))
@@ -99,8 +108,8 @@ def describe_error(error: BaseException) -> tuple[str, int]:
 def write_result(path: str, summary: Summary | None, error: BaseException | None, log: str | None) -> None:
     """Write the outcome of a run as a JSON object: status, exit_code, error, log, and the fields of the summary.
 
-    The status is done, failed, or stopped (by a signal or limits.max_core_hours). DriftError counts as done, because the run
-    has published all documents.
+    The status is done, failed, or stopped (by a signal or limits.max_core_hours). After a DriftError, the status is done,
+    because the run has published all documents.
 
     Args:
         path: path of the file to write, or STDOUT.
@@ -131,7 +140,8 @@ def write_result(path: str, summary: Summary | None, error: BaseException | None
 def stop_on_signals() -> Iterator[None]:
     """Raise Stopped inside the context when one of SIGNALS arrives; a second signal ends the process immediately.
 
-    The first signal also cancels Spark's jobs. Outside the main thread, where Python allows no handlers, this does nothing.
+    The first signal also cancels Spark's jobs. In a thread other than the main thread, this context does nothing, because
+    Python allows signal handlers only in the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -168,7 +178,7 @@ def stop_on_signals() -> Iterator[None]:
 
 
 def _cancel_jobs() -> None:
-    """Start to cancel Spark's jobs, and turn off Spark's log; without an active SparkContext, do nothing."""
+    """Start a thread that turns off Spark's log and cancels Spark's jobs; do nothing if there is no SparkContext."""
     # Do not import PySpark here: the signal may have arrived while it is being imported, or it may not be installed.
     context: Any = getattr(getattr(sys.modules.get("pyspark"), "SparkContext", None), "_active_spark_context", None)
     if context is None:

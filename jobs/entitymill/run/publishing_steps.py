@@ -59,7 +59,16 @@ class Options:
 
 @dataclass
 class Run:
-    """The part of a run that needs the lease. Call `execute` once, inside the context of `lease`."""
+    """The part of a run for which the run must hold the lease (the right to write the output).
+
+    The caller must call `execute` once, inside `with lease`.
+
+    provenance: values that show from which run, model and source version a row of the output comes.
+    summary: summary of the run, which `execute` updates.
+    clock: stopwatch of the run.
+    tables: tables of the output.
+    engine: model and sentence detector.
+    """
 
     spark: SparkSession
     settings: Settings
@@ -73,26 +82,28 @@ class Run:
     options: Options
 
     def __post_init__(self) -> None:
-        """Copy `commits` and `earlier_runs` from the lease, and create helper objects; nothing is written yet."""
+        """Take `commits` and `earlier_runs` from the lease, and create helper objects; no table is read or written."""
         self.commits = self.lease.commits
         self.earlier_runs = self.lease.earlier_runs
         self.units = TemporaryTable(self.tables, self.lease.epoch)
         self.versions_before: dict[str, int] = {}
+        self.trusted = False
         self.meter = CostMeter(self.spark, self.summary, self.clock, self.settings.limits.max_core_hours)
 
     def execute(self) -> None:
-        """Create missing tables, find what changed in the source, find the mentions of these documents, and publish them.
+        """Create missing tables, find what changed in the source, and publish the mentions of new and changed documents.
 
         These are steps 3 to 6 of "The table protocol" in docs/decisions.md; `Lease` performs the other steps.
 
         Raises:
-            RejectedError: too many rows are rejected or removed, and nothing is published; or too many documents of a unit
-                crash the tagger or make it hang, and only earlier units are published.
+            RejectedError: too many rows would be rejected, or too many documents removed; nothing is published. Or too many
+                documents of a unit crash the tagger or make it hang; only earlier units are published.
             LimitError: the run reached limits.max_core_hours; it has published its finished units.
+            OutputError: a check of the tables failed, or another run took over the lease.
         """
         self.summary.stage = "source"
-        trusted = self._prepare_tables()
-        found = self._find_changes(trusted=trusted)
+        self.trusted = self._prepare_tables()
+        found = self._find_changes()
         self.summary.mode = found.mode
         self.summary.rejects = dict(found.reject_counts)
         cores, speed = spark_connect.count_cores(self.spark), work_units.read_speed(self.earlier_runs.last)
@@ -111,10 +122,11 @@ class Run:
         self.meter.check_complete()
 
     def _prepare_tables(self) -> bool:
-        """Create missing tables, repair the tables unless they are known to be complete, and return whether they were.
+        """Create missing tables, and repair the tables if an earlier run may have left its changes incomplete.
 
-        They are complete if earlier runs completed all their changes, no table was missing, and no other program has changed
-        rows; or if this is the first run, and no table existed. A run with --full always repairs existing tables.
+        Return True if the tables need no repair: earlier runs completed all their changes, no table was missing, and no
+        other program has changed rows. This is also the case in the first run, if no table existed. Otherwise repair the
+        tables, and return False. A run with --full always repairs existing tables.
 
         Raise OutputError if a check of the tables fails, or a later run has written to a table.
         """
@@ -127,7 +139,7 @@ class Run:
         tables_existed = any(tables.exists(name) for name in output_tables.PUBLISHED_TABLES)
         first_run = earlier.latest is None
         created = recovery.create_missing(tables, self._build_schemas())
-        # Older runs can still write tables that are created after this line, so this run must not record their versions.
+        # Older runs can still write tables that are created after this line, so the versions of such tables are left out.
         existing = [name for name in output_tables.DOCUMENT_TABLES if tables.exists(name)]
         self.versions_before = recovery.read_versions(tables, existing)
         settled = not self.options.full and not created and earlier.settled
@@ -148,8 +160,8 @@ class Run:
         }
         return {**chosen, "annotations": schemas.ANNOTATION_TABLE} if self.settings.output.annotations else chosen
 
-    def _find_changes(self, *, trusted: bool) -> Changes:
-        """Return what the run must change: all documents if the output is empty, else what `find_changes` finds."""
+    def _find_changes(self) -> Changes:
+        """Return what the run must change so that the output fits the source."""
         tables, full = self.tables, self.options.full
         if tables.is_empty("documents"):
             return changes.select_all_documents(self.source, Mode.FULL if full else Mode.FIRST)
@@ -163,14 +175,14 @@ class Run:
             self.summary,
             published,
             full=full,
-            trusted=trusted,
+            trusted=self.trusted,
         )
 
     def _write_rejects(self, found: Changes) -> FailureRecorder:
         """Replace rows of `rejects` by the source's rejected rows; return a recorder for documents that crash the tagger.
 
-        If the run compared only some ids, only rows with these ids are replaced. If it replaces a slice, only rows of the
-        slice are replaced.
+        If the run compared only rows with certain ids, only the rows of `rejects` with these ids are replaced. If the run
+        replaces a slice (the rows that source.where selects), only rows of the slice are replaced.
         """
         before = crashing_documents.read_known_failures(self.tables)
         rejects = RejectsWriter(self.tables, self.commits, self.provenance)
@@ -183,10 +195,15 @@ class Run:
         return FailureRecorder(self.spark, self.settings, self.summary, rejects, before)
 
     def _publish(self, found: Changes, sizes: UnitSizes, failures: FailureRecorder) -> None:
-        """Recognize and publish the units (see `units`), up to limits.max_core_hours, and count them in the summary.
+        """Recognize and publish the units of work, until limits.max_core_hours is reached; count them in the summary.
 
-        Then assign unchanged documents to this run's slice (the rows that source.where selects). If the run replaces the
-        whole output, set the slice of all documents to null instead.
+        A run that replaces a slice (the rows that source.where selects) then assigns the documents in `found.adopted` to
+        its slice. A run that replaces the whole output, and publishes all units, sets the slice of all documents to null.
+
+        Args:
+            found: what the run must change.
+            sizes: maximum size of a unit, and size of a Spark task.
+            failures: recorder for documents that crash the tagger or make it hang.
         """
         publisher = Publisher(
             self.tables, self.commits, self.provenance, self.source.passthrough, annotations=self.settings.output.annotations
@@ -229,7 +246,10 @@ class Run:
         self.summary.add_idle_seconds(busy.seconds, spark)
         if found.to_adopt:
             publisher.move_to_slice(found.adopted)
-        if self.provenance.slice is None and self.earlier_runs.sliced:
+        # Documents that are still to be removed must stay in their slices, so that runs on these slices can remove them.
+        # `runs` may have lost the rows of runs on slices if the tables cannot be trusted.
+        may_have_slices = self.earlier_runs.sliced or not self.trusted
+        if self.provenance.slice is None and may_have_slices and not self.meter.stopped:
             publisher.clear_slices()
         self.summary.units = self.summary.units_done  # with few, large documents, some planned units are empty
 
@@ -256,7 +276,7 @@ class Run:
         self.summary.units_done += 1
 
     def _finish(self) -> None:
-        """Compact small files, update an outdated Parquet export, and record the tables' versions, the time and costs."""
+        """Compact small files, update an outdated Parquet export, and record the tables' versions and the run's costs."""
         retry("files", lambda: maintenance.compact_small_files(self.tables))
         if self.tables.exported and not parquet_export.is_current(self.tables):
             parquet_export.export(self.tables, self.lease.epoch, self.lease.check_now)

@@ -1,7 +1,7 @@
 """Find the mentions of the next unit of work while the driver publishes the current unit, so that executors have work.
 
-A unit is a set of documents that are published together. Only recognition runs in a thread of its own. All commits to the
-output's tables stay in the run's own thread, in order.
+A unit is a set of documents that are published together. Recognition of each unit runs in a separate thread. But all commits
+to the output's tables are made in the run's main thread, in the order of the units.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from entitymill.tables.publisher import MAX_LISTED_IDS
 from entitymill.tables.temporary_tables import TemporaryTable
 
 MAX_HELD_UNITS = 2
-"""Maximum number of units whose results are computed or stored at the same time. The second unit uses the cores for which
-the first unit has no more tasks."""
+"""Maximum number of units whose results are computed or stored at the same time. While the last tasks of one unit run, the
+next unit uses the cores that are already free."""
 log = logging.getLogger(__name__)
 POOL = "recognition"
-"""Scheduler pool of background actions. With spark.scheduler.mode=FAIR, short jobs of the main thread can run at the same
-time. Without it, they would wait until all tasks of a background action have started."""
+"""Name of the Spark scheduler pool in which units are recognized. With spark.scheduler.mode=FAIR, short jobs of the main
+thread can run meanwhile. Without it, these short jobs wait until all tasks of the recognition have started."""
 _POOL_PROPERTY = "spark.scheduler.pool"
 _CANCEL_SECONDS, _POLL_SECONDS = 60.0, 0.2
 T = TypeVar("T")
@@ -44,17 +44,19 @@ class RecognizedUnit:
 
     work: the unit's documents to recognize and to remove.
     recognized: DataFrame of the recognized documents, with the columns schemas.RECOGNIZED, cached or in a temporary table.
-        Read it only after `wait`.
-    lists_ids: whether the rows that `wait` returns contain all ids of the unit. They do if the unit is small, and replaces
-        or removes rows of the output.
-    action: Spark action that recognizes the documents.
+        The caller must call `wait` before reading it.
+    lists_ids: whether the rows that `wait` returns contain the ids of all documents of the unit. They do if the unit has at
+        most MAX_LISTED_IDS documents to recognize, and may replace or remove rows of the output.
+    action: the action in the background that recognizes the documents and stores the results.
     """
 
     def __init__(self, spark: SparkSession, work: PlannedUnit, recognized: DataFrame, results: TemporaryTable) -> None:
         """Start to compute and store the unit's results in the background.
 
-        `recognized` is a lazy DataFrame. Its rows are cached or, if Spark Connect refuses to cache, written to the temporary
-        table `results`.
+        Args:
+            work: the unit's documents to recognize and to remove.
+            recognized: lazy DataFrame of the results. Spark caches its rows.
+            results: temporary table, to which the rows are written only if Spark Connect refuses to cache them.
         """
         self.work = work
         self.recognized = recognized
@@ -70,16 +72,19 @@ class RecognizedUnit:
         self.action: BackgroundAction[list[Row]] = BackgroundAction(spark, count)
 
     def _write_and_count(self) -> list[Row]:
-        """Write the results to the temporary table, and return the rows of `count_by_label`."""
+        """Write the results to the temporary table, and return the unit's counts, as rows for `Summary.add_counts`."""
         self.recognized = self._results.fill(self.recognized)
         return count_by_label(self.recognized, collect_ids=self.lists_ids).collect()
 
     def wait(self) -> list[Row]:
-        """Wait until all documents are recognized, then return the rows of `count_by_label`, or raise the error."""
+        """Wait until recognition has ended; return the unit's counts, as rows for `Summary.add_counts`.
+
+        If recognition failed, raise its error.
+        """
         return self.action.wait()
 
     def release(self) -> None:
-        """Stop the recognition if it has not ended, and remove the stored results."""
+        """Cancel the recognition if it is still running, and remove the stored results from the cache or temporary table."""
         self.action.cancel()
         self._results.close()
         if self._cached:
@@ -95,13 +100,13 @@ def recognize_ahead(
 ) -> Generator[PlannedUnit | RecognizedUnit, None, None]:
     """Yield the units in order, as `RecognizedUnit` if they have documents to recognize, and as `PlannedUnit` otherwise.
 
-    The caller must call `RecognizedUnit.wait`. While the caller works on a unit, the next unit is recognized. The stored
-    results of a unit are removed when the caller asks for the next unit, or closes the iterator.
+    While the caller works on a unit, the next unit is recognized. The caller must call `RecognizedUnit.wait` before it reads
+    a unit's results. These results are removed when the caller asks for the next unit, or closes the generator.
 
     Args:
         recognize: function that returns a DataFrame of a unit's results, without computing it.
-        open_results: function that returns the temporary table for the results of the unit with a given number. The table is
-            written only if the session does not cache rows.
+        open_results: function that takes the unit's number, counted from 1, and returns a temporary table for its results.
+            The table is created only if Spark Connect refuses to cache the results.
     """
     held: deque[PlannedUnit | RecognizedUnit] = deque()
     numbers = itertools.count(1)
@@ -125,29 +130,33 @@ def _release(unit: PlannedUnit | RecognizedUnit) -> None:
 
 
 class BusySeconds:
-    """Adds up the wall-clock seconds in which at least one unit was being recognized."""
+    """Adds up the wall-clock seconds in which at least one unit was being recognized; `seconds` is the sum so far."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._until = 0.0
 
     def add(self, action: BackgroundAction[list[Row]]) -> None:
-        """Add the seconds of an action that has ended, without the time that overlaps with actions added before."""
+        """Add the seconds from begin to end of an action that has ended, without time in which an earlier action also ran.
+
+        The caller must add the actions in the order in which they began.
+        """
         ended = action.ended or action.began
         self.seconds += max(0.0, ended - max(action.began, self._until))
         self._until = max(self._until, ended)
 
 
 class BackgroundAction(Generic[T]):
-    """An action, such as `DataFrame.collect`, that runs in a thread.
+    """An action, such as `DataFrame.collect`, that runs in a thread of its own.
 
     began, ended: value of `time.perf_counter()` when the action began and ended; `ended` is None while it runs.
     """
 
     def __init__(self, spark: SparkSession, action: Callable[[], T]) -> None:
-        """Start the action in a new thread.
+        """Start to call `action` in a new thread.
 
-        `action` may be canceled at any moment, so it must not change a table that others read.
+        `action` is a function that runs Spark jobs and returns a result. `cancel` may stop it at any moment, so it must not
+        change a table that other code reads.
         """
         self._spark = spark
         self._action = action
@@ -169,9 +178,9 @@ class BackgroundAction(Generic[T]):
         return self._result.result()
 
     def cancel(self) -> None:
-        """Cancel the action, if it has not ended, and wait for the end of its thread.
+        """Cancel the action's Spark jobs, and wait at most 60 seconds until the action has ended.
 
-        After 60 seconds, only log a warning.
+        If the action is still running after this time, log a warning. If it had already ended, do nothing.
         """
         deadline = monotonic() + _CANCEL_SECONDS
         # The thread may not have submitted its job yet, so cancel more than once.
@@ -185,12 +194,12 @@ class BackgroundAction(Generic[T]):
             )
 
     def _call(self) -> T:
-        """Run the action in this thread, with a tag by which `cancel` finds its jobs, and return its result."""
+        """Tag this thread, so that `cancel` finds the action's Spark jobs; then run the action and return its result."""
         _tag_thread(self._spark, self._tag)
         return self._action()
 
     def _run(self, call: Callable[[], T]) -> None:
-        """Call a function; store its result or error for `wait`, and the time at which it ended."""
+        """Call a function; store its result or error, which `wait` returns or raises, and the time at which it ended."""
         try:
             result = call()
         except BaseException as error:  # noqa: BLE001 - `wait` raises it, in the thread that needs the result
@@ -202,7 +211,10 @@ class BackgroundAction(Generic[T]):
 
 
 def _tag_thread(spark: Any, tag: str) -> None:
-    """Tag the Spark jobs that this thread will start, for `_cancel_tagged`; outside Spark Connect, put them into POOL."""
+    """Give `tag` to each Spark job that this thread will start, so that `_cancel_tagged` can cancel the job.
+
+    Without Spark Connect, also make these jobs run in the scheduler pool POOL.
+    """
     if spark_connect.is_remote(spark):
         spark.addTag(tag)
     else:
@@ -211,7 +223,7 @@ def _tag_thread(spark: Any, tag: str) -> None:
 
 
 def _cancel_tagged(spark: Any, tag: str) -> None:
-    """Cancel the Spark jobs with a tag that are running now, but not those that start later."""
+    """Cancel the Spark jobs that carry `tag` and are running now; jobs that start later are not affected."""
     if spark_connect.is_remote(spark):
         spark.interruptTag(tag)
     else:

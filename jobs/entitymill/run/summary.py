@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 RECOGNITION, JOB = "recognition", "job"
 """Keys of `Summary.cpu_seconds`."""
 RECOGNIZING = "recognizing"
-"""Key of `Summary.seconds`: seconds in which documents were recognized, even if other documents were written meanwhile."""
+"""Key of `Summary.seconds`: wall-clock seconds in which any documents were being recognized, including time in which other
+documents were being written."""
 
 
 @dataclass
@@ -43,21 +44,22 @@ class Summary:
     planned: number of documents to process, counted before the first unit.
     units_done: number of units published so far.
     stage: current stage of the run: `preparation`, `waiting`, `source`, `recognition`, `writing` or `done`.
-    waiting: description of the run for whose end this run waited; empty if this run never waited.
+    waiting: description of the other run for which this run waits, or waited last; empty if this run never waited.
     by_label: number of mentions for each label.
     rejects: number of rejected rows for each reject code.
-    seconds: wall-clock seconds of each stage. In the stage `recognition`, the run only waited for recognition.
-        Other keys are not stages. `total` is the whole run, and RECOGNIZING all the time in which documents were recognized.
-        The last keys divide that time, summed over all cores. schemas.PARTS are seconds of recognition (the engine sparknlp
-        does not measure them). `spark` is the CPU time of the driver and of Spark's tasks, if Spark reports it. `idle` is
-        the remaining time; without `spark`, it includes Spark's work.
+    seconds: dict from each stage to its wall-clock seconds, with more keys. `recognition` is only the time in which the run
+        waited for recognition. RECOGNIZING is all the time in which documents were recognized, and `total` is the whole run.
+        The keys in schemas.PARTS, `spark` and `idle` have seconds summed over all cores. Together, they are the core-seconds
+        of RECOGNIZING. schemas.PARTS are the steps of recognition (the engine sparknlp does not measure them). `spark` is
+        the CPU time of the driver and of Spark's tasks; the key is missing if Spark does not report this time. `idle` is the
+        remaining time; if `spark` is missing, it includes Spark's work.
     error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded or has not ended.
     chars: number of code points of the processed documents.
-    cores: number of tasks that Spark's executors run at once, as last counted.
-    core_seconds: seconds of the run, each multiplied by the number of cores at that time.
-    cpu_seconds: under the key RECOGNITION, the CPU seconds of Python workers and model processes; under the key JOB, the CPU
-        seconds of the whole job, if Spark reports them.
-    application_id: id of the Spark application or, on Spark Connect, of the session.
+    cores: number of tasks that Spark's executors can run at once, when it was last counted; 0 if it was never counted.
+    core_seconds: sum, over the seconds of the run so far, of the number of cores in each second.
+    cpu_seconds: dict with two keys. RECOGNITION has the CPU seconds of Python workers and their child processes. JOB has
+        the CPU seconds of the whole job, if Spark reports them.
+    application_id: id of the Spark application or, with Spark Connect, of the session.
     log: path of this program's log file.
     plan: plan of a dry run; None for other runs.
     """
@@ -92,16 +94,18 @@ class Summary:
 
     @property
     def sentences_per_second(self) -> float:
-        """Sentences per wall-clock second of the complete run, including its preparation; 0 before the time was recorded."""
+        """Sentences per wall-clock second of the run, including its preparation; 0 until `seconds["total"]` is recorded."""
         return self.sentences / self.seconds["total"] if self.seconds.get("total") else 0.0
 
     @property
     def core_hours(self) -> float:
-        """The core-seconds of the run, in hours; 0 before the cores were counted."""
+        """Core-hours (hours times cores) that the run had used at the last `CostMeter.update`; 0 before the first update."""
         return self.core_seconds / 3600
 
     def add_idle_seconds(self, wall: float, spark: float | None) -> None:
-        """Split the core-seconds in which recognition did not run into `seconds["spark"]` and `seconds["idle"]`.
+        """Record core-seconds that no part of recognition (schemas.PARTS) used, in `seconds["spark"]` and `seconds["idle"]`.
+
+        The core-seconds to divide between the two keys are `wall` times the number of cores, minus the seconds of the parts.
 
         Args:
             wall: wall-clock seconds in which documents were recognized.
@@ -119,7 +123,7 @@ class Summary:
     def add_counts(self, rows: list[Row], *, ids_collected: bool = False) -> UnitIds:
         """Add a unit's counts to the summary, and return the ids of the unit's documents.
 
-        For documents that crashed the tagger or made it hang, only the code points are counted. Their ids are returned, too.
+        Documents that crashed the tagger or made it hang count only in `chars`, but their ids are returned like all others.
 
         Args:
             rows: rows of `count_by_label` for the unit.
@@ -144,7 +148,10 @@ class Summary:
         )
 
     def build_row(self, settings: Settings, provenance: Provenance) -> RunRow:
-        """Return the run's row in `runs`, with secrets masked; the lease sets the other columns, such as status."""
+        """Return the run's row in `runs`, with secrets in the settings masked.
+
+        Columns such as status, ended_at and epoch are not set; the class `Lease` sets them when it writes the row.
+        """
         masked = settings.dump_masked()
         counted = {name: getattr(self, name) for name in run_row.NAMES if hasattr(self, name)}
         about = {
@@ -167,7 +174,8 @@ def count_by_label(recognized: DataFrame, *, collect_ids: bool) -> DataFrame:
 
     `Summary.add_counts` adds the rows to the summary. A row with a label has the number of its mentions in `rows`; its other
     columns have no meaning. The row with a null label has the number of documents in `rows`, and the smallest and
-    greatest doc_id in `first` and `last`. The column `failed` counts documents whose recognition failed. Others are sums.
+    greatest doc_id in `first` and `last`. Its column `failed` counts documents whose recognition failed. Its columns
+    `chars`, `sentences`, `tokens`, `split_sentences` and `…_seconds` are sums over the documents.
 
     With `collect_ids`, the row with a null label lists the ids of all documents in `ids`; use this only for small units.
     """
@@ -193,7 +201,7 @@ class Clock:
         self._began = self._last = perf_counter()
 
     def lap(self, stage: str) -> None:
-        """Add the time since the previous call (or since the start) to a stage."""
+        """Add the seconds since the previous call, or since the start, to `seconds[stage]` of the summary, and log them."""
         now = perf_counter()
         self._summary.seconds[stage] = self._summary.seconds.get(stage, 0.0) + now - self._last
         log.info("%s took %.1f s", stage, now - self._last)
@@ -207,13 +215,13 @@ class Clock:
 def compute_scope(settings: Settings, identity: str) -> str:
     """Return a digest of the source table and of the settings that decide which documents a run processes.
 
-    `identity` is `Source.identity`, the id of a Delta table.
+    `identity` is the id that Delta gave the source table; empty if the source is not a Delta table.
     """
     about = {
         "source": settings.source.model_dump(mode="json"),
         "table": identity,
         "slice": settings.output.replace_slice,
-        # If a run ignored documents because of their fingerprint, a run with another setting must process them.
+        # If a run ignored documents with an outdated fingerprint, a run with another value of the setting must process them.
         "ignoring": settings.incremental.on_fingerprint_change == "ignore",
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Split a run's work into units: documents whose mentions are found together, and published in the same commits.
 
-Each unit is a range of doc_id, so that its commits change few files. The sizes of units and of Spark tasks depend on the
-machines, so that cores do not wait for commits or for long tasks. Results do not depend on the sizes.
+Each unit is a range of doc_id, so that its commits change few files. The number and speed of the cores decide how large
+units and Spark tasks are, so that cores do not wait for commits or for long tasks. Results do not depend on these sizes.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ _IS_REMOVED = "_is_removed"
 MIN_TASKS_PER_CORE, MAX_TASKS_PER_CORE = 2, 1000
 CHARS_PER_MB = 1_000_000
 MIN_UNIT_ROWS, MIN_UNIT_CHARS = 100_000, 256_000_000
-"""`choose_sizes` chooses no smaller maximum for the size of a unit: smaller units would only cause more commits."""
+"""Lower bounds for the two values that `choose_sizes` computes: the maximum number of documents in a unit, and the maximum
+number of code points. Smaller units would only cause more commits. Settings may choose smaller units."""
 SECONDS_PER_UNIT = 30.0
 """Seconds for which a unit of the maximum size should keep all cores busy: several times as long as the driver needs to
-publish it."""
+publish the unit."""
 SECONDS_PER_TASK = 4.0
 """Seconds that a Spark task should take. At the end of a unit, idle cores wait about this long for the last tasks."""
 MIN_TASK_CHARS, MAX_TASK_CHARS = 64_000, 1_000_000
@@ -60,7 +61,7 @@ class PlannedUnit:
 def count_units(changes: Changes, sizes: UnitSizes) -> int:
     """Return the number of units into which a run's work is split, at most MAX_UNITS; 0 if there is nothing to do.
 
-    Documents to remove count like documents to recognize.
+    Both the documents to recognize and the documents to remove count towards the maximum number of documents in a unit.
     """
     by_rows = -(-(changes.to_recognize + changes.to_remove) // sizes.rows)
     by_chars = -(-changes.chars // sizes.chars)
@@ -70,12 +71,13 @@ def count_units(changes: Changes, sizes: UnitSizes) -> int:
 def split_work(
     changes: Changes, sizes: UnitSizes, write: Callable[[DataFrame], DataFrame], *, always_store: bool = False
 ) -> Iterator[PlannedUnit]:
-    """Yield the units of work in order of doc_id; sizes are approximate, because Spark samples ids to choose the ranges.
+    """Yield the units of work in order of doc_id; their sizes are approximate, because Spark estimates the ranges of ids.
 
     If there are several units, or with `always_store`, the documents are stored first, so that the source is read only once.
     The driver holds only a few numbers per unit.
 
     Args:
+        changes: documents that the run must recognize or remove.
         sizes: maximum size of a unit.
         write: function that stores a DataFrame, partitioned by its column UNIT, and returns a DataFrame of the stored rows.
         always_store: whether to store the documents even if there is only one unit.
@@ -120,8 +122,8 @@ def repartition_unit(
     """Return a unit's documents, repartitioned by a hash of doc_id, so that a retried task gets the same documents.
 
     Args:
-        task_chars: number of code points in a Spark task.
-        partitions: number of partitions; None computes a number from the length of the texts.
+        task_chars: about how many code points each Spark task should get.
+        partitions: number of partitions, which replaces `task_chars`; None to compute it from the length of the texts.
         drop_duplicates: whether to keep only one row per id; needed if the source may have changed since its rows were
             counted.
     """
@@ -137,7 +139,7 @@ class UnitSizes:
 
     rows: maximum number of documents in a unit.
     chars: maximum number of code points in a unit.
-    task_chars: number of code points in a Spark task.
+    task_chars: about how many code points each Spark task should get.
     """
 
     rows: int
@@ -149,8 +151,8 @@ def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> Unit
     """Return the sizes of units and Spark tasks for a number of cores (tasks that Spark runs at once).
 
     Args:
-        limits: settings, of which `unit_rows` (documents) and `unit_mb` (millions of code points), if set, replace the
-            chosen maximum size of a unit.
+        limits: the section `limits` of the settings. If its `unit_rows` (documents) or `unit_mb` (millions of code points)
+            is set, this value is the maximum size of a unit, instead of a computed one.
         cores: number of tasks that Spark runs at once.
         speed: code points that a core recognizes per second; None to use DEFAULT_SPEED.
     """
@@ -166,7 +168,8 @@ def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> Unit
 def read_speed(run: RunRow | None) -> float | None:
     """Return the code points that one core recognized per second in an earlier run, from its row of `runs`.
 
-    Return None if there was no run, the run was too small, or it did not measure the parts of recognition (schemas.PARTS).
+    Return None if there was no run, if it processed fewer code points than MIN_MEASURED_CHARS, or if it did not measure the
+    parts of recognition (schemas.PARTS).
     """
     if run is None or run.chars < MIN_MEASURED_CHARS:
         return None

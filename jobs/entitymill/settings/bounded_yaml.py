@@ -1,4 +1,7 @@
-"""Reject YAML texts that would take hours to load or exhaust the stack: nested aliases can expand to billions of values."""
+"""Load YAML texts, but reject those that would take hours to load or exhaust the stack.
+
+This is necessary because nested aliases can expand to billions of values.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,19 @@ from typing import Any
 import yaml
 
 MAX_CHARACTERS, MAX_VALUES, MAX_DEPTH = 1_000_000, 20_000, 50
-"""Maximum number of characters, values and nesting levels; real settings have a few hundred values and four levels."""
+"""Largest allowed numbers of characters, values and nesting levels of a YAML text. Real settings files have at most a few
+hundred values and four levels."""
 
 
 class YamlLimitError(Exception):
     """Raised if a YAML text is too large, is nested too deeply, or contains itself.
 
-    The message is the end of a sentence that begins with the name of the text, such as `has more than 20,000 values`.
+    The message has no subject, as in `is nested deeper than 50 levels`; the caller puts the name of a file or key before it.
     """
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file, cut off after MAX_CHARACTERS + 1 characters; `compose` rejects a text of that length.
+    """Return at most the first MAX_CHARACTERS + 1 characters of a file, enough for `compose` to reject too long a file.
 
     Raises:
         OSError: the file cannot be read.
@@ -30,7 +34,7 @@ def read_text(path: Path) -> str:
 
 
 def compose(text: str) -> yaml.Node | None:
-    """Return the root node of a YAML text, or None if it is empty, after checking that it is not too large.
+    """Parse a YAML text that is within the limits of this module, and return its root node; None for an empty text.
 
     Raises:
         YamlLimitError: the text has too many characters, too many values or levels (with aliases expanded), or a value that
@@ -52,12 +56,15 @@ def compose(text: str) -> yaml.Node | None:
 
 
 def construct(node: yaml.Node | None) -> Any:
-    """Return the value of a node that `compose` returned; None for None. Raise yaml.YAMLError if a value is not valid."""
+    """Convert a node from `compose` to Python values, such as a dict of lists; convert None to None.
+
+    Raise yaml.YAMLError or ValueError for a value that Python cannot represent, such as the date 2024-02-31.
+    """
     return None if node is None else yaml.SafeLoader("").construct_document(node)
 
 
 def _check_limits(values: int, levels: int) -> None:
-    """Raise YamlLimitError if a YAML text has too many values or nesting levels."""
+    """Raise YamlLimitError if a YAML text has more than MAX_VALUES values, or more than MAX_DEPTH nesting levels."""
     if values > MAX_VALUES:
         raise YamlLimitError(f"has more than {MAX_VALUES:,} values, with its aliases expanded")
     if levels > MAX_DEPTH:
@@ -65,10 +72,12 @@ def _check_limits(values: int, levels: int) -> None:
 
 
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """Return the number of values and of nesting levels of a node; raise YamlLimitError if one is too large.
+    """Return (number of values, number of nesting levels) of a node.
 
-    `known` is a dict from the id of each node that was measured before to the result; None while the node is being measured.
-    An alias is the node to which it refers, so it counts as much, and is measured only once.
+    Raise YamlLimitError if one of these numbers is over its limit, or if the node contains itself.
+
+    `known` is a dict from `id(node)` to the node's result, or to None while the node is being measured. An alias and its
+    target are the same node object. So the target is measured once, but its values count again for each alias.
     """
     if id(node) not in known:
         known[id(node)] = None

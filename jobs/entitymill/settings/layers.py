@@ -17,8 +17,8 @@ from entitymill.settings import bounded_yaml, secret_masking
 ENVIRONMENT_PREFIX = "ENTITYMILL__"
 _PROGRAM = ENVIRONMENT_PREFIX.rstrip("_")
 _SIMILAR_PREFIX, _SIMILAR_VARIABLE, _SIMILAR_KEY = 0.85, 0.92, 0.72
-"""How similar a name must be to be suggested, from 0 to 1. The limits for environment variables are high, since most
-variables belong to other programs."""
+"""How similar a wrong name must be to a right one, from 0 to 1, so that an error message suggests the right one. The first
+two limits, for environment variables, are high, since most variables belong to other programs."""
 _MAX_SUGGESTED = 3
 
 
@@ -27,17 +27,17 @@ class Layers:
     """Merged layers of settings; later layers override earlier ones.
 
     merged: the settings as plain data, which `Settings` validates.
-    origins: dict from a key path (such as `source.path`) to the file and line, or the environment variable, that set the key
-        last, as text for messages. The text is empty if an option set the key, since the user has just typed the option.
+    origins: dict from a key path, such as `source.path`, to text for messages: the file and line, or the environment
+        variable, that set the key last. If an option `--set` set it last, the text is empty: the user has just typed it.
     """
 
     merged: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
 
     def add_file(self, path: Path) -> None:
-        """Add a YAML file as the next layer.
+        """Add a YAML file as the next layer: its values override those of earlier layers.
 
-        Raise a SettingsError if the file cannot be read, is not YAML, contains a key twice, or contains a secret.
+        Raise a SettingsError if the file cannot be read, is not a YAML mapping, contains a key twice, or contains a secret.
         """
         layer, lines = _read_yaml(path)
         secret_masking.refuse_secrets(layer, path)
@@ -45,11 +45,11 @@ class Layers:
         self.origins |= {key: f"{path}, line {line}" for key, line in lines.items()}
 
     def add_environment(self, environment: Mapping[str, str], all_keys: Collection[str]) -> None:
-        """Add the environment variables that begin with ENVIRONMENT_PREFIX as the next layer.
+        """Add, as the next layer, the settings in those environment variables whose names begin with ENVIRONMENT_PREFIX.
 
         ENTITYMILL__SOURCE__PATH sets source.path, for example. Case does not matter, except in names of Spark properties
-        (see `_split_variable`). Raise a SettingsError if a variable without this prefix looks like a misspelled setting, or
-        if a value is not valid YAML.
+        (see `_split_variable`). Raise a SettingsError if a value is not valid YAML, or if a variable without this prefix
+        looks like a misspelled setting. `all_keys` has the key paths of all settings.
         """
         for name, text in sorted(environment.items()):
             if name.startswith(ENVIRONMENT_PREFIX):
@@ -58,9 +58,9 @@ class Layers:
                 raise SettingsError(f"Environment variable {name} is not a setting; did you mean {meant}?")
 
     def add_option(self, override: str) -> None:
-        """Add one option `key.path=value` as the next layer.
+        """Add the text `key.path=value` of one option `--set` as the next layer.
 
-        Raise a SettingsError if the option does not have this form, or if its value is not valid YAML.
+        Raise a SettingsError if the text does not have this form, or if the value is not valid YAML.
         """
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
@@ -70,20 +70,21 @@ class Layers:
         self._assign(key.strip().split("."), text, "")
 
     def describe_origin(self, key: str) -> str:
-        """Return the end of a message that names what set a key, such as ` (base.yaml, line 3)` or an environment variable.
+        """Return, for the end of a message, which file and line or which environment variable set a key.
 
-        If the key itself was not set, the message names what set its section. The result is empty if an option set the key,
-        or if neither the key nor its section was set.
+        An example is ` (base.yaml, line 3)`. If only the key's section was set, the result says what set the section. It is
+        empty if an option `--set` set the key, or if nothing set the key or its section.
         """
         while key and key not in self.origins:
             key = key.rpartition(".")[0]
         return f" ({self.origins[key]})" if self.origins.get(key) else ""
 
     def _assign(self, path: list[str], text: str, origin: str) -> None:
-        """Set the key with the parts `path` to `text` in `merged`, and record `origin`, which names what set the key.
+        """Set one key in `merged` to the value that `text` contains, and its entry in `origins` to `origin`.
 
-        A list, a mapping or null is parsed as YAML; `Settings` parses any other value. Raise a SettingsError if the YAML is
-        not valid, or if a section is already set to a single value.
+        `path` has the parts of the key path: ["source", "path"] for source.path. A list, mapping or null is parsed as YAML;
+        any other value stays a string, which `Settings` parses later. Raise a SettingsError if the YAML is not valid, or if
+        an earlier layer set the key's section to a single value.
         """
         if path[:2] == ["spark", "conf"] and len(path) > 2:
             path = ["spark", "conf", ".".join(path[2:])]
@@ -100,14 +101,14 @@ class Layers:
         for key in path[:-1]:
             inner = into.setdefault(key, {})
             if not isinstance(inner, dict):
-                raise SettingsError(f"{key_path}: {key} is a single value, not a section.")
+                raise SettingsError(f"{key_path} cannot be set, because {key} is set to a single value; remove that value.")
             into = inner
         into[path[-1]] = value
         self.origins[key_path] = origin
 
 
 def _split_variable(name: str) -> list[str]:
-    """Return the parts of the key path that an environment variable with ENVIRONMENT_PREFIX names, in lower case.
+    """Return the key path that an environment variable with ENVIRONMENT_PREFIX sets, as a list of its parts in lower case.
 
     After spark.conf, a part that is not entirely in upper case stays as it is, since Spark's names contain both cases:
     ENTITYMILL__SPARK__CONF__SPARK__EXECUTOR__memoryOverhead sets spark.executor.memoryOverhead.
@@ -120,7 +121,7 @@ def _split_variable(name: str) -> list[str]:
 
 
 def suggest_keys(wrong: str, all_keys: Iterable[str]) -> str:
-    """Return the part of a message that suggests keys: similar keys or, if there are none, all keys of the same section."""
+    """Return the end of a message about the unknown key path `wrong`: similar key paths, or else all keys of its section."""
     everything = list(all_keys)
     section, _, name = wrong.rpartition(".")
     siblings = [key for key in everything if key.rpartition(".")[0] == section]
@@ -137,7 +138,7 @@ def suggest_keys(wrong: str, all_keys: Iterable[str]) -> str:
     if alike:
         return f"did you mean {_join_names(alike[:_MAX_SUGGESTED])}?"
     if section and siblings:
-        return f"{section} has {', '.join(key.rpartition('.')[2] for key in siblings)}."
+        return f"the keys of {section} are {', '.join(key.rpartition('.')[2] for key in siblings)}."
     return f"the top-level keys are {', '.join(key for key in everything if '.' not in key)}."
 
 
@@ -147,7 +148,7 @@ def _join_names(names: list[str]) -> str:
 
 
 def _find_intended_variable(name: str, all_keys: Collection[str]) -> str:
-    """Return the environment variable that the user probably meant by `name`; empty if `name` belongs to another program.
+    """Return the environment variable that the user probably meant by `name`; empty if `name` resembles no setting.
 
     Without this check, misspelled variables such as ENTITYMIL__SOURCE__PATH would be ignored silently.
     """
@@ -163,12 +164,12 @@ def _find_intended_variable(name: str, all_keys: Collection[str]) -> str:
 
 
 def _normalize_name(name: str) -> str:
-    """Return a name in capitals, without underscores and dots."""
+    """Return a name in upper case, without underscores and dots, so that different spellings of it are equal."""
     return name.replace("_", "").replace(".", "").upper()
 
 
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Update `into` with the values of a layer; sections that are in both are merged key by key."""
+    """Copy the values of a layer into `into`, over existing values; a section that both contain is merged key by key."""
     for key, value in layer.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value)
@@ -203,8 +204,8 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 def _find_lines(node: yaml.Node | None, file: Path, at: str = "") -> Iterator[tuple[str, int]]:
     """Yield (key path, line number) for each key of a YAML node; a key comes before the keys inside its value.
 
-    `at` is the key path of the node, and empty for the complete file. Raise a SettingsError, which names `file`, if a
-    mapping contains a key twice: the YAML parser would silently use the last value.
+    `at` is the key path of the node, and empty for the root of the file. Raise a SettingsError if a mapping contains a key
+    twice: the YAML parser would silently use the last value. `file` is only for the message.
     """
     if not isinstance(node, yaml.MappingNode):
         return

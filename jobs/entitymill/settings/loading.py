@@ -32,7 +32,7 @@ _KINDS = {
     "list_type": "a list, such as [a, b]",
     "dict_type": "names with values, such as {a: b}",
 }
-"""Dict from the type of a pydantic error to what the setting must be."""
+"""Dict from the type of a pydantic error to a phrase for the message: what the value of the setting must be."""
 
 if TYPE_CHECKING:  # recognition.sentences imports sentencex, which settings do not need
     from pydantic_core import ErrorDetails
@@ -61,14 +61,14 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_slice(self) -> Settings:
-        """Check that `source.where` is set if the run replaces only part of the output: the condition selects this part."""
+        """Raise a ValueError if `output.replace_slice` is set without `source.where`, which selects the slice."""
         if self.output.replace_slice and self.source.where is None:
             raise ValueError("output.replace_slice needs source.where, the condition that selects the rows to replace")
         return self
 
     @model_validator(mode="after")
     def _check_date_column(self) -> Settings:
-        """Check that the column of dates for the report page is a passthrough column."""
+        """Raise a ValueError if `report.date_column` is set to a column that is not a passthrough column."""
         column = self.report.date_column
         if column is not None and column not in self.source.passthrough:
             raise ValueError(f"report.date_column: {column} must be one of the columns in source.passthrough")
@@ -76,7 +76,7 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_detector(self) -> Settings:
-        """Check that the selected engine has the selected sentence detector."""
+        """Raise a ValueError for the detector `sentencex` with the engine `sparknlp`, which does not have this detector."""
         if self.segmentation.detector == "sentencex" and self.recognition.engine == "sparknlp":
             raise ValueError(
                 "`segmentation.detector: sentencex` needs `recognition.engine: openvino`: Spark NLP has no such detector"
@@ -85,16 +85,16 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_markup(self) -> Settings:
-        """Check that the selected engine can ignore HTML tags, if the texts are HTML."""
+        """Raise a ValueError for texts in HTML with the engine `sparknlp`, which cannot ignore HTML tags."""
         if self.source.markup != "none" and self.recognition.engine == "sparknlp":
             raise ValueError(
-                "`source.markup: html` needs `recognition.engine: openvino`, because Spark NLP reads tags as text"
+                "`source.markup: html` needs `recognition.engine: openvino`, because Spark NLP treats HTML tags as text"
             )
         return self
 
     @model_validator(mode="after")
     def _check_decoding(self) -> Settings:
-        """Check that `viterbi` decoding is not selected together with Spark NLP's engine or encoding."""
+        """Raise a ValueError for the decoding `viterbi` with the engine or the encoding `sparknlp`."""
         if self.mentions.decoding == "viterbi" and self._follows_sparknlp:
             raise ValueError(
                 "`mentions.decoding: viterbi` needs `recognition.engine: openvino` and `recognition.encoding: complete`, "
@@ -111,7 +111,7 @@ class Settings(sections.Section):
     def detector(self) -> Kind:
         """Return the sentence detector to use: segmentation.detector or, if it is None, the default.
 
-        The default is `dl` if segmentation.model is set, or if engine or encoding is `sparknlp`; otherwise `sentencex`.
+        The default is `dl` if segmentation.model is set, or if the engine or encoding is `sparknlp`; otherwise `sentencex`.
         """
         names_model = self.segmentation.model is not None
         return self.segmentation.detector or ("dl" if names_model or self._follows_sparknlp else "sentencex")
@@ -125,7 +125,7 @@ class Settings(sections.Section):
     def trims_mentions(self) -> bool:
         """Return whether to remove possessive endings and stray punctuation from mentions.
 
-        If mentions.trim is None, the result is True unless engine or encoding is `sparknlp`.
+        If mentions.trim is None, the result is True unless the engine or encoding is `sparknlp`.
         """
         return not self._follows_sparknlp if self.mentions.trim is None else self.mentions.trim
 
@@ -133,7 +133,7 @@ class Settings(sections.Section):
     def makes_labels_consistent(self) -> bool:
         """Return whether to give the same label to all mentions of a document that are spelled alike.
 
-        If mentions.consistent_labels is None, the result is True unless engine or encoding is `sparknlp`.
+        If mentions.consistent_labels is None, the result is True unless the engine or encoding is `sparknlp`.
         """
         chosen = self.mentions.consistent_labels
         return not self._follows_sparknlp if chosen is None else chosen
@@ -142,7 +142,7 @@ class Settings(sections.Section):
     def decoding(self) -> Decoding:
         """Return how tags are chosen from the model's probabilities: `viterbi` or `argmax`.
 
-        If mentions.decoding is None, the result is `viterbi` unless engine or encoding is `sparknlp`.
+        If mentions.decoding is None, the result is `viterbi` unless the engine or encoding is `sparknlp`.
         """
         return self.mentions.decoding or ("argmax" if self._follows_sparknlp else "viterbi")
 
@@ -155,11 +155,13 @@ class Settings(sections.Section):
 
 
 def load(config: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Settings:
-    """Return the validated settings from base.yaml, a file, environment variables and overrides; later ones take precedence.
+    """Read settings from base.yaml, `config`, the environment and `overrides`, and return them after validation.
+
+    If several of these set the same key, the last one in this order wins.
 
     Args:
-        config: YAML file; a base.yaml in its directory is read first. None to use only the environment and overrides.
-        overrides: items of the form `key.path=value`.
+        config: YAML file; base.yaml in the same directory, if it exists, is read first. None to read no file.
+        overrides: values of the option `--set`, each in the form `key.path=value`.
         environment: environment variables; None for the environment of this process.
 
     Raises:
@@ -181,7 +183,11 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
 
 
 def _describe_errors(error: ValidationError, layers: Layers, all_keys: Sequence[str]) -> str:
-    """Return a message with one sentence for each wrong setting, as a list of lines if there are several."""
+    """Return a message with one sentence for each wrong setting; if there are several, each sentence is on its own line.
+
+    Each sentence also says which file or environment variable set the setting, as recorded in `layers`. For an unknown key,
+    the sentence suggests similar keys of `all_keys`, the key paths of all settings.
+    """
     faults = itertools.groupby(error.errors(), lambda fault: _find_key(fault, all_keys))
     sentences = [_describe_faults(key, list(found), layers, all_keys) for key, found in faults]
     return sentences[0] if len(sentences) == 1 else "\n- ".join([f"{len(sentences)} settings are wrong:", *sentences])
@@ -190,7 +196,7 @@ def _describe_errors(error: ValidationError, layers: Layers, all_keys: Sequence[
 def _find_key(fault: ErrorDetails, all_keys: Sequence[str]) -> str:
     """Return the key path of the setting to which a validation error belongs.
 
-    If the setting allows several types, pydantic adds the type that did not match to the key path; remove it.
+    If the setting allows several types, pydantic adds a type to the key path; this function removes the type.
     """
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] in ("extra_forbidden", "missing") or fault["loc"][:2] == ("spark", "conf"):
@@ -203,7 +209,11 @@ def _find_key(fault: ErrorDetails, all_keys: Sequence[str]) -> str:
 
 
 def _describe_faults(key: str, faults: Sequence[ErrorDetails], layers: Layers, all_keys: Sequence[str]) -> str:
-    """Return a sentence for the validation errors of one key; a key that allows several types has an error for each type."""
+    """Return one sentence about all validation errors of the setting `key`.
+
+    If the setting allows several types, there is one error per type. The sentence says which file or environment variable
+    set the value, as recorded in `layers`. `all_keys` has the key paths of all settings.
+    """
     kind, origin = faults[0]["type"], layers.describe_origin(key)
     if kind == "extra_forbidden":
         return f"{key} is not a setting{origin}; {suggest_keys(key, all_keys)}"

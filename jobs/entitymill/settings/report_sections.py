@@ -13,19 +13,22 @@ from entitymill.settings.sections import Section
 def _build_file_check(ending: str, reason: str = "") -> Callable[[str | None], str | None]:
     """Return a validator for a setting: it raises a ValueError unless the value is None or a local path ending in `ending`.
 
-    `reason` is the end of the error's message, such as `: the collector reads only such files`.
+    `reason` is the end of the error's message, such as `: the collector reads only .prom files`.
     """
 
     def check_path(path: str | None) -> str | None:
         if path is not None and not (path.endswith(ending) and "://" not in path):
-            raise ValueError(f"must be a path that ends in {ending}, on the driver's own disk{reason}")
+            raise ValueError(f"must be a path that ends in {ending}, on the driver's own disk (not a URI){reason}")
         return path
 
     return check_path
 
 
 def _build_address_check(example: str) -> Callable[[str | None], str | None]:
-    """Return a validator for a setting: it raises a ValueError unless the value is None or an http(s) address."""
+    """Return a validator for a setting: it raises a ValueError unless the value is None or an http(s) address.
+
+    `example` is a valid address, which the message of the error shows.
+    """
 
     def check_address(address: str | None) -> str | None:
         if address is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):
@@ -57,7 +60,7 @@ class ReportSettings(Section):
 
 
 class CostSettings(Section):
-    """The price of computing, from which summaries, report pages and dry runs compute what a run costs."""
+    """The price of a core-hour, from which summaries, report pages and dry runs compute what a run costs."""
 
     per_core_hour: float | None = Field(
         None, ge=0, le=1_000_000, description="price of one core for one hour; empty: no prices are shown"
@@ -71,12 +74,12 @@ class MetricsSettings(Section):
     textfile: str | None = Field(None, min_length=1, description=".prom file for node_exporter's textfile collector")
     pushgateway: str | None = Field(None, min_length=1, description="http:// or https:// address of a Pushgateway")
 
-    _file = field_validator("textfile")(_build_file_check(".prom", ": the collector reads only such files"))
+    _file = field_validator("textfile")(_build_file_check(".prom", ": the collector reads only .prom files"))
     _address = field_validator("pushgateway")(_build_address_check("http://pushgateway:9091"))
 
 
 class LineageSettings(Section):
-    """Where lineage events (which tables a run read and wrote) are sent: an OpenLineage receiver."""
+    """The OpenLineage receiver to which a run sends lineage events: which tables the run read and wrote."""
 
     url: str | None = Field(
         None, min_length=1, description="http:// or https:// address of an OpenLineage receiver (Marquez)"

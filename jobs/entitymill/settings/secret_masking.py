@@ -1,6 +1,6 @@
 """Mask credentials wherever settings are shown, and reject settings files that contain credentials.
 
-The lists in this module are allow-lists: a setting or Spark property that is in none of them is always masked.
+SHOWN, NAMES, ADDRESSES and _SHOWN_PROPERTIES are allow-lists: a setting or Spark property that is in none of them is masked.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ SHOWN = frozenset({
     "spark.class_archive", "spark.partitions", "report.show_text", "report.fail_on_drift",
     "report.drift_share", "report.drift_rate", "report.drift_confidence", "report.drift_sentences",
 })  # fmt: skip
-"""Settings that are shown unchanged: numbers, flags, fixed words, and the condition `source.where`."""
+"""Settings that are shown unchanged: numbers, flags, words from a fixed list, and the condition `source.where`."""
 NAMES = frozenset({
     "source.id_column", "source.text_column", "source.passthrough", "output.schema", "entities.labels",
     "entities.min_confidence", "report.date_column", "cost.currency",
 })  # fmt: skip
-"""Settings whose values are names of columns, labels or catalog schemas, or lists or dicts of names."""
+"""Settings whose values are names of columns, labels and the like. A value may also be a list or a dict of names. A name is
+masked only if it looks like a URI or a connection string."""
 ADDRESSES = frozenset({
     "source.path", "output.path", "segmentation.model", "model.path", "recognition.sparknlp_model", "report.path",
     "metrics.textfile", "metrics.pushgateway", "lineage.url", "lineage.namespace", "spark.master", "spark.jars", "log",
@@ -65,9 +66,9 @@ _ADDRESS = re.compile(
     r"(?P<before>(?:jdbc:[a-z0-9]+:|k8s://https?:|[A-Za-z][A-Za-z0-9+.-]*:)(?P<slashes>//)?|(?P<no_scheme>//)?)(?P<rest>.*)",
     re.DOTALL,
 )
-"""Matches any path or URI: `before` is the scheme with its slashes, and `rest` is the remaining text."""
+"""Matches any path or URI: the group `before` has the scheme with its slashes, and the group `rest` the remaining text."""
 _TAIL = re.compile(r"[?#;]|&[\w.-]+=|\s[\w.-]+=")
-"""Matches the beginning of a query string, a fragment or options."""
+"""Matches the place in a URI where a query string, a fragment or JDBC options begin."""
 _HOSTS = re.compile(r"(?:[^:@,]*|\[[0-9a-fA-F:]+\])(?::\d+)?(?:,[^:@,]+(?::\d+)?)*")
 """Matches one or more hosts with optional ports, and no user."""
 _CONTAINER = re.compile(r"[\w$.-]+@[^:@]*(?::\d+)?")
@@ -87,12 +88,12 @@ _SECRET_KEY = re.compile(
     r"\bsas\.",
     re.IGNORECASE,
 )
-"""Matches key paths whose values are secrets, unless _SECRET_REFERENCE matches, too."""
+"""Matches key paths whose values are secrets, unless _SECRET_REFERENCE also matches the key path."""
 _SECRET_REFERENCE = re.compile(
     r"(provider|provider\.path|\.file|\.endpoint)$|provider\.type|keyprovider|secretKeyRef\.|\.kubernetes\.\w+\.secrets\.",
     re.IGNORECASE,
 )
-"""Matches keys whose values are not secrets, but say where a secret is stored."""
+"""Matches key paths whose values are not secrets, but say where a secret is stored."""
 _SECRET_WORDS = r"(?:password|passwd|pwd|secret|token|api_?key|access_?key|account_?key|sig|signature)"
 _SECRET_VALUES = (
     re.compile(r"://[^/@:\s]*:(?!\d+(?:[/,]|$))\S+@"),
@@ -101,13 +102,13 @@ _SECRET_VALUES = (
     re.compile(rf"-D[\w.]*{_SECRET_WORDS}=\S", re.IGNORECASE),
     re.compile(r"^(?:Shared)?A(?:ccount|ccess)Key=\S", re.IGNORECASE),
 )
-"""Match a password or token in a URI, in its query string, or in Java options."""
+"""Each matches a password or token: in a URI, in its query string, in Java options, or in a connection string."""
 _FREE_TEXT = {"source.where"}
-"""Settings in which text that looks like a secret is allowed."""
+"""Settings that may contain text that looks like a secret, even in a settings file."""
 
 
 def mask_settings(settings: Any, key: str = "") -> Any:
-    """Return settings as plain data, with MASK in place of each value, or part of an address, that may be a credential.
+    """Return a copy of settings in which MASK replaces each value, or each part of an address, that may be a credential.
 
     Args:
         settings: all settings, or the value of one key, as plain data from pydantic's `model_dump`.
@@ -127,9 +128,9 @@ def mask_settings(settings: Any, key: str = "") -> Any:
 
 
 def _mask_list(addresses: str) -> str:
-    """Return comma-separated paths or URIs with the credentials in each of them masked.
+    """Return a comma-separated list of paths or URIs in which the credentials of each URI are masked.
 
-    A comma before an `@` may be part of a password, so it does not separate URIs.
+    A comma before an `@` may be part of a password, so the list is not split there.
     """
     begin_with_scheme = re.split(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*://)", addresses)
     several = (part.split(",") if "@" not in part.partition(",")[2] else [part] for part in begin_with_scheme)
@@ -143,7 +144,7 @@ def _mask_property(name: str, value: Any) -> str:
 
 
 def _mask_names(value: Any) -> Any:
-    """Return a name, or a list or dict of names, with MASK in place of each string that does not look like a name."""
+    """Return a name, or a list or dict of names, in which MASK replaces each URI and each connection string."""
     if isinstance(value, dict):
         return {_mask_names(name): _mask_names(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -152,12 +153,12 @@ def _mask_names(value: Any) -> Any:
 
 
 def mask_address(address: str) -> str:
-    """Return a path or URI with MASK in place of user and password, and of the query, fragment or `;` options (JDBC).
+    """Return a path or URI in which MASK replaces user and password, and the query string, fragment or JDBC options.
 
     For example, `https://me:pw@host/a?key=1` becomes `https://***@host/a?***`. Masked URIs of different tables must differ,
-    since a run compares them to decide whether an output belongs to its job. In local paths and in URIs of Hadoop storages,
-    `?`, `#` and `;` are parts of a path, in which two tables may differ. So in these, a digest of the masked text follows
-    MASK.
+    since a run compares them to decide whether an output belongs to its job. In local paths and URIs of Hadoop storages,
+    the text after `?`, `#` or `;` belongs to the path, and may be all that differs. So in these, a digest of the masked text
+    follows MASK.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None or address.startswith(_PRETRAINED):
@@ -191,9 +192,9 @@ def _has_no_user(scheme: str, authority: str) -> bool:
 
 
 def _mask_tail(before: str, rest: str, *, with_digest: bool = False) -> str:
-    """Return `before` and `rest`, with the query string, fragment or options at the end of `rest` masked.
+    """Return `before` + `rest`, but replace the query string, fragment or JDBC options at the end of `rest` by MASK.
 
-    With `with_digest`, a digest of the masked text is added, so that different texts look different.
+    With `with_digest`, a digest of the replaced text follows MASK, so that different texts still look different.
     """
     tail = _TAIL.search(rest)
     if tail is None:
@@ -204,7 +205,7 @@ def _mask_tail(before: str, rest: str, *, with_digest: bool = False) -> str:
 
 @cache
 def _digest(hidden: str) -> str:
-    """Return `-` and eight hex digits of a hash that takes 0.1 s, so that guessing a password takes too long."""
+    """Return `-` and eight hex digits of a hash of `hidden`. The hash takes 0.1 s, which makes guessing a password slow."""
     return "-" + hashlib.pbkdf2_hmac("sha256", hidden.encode("utf8", "surrogatepass"), b"entitymill", 200_000).hex()[:8]
 
 
@@ -219,8 +220,9 @@ def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
     The message names the key of the secret, and does not contain its value.
 
     Args:
-        layer: the file's content, or the value of one key.
-        key: key path of `layer`; empty for the file's content.
+        layer: content of the file, or the value of one key in it.
+        path: the file, for the message.
+        key: key path of `layer`; empty for the content of the whole file.
     """
     if isinstance(layer, dict):
         for name, value in layer.items():
@@ -234,6 +236,6 @@ def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
     in_value = key not in _FREE_TEXT and isinstance(layer, str) and any(pattern.search(layer) for pattern in _SECRET_VALUES)
     if isinstance(layer, str) and (in_key or in_value):
         raise SettingsError(
-            f"--config {path}: {key} holds a secret; remove it from the file, and set it in the environment or name a "
-            "credentials provider (docs/cluster.md)."
+            f"--config {path}: {key} holds a secret; remove it from the file, and set it in an environment variable, or "
+            "name a credentials provider (docs/cluster.md)."
         )

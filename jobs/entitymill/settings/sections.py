@@ -16,7 +16,7 @@ DAY = 86_400  # seconds
 DETECTOR_MODEL = "models/sentence_detector"
 """Default path of the saved model of the sentence detector `dl`."""
 PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
-"""Matches pretrained:NAME/LANGUAGE, with which a setting names a model on Spark NLP's models hub."""
+"""Matches pretrained:NAME/LANGUAGE, the value of a setting that names a model on Spark NLP's models hub."""
 
 
 class Section(BaseModel):
@@ -26,7 +26,7 @@ class Section(BaseModel):
 
 
 def _wrap_in_tuple(names: Any) -> Any:
-    """Return a single name, as in `passthrough=year`, as a tuple, and None as an empty one; return other values unchanged.
+    """Wrap a single name, as in `passthrough=year`, in a tuple; return () for None, and any other value unchanged.
 
     Raise a ValueError for a string with commas, which is probably several names without brackets, and for duplicate names.
     """
@@ -39,7 +39,7 @@ def _wrap_in_tuple(names: Any) -> Any:
 
 
 def _write_booleans(properties: Any) -> Any:
-    """Return Spark properties with YAML's true and false as Spark writes them; return anything but a dict unchanged."""
+    """Replace True and False in Spark properties by the strings `true` and `false`; return anything but a dict unchanged."""
     if not isinstance(properties, dict):
         return properties
     return {key: str(value).lower() if isinstance(value, bool) else value for key, value in properties.items()}
@@ -65,7 +65,7 @@ class SourceSettings(Section):
     @field_validator("time_zone")
     @classmethod
     def _check_time_zone(cls, time_zone: str) -> str:
-        """Return the name of a time zone; raise a ValueError if Python does not know it."""
+        """Return `time_zone` unchanged; raise a ValueError if it is not the name of a time zone that Python knows."""
         if time_zone not in available_timezones():
             raise ValueError(f"{time_zone} is not a time zone of the tz database, such as UTC or Europe/Berlin")
         return time_zone
@@ -84,7 +84,7 @@ class SourceSettings(Section):
 
     @model_validator(mode="after")
     def _check_table_name(self) -> SourceSettings:
-        """Check, for format `table`, that the path is a valid name of a table."""
+        """Raise a ValueError if `format` is `table`, but `path` is not a valid table name."""
         if self.format == "table":
             sql_text.check_name(self.path, sql_text.MAX_LEVELS)
         return self
@@ -92,7 +92,7 @@ class SourceSettings(Section):
     @field_validator("where")
     @classmethod
     def _check_condition(cls, where: str | None) -> str | None:
-        """Return the condition; raise a ValueError if it calls a function that depends on how Spark reads a row."""
+        """Return `where`; raise a ValueError if it calls a function, such as input_file_name(), that depends on the run."""
         if where is not None:
             sql_text.check_condition(where)
         return where
@@ -118,7 +118,7 @@ class OutputSettings(Section):
 
     @model_validator(mode="after")
     def _check_target(self) -> OutputSettings:
-        """Check that either a path or a valid catalog schema is set, and that the chosen format is allowed for it."""
+        """Raise a ValueError unless exactly one of `path` and a valid `schema` is set; the format `parquet` needs `path`."""
         if (self.path is None) == (self.schema_ is None):
             raise ValueError("set either output.path or output.schema, and the other to null")
         if self.schema_ is not None:
@@ -142,7 +142,7 @@ class SegmentationSettings(Section):
 
 
 class ModelSettings(Section):
-    """The token classifier that predicts the tags of tokens."""
+    """The model that predicts a tag for each token."""
 
     path: str = Field("models/demo", min_length=1, description="model bundle")
 
@@ -167,7 +167,7 @@ class RecognitionSettings(Section):
 
     @model_validator(mode="after")
     def _check_model(self) -> RecognitionSettings:
-        """Check that the engine `sparknlp` has a model."""
+        """Raise a ValueError if the engine is `sparknlp`, but `sparknlp_model` is not set."""
         if self.engine == "sparknlp" and self.sparknlp_model is None:
             raise ValueError(
                 "`engine: sparknlp` needs recognition.sparknlp_model: a saved Spark NLP model, or pretrained:NAME/LANGUAGE"
@@ -218,9 +218,9 @@ class EntitySettings(Section):
     @field_validator("min_confidence", mode="before")
     @classmethod
     def _parse_probabilities(cls, value: Any) -> Any:
-        """Return one number, or a dict from labels to numbers; an empty dict becomes 0.
+        """Convert the value of `min_confidence` to one number, or to a dict from labels to numbers; {} becomes 0.
 
-        Raise a ValueError if a number is missing or not from 0 to 1.
+        Raise a ValueError if the value, or one in the dict, is not a number from 0 to 1.
         """
         try:
             by_label = {label: _parse_probability(raw) for label, raw in value.items()} if isinstance(value, dict) else None
@@ -231,7 +231,7 @@ class EntitySettings(Section):
 
     @model_validator(mode="after")
     def _check_labels(self) -> EntitySettings:
-        """Check that `min_confidence` has only labels that `labels` lists, if it lists any."""
+        """Raise a ValueError if `labels` is not empty, but does not list each label that `min_confidence` names."""
         others = [label for label in self.by_label if self.labels and label not in self.labels]
         if others:
             raise ValueError(f"min_confidence has the label {others[0]}, which is not in labels: list it in both or neither")
@@ -239,7 +239,7 @@ class EntitySettings(Section):
 
     @property
     def by_label(self) -> dict[str, float]:
-        """Return a dict from labels to their minimum confidence; empty if one number applies to all labels."""
+        """Return a dict from labels to their smallest confidence; empty if `min_confidence` is one number for all labels."""
         return self.min_confidence if isinstance(self.min_confidence, dict) else {}
 
     @property
@@ -257,7 +257,7 @@ class IncrementalSettings(Section):
 
 
 class LimitSettings(Section):
-    """The limits at which a run stops, waits or times out."""
+    """How much a run may reject, remove, use and cost, and how long it waits for its tagger and for other runs."""
 
     max_reject_ratio: float = Field(0.05, ge=0, le=1, description="share of rejected rows above which nothing is published")
     max_removed_ratio: float = Field(
@@ -294,7 +294,7 @@ class LimitSettings(Section):
 
 
 class SparkSettings(Section):
-    """The Spark session, if this program starts one. Under spark-submit and in a notebook, only `partitions` counts."""
+    """The Spark session, if this program starts one. Under spark-submit and in a notebook, only `partitions` is used."""
 
     master: str = Field("local[*]", description="address of the Spark master")
     jars: str = Field("build/jars", description="directories with jars, separated by commas")

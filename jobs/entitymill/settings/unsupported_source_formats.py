@@ -10,13 +10,13 @@ _PACKED = re.compile(r"\.(gz|bz2|zst|xz|zip)$")
 
 
 def detect_text_format(name: str) -> str | None:
-    """Return `CSV` or `JSON` if the name of a format or a file says so, even of a compressed file (a.csv.gz); else None."""
+    """Return `CSV` or `JSON` if `name`, a format or a file name such as a.csv.gz, stands for one of them; otherwise None."""
     plain = _PACKED.sub("", name.rstrip("/").lower())
     return _KINDS.get(plain.rpartition(".")[2])
 
 
 def describe_conversion(kind: str, path: str) -> str:
-    """Return the part of a message that says how to convert a file to Parquet; `kind` is `CSV` or `JSON`."""
+    """Return the end of a message: how to convert the file `path` to Parquet. `kind` is `CSV` or `JSON`."""
     # Without these options, pandas would turn columns of digits into numbers, and texts such as NA into missing values.
     read, exactly = "read_csv", "dtype=str, keep_default_na=False"
     if kind == "JSON":

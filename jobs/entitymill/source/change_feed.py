@@ -1,7 +1,7 @@
-"""Read what changed in a Delta source since an earlier version, from Delta's change data feed or from appended files.
+"""Read what changed in a Delta source since an earlier version, from its change data feed or from added data files.
 
-The appended files are used if the source has no feed and its commits only appended rows. A commit's file in Delta's log
-has one action per line: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#actions
+The data files are read only if the feed is off and every commit since that version only added rows. In Delta's log, each
+line of a commit's file is an action, such as adding a data file: https://github.com/delta-io/delta/blob/master/PROTOCOL.md
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from entitymill.source.rows_against_output import Mode
 
 log = logging.getLogger(__name__)
 MAX_COMMITS = 50_000
-"""Maximum number of commits to read; each one takes about 2 kB of the driver's memory."""
+"""Maximum number of commits since the last run; with more, all rows are compared. A commit takes 2 kB of driver memory."""
 SLACK_COMMITS = 20
-"""Number of additional commits to read, because other programs may commit while the history is read again."""
+"""Number of extra commits to request in the last attempt to read the history, since other programs may keep committing."""
 NON_DATA_OPERATIONS = frozenset({
     "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
     "ADD CONSTRAINT", "DROP CONSTRAINT",
 })  # fmt: skip
-"""Delta operations that change no rows."""
+"""Delta operations (names in DESCRIBE HISTORY) that change no rows."""
 ROW_OPERATIONS = frozenset({"WRITE", "MERGE", "UPDATE", "DELETE", "STREAMING UPDATE", "TRUNCATE", "COPY INTO"})
-"""Delta operations that write an event for every changed row to the change feed. Other operations, such as replacing a
-column, write no events."""
+"""Delta operations that write an event to the change feed for every row that they change. All operations that are neither
+here nor in NON_DATA_OPERATIONS, such as replacing a column, may change rows without an event."""
 WRITE_EVENTS = ("insert", "update_postimage")
-"""Types of change events whose row was written by the commit; rows of other events were deleted or overwritten by it."""
+"""Types of events that have a row as the commit wrote it; all others have a row that the commit deleted or replaced."""
 CHANGE, COMMIT = "_change_type", "_commit_version"
 """Columns of Delta's change feed: the type of the event, and the version of the commit."""
 _ACTIONS = (
@@ -48,18 +48,17 @@ MAX_FILES = 100_000
 """Maximum number of added files to read. With more, reading all rows is faster than listing the files on the driver."""
 _WILDCARDS = frozenset("*?[]{}\\")
 _PARTITION_TYPES = (T.StringType, T.IntegerType, T.LongType, T.DateType)
-"""Types of partition columns that a run can read from names of directories; timestamps depend on the writer's time zone."""
+"""Partition columns of these types can be read from names of directories; timestamps would depend on a time zone."""
 
 
 class FeedUnavailableError(Exception):
-    """Raised if a run cannot read what changed in the source, so it must compare all rows; the message is the reason."""
+    """Raised if changes of the source cannot be read, so a run must compare all rows of the source; the message says why."""
 
 
 class SourceReplacedError(FeedUnavailableError):
     """Raised if the source has the path and table id that the last run recorded, but a different commit history.
 
-    For example, somebody restored the table from a backup. Then the version that the last run read now has another commit
-    time, or no longer exists.
+    For example, somebody restored a backup, so that the version that the last run read is gone or has another commit time.
     """
 
 
@@ -67,10 +66,10 @@ class SourceReplacedError(FeedUnavailableError):
 class Feed:
     """Change events (inserts, updates and deletes of rows) of the source since the last run.
 
-    mode: Mode.FEED (read from the change feed) or Mode.ARRIVALS (read from appended files).
-    events: DataFrame with one row per change event whose row meets `source.where`. An update is two events: the row before
-        it, and the row after it. The columns are doc_id, text, `passthrough` (only if columns are copied to `entities`),
-        CHANGE (type of the event) and COMMIT (version of the commit; always 0 for appended files).
+    mode: Mode.FEED (read from the change feed) or Mode.ARRIVALS (read from added data files).
+    events: DataFrame with one row per change event whose row meets `source.where`. An update is two events: the row
+        before the update, and the row after it. The columns are doc_id, text, `passthrough` (only if there are passthrough
+        columns), CHANGE (type of the event) and COMMIT (version of the commit; always 0 for added data files).
     """
 
     mode: Mode
@@ -78,15 +77,14 @@ class Feed:
 
 
 def read_changes_since(spark: SparkSession, source: Source, version: str, committed_ms: int | None) -> Feed | None:
-    """Return what changed in a Delta source after the version that an earlier run read.
+    """Return what changed in a Delta source after the version that the last run read.
 
-    If all rows must be compared instead, return None, and log the reason.
+    If the changes cannot be read, log the reason and return None. The caller must then compare all rows of the source.
 
     Args:
-        source: source as this run reads it.
-        version: version of the source that the earlier run read.
-        committed_ms: commit time of that version in milliseconds since 1970 UTC, as the earlier run recorded it; None if it
-            recorded no time.
+        source: the source, opened at the version that this run reads.
+        version: version of the source that the last run read.
+        committed_ms: commit time that the last run recorded for `version`, in ms since 1970 UTC; None if it recorded none.
     """
     if source.detail is None or not (version.isdigit() and source.version.isdigit()):
         log.info("comparing all rows: the source is not a Delta table, or was not one when the last run read it")
@@ -103,12 +101,15 @@ def read_changes_since(spark: SparkSession, source: Source, version: str, commit
 
 
 def log_unreadable(error: Exception) -> None:
-    """Log that Delta cannot read the changes, for example because VACUUM deleted a file or the change feed was off."""
+    """Log that reading changes raised `error` (VACUUM may have deleted a file); the caller must compare all rows."""
     log.warning("change feed unavailable (%s while reading it); comparing all rows instead", type(error).__name__)
 
 
 def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> Feed:
-    """Return what changed after version `after` (committed at `recorded_ms`), or raise FeedUnavailableError."""
+    """Return what changed after version `after`; raise FeedUnavailableError or Spark's error if that cannot be read.
+
+    `recorded_ms` is the commit time that the last run recorded for `after`, in ms since 1970 UTC; None if it recorded none.
+    """
     commits = _read_commits_since(spark, source, after, recorded_ms)
     changing = [commit for commit in commits if commit["operation"] not in NON_DATA_OPERATIONS]
     first, last = after + 1, int(source.version)
@@ -131,9 +132,9 @@ def _has_change_feed(source: Source) -> bool:
 def _read_commits_since(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> list[Row]:
     """Return the commits after version `after`, up to the version that this run reads, oldest first.
 
-    Raise FeedUnavailableError if there are too many, or one is missing or has an unknown operation. Raise
-    SourceReplacedError if version `after` was not committed at `recorded_ms`, or is later than the version that this run
-    reads.
+    `recorded_ms` is the commit time of `after` that the last run recorded, in ms since 1970 UTC. Raise FeedUnavailableError
+    if that time is None, a commit is not in the history or may lack change events, or there are more than MAX_COMMITS. Raise
+    SourceReplacedError if `after` is newer than the version that this run reads, or has another commit time.
     """
     until = int(source.version)
     if until - after > MAX_COMMITS:
@@ -167,10 +168,11 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
 def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> list[Row]:
     """Return the commits of version `oldest` and later, newest first.
 
-    The last one is the commit of `oldest`, unless the history no longer has it or somebody commits during the call.
+    The list lacks `oldest` if the history no longer has it. If other programs commit while the history is read, a few
+    commits that are older than `oldest` may be at its end.
     """
-    # `oldest` comes last, because only the last commit's time is reliable: if two commits in a result of DESCRIBE HISTORY
-    # have the same time, Delta changes the time of the newer one. Equal times are frequent on S3, which stores seconds.
+    # Version `oldest` should come last: only the last commit's time is reliable. If two commits in a result of DESCRIBE
+    # HISTORY have the same time, Delta changes the newer one's time. Equal times are frequent on S3, which stores seconds.
     number = int(source.version) - oldest + 1
     commits = reader.read_history(spark, source.settings, number)
     if commits and commits[-1]["version"] > oldest:  # commits were added after the source was opened
@@ -185,12 +187,12 @@ def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> lis
 def aggregate_events(feed: Feed) -> DataFrame:
     """Return one row per id in the change events, which summarizes all events of the id.
 
-    All events of appended files count as one commit. The columns are doc_id and:
+    The latest commit of an id is the last one with events of this id; all added files are one commit. Columns: doc_id and:
 
     - row: one of the rows with this id that the latest commit inserted or updated, as a struct of text and, if present,
-      `passthrough`; null if the commit only deleted rows.
+      `passthrough`; null if this commit only deleted rows.
     - rows_written: number of rows with this id that the latest commit inserted or updated.
-    - net_rows: number of added minus number of removed rows with this id, over all commits; an update counts as both.
+    - net_rows: number of added minus number of removed rows with this id, over all commits; updates do not change it.
     """
     written = F.col(CHANGE).isin(*WRITE_EVENTS)
     columns = [name for name in feed.events.columns if name not in ("doc_id", CHANGE, COMMIT)]
@@ -215,7 +217,7 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
     This runs a Spark job that reads the commit files.
 
     Raises:
-        FeedUnavailableError: a version did more than append rows, or Spark might not read the files as Delta does.
+        FeedUnavailableError: a version did anything but add rows, or Spark might read the files differently from Delta.
         PySparkException, Py4JJavaError: a commit or a data file is missing.
     """
     detail = source.detail
@@ -242,9 +244,9 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
 
 
 def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list[Row]:
-    """Return the actions (entries of Delta's log) by which versions `first` to `last` change rows, columns or properties.
+    """Return the log entries by which versions `first` to `last` change rows, columns or properties; at most MAX_FILES + 1.
 
-    `root` is the URI of the table's directory. This runs a Spark job. At most MAX_FILES + 1 actions are returned.
+    `root` is the URI of the table's directory. This runs a Spark job. Each Row has a path and booleans such as `removes`.
     """
     commits = [f"{root}/_delta_log/{version:020}.json" for version in range(first, last + 1)]
     actions = spark.read.schema(_ACTIONS).option("mode", "FAILFAST").options(**_STRICT_OPTIONS).json(commits)
@@ -262,9 +264,9 @@ def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list
 
 
 def _select_added_paths(actions: list[Row]) -> list[str]:
-    """Return the paths of the added data files, relative to the table's directory.
+    """Return the paths of the data files that the log entries `actions` add, relative to the table's directory.
 
-    Raise FeedUnavailableError if an action does anything but add a data file, or there are more than MAX_FILES actions.
+    Raise FeedUnavailableError if an entry does anything but add a data file, or there are more than MAX_FILES entries.
     """
     if len(actions) > MAX_FILES:
         raise FeedUnavailableError(f"the source has no change feed, and more than {MAX_FILES:,} files were added")
@@ -273,16 +275,15 @@ def _select_added_paths(actions: list[Row]) -> list[str]:
     if any(action["removes"] or action["deletion_vector"] for action in actions):
         raise FeedUnavailableError("the source has no change feed, and rows were deleted or rewritten")
     if not all(action["path"] for action in actions):
-        raise FeedUnavailableError("a commit of the source adds a file without a path")
+        raise FeedUnavailableError("a commit of the source adds a data file, but its log entry lacks the path")
     # A path that occurs twice is the same file.
     return sorted({unquote(action["path"]) for action in actions})
 
 
 def _check_paths(paths: Iterable[str], partitions: list[str]) -> None:
-    """Raise FeedUnavailableError if Spark might read other files, or find other partition columns, than Delta does.
+    """Raise FeedUnavailableError if Spark might find other files or other partition columns at these paths than Delta does.
 
-    `paths` has the path of the table, and then the paths of its data files, relative to the table. `partitions` has the
-    names of the table's partition columns.
+    `paths`: path of the table, then paths of its data files relative to it. `partitions`: names of its partition columns.
     """
     root, *files = paths
     if any(not _WILDCARDS.isdisjoint(path) for path in (root, *files)):
@@ -294,7 +295,7 @@ def _check_paths(paths: Iterable[str], partitions: list[str]) -> None:
         if ":" in path.split("/", maxsplit=1)[0] or path.startswith("/"):
             raise FeedUnavailableError("the source has no change feed, and data files outside its directory were added")
         if name.startswith(("_", ".")) or name.endswith("._COPYING_"):
-            raise FeedUnavailableError("the source has no change feed, and a file with a hidden name was added")
+            raise FeedUnavailableError("the source has no change feed, and a data file was added whose name Spark ignores")
         named = [unquote(part.partition("=")[0]) for part in directories if "=" in part]
         if named != partitions:
             raise FeedUnavailableError(

@@ -1,4 +1,4 @@
-"""Find which documents a run must process, by comparing hashes of all rows, or only of changed rows, with the output."""
+"""Find which documents a run must process: compare hashes of all rows, or only of changed rows, with the output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
     "select_all_documents",
 ]  # fmt: skip
 BROADCAST_SLICE = 500_000
-"""Maximum number of ids of a slice (the rows that source.where selects) that are broadcast, which takes about 50 MB."""
+"""Up to this number of ids (about 50 MB), Spark sends the ids of a run's slice to every executor, to avoid a shuffle."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Changes:
     """Documents that one run must recognize or remove, and rows of the source that it must reject.
 
     mode: how the run found these documents.
-    documents: DataFrame of the documents to recognize: result of `row_checks.select_documents`, with the new column
-        in_output (whether the output already contains the document).
+    documents: DataFrame of the documents to recognize. The columns are doc_id, text, text_hash, chars, `passthrough` (if
+        there are passthrough columns), and in_output (whether the output already contains the document).
     removed: DataFrame with the doc_id of each document to remove.
     rejected: DataFrame of rejected rows, with the columns doc_id, stage, code and detail.
     compared_ids: DataFrame with each doc_id that was compared; null stands for rows without an id. The run replaces the rows
         of these ids in `rejects`. None if all rows of the source were compared; the run then replaces all rows of `rejects`,
         or all rows of its slice (the rows that source.where selects).
-    adopted: DataFrame with the doc_id of each unchanged document that the run moves to its own slice.
+    adopted: DataFrame with the doc_id of each unchanged document of another slice, which the run assigns to its own slice.
     rows: number by which a run divides the number of rejected rows, to check limits.max_reject_ratio. If all rows were
         compared, it is the number of rows of the source or slice. If only changed rows were compared, it is the number of
         documents in the output or slice, plus the number of rejected rows; 0 if no row was rejected.
@@ -46,8 +46,9 @@ class Changes:
     to_recognize, to_remove, to_adopt: number of documents in `documents`, `removed` and `adopted`.
     chars: total number of code points of the texts in `documents`.
     to_replace: number of `documents` that are already in the output.
-    close: function that releases cached data.
-    stale_rejects: number of `compared_ids` that earlier runs rejected; 0 if `compared_ids` is None. See `FeedComparison`.
+    close: function that releases the cached data of the DataFrames above; call it when they are no longer needed.
+    stale_rejects: number of `compared_ids` that earlier runs rejected, so that the run must replace their rows in `rejects`;
+        0 if `compared_ids` is None. A null in `compared_ids` counts if `rejects` has any rows.
     causes: dict from each Cause (why a document counts as changed) to the number of changed documents.
     """
 
@@ -72,7 +73,8 @@ class Changes:
 def select_all_documents(source: Source, mode: Mode) -> Changes:
     """Return `Changes` in which every valid row of the source is a new document; use this if the output has no documents.
 
-    Invalid rows are rejected, and nothing is removed. This runs Spark jobs, to find duplicate ids and to count.
+    Invalid rows are rejected, and nothing is removed. This runs Spark jobs, to find duplicate ids and to count. `mode` is
+    only stored in the result.
     """
     validated = source.validate_rows()
     counted = validated.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
@@ -95,30 +97,32 @@ def select_all_documents(source: Source, mode: Mode) -> Changes:
 
 
 def compare_all(source: Source, published: DataFrame, policy: Policy) -> Changes:
-    """Compare all rows of the source with the output, by hash, and return what the run must do.
+    """Compare hashes of all rows of the source with the output, and return what the run must do.
 
     This runs Spark jobs, and caches data until `Changes.close` is called. The DataFrame `Changes.documents` reads the source
     a second time, for the texts to recognize.
 
     Args:
+        source: the source, opened at the version that this run reads.
         published: DataFrame with COMPARED_COLUMNS of all documents in the output, even if the run replaces only a slice (the
             rows that source.where selects).
         policy: rules that decide which documents are recomputed.
 
     Raises:
-        OutputError: the policy refuses the fingerprint (digest of models and settings) of a document in the run's slice, or
-            of a document in another slice that the run would change.
+        OutputError: the policy refuses the fingerprint (digest of models and settings) of a document in the output. If the
+            run replaces a slice, documents of other slices count only if the run would change them.
     """
     check_fingerprints(published, policy)
     validated = source.validate_rows()
     with ExitStack() as cached:
-        # Spark Connect may refuse to cache ids. Each use would read them again, and might find others without versions.
+        # Spark Connect may refuse to cache the slice's ids. Each use would then read them again from the source. If the
+        # source is not pinned, the second use could get different ids than the first.
         if policy.slice is None or (not source.is_pinned and is_remote(source.rows.sparkSession)):
             rows, ids, related = source.rows.count(), None, published
         else:
             rows, ids, related = _restrict_to_slice(source, published, policy, cached)
-        # By now, a slice may have other rows. If one of these came from another slice, `related` lacks its document, and the
-        # row would be published twice. So only rows with the ids that were read before are compared.
+        # A row may move to this slice from another one after the ids were read. `related` then lacks the row's document, and
+        # the run would publish the document a second time. So only rows whose ids were read are compared.
         known = None if source.is_pinned else ids
         present = validated.withColumn("present", F.lit(True))
         compared = rows_against_output.compare_rows(present, related, policy, known_ids=known)
@@ -132,9 +136,10 @@ def compare_all(source: Source, published: DataFrame, policy: Policy) -> Changes
 def _restrict_to_slice(
     source: Source, published: DataFrame, policy: Policy, cached: ExitStack
 ) -> tuple[int, DataFrame, DataFrame]:
-    """Return the number of rows of the run's slice (the rows that source.where selects), their ids, and documents.
+    """Return the number of rows of the run's slice, their ids, and the published documents to compare with them.
 
-    The documents are those in `published` that belong to the slice, or whose doc_id a row of the slice has.
+    The slice is the rows that source.where selects. The ids are a DataFrame with the column doc_id. The documents are those
+    in `published` that belong to the slice or have one of the ids.
     """
     ids = cache_on_disk(source.rows.select("doc_id"), cached)
     span = (F.count("*").alias("rows"), F.min("doc_id").alias("least"), F.max("doc_id").alias("most"))
@@ -155,20 +160,25 @@ def compare_feed(
     policy: Policy,
     retry: DataFrame | None = None,
 ) -> Changes | None:
-    """Compare with the output only the rows that changed since the last run, and return what the run must do.
+    """Compare the output only with rows of the source that changed since the last run, and return what the run must do.
 
-    If the change events do not tell which rows of the source now have an id, these rows are read from the source. If Delta
-    cannot read the events, return None: then all rows must be compared. This runs Spark jobs, and caches data until
-    `Changes.close` is called.
+    If the change events do not show in which rows a changed id still occurs, the id is looked up in the source. If Delta
+    cannot read the events, return None: the caller must then call `compare_all`. This runs Spark jobs, and caches data
+    until `Changes.close` is called.
 
     Args:
-        source, published, policy: as in `compare_all`.
+        source: the source, opened at the version that this run reads.
         feed: changes since the version of the source that the last run read.
+        published: DataFrame with COMPARED_COLUMNS of all documents in the output, even if the run replaces only a slice (the
+            rows that source.where selects).
         rejected: rows of the `rejects` table, of which only doc_id is used; None if the table is empty.
-        retry: DataFrame with the doc_id of each document to look up even if it has no event; None if there are none.
+        policy: rules that decide which documents are recomputed.
+        retry: DataFrame with the doc_id of each document to look up in the source even if it has no change event; None if
+            there are none.
 
     Raises:
-        OutputError: as in `compare_all`.
+        OutputError: the policy refuses the fingerprint (digest of models and settings) of a document in the output. If the
+            run replaces a slice, documents of other slices count only if the run would change them.
     """
     check_fingerprints(published, policy)
     try:
@@ -193,9 +203,9 @@ def _build_changes(
 ) -> Changes:
     """Return `Changes` from a comparison; the caller must set `rows`, `compared_ids`, `stale_rejects` and `close`.
 
-    `differing` has the result of `rows_against_output.compare_rows` without rows of kind SAME; `documents` has at least all
-    new and changed documents. Raise OutputError if the policy refuses the fingerprint of a document that the run would
-    change.
+    `differing` is the result of `rows_against_output.compare_rows` without rows of kind SAME; `totals` counts its rows.
+    `documents` has at least all new and changed documents, with their texts. Raise OutputError if the policy refuses the
+    fingerprint (digest of models and settings) of a document that the run would change.
     """
     other_fingerprint = totals.find_refused_fingerprint()
     if other_fingerprint is not None:
@@ -205,7 +215,7 @@ def _build_changes(
     to_do = to_do.dropDuplicates(["doc_id"])  # after an error, the output may have several rows of a document
     removed = differing.where("is_removed").select("doc_id").distinct()
     counts = totals.count_by(CODE, Kind.REJECTED)
-    # Several rejected rows may have the same id. Then the totals are too large, and `removed` must be counted.
+    # If several rejected rows have the same id, this total counts their document several times. So count `removed` instead.
     to_remove = totals.sum_column("is_removed", *Kind)
     if to_remove and counts:
         to_remove = removed.count()

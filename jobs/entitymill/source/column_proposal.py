@@ -1,6 +1,6 @@
 """Propose the id column, the text column and the passthrough columns (copied to `entities`) for a table.
 
-Only counts and lengths reach the driver, no values.
+The driver receives only counts and lengths, never the values in the table.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ SAMPLE = 1000
 MAX_PASSTHROUGH_CHARS = 200
 """Maximum mean length, in characters, of a string column that is proposed as a passthrough column."""
 MAX_REJECT_RATIO = LimitSettings().max_reject_ratio
-"""Maximum share of the inspected rows that a run may reject because of the proposed id column."""
+"""Maximum share (0 to 1) of rows that a run may reject because of their ids, if a column is to be proposed as id column."""
 _ID_NAMES = ("id", "key", "uuid", "guid")
 
 
 @dataclass(frozen=True)
 class Column:
-    """Properties of a column, measured on the inspected rows.
+    """Properties of one column of a table, measured on the inspected rows. This class is not PySpark's `Column`.
 
     kind: Spark's name for the column's type.
     atomic: whether the type is a simple one: not an array, map or struct.
     text: whether the type is string.
-    unique: whether every row has a value, and all values differ.
+    unique: whether every inspected row has a value, and all values differ.
     length: mean length of strings in characters; 0 for other types.
-    exclusion: reason why the column is not proposed as a passthrough column; empty if it is proposed.
-    surplus: number of rows minus number of different values; as the id column, it makes a run reject at least that many.
+    exclusion: reason why the column is unsuitable as a passthrough column; empty if it is suitable.
+    surplus: number of rows minus number of different values; a run with this id column rejects at least this many rows.
     null_ids, repeated_ids: number of rows without a value, and of rows whose value also occurs in other rows; 0 if they were
         not counted. If this is the id column, a run rejects all these rows.
     """
@@ -73,7 +73,7 @@ class Proposal:
     """Proposed settings for the columns of a table.
 
     rows: number of inspected rows.
-    key, text: the proposed id column, and the proposed text column.
+    key, text: the id column and the text column, which the user named or this module found.
     passthrough: proposed passthrough columns.
     other_keys, other_texts: other columns that could be the id column or the text column.
     left_out: (column name, reason) for each column that is proposed neither as id, text nor passthrough column.
@@ -91,17 +91,17 @@ class Proposal:
 def propose_columns(
     spark: SparkSession, table: str, key: str | None = None, text: str | None = None
 ) -> tuple[SourceSettings, Proposal]:
-    """Inspect the first rows of a table, and propose the columns for its settings.
+    """Inspect the first rows of a table, and propose its id column, text column and passthrough columns.
 
     Args:
         table: path of the table, or its name in the catalog.
-        key, text: names of the id column and the text column, if the user chose them.
+        key, text: names of the id column and the text column that the user chose; None to find a suitable column.
 
     Returns:
-        Settings that contain only the path and the format of the table, and the proposed columns.
+        A tuple: settings that contain only the path and the format of the table, and the proposal.
 
     Raises:
-        SourceError: the table does not exist, has no rows, or has no suitable id or text column.
+        SourceError: the table is missing or empty, lacks a column that the user chose, or has no suitable id or text column.
     """
     local = make_absolute(spark, table) if exists_here(table) else table
     kind = _detect_format(spark, local)
@@ -149,13 +149,13 @@ def _detect_format(spark: SparkSession, table: str) -> str:
             return "table"
     except (ValueError, PySparkException):  # not a valid name, or its catalog does not exist
         pass
-    return "parquet"  # reading it gives the clearest message for a missing table
+    return "parquet"  # for a missing table, reading as parquet gives the clearest error message
 
 
 def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
-    """Return the number of inspected rows and the properties of all columns, from at most SAMPLE rows, read in one pass.
+    """Read at most SAMPLE rows in one pass; return their number and the properties of all columns.
 
-    Raise SourceError if the table has no rows.
+    Raise SourceError if the table has no rows; `path` is only for the message.
     """
     kinds: dict[str, T.StructField | None] = {}
     for name in source_columns.list_columns(table):
@@ -191,7 +191,10 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
 
 
 def _explain_exclusion(field: T.StructField | None, path: str, kind: str, length: float) -> str:
-    """Return why a column is not proposed as a passthrough column; empty if it is proposed."""
+    """Return why a column is unsuitable as a passthrough column; an empty string if it is suitable.
+
+    `field` is None if PySpark does not know the type. `kind` is the type's name, and `length` the mean length of strings.
+    """
     if field is None:
         return f"{kind}, which cannot be copied to entities"
     if _is_internal(field.name):
@@ -243,9 +246,9 @@ def _is_utf8(table: DataFrame, column: Column) -> bool:
 
 
 def _count_bad_ids(table: DataFrame, column: Column) -> Column:
-    """Return `column` with `null_ids` and `repeated_ids`, counted in the first SAMPLE rows with a Spark job.
+    """Return a copy of `column`, a candidate for the id column, with its fields `null_ids` and `repeated_ids` filled in.
 
-    A column already known to be unique is returned unchanged, without a Spark job.
+    A Spark job counts both in the first SAMPLE rows. But if `column.unique` is true, return `column` itself, without a job.
     """
     if column.unique:
         return column
@@ -259,10 +262,7 @@ def _count_bad_ids(table: DataFrame, column: Column) -> Column:
 
 
 def describe_bad_ids(column: Column, rows: int) -> str:
-    """Describe what a run does with the rows whose ids are null or occur several times; empty if there are none.
-
-    `rows` is the number of inspected rows.
-    """
+    """Say how many of `rows` rows have a null or repeated id, and what a run does with these rows; empty if none exist."""
     if not column.rejected:
         return ""
     repeated = f"{column.repeated_ids:,} with an id that occurs several times"
@@ -273,7 +273,7 @@ def describe_bad_ids(column: Column, rows: int) -> str:
 
 
 def make_absolute(spark: SparkSession, path: str) -> str:
-    """Return the absolute form of a path, valid in every working directory; a path with a scheme stays unchanged."""
+    """Make a relative path absolute, so that it is valid in every working directory; return URIs and invalid paths as is."""
     if path.startswith("/") or "://" in path:
         return path
     try:
@@ -292,7 +292,7 @@ def _rank_as_id(column: Column) -> tuple[bool, bool, int, int]:
 
 
 def _find_column(name: str, columns: list[Column], option: str, requirement: str) -> Column:
-    """Return the column with this name, which must not be an array, map or struct; raise SourceError if there is none.
+    """Return the column with this name; raise SourceError if there is none, or if it is an array, map or struct.
 
     The message is made of `option` (such as `--text: docs.parquet`) and `requirement` (such as `string column`).
     """

@@ -1,6 +1,6 @@
-"""Compare change events (inserts, updates and deletes in the source) with the output, and look up undecided ids.
+"""Compare change events (inserts, updates, deletes of the source) with the output; look up undecided ids in the source.
 
-An id is undecided if the events do not tell which rows of the source now have this id. It is then looked up in the source.
+An id is undecided if the events do not show whether, and in which rows, the source still contains it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from entitymill.spark.spark_connect import cache_on_disk
 
 log = logging.getLogger(__name__)
 BROADCAST_IDS = 100_000
-"""Maximum number of ids that are broadcast; the broadcast avoids shuffling the source's rows."""
+"""Up to this number of ids, Spark sends all ids to every executor (a broadcast), and need not shuffle the source's rows."""
 _REJECTED, _NULL = "in rejects", "null"
 """Reasons to look up an id: the `rejects` table contains it, or it is null."""
 
@@ -30,9 +30,11 @@ _REJECTED, _NULL = "in rejects", "null"
 class FeedComparison:
     """Result of a comparison of change events with the output.
 
-    differing: result of `rows_against_output.compare_rows` without rows of kind SAME.
-    totals: totals of `differing`.
-    documents: result of `row_checks.select_documents`, with at least all new and changed documents.
+    differing: result of `rows_against_output.compare_rows` without rows of kind SAME: one row per compared row of the source
+        or document of the output, with its Kind.
+    totals: numbers of compared rows by Kind, reject code and Cause.
+    documents: DataFrame with at least all new and changed documents, with the columns doc_id, text, text_hash, chars and, if
+        there are passthrough columns, `passthrough`.
     compared_ids: DataFrame with each doc_id that was compared; null stands for rows without an id.
     stale_rejects: number of `compared_ids` that earlier runs rejected, whose rows in `rejects` must be replaced. A null in
         `compared_ids` counts if `rejects` has any rows.
@@ -54,14 +56,18 @@ def compare_events(
     retry: DataFrame | None,
     cached: ExitStack,
 ) -> FeedComparison:
-    """Compare what the change events tell about each id with the output; if they do not suffice, look it up in the source.
+    """Compare the change events with the output; look up an id in the source if its events do not show its current rows.
+
+    This runs Spark jobs.
 
     Args:
+        source: the source, opened at the version that this run reads.
         feed: changes since the version of the source that the last run read.
         published: DataFrame with COMPARED_COLUMNS of all documents in the output.
         rejected: rows of the `rejects` table, of which only doc_id is used; None if the table is empty.
         policy: rules that decide which documents are recomputed.
-        retry: DataFrame with the doc_id of each document to look up even if it has no event; None if there are none.
+        retry: DataFrame with the doc_id of each document to look up in the source even if it has no change event; None if
+            there are none.
         cached: stack that releases the cached data when it is closed.
     """
     latest = cache_on_disk(change_feed.aggregate_events(feed), cached)
@@ -93,19 +99,25 @@ def compare_events(
 
 
 def _add_ids_to_look_up(latest: DataFrame, ids: DataFrame) -> DataFrame:
-    """Return `latest` with a column `must_look_up`, true for the ids in `ids` and null for others.
+    """Return `latest` with a column `must_look_up`, true for the ids in `ids` and null for all other ids.
 
-    Ids in `ids` without an event get a new row. Null ids are ignored. `latest` is the result of `aggregate_events`.
+    `latest` is the result of `change_feed.aggregate_events`. An id that is only in `ids` gets a new row. Null ids in `ids`
+    are ignored.
     """
     flagged = ids.where("doc_id IS NOT NULL").select("doc_id").distinct().withColumn("must_look_up", F.lit(True))
     return latest.join(flagged, "doc_id", "full").fillna(0, ["rows_written", "net_rows"])
 
 
 def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
-    """Validate the row that the latest commit wrote for each id, and return it with the columns of `validate_rows`.
+    """Return one row per id in `latest`: the text that the latest commit wrote for the id, and whether the row is valid.
 
-    `latest` is the result of `change_feed.aggregate_events`; its columns rows_written and net_rows are kept. New columns:
-    present (whether the latest commit wrote exactly one row), and must_look_up (whether the id must be looked up anyway).
+    `latest` is the result of `change_feed.aggregate_events`, perhaps with the column must_look_up. The columns are doc_id,
+    text, `passthrough` (if configured), rows_written, net_rows, copies (always 1), and these:
+
+    - present: whether the latest commit wrote exactly one row with the id.
+    - must_look_up: true if the id must be looked up in the source in any case; otherwise false or null.
+    - chars: number of code points of the text.
+    - CODE: reject code of the row; null for documents, and if `present` is false.
     """
     rows = latest.select(
         "doc_id",
@@ -119,7 +131,10 @@ def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
 
 
 def _flag_rejected(validated: DataFrame, rejected: DataFrame | None) -> DataFrame:
-    """Return `validated` with the new column `rejected`: true if the `rejects` table has the id, otherwise false or null."""
+    """Return `validated` with the new column `rejected`: true if the id is in `rejected`, otherwise false or null.
+
+    The argument `rejected` has the rows of the `rejects` table; it is None if the table is empty.
+    """
     if rejected is None:
         return validated.withColumn("rejected", F.lit(False))
     # This join does not match null ids, which are looked up anyway; a null-safe join would shuffle the events again.
@@ -145,10 +160,10 @@ def _select_related(published: DataFrame, ids: DataFrame, policy: Policy) -> Dat
 def _explain_undecided() -> Column:
     """Return an expression for the reason why an id is undecided (must be looked up in the source); null for other ids.
 
-    It is for the join in `rows_against_output.compare_rows`, in which alias s has the id's events, and alias o has the
+    Use it only in the join of `rows_against_output.compare_rows`, in which alias s has the id's events, and alias o has the
     published document. An id is undecided in any of these cases:
 
-    - The id is null, an earlier run rejected it, it must be retried, or its document has the status PENDING.
+    - The id is null or in `rejects`, or its document must be retried or has the status PENDING.
     - The latest commit wrote several rows of the id.
     - The id does not have as many rows now as the latest commit wrote. The number of rows now is the number before the
       events (1 if the document is published, otherwise 0) plus `net_rows` (rows added minus removed).
@@ -167,16 +182,18 @@ def _explain_undecided() -> Column:
 def _look_up_rows(
     source: Source, ids: DataFrame, id_count: int, events: DataFrame, cached: ExitStack
 ) -> tuple[DataFrame, DataFrame]:
-    """Return the source's rows with these ids, but read only the texts that `events` does not contain; run Spark jobs.
+    """Use Spark jobs to find the rows of these ids in the source; read a text only if `events` does not contain it.
 
     Args:
-        ids: DataFrame with the columns doc_id (distinct ids; one may be null) and present (as in `_validate_latest`).
+        source: the source, opened at the version that this run reads.
+        ids: DataFrame with the columns doc_id (distinct ids; one may be null) and present (whether `events` has the id).
         id_count: number of rows of `ids`.
         events: rows that the latest commit of each id inserted or updated, with the columns of `source.rows`.
+        cached: stack that releases the cached data when it is closed.
 
     Returns:
-        Two DataFrames with the columns of `row_checks.validate_rows`. The first has all rows with these ids, without text if
-        they are rejected because of their id. The second has only the rows whose texts were read from the source.
+        Two DataFrames with the columns of `row_checks.validate_rows`. The first has all rows of the source with these ids; a
+        row whose id is null or not unique has no text. The second has only the rows whose texts were read from the source.
     """
     ids = F.broadcast(ids) if id_count <= BROADCAST_IDS else ids
     same_id = F.col("s.doc_id").eqNullSafe(F.col("i.doc_id"))
@@ -194,7 +211,7 @@ def _look_up_rows(
         texts = cache_on_disk(source.rows.join(missing, "doc_id", "left_semi"), cached)
     one = F.lit(1).cast("long")
     single = texts.unionByName(events.join(in_events, "doc_id", "left_semi")).withColumn("copies", one)
-    # Rows without an id, and all rows of an id that occurs more than once, are rejected.
+    # Rows without an id, and all rows of an id that occurs more than once, are rejected. So their texts are not read.
     each_row = F.explode(F.expr("sequence(1L, copies)"))
     rejected = counts.where(~is_single).select("doc_id", "copies", each_row.alias("row")).drop("row")
     rows = single.unionByName(rejected, allowMissingColumns=True)

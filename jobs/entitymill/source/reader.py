@@ -29,13 +29,14 @@ class Source:
 
     rows: DataFrame of the rows that meet `source.where`, with the columns doc_id, text and, if there are passthrough
         columns, a struct `passthrough`.
-    passthrough: schema fields, in `entities`, of the passthrough columns, which are copied from the source to `entities`.
-    version: version of the table that the run reads; see `SourceTable.version`.
+    passthrough: schema fields of the passthrough columns (columns that are copied from the source to `entities`).
+    version: version number of a Delta table, a digest of the list of Parquet files, or `unversioned` for other tables.
     identity: id that Delta gave the table when it was created; empty if the source is not a Delta table.
     location: URI of the table's directory; empty for a view.
     nondeterministic: whether `source.where` may later select other rows, even if no row has changed.
     size: total size of the data files in bytes; None if unknown.
     detail: result of DESCRIBE DETAIL for a Delta table; None for other tables.
+    settings: settings with which the source was opened.
     committed_ms: commit time of the version in milliseconds since 1970 UTC; None for tables that are not Delta.
     """
 
@@ -56,14 +57,15 @@ class Source:
         return bool(self.identity) and not self.nondeterministic
 
     def validate_rows(self) -> DataFrame:
-        """Return all rows with the new columns `copies` (rows with the same id), `chars` (code points) and CODE.
+        """Return all rows with the new columns `copies` (number of rows with the same id), `chars` and CODE.
 
-        CODE has the reject code; null for documents. This runs a Spark job, which counts the copies.
+        `chars` is the number of code points of the text. CODE is the reject code; null for documents. This runs a Spark job,
+        which counts the copies.
         """
         return row_checks.validate_rows(row_checks.count_copies(self.rows), self.settings.max_chars)
 
     def check_output(self, output: str) -> None:
-        """Raise SettingsError if an output path is inside the source, contains the source, or is inside another table.
+        """Raise SettingsError if the path `output` is inside the source, contains the source, or is inside another table.
 
         Raise OSError if the path's scheme is unknown, or the storage client for it is not configured.
         """
@@ -99,7 +101,9 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
 
     Raises:
         SettingsError: `source.format` is parquet, but the source is a Delta table.
-        SourceError: the source is missing or unreadable, or lacks a column that the settings name.
+        SourceError: the source is missing or unreadable, a column that the settings name is missing or of an unsuitable
+            type, or `source.where` is invalid.
+        StorageError: the storage of a catalog table failed.
     """
     table = open_table(spark, settings)
     source_columns.check_unreadable_columns(table.rows, settings, table.unreadable)
@@ -122,7 +126,7 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
 def select_rows(table: DataFrame, settings: SourceSettings, *extra_columns: str) -> DataFrame:
     """Return doc_id, text, `passthrough` if configured, and `extra_columns` of the rows that meet `source.where`.
 
-    `table` has all columns of the source. Raise SourceError if `source.where` is not a valid condition on them.
+    `table` has all columns of the source. Raise SourceError if `source.where` is not a valid condition for `table`.
     """
     selected = source_columns.apply_condition(table, settings)
     columns = [F.col(quote_part(column)) for column in settings.passthrough]
@@ -188,7 +192,7 @@ def read_change_feed(spark: SparkSession, settings: SourceSettings, first: int, 
 def read_texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
     """Return a dict from doc_id to text for a few documents, to show the texts to a user.
 
-    Only rows that meet `source.where` are read; the dict lacks ids that no such row has.
+    Only rows that meet `source.where` are read. An id that occurs in none of these rows is not in the dict.
     """
     rows = (
         select_rows(open_table(spark, settings).rows, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")
@@ -226,7 +230,7 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
 
 
 def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
-    """Return the source with all its columns, without checking them and without reading rows.
+    """Return the source with all its columns, without checking the columns and without reading rows.
 
     A Delta table is read at its current version, so that a run that reads it several times always gets the same rows.
 
@@ -264,13 +268,13 @@ def _check_not_cached(rows: DataFrame, settings: SourceSettings) -> None:
 
 
 def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
-    """Return a source of Parquet files with all its columns, except columns that Spark cannot read in the first file.
+    """Return a source of Parquet files with all its columns, except columns of types that Spark cannot read.
 
-    The version is a digest of the names, sizes and modification times of all files. Raise SettingsError if the path is a
-    Delta table or inside a Delta table.
+    Only the types in the first file are checked. The version is a digest of the names, sizes and modification times of all
+    files. Raise SettingsError if the path is a Delta table or inside a Delta table.
     """
-    # List the files before Spark does. If a file is added in between, this version does not cover it, and the next run sees
-    # another version.
+    # List the files before Spark does. If a file is added in between, the version below does not include it, so the next
+    # run gets another version.
     listing = list(storage.list_files(spark, settings.path))
     enclosing = overlapping_paths.find_enclosing_table(storage.qualify(spark, settings.path), partial(storage.exists, spark))
     if enclosing is not None:

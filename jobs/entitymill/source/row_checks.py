@@ -6,14 +6,14 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 BROADCAST_DUPLICATES = 100_000
-"""Maximum number of duplicate ids that are broadcast; the broadcast avoids shuffling the source's rows."""
+"""Up to this number of duplicate ids, Spark sends them to every executor (a broadcast), and need not shuffle the rows."""
 CODE = "_code"
 """Name of the column with the reject code of a row, which is null if the row is a document."""
 _TIMESTAMP_FORMAT = "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"
 CODES = {
     "null_id": ("doc_id IS NULL", "'the id is null'"),
     "malformed_id": ("cast(doc_id AS binary) != encode(doc_id, 'UTF-8')", "'the id is not valid UTF-8'"),
-    "duplicate_id": ("copies > 1", "format_string('%d rows of this run have this id', copies)"),
+    "duplicate_id": ("copies > 1", "format_string('%d rows that this run read have this id', copies)"),
     "null_text": ("text IS NULL", "'the text is null'"),
     "text_too_long": ("length(text) > {most}", "format_string('%d code points, source.max_chars is {most}', chars)"),
     "malformed_text": (
@@ -23,16 +23,17 @@ CODES = {
 }
 """Dict from each reject code to two SQL expressions: the condition for rejecting a row, and the detail for `rejects`.
 
-If several conditions are true, a row gets the first code. When Java decodes bytes to a string, it replaces invalid UTF-8.
-Encoding the string again then gives different bytes, which the two `malformed` conditions detect.
+{most} stands for `source.max_chars`. If several conditions are true, a row gets the first code. When Java decodes bytes to a
+string, it replaces invalid UTF-8. Encoding the string again then gives different bytes, which the two `malformed` conditions
+detect.
 """
 
 
 def count_copies(rows: DataFrame) -> DataFrame:
     """Return the rows with a new column `copies`, the number of rows with the same id.
 
-    It is null or 1 for a unique id and for a null id. This runs a Spark job. Only ids are shuffled, unless more than
-    BROADCAST_DUPLICATES ids occur in several rows.
+    For an id that is unique or null, `copies` may be either 1 or null. This runs a Spark job. Only ids are shuffled,
+    unless more than BROADCAST_DUPLICATES ids occur in several rows.
     """
     repeated = rows.where(F.col("doc_id").isNotNull()).groupBy("doc_id").agg(F.count("*").alias("copies"))
     repeated = repeated.where("copies > 1")
@@ -47,7 +48,7 @@ def count_copies(rows: DataFrame) -> DataFrame:
 def validate_rows(rows: DataFrame, max_chars: int) -> DataFrame:
     """Return all rows, with the new columns `chars` (code points of the text) and CODE (reject code; null for documents).
 
-    `rows` has at least the columns doc_id, text and copies; `max_chars` is the longest accepted text, in code points.
+    `rows` must have the columns doc_id, text and copies; `max_chars` is the maximum length of a valid text, in code points.
     """
     cases = " ".join(f"WHEN {wrong} THEN '{code}'" for code, (wrong, _) in CODES.items()).format(most=max_chars)
     return rows.withColumn("chars", F.length("text")).withColumn(CODE, F.expr(f"CASE {cases} END"))
@@ -79,7 +80,7 @@ def select_rejects(validated: DataFrame, max_chars: int) -> DataFrame:
 
 
 def hash_passthrough(columns: list[str]) -> Column:
-    """Return an expression for the SHA-256 of the column `passthrough` as JSON; null if `columns` does not contain it."""
+    """Return an expression for the SHA-256 of the column `passthrough` as JSON; null if `columns` lacks `passthrough`."""
     if "passthrough" not in columns:
         return F.lit(None).cast("string")
     # With the session's time zone, timestamps would look changed on a machine in another zone.

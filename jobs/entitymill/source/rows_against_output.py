@@ -1,7 +1,4 @@
-"""Compare rows of the source with the output, and decide whether each document is new, changed, removed or the same.
-
-`Mode` is the way in which a run finds its documents; `Policy` holds the rules by which it decides what to recompute.
-"""
+"""Compare rows of the source with the output, and decide whether each document is new, changed, removed or the same."""
 
 from __future__ import annotations
 
@@ -58,20 +55,20 @@ def compare_rows(
     """Return the Kind of each row of `validated`, and of each document that is only in `published`.
 
     Args:
-        validated: result of `row_checks.validate_rows`, with the `present` column: whether the row is in the source.
+        validated: result of `row_checks.validate_rows`, with one more column, `present`: whether the row is in the source.
         published: DataFrame with COMPARED_COLUMNS of documents in the output.
         policy: rules that decide which documents are recomputed.
         undecided: expression for the reason why an id must be looked up in the source; it is null for all other ids. Its
             columns have the aliases s (`validated`) and o (`published`). None if no id needs to be looked up.
-        known_ids: DataFrame whose column doc_id has the ids to which `validated` is restricted; None for no restriction.
+        known_ids: DataFrame with the column doc_id; only rows of `validated` with these ids are compared. None compares all.
 
     Returns:
         A DataFrame with the columns doc_id, kind, chars, copies, CODE, and these:
 
         - in_output: whether `published` has the id.
-        - is_removed: whether the document is removed from the output.
-        - other_fingerprint: the published document's fingerprint if the policy refuses it; otherwise null. If the run would
-          change a document with a refused fingerprint, it must fail.
+        - is_removed: whether the run must remove the document with this id from the output.
+        - other_fingerprint: the published document's fingerprint if the policy refuses it; otherwise null. The caller must
+          raise an error if the run would change such a document.
         - cause: the Cause of a changed document; null for other documents.
         - Only with `undecided`: reason (the value of `undecided`), present, and output_row (struct of COMPARED_COLUMNS).
     """
@@ -112,7 +109,7 @@ def compare_rows(
 
 
 def _classify(policy: Policy) -> Column:
-    """Return an expression for the Kind of a row in the join of source (alias s) and published documents (alias o)."""
+    """Return an expression for the Kind of a row in the join of the source (alias s) and published documents (alias o)."""
     in_output = F.col("o.doc_id").isNotNull()
     is_present = F.coalesce("present", F.lit(False))
     return (
@@ -141,7 +138,7 @@ def _is_changed(policy: Policy) -> Column:
 
 
 def _explain_change(policy: Policy) -> Column:
-    """Return an expression for the reason (a Cause) why a changed document, as `_is_changed` says, is recomputed."""
+    """Return an expression for the Cause why a document is recomputed; it is valid only where `_is_changed` is true."""
     return (
         F.when(_is_pending(), Cause.PENDING.value)
         .when(_text_differs(), Cause.TEXT.value)
@@ -182,10 +179,9 @@ def is_in_run_slice(policy: Policy) -> Column:
 
 
 def has_refused_fingerprint(policy: Policy) -> Column:
-    """Return a condition that is true for published documents whose fingerprint the policy refuses.
+    """Return a condition that is true for documents whose fingerprint (digest of models and settings) the policy refuses.
 
-    The fingerprint is a digest of models and settings. Documents with the status PENDING are never refused, because they are
-    recomputed anyway.
+    It is false for documents with the status PENDING, because these documents are recomputed anyway.
     """
     if not policy.refuses_other_fingerprints:
         return F.lit(False)
@@ -217,16 +213,19 @@ def build_fingerprint_error(refused: str, policy: Policy) -> OutputError:
 
 @dataclass(frozen=True)
 class Totals:
-    """Totals over the rows of a result of `compare_rows`; `sums` is the result of `sum_outcomes`."""
+    """Numbers of compared rows (new, changed, removed, rejected and others) in a comparison of the source with the output.
+
+    sums: result of `sum_outcomes`: one Row per combination of Kind, reject code and Cause, with numbers and totals.
+    """
 
     sums: list[Row]
 
     def sum_column(self, column: str, *kinds: Kind) -> int:
-        """Return the sum of a column of `sums`, such as `rows` or `chars`, over these kinds."""
+        """Return the total of a column of `sums`, such as `rows` or `chars`, for all compared rows of these kinds."""
         return sum(row[column] or 0 for row in self.sums if row["kind"] in kinds)
 
     def count_by(self, column: str, kind: Kind) -> dict[str, int]:
-        """Return a dict from each value of a column, by which `sums` is grouped, to the number of rows of a kind."""
+        """Return a dict: for each value of `column` (CODE, cause or reason), the number of compared rows of this kind."""
         counts: dict[str, int] = {}
         for row in self.sums:
             if row["kind"] == kind:
@@ -240,9 +239,10 @@ class Totals:
 
 
 def sum_outcomes(outcomes: DataFrame) -> list[Row]:
-    """Return sums over the rows of a result of `compare_rows`, for `Totals`; this runs a Spark job.
+    """Count the rows of a result of `compare_rows` with a Spark job; return one Row per combination of kind, code and cause.
 
-    There is one row per combination of kind, reject code, cause and, if `outcomes` has the column, reason.
+    If `outcomes` has the column reason, each combination also has a reason. The other columns of a Row are rows (how many
+    were counted), the totals of chars, in_output and is_removed, and other_fingerprint (one of the values, or null).
     """
     by = ["kind", CODE, "cause", *(name for name in outcomes.columns if name == "reason")]
     sums = outcomes.groupBy(*by).agg(
@@ -258,9 +258,9 @@ def sum_outcomes(outcomes: DataFrame) -> list[Row]:
 class Mode(StrEnum):
     """How a run finds the documents that it must recognize.
 
-    FIRST: all documents, because the output had none. FULL: all documents, because the user asked for it (--full).
-    COMPARE: all rows were compared with the output. FEED: rows from the change feed were compared. ARRIVALS: rows from
-    appended data files were compared. NONE: the run had nothing to do.
+    FIRST: all documents, because the output had none. FULL: all documents, because the user set --full. COMPARE: all rows
+    were compared with the output. FEED: only rows from the source's change feed were compared. ARRIVALS: only rows from data
+    files that were added since the last run were compared. NONE: the run had nothing to do.
     """
 
     FIRST = "first"
@@ -280,8 +280,8 @@ class Policy:
         documents, `ignore` the difference, or `refuse` the run. A full run always reprocesses them.
     slice: digest of source.where if the run replaces a slice (the rows that source.where selects); otherwise None.
     full: whether to recompute all documents, even unchanged ones, except documents that `interrupted_runs` wrote.
-    interrupted_runs: ids of full runs with this fingerprint that did not complete; the documents that they wrote are up to
-        date.
+    interrupted_runs: ids of runs with --full and this fingerprint that did not complete; the documents that they wrote are
+        up to date.
     """
 
     fingerprint: str

@@ -44,13 +44,13 @@ _NONDETERMINISTIC = re.compile(
 """Matches parts of a condition that may select other rows each time: functions that return times, random values or the user,
 special dates such as DATE 'yesterday', times of day such as '06:00' (Spark adds today's date), subqueries, and _metadata."""
 _FUNCTION = re.compile(r"([a-z_]\w*`?\s*\.\s*)?`?\b([a-z_]\w*)`?\s*\(", re.IGNORECASE)
-"""Matches the name of a function and its opening parenthesis; the first group matches if a schema is named."""
+"""Matches the name of a function and its opening parenthesis; the first group is the schema's name, if there is one."""
 _KEYWORDS = frozenset({"all", "and", "any", "between", "case", "else", "in", "like", "not", "or", "some", "then", "when"})
 """SQL keywords that may precede a parenthesis, but are not functions."""
 
 
 def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructField]:
-    """Check the columns that the settings name, and return the schema fields of the passthrough columns in `entities`.
+    """Check the columns that the settings name, and return the passthrough columns' fields for the schema of `entities`.
 
     Raise SourceError if a column is missing or has an unsuitable type.
     """
@@ -69,8 +69,8 @@ def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructFi
 def find_fields(table: DataFrame, names: list[str], setting: str, path: str) -> list[T.StructField]:
     """Return the schema fields of the named columns, even if other columns have types that PySpark does not know.
 
-    Raise SourceError if a column does not exist, or PySpark does not know its type. `setting` is the setting under `source`
-    that names the columns, for the message.
+    Raise SourceError if a column does not exist, or PySpark does not know its type. The message contains `setting`, the key
+    under `source` that names the columns, and `path`, the path of the source.
     """
     existing = list_columns(table)
     found = []
@@ -97,7 +97,7 @@ def list_columns(table: DataFrame) -> list[str]:
 def describe_type(table: DataFrame, name: str) -> str:
     """Return Spark's name for the type of a column, even if PySpark does not know the type.
 
-    Spark Connect gives no access to the name; then return a phrase without a type.
+    Spark Connect gives no access to the name. There, return the phrase `of a type that PySpark does not know`.
     """
     if spark_connect.is_remote(table.sparkSession):
         return "of a type that PySpark does not know"
@@ -108,7 +108,7 @@ def describe_type(table: DataFrame, name: str) -> str:
 def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_out: Mapping[str, str]) -> None:
     """Raise SourceError if a setting needs a column that Spark cannot read.
 
-    `left_out` is a dict from the name of each unreadable column to its Parquet type; `table` has all other columns.
+    `left_out` is a dict from the name of each unreadable column to its Parquet type; `table` has all readable columns.
     """
     needed = dict.fromkeys(settings.passthrough, "passthrough")
     needed |= {settings.text_column: "text_column", settings.id_column: "id_column"}
@@ -128,7 +128,7 @@ def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_ou
 
 
 def suggest_columns(name: str, existing: list[str]) -> str:
-    """Return the end of a message: a list of the existing columns and, if there is one, a column with a similar name."""
+    """Return the end of a message: a list of the existing columns and, if there is one, a column with a name like `name`."""
     near = get_close_matches(name, existing, 1, _MIN_SIMILARITY)
     more = f" and {len(existing) - _MAX_LISTED} more" if len(existing) > _MAX_LISTED else ""
     has = f"it has {', '.join(existing[:_MAX_LISTED])}{more}"
@@ -136,9 +136,9 @@ def suggest_columns(name: str, existing: list[str]) -> str:
 
 
 def check_passthrough(fields: list[T.StructField], path: str) -> list[T.StructField]:
-    """Check the fields of passthrough columns, and return them as fields of `entities`, with only comments as metadata.
+    """Check that passthrough columns can be columns of `entities`; return their fields, with comments as the only metadata.
 
-    Raise SourceError if a field cannot be a column of `entities`.
+    Raise SourceError if a column cannot; the message contains `path`, the path of the source.
     """
     taken = {name.lower() for name in schemas.ENTITY_COLUMNS} | _HELPER_COLUMNS
     for field in fields:
@@ -160,13 +160,13 @@ def check_passthrough(fields: list[T.StructField], path: str) -> list[T.StructFi
 
 
 def strip_metadata(field: T.StructField) -> T.StructField:
-    """Return a field without metadata except its comment; metadata of nested fields is removed in the same way."""
+    """Return a copy of a schema field without metadata, except comments; the same applies to nested fields."""
     metadata = {_COMMENT: field.metadata[_COMMENT]} if _COMMENT in field.metadata else {}
     return T.StructField(field.name, _strip_type_metadata(field.dataType), field.nullable, metadata)
 
 
 def _strip_type_metadata(kind: T.DataType) -> T.DataType:
-    """Return a type without the metadata of its nested fields, except their comments."""
+    """Return the type `kind` without the metadata of its nested fields; their comments are kept."""
     if isinstance(kind, T.StructType):
         return T.StructType([strip_metadata(field) for field in kind])
     if isinstance(kind, T.ArrayType):
@@ -177,7 +177,7 @@ def _strip_type_metadata(kind: T.DataType) -> T.DataType:
 
 
 def _is_storable(kind: T.DataType) -> bool:
-    """Return whether Delta, Parquet and Arrow can all store values of a type."""
+    """Return whether Delta, Parquet and Arrow can all store values of the type `kind`."""
     if isinstance(kind, T.StructType):
         distinct = {field.name.lower() for field in kind}
         return 0 < len(distinct) == len(kind.fields) and all(_is_storable(field.dataType) for field in kind)
@@ -189,7 +189,7 @@ def _is_storable(kind: T.DataType) -> bool:
 
 
 def _describe_unsupported(name: str, path: str, kind: str) -> str:
-    """Return a message that says that a column's type cannot be stored in `entities`, and what to do about it."""
+    """Return an error message for a column `name` whose type `kind` cannot be stored in `entities`; it says what to do."""
     return (
         f"{name} of {path} is {kind}, which cannot be a column of the entities table; "
         "cast it in a view, and read the view with `source.format: table`."
@@ -197,7 +197,7 @@ def _describe_unsupported(name: str, path: str, kind: str) -> str:
 
 
 def _concatenate_field_names(kind: T.DataType) -> str:
-    """Return the names of all fields inside a type, concatenated to one string."""
+    """Return the names of all fields nested inside the type `kind`, concatenated to one string; empty if there are none."""
     if isinstance(kind, T.StructType):
         return "".join(field.name + _concatenate_field_names(field.dataType) for field in kind)
     if isinstance(kind, T.ArrayType):
@@ -208,15 +208,16 @@ def _concatenate_field_names(kind: T.DataType) -> str:
 
 
 def is_nondeterministic(spark: SparkSession, where: str | None) -> bool:
-    """Return whether a condition may later select other rows, even if no row has changed.
+    """Return whether a condition may later select other rows, even if no row has changed; False if there is no condition.
 
-    This is so if it depends on time, random numbers, other tables, metadata of the data files, or a user-defined function.
+    The result is True if the condition depends on time, random numbers, other tables, metadata of the data files, or a
+    user-defined function.
     """
     return where is not None and (has_nondeterministic_part(where) or _calls_user_function(spark, where))
 
 
 def has_nondeterministic_part(where: str) -> bool:
-    """Return whether a condition contains a word, such as `now`, that usually makes it depend on more than the row.
+    """Return whether a condition contains a word, such as `now`, that can make the result depend on more than the row.
 
     Words in string literals and in names of columns count, too.
     """
@@ -232,7 +233,7 @@ def _calls_user_function(spark: SparkSession, where: str) -> bool:
     if any(call[1] for call in calls):
         return True
     called = {call[2].casefold() for call in calls} - _KEYWORDS
-    # Functions in `pyspark.sql.functions` are Spark's own, so they need not be looked up in the catalog.
+    # Functions in `pyspark.sql.functions` are Spark's own, so that only other names must be looked up in the catalog.
     called = {name for name in called if not hasattr(functions, name)}
     try:
         defined = spark.sql("SHOW USER FUNCTIONS").collect() if called else []
@@ -242,7 +243,7 @@ def _calls_user_function(spark: SparkSession, where: str) -> bool:
 
 
 def apply_condition(table: DataFrame, settings: SourceSettings) -> DataFrame:
-    """Return the rows that meet `source.where`, or all rows if it is not set; raise SourceError if it is not valid."""
+    """Return the rows that meet `source.where`, or all rows if it is not set; raise SourceError if it is invalid."""
     if settings.where is None:
         return table
     try:

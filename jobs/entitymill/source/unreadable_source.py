@@ -31,8 +31,8 @@ def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exc
     features = _FEATURES.search(str(error))
     if features:
         return (
-            f"{path} is a Delta table with {features[2]}, which Delta {features[1]} does not support: use a newer Delta, or "
-            f"drop the features from the table (ALTER TABLE … DROP FEATURE {features[2].split(',')[0]})."
+            f"{path} is a Delta table with the table features {features[2]}, which Delta {features[1]} does not support: "
+            f"use a newer Delta, or drop these features (ALTER TABLE … DROP FEATURE {features[2].split(',')[0]})."
         )
     if settings.format == "table":
         return f"there is no table {path}, or you lack permission to read it.{_advise_on_wildcards(path)}"
@@ -90,7 +90,7 @@ def _advise_on_wildcards(path: str) -> str:
 def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
     """Return the format (CSV or JSON) and the path of the first data file in a source, judged by the file's name.
 
-    Return None if there is no data file, or if its name suggests another format.
+    Return None if there is no data file, or if its name suggests neither CSV nor JSON.
     """
     first = find_first_data_file(storage.list_files(spark, path))
     found = unsupported_source_formats.detect_text_format(first) if first else None
@@ -100,15 +100,15 @@ def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
 
 
 def parse_unreadable_type(error: Exception) -> str | None:
-    """Return the Parquet type that, according to an error, Spark cannot read; None if the error has another cause."""
+    """Return the Parquet type that Spark cannot read, as an error of Spark names it; None if the error has another cause."""
     found = _UNREADABLE_TYPE.search(str(error))
     return found[1] if found else None
 
 
 def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
-    """Return the address of the first data file in a listing of `storage.list_files`; None if there is no data file.
+    """Return the address of the first data file in a result of `storage.list_files`; None if there is no data file.
 
-    Spark infers all columns from this file.
+    Spark infers all columns from this file. Files whose names begin with `_` or `.` are not data files.
     """
     for address, _, _ in listing:
         if address.rpartition("/")[2][:1] not in ("_", "."):
@@ -155,7 +155,7 @@ def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any],
 
 
 def _build_parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
-    """Return a Parquet schema with these columns, as a py4j proxy."""
+    """Return a Parquet schema with these columns (results of `_read_parquet_columns`), as a py4j proxy."""
     fields = session.get_class(spark, "java.util.ArrayList")()
     for column in columns:
         fields.add(column)
@@ -163,7 +163,7 @@ def _build_parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
 
 
 def _find_unreadable_type(spark: SparkSession, converter: Any, columns: Iterable[Any]) -> str | None:
-    """Return the first Parquet type that Spark cannot convert; None if Spark can convert all columns."""
+    """Return the type of the first column that Spark's schema `converter` cannot convert; None if it can convert all."""
     try:
         converter.convert(_build_parquet_schema(spark, columns))
     except (Py4JError, PySparkException) as error:

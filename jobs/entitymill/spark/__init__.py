@@ -1,1 +1,1 @@
-"""Spark infrastructure that does not depend on entities: sessions (classic or Spark Connect), storage, and SQL names."""
+"""Open Spark sessions (classic or Spark Connect), access storage, and quote SQL names. No module here handles mentions."""

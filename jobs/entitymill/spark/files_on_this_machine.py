@@ -1,8 +1,9 @@
-"""Handle files on this machine's disk: find local paths and files of the repository, and detect full disks.
+"""Handle files on this machine's disk: find local paths and files of this program's clone, and detect full disks.
 
-It also creates private temporary directories. Spark's own `blockmgr-*` directories contain document text, are readable by
-everyone, and remain after a SIGKILL. Instead, each process has a private directory, with mode 0700, for all its temporary
-files. A normal exit deletes it. If the process is killed, the next process of this program on the machine deletes it.
+The module also creates private temporary directories. Spark's own `blockmgr-*` directories contain document text, are
+readable by everyone, and remain after a SIGKILL. Instead, each process of this program keeps all its temporary files in a
+private directory with mode 0700, and deletes the directory when it exits. If a process is killed, the next process of this
+program deletes the killed one's directory.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from entitymill.errors import StorageError
 
 _CODE = Path(__file__).parents[2]
 REPOSITORY = _CODE.parent if _CODE.name == "jobs" else None
-"""Root of the clone from which this package runs; None if the package was installed without the repository."""
+"""Root of the clone of Entity Mill's repository from which this package runs; None if it does not run from a clone."""
 FILE = "file:"
 """Scheme of URIs of files on a machine's own disk."""
 _CLUSTERS = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")
@@ -42,7 +43,7 @@ _LOCK = "in-use"
 _directories: dict[tuple[int, Path], tuple[Path, IO[str]]] = {}
 """Dict from (process id, parent directory) to the private directory and its lock file, locked while the process runs."""
 FULL_BYTES = 64_000_000
-"""After an error which says that a disk is full, every disk with fewer free bytes than this counts as full."""
+"""After an error which says that a disk is full, each disk with fewer free bytes than this is reported as full."""
 _FULL_DISK_MESSAGES = ("No space left on device", "Disk quota exceeded")
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 _watched: dict[str, str] = {}
@@ -50,9 +51,9 @@ _watched: dict[str, str] = {}
 
 
 def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
-    """Return whether Spark would certainly look up a path on this machine's disk; False for every path with a scheme.
+    """Return whether it is certain that Spark looks up a path on this machine's disk; False for every path with a scheme.
 
-    `conf` has the Spark properties from the settings; this function also considers properties in spark-defaults.conf.
+    `conf` has the Spark properties from the settings; this function itself reads the properties in spark-defaults.conf.
     """
     if _SCHEME.match(path) or any(name in os.environ for name in _CLUSTERS):
         return False
@@ -62,12 +63,12 @@ def is_certainly_local(path: str, conf: Mapping[str, str]) -> bool:
 
 
 def to_local_path(address: str) -> Path:
-    """Return the path of a `file:` URI, or of an address without a scheme."""
+    """Convert a `file:` URI to the path that it names; convert any other text to a Path as it is."""
     return Path("/" + address.removeprefix(FILE).lstrip("/")) if address.startswith(FILE) else Path(address)
 
 
 def exists_here(path: str | Path) -> bool:
-    """Return whether a path exists on this machine's disk; False if the user may not look it up, or a name is too long."""
+    """Return whether a path exists on this machine's disk; also False if access is denied, or a name in it is too long."""
     try:
         return Path(path).exists()
     except OSError:
@@ -75,9 +76,9 @@ def exists_here(path: str | Path) -> bool:
 
 
 def find_installed(path: str) -> str:
-    """Return a path, or the same path in the repository if it exists there but not in the working directory.
+    """Make a path absolute if it exists in this program's clone, but not in the working directory; return others unchanged.
 
-    These paths are always returned unchanged: an absolute path, a URI, and a path with `..`.
+    Absolute paths, URIs, and paths with `..` are always returned unchanged.
     """
     relative = Path(path)
     if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts or exists_here(relative):
@@ -87,9 +88,9 @@ def find_installed(path: str) -> str:
 
 
 def pin_path(path: str) -> str:
-    """Return a path that means the same in every working directory.
+    """Make a path absolute if it exists in the working directory, but not in this program's clone; return others unchanged.
 
-    A path that exists in the working directory, but not in the repository, becomes absolute. Others stay unchanged.
+    So an existing path stays valid in every working directory: `find_installed` finds paths in the clone from everywhere.
     """
     is_installed = REPOSITORY is not None and exists_here(REPOSITORY / path)
     return str(Path(path).absolute()) if exists_here(path) and not is_installed else path
@@ -98,9 +99,9 @@ def pin_path(path: str) -> str:
 def write_atomically(file: Path, content: bytes) -> None:
     """Write a file, or replace an existing file or link, atomically: rename a temporary file in the same directory.
 
-    The temporary file gets a random name, and must not exist yet. Otherwise, another user could create a link with this name
-    in the directory, and so make this program overwrite another file. Raise OSError if the file cannot be written; no
-    temporary file remains.
+    The temporary file gets a random name, and writing fails if a file of this name exists. If the name could be guessed,
+    another user could create a link with the name, so that this program overwrites the link's target. Raise OSError if the
+    file cannot be written; no temporary file remains.
     """
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
@@ -114,10 +115,10 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 
 def open_private_directory(parent: Path | None = None) -> Path:
-    """Return this process's private directory in `parent`, or in Python's directory for temporary files if that is None.
+    """Return this process's private directory in `parent`; None stands for Python's directory for temporary files.
 
-    The first call creates the directory, and deletes the private directories of processes that have ended. Raise OSError if
-    the parent directory cannot be written.
+    The first call for a parent creates the private directory, and deletes the private directories of processes that have
+    ended. Raise OSError if the parent cannot be written.
     """
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     key = (os.getpid(), parent)
@@ -131,14 +132,14 @@ def open_private_directory(parent: Path | None = None) -> Path:
 
 
 def list_parents() -> list[Path]:
-    """Return the parent directories of this process's private directories."""
+    """Return the directories that contain a private directory of this process, created by `open_private_directory`."""
     return [parent for pid, parent in _directories if pid == os.getpid()]
 
 
 def create_scratch_directory(prefix: str) -> Path:
     """Create a directory in this process's private directory, and return its path; it exists until this process ends.
 
-    Its name begins with `prefix`.
+    The name of the new directory begins with `prefix`.
     """
     return Path(tempfile.mkdtemp(prefix=prefix, dir=open_private_directory()))
 
@@ -146,8 +147,8 @@ def create_scratch_directory(prefix: str) -> Path:
 def choose_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
     """Return a dict with the property that makes Spark store blocks and shuffle files in a private directory.
 
-    The private directory is created in the directory that spark.local.dir, one of the session's `properties`, names. In
-    these cases, the dict is empty, and Spark uses the directories that the user chose:
+    `properties` are those of the session. If they set spark.local.dir, the private directory is created in the directory
+    that this property names. The dict is empty, so that Spark uses the directories that the user chose, in two cases:
 
     - spark.local.dir names several directories, or one that cannot be written.
     - The environment variable SPARK_LOCAL_DIRS or LOCAL_DIRS is set.
@@ -171,10 +172,10 @@ def delete_unused(parent: Path) -> None:
 
 
 def _create_locked_directory(parent: Path) -> tuple[Path, IO[str]]:
-    """Create a private directory, and return it with its locked lock file.
+    """Create a private directory in `parent`, lock it, and return its path and its open lock file.
 
-    Until the directory is locked, another process that starts may delete it, as it deletes the directories of processes that
-    have ended. Then another directory is created.
+    Before the directory is locked, another process may delete it, because it looks like the directory of an ended process.
+    In this case, create a new directory, up to _ATTEMPTS times. Raise OSError after that, or if `parent` cannot be written.
     """
     for _ in range(_ATTEMPTS):
         directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
@@ -188,7 +189,7 @@ def _create_locked_directory(parent: Path) -> tuple[Path, IO[str]]:
         if os.fstat(lock.fileno()).st_nlink:
             return directory, lock
         lock.close()
-    raise OSError(errno.EAGAIN, f"other processes delete each new directory {_PREFIX}*", str(parent))
+    raise OSError(errno.EAGAIN, f"other processes keep deleting new directories {_PREFIX}*", str(parent))
 
 
 def _lock(directory: Path) -> IO[str]:
@@ -206,9 +207,9 @@ def _lock(directory: Path) -> IO[str]:
 
 
 def watch(directory: str, setting: str) -> None:
-    """Remember a directory to which this program writes, so that `find_fault` checks its disk.
+    """Register a directory to which this program writes, so that `find_fault` checks whether its disk is full.
 
-    A URI of other storage is ignored. `setting` is the setting that names the directory, for the message.
+    A URI that does not name a local disk is ignored. `setting` is the setting that names the directory, for the message.
     """
     path = directory.removeprefix("file:")
     if ":" not in path.partition("/")[0]:
@@ -218,8 +219,9 @@ def watch(directory: str, setting: str) -> None:
 def find_fault(error: BaseException) -> StorageError | None:
     """Return a StorageError that names the full disks if `error` occurred because a disk is full; otherwise None.
 
-    The error number of an OSError is reliable. The text of an error is not: it may quote a document with the same words. So
-    the text counts only if a disk given to `watch`, or a disk with a private directory of this process, really is full.
+    The error number of an OSError is reliable. The text of an error is not: it may quote a document that contains "No space
+    left on device". So the text counts only if a disk really is full. The checked disks are those of the directories
+    that `watch` registered, and of this process's private directories.
     """
     full_by_number = isinstance(error, OSError) and error.errno in _ERRNOS
     if not full_by_number and not any(message in str(error) for message in _FULL_DISK_MESSAGES):
@@ -234,6 +236,6 @@ def find_fault(error: BaseException) -> StorageError | None:
 
 
 def _is_full(directory: str) -> bool:
-    """Return whether the disk of a directory, which need not exist yet, has fewer free bytes than FULL_BYTES."""
+    """Return whether the disk of a directory has fewer free bytes than FULL_BYTES; the directory need not exist yet."""
     existing = next((path for path in (Path(directory), *Path(directory).parents) if path.exists()), None)
     return existing is not None and shutil.disk_usage(existing).free < FULL_BYTES

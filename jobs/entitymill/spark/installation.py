@@ -34,11 +34,11 @@ _ROOT = Path(__file__).parents[3]
 _REPOSITORY = _ROOT if (_ROOT / "Makefile").is_file() and (_ROOT / "pyproject.toml").is_file() else None
 """Directory of the clone from which this package runs; None if the package was installed from a wheel."""
 _PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
-"""Dict from a module to the name of its package in messages."""
+"""Dict from a module to the name that messages use for its package."""
 EXTRAS = {"report": ("deltalake", "jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
 """Dict from a pip extra of this package to the modules that it installs."""
 _MODELS_DIRECTORY = "models"
-"""Directory of this repository's models, as in the setting model.path=models/demo."""
+"""Directory of the repository that contains its models, as in the setting model.path=models/demo."""
 MODELS, REPORTS, SPARKNLP = "entitymill_models", "entitymill_reports", "entitymill_sparknlp"
 PACKAGES = (MODELS, REPORTS, SPARKNLP)
 """Names of the extensions."""
@@ -50,7 +50,7 @@ class DeltaRelease(NamedTuple):
     version: version of Delta.
     artifact: name of the jar in a Maven repository, without the versions of Scala and Delta.
     scala: version of Scala for which the PySpark package is built.
-    fitting: prefix of all versions of Delta that fit this release of Spark, such as `4.0.`.
+    fitting: prefix of all versions of Delta that work with this release of Spark, such as `4.0.`.
     target: make target that fetches Delta's jars, and name of the directory in build/ into which it puts them.
     sha256, storage_sha256: digests, in hexadecimal, of the jars `artifact` and delta-storage of this version.
     """
@@ -97,9 +97,9 @@ DELTA = {
 
 
 def install_command(extra: str = "") -> str:
-    """Return the shell command that adds a pip extra (a key of COMMANDS) to this installation; "" adds what every run needs.
+    """Return the shell command that installs a pip extra (a key of COMMANDS) or, for "", the packages that every run needs.
 
-    The command never makes pip look for this package in a package index. No index has it, so anyone could register its name.
+    The command never makes pip look for Entity Mill in a package index: it is in none, so anyone could register its name.
     """
     if _REPOSITORY is not None:
         target = COMMANDS.get(extra, "install")
@@ -112,7 +112,7 @@ def install_command(extra: str = "") -> str:
 
 
 def _find_wheel_file() -> str | None:
-    """Return the path of the wheel from which this package was installed; None if it is gone or pip did not record it."""
+    """Return the path of the wheel from which pip installed this package; None if the wheel is gone or unknown."""
     try:
         recorded = importlib.metadata.distribution("entitymill").read_text("direct_url.json")
         address = urlparse(json.loads(recorded or "{}").get("url", ""))
@@ -128,23 +128,21 @@ PREPARE = f"packages for preparing models: `{install_command('prepare')}`"
 
 
 def check_spark(version: str) -> None:
-    """Check that this program supports a version of Spark; raise SessionError if the version is not supported."""
+    """Raise SessionError if this program does not support a version of Spark, such as `3.5.7`."""
     if _major_minor(version) not in DELTA:
         *others, newest = DELTA
         raise SessionError(f"Spark {version} is not supported: this program runs on Spark {', '.join(others)} and {newest}.")
 
 
 def check_delta(jar: str | None, spark: str, scala: str) -> None:
-    """Check that Delta is available and fits the versions of Spark and Scala.
+    """Raise SessionError if Delta is missing, or is not built for these versions of Spark and Scala.
 
-    Without this check, a jar for another Scala version could make any call of Delta raise NoSuchMethodError.
+    Without this check, a jar for a different Scala version could make any call of Delta raise NoSuchMethodError.
 
     Args:
         jar: location of Delta's classes, which usually names a jar; None if Delta is not on Spark's class path.
-        spark: version of Spark, which `check_spark` has accepted.
-
-    Raises:
-        SessionError: Delta is missing or does not fit.
+        spark: version of Spark; the caller must have checked it with `check_spark`.
+        scala: version of Scala for which this Spark is built.
     """
     delta = DELTA[_major_minor(spark)]
     advised = f"io.delta:{delta.artifact}_{_major_minor(scala)}:{delta.version}"
@@ -162,7 +160,7 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
 def check_sparknlp(scala: str, *, classes: bool, package: bool) -> None:
     """Raise SessionError unless engine `sparknlp` can run: it needs Spark NLP's jars, its Python package, and Scala 2.12.
 
-    `classes` and `package` say whether the jars and the Python package were found.
+    `scala` is Spark's version of Scala. `classes` and `package` say whether the jars and the Python package were found.
     """
     if _major_minor(scala) != SPARK_NLP_SCALA:
         raise SessionError(
@@ -184,9 +182,9 @@ def _major_minor(version: str) -> str:
 
 
 def require_extra(asked_by: str, extra: str) -> None:
-    """Raise SettingsError if a package of a pip extra (a key of EXTRAS) is missing; call this before any work starts.
+    """Raise SettingsError if a package of a pip extra (a key of EXTRAS) is not installed.
 
-    `asked_by` is the setting or command that needs the extra, for the message.
+    Call this before any work starts. `asked_by` is the setting or command that needs the extra, for the message.
     """
     missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
     if missing:
@@ -197,7 +195,7 @@ def require_extra(asked_by: str, extra: str) -> None:
 
 
 def explain_missing_package(error: ModuleNotFoundError) -> str | None:
-    """Return a message that says how to install the package of a missing module; None for this program's own modules."""
+    """Return a message that says how to install the module that `error` names; None if it is a module of entitymill."""
     module = (error.name or "").partition(".")[0]
     if not module or module == "entitymill":
         return None
@@ -214,29 +212,29 @@ def explain_missing_package(error: ModuleNotFoundError) -> str | None:
 
 
 def explain_missing_java() -> str | None:
-    """Return a message that says what to do so that Spark finds Java; None if Java is installed."""
+    """Return a message that says how to install Java or set JAVA_HOME; None if Spark can find Java."""
     home = os.environ.get("JAVA_HOME")
     if home:
         if (Path(home) / "bin" / "java").is_file():
             return None
-        return f"JAVA_HOME is {home}, but that directory contains no Java: set it to a JDK 17, or unset it."
+        return f"JAVA_HOME is {home}, but that directory contains no Java: set JAVA_HOME to a JDK 17, or unset it."
     if shutil.which("java"):
         return None
-    return "Spark needs Java, which is not on the path: install a JDK 17 (openjdk-17-jre-headless), or set JAVA_HOME to one."
+    return "Spark needs Java, which is not on the PATH: install a JDK 17 (openjdk-17-jre-headless), or set JAVA_HOME to one."
 
 
 def explain_missing_model(path: str) -> str | None:
-    """Return the part of a message that says how to get a missing model of this repository; None for other models."""
+    """Return the end of an error message for a missing model: how to get it; None if `path` is not in `models/`."""
     if Path(path).parts[:1] != (_MODELS_DIRECTORY,):
         return None
     return (
-        f"copy the directory {_MODELS_DIRECTORY} of the repository, or of build/package, to the working directory, or set "
-        "another model"
+        f"copy the directory {_MODELS_DIRECTORY} of the Entity Mill repository, or of its build/package, to the working "
+        "directory, or specify another model"
     )
 
 
 def describe_missing_jars(directory: str) -> str:
-    """Return the message for a directory in `spark.jars` that contains no jar."""
+    """Return the error message for a directory, listed in `spark.jars`, that has no jar; it says how to get the jars."""
     return (
         f"spark.jars: {directory} contains no jar: run `entitymill fetch-jars --to {directory}` (in the repository `make "
         "jars`, for s3a also `make jars-s3`, for engine sparknlp `make jars-sparknlp`), or set another directory."
@@ -246,8 +244,8 @@ def describe_missing_jars(directory: str) -> str:
 def check_installation(settings: Settings) -> None:
     """Check, before a run starts Spark, that PySpark, Java, Delta's jars and the model are installed.
 
-    Raise a SessionError that names all missing ones if there are several. If only one is missing, raise nothing, because the
-    code that needs it raises an error. Check nothing if something else provides Spark, such as spark-submit.
+    If two or more are missing, raise a SessionError that names all of them. If only one is missing, raise nothing: the code
+    that needs it raises an error later. Check nothing if spark-submit, a cluster or the like provides Spark.
     """
     if _is_spark_provided(settings.spark.master):
         return
@@ -265,7 +263,7 @@ def check_installation(settings: Settings) -> None:
 
 
 def _is_spark_provided(master: str) -> bool:
-    """Return whether spark-submit, Databricks, a cluster or a Connect server provides Spark, so that none starts here."""
+    """Return whether something else provides Spark: spark-submit, Databricks, a cluster, or a Spark Connect server."""
     provided = {"PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE"}
     return not master.startswith("local") or bool(provided & set(os.environ))
 
@@ -274,6 +272,7 @@ def load(module: str, needed_by: str) -> ModuleType:
     """Import a module of an extension, such as entitymill_reports.reports_of_a_run, and return it.
 
     Args:
+        module: full name of the module; its first part is the extension's package.
         needed_by: the setting or command that needs the module, for the message.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Start Spark's JVM with its properties in a private file, and with an archive of Java classes that makes it start faster.
+"""Start Spark's JVM with Spark's properties in a private file, and with an archive of Java classes for a faster start.
 
 Properties are not on the command line, because all users of a machine can read command lines. The archive is a file of
-loaded classes (class data sharing). Java ignores it if another JVM made it, or if the class path is another one.
+loaded classes (class data sharing). Java ignores an archive of a different JVM or of a different class path.
 https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html
 """
 
@@ -35,16 +35,16 @@ _JAVA_VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "SP
 _AGENT = re.compile(r"-(javaagent|agentlib|agentpath):|-XX:(\+FlightRecorder|StartFlightRecording)")
 _ARCHIVE_NAME, _ARCHIVE_ENDING = "entitymill-classes-", ".jsa"
 _SILENT = ("-Xlog:cds=off", "-Xlog:cds+dynamic=off")
-"""JVM options that turn off warnings about an unsuitable archive, and about classes that cannot be archived."""
+"""JVM options that suppress warnings about an unsuitable archive, and about classes that cannot be archived."""
 _END_SECONDS = 120
 
 
 def launch_jvm(properties: Mapping[str, str]) -> None:
     """Start the JVM for this process's SparkContext, unless it is already running.
 
-    PySpark would pass each property as `--conf` on the command line. Instead, this function writes the properties to a file
-    that only this user can read. It deletes the file when the JVM has started. `properties` take precedence over properties
-    in spark-defaults.conf, or in the file that PYSPARK_SUBMIT_ARGS names.
+    `properties` are Spark properties. They override the properties in the file that PYSPARK_SUBMIT_ARGS names or, if it
+    names none, in spark-defaults.conf. PySpark would pass each property as `--conf` on the command line. Instead, this
+    function writes them to a file that only this user can read, and deletes the file when the JVM has started.
     """
     before = os.environ.get(_ARGUMENTS)
     arguments, base = _split_properties_file(shlex.split(before or "pyspark-shell"))
@@ -86,7 +86,10 @@ def parse_properties(text: str) -> dict[str, str]:
 
 
 def _split_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
-    """Return spark-submit's other arguments, and the file that `--properties-file` names (default: spark-defaults.conf)."""
+    """Return spark-submit's arguments without `--properties-file`, and the path of the file that this option names.
+
+    Without this option, the path is that of spark-defaults.conf, which may not exist.
+    """
     conf = os.environ.get("SPARK_CONF_DIR") or str(Path(_find_spark_home()) / "conf")  # type: ignore[no-untyped-call]
     others, file = [], Path(conf) / "spark-defaults.conf"
     remaining = iter(arguments)
@@ -100,10 +103,11 @@ def _split_properties_file(arguments: list[str]) -> tuple[list[str], Path]:
 
 
 def _hide_system_properties(options: str, file: Path) -> str:
-    """Move the `-D` options of a JVM to the new file `file`, and return the options with `@FILE` in their place.
+    """Move the `-D` options in `options`, a string of Java options, to a new private file; return the new string of options.
 
-    Without `-D` options, no file is written. Options that begin with `-Dspark` are not moved, so that Spark can report that
-    they are not allowed.
+    The new string begins with `@` and the path of `file`, which makes Java read the options in it. Without `-D` options, no
+    file is written, and `options` is returned. Options that begin with `-Dspark` are not moved, so that Spark can report
+    that they are not allowed.
     """
     everything = shlex.split(options)
     moved = [option for option in everything if option.startswith("-D") and not option.startswith("-Dspark")]
@@ -115,26 +119,26 @@ def _hide_system_properties(options: str, file: Path) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escape a key or value for a properties file of Java (`java.util.Properties`)."""
+    """Return a key or value, escaped for a properties file of Java (`java.util.Properties`)."""
     named = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\f": "\\f", " ": "\\ "}
     escaped = (named.get(letter) or (f"\\{letter}" if letter in "=:#!" else letter) for letter in text)
     return "".join(escaped)
 
 
 def _write_private(file: Path, text: str) -> None:
-    """Write a new file that only this user can read."""
+    """Write a new file that only this user can read; raise FileExistsError if the file exists."""
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf8") as opened:
         opened.write(text)
 
 
 def choose_class_archive_options(jars: Sequence[str], *, make: bool) -> list[str]:
-    """Return JVM options to use or make an archive of loaded classes; an empty list if the JVM can do neither.
+    """Return options that make the JVM use or write an archive of loaded classes; an empty list if neither is possible.
 
     If there is an archive for this Java and these jars, the JVM uses it. Otherwise, with `make`, the JVM writes an archive
-    when it ends; this function registers an exit handler that stops Spark and stores the archive.
+    when it ends. For this, the function registers an exit handler, which stops Spark and then stores the archive.
 
     Args:
-        jars: paths of the jars in addition to Spark's own; the archive is stored in the directory of the first jar.
+        jars: paths of one or more jars in addition to Spark's own; the archive is stored in the directory of the first jar.
         make: whether to make an archive if there is none and the directory is writable.
     """
     directory, name = Path(jars[0]).parent, f"{_ARCHIVE_NAME}{_hash_class_path(jars)}"
@@ -151,10 +155,10 @@ def choose_class_archive_options(jars: Sequence[str], *, make: bool) -> list[str
 
 
 def loads_agent(properties: Mapping[str, str]) -> bool:
-    """Return whether Spark's JVM will load an agent, such as a monitoring tool, or Java's flight recorder.
+    """Return whether Spark's JVM will load an agent (such as a monitoring tool) or Java's flight recorder.
 
-    Java 17 crashes if an agent looks at a class from an archive that extends Java's own archive, as this program's does.
-    `properties` are the Spark properties of the session, without the properties in spark-defaults.conf.
+    If so, the caller must not use an archive of classes: Java 17 crashes if an agent looks at a class from the archive.
+    `properties` are the session's Spark properties. The function itself reads spark-defaults.conf and environment variables.
     """
     known = {**read_file_properties(), **properties}
     options = [*(known.get(key, "") for key in _JAVA_OPTIONS), *(os.environ.get(name, "") for name in _JAVA_VARIABLES)]
@@ -171,7 +175,7 @@ def _hash_class_path(jars: Sequence[str]) -> str:
 
 
 def _stop_jvm_and_store_archive(new_archive: Path, directory: Path) -> None:
-    """Stop Spark's JVM, which then writes `new_archive`; move this file to `directory`, and delete older archives in it."""
+    """Stop Spark's JVM, so that it writes `new_archive`; move this file to `directory`, and delete older archives there."""
     gateway: Any = SparkContext._gateway
     process = getattr(gateway, "proc", None)
     if process is None:
@@ -189,7 +193,7 @@ def _stop_jvm_and_store_archive(new_archive: Path, directory: Path) -> None:
         archive = directory / f"{new_archive.name}-{new_archive.stat().st_size}{_ARCHIVE_ENDING}"
         older = list(directory.glob(f"{_ARCHIVE_NAME}*{_ARCHIVE_ENDING}"))
         shutil.move(new_archive, copy)
-        copy.replace(archive)  # does not change the content of an old file, which another JVM may have mapped
+        copy.replace(archive)  # a new file: another JVM may still use the content of an old file with this name
         for other in older:
             if other != archive:
                 other.unlink(missing_ok=True)

@@ -16,20 +16,21 @@ from entitymill.errors import SettingsError, StorageError
 
 LOG = "_delta_log"
 _TABLE_FILES = ("_SUCCESS", "_metadata", "_common_metadata", "part-*.parquet")
-"""Name patterns of files that make a directory a Parquet table. A single Parquet file is also a table."""
+"""Patterns of file names; a directory with a matching file is a Parquet table. Parquet files with other names do not make
+their directory a table, because an output may be in the same directory as a source that is a single Parquet file."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/]*))?(.*)", re.DOTALL)
 _SCHEME_ALIASES = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "wasbs": "wasb"}
-"""Dict from a scheme to another scheme that leads to the same files."""
+"""Dict from a URI scheme to another scheme with which URIs name the same files."""
 _LOCAL = "file"
 Exists = Callable[[str], bool]
-"""A function such as `storage.exists`: takes a path, and returns whether it exists."""
+"""Type of a function that takes a path and returns whether it exists, such as `partial(storage.exists, spark)`."""
 Names = Callable[[str], list[str]]
-"""A function such as `storage.list_names`: takes a pattern, and returns the names of the files that match it."""
+"""Type of a function that returns names of files that match a pattern, such as `partial(storage.list_names, spark)`."""
 
 
 @dataclass(frozen=True)
 class NormalizedPath:
-    """A path or URI in a form that is the same for all its spellings.
+    """A path or URI in a normal form, in which different spellings of the same path are equal.
 
     storage: scheme and host, such as `s3://bucket`; `file` for a local path.
     parts: components of the path, from the root of the storage.
@@ -47,7 +48,8 @@ def list_normalized_paths(address: str) -> list[NormalizedPath]:
     """Return the normalized form of a path or URI and, for a local path, also the paths to which its symbolic links lead.
 
     Args:
-        address: path or URI in any spelling. A path without a scheme counts as local; `storage.qualify` adds the scheme.
+        address: path or URI in any spelling. A path without a scheme counts as local. If it may be on other storage, the
+            caller must first make it a URI with `storage.qualify`.
     """
     found = _SCHEME.fullmatch(address)
     scheme, host, path = (found[1].lower(), (found[2] or "").lower(), found[3]) if found else (_LOCAL, "", address)
@@ -60,15 +62,13 @@ def list_normalized_paths(address: str) -> list[NormalizedPath]:
 
 
 def check_output_path(source: str, output: str, exists: Exists, names: Names) -> None:
-    """Check that an output directory is not inside the source, does not contain the source, and is not inside a table.
+    """Raise SettingsError if the output directory is inside the source, contains the source, or is inside another table.
 
     Args:
         source: path or URI of the source's files: `source.path`, or the location of a catalog table; empty for a view.
-        output: value of `output.path`.
-        exists, names: functions such as `storage.exists` and `storage.list_names`.
-
-    Raises:
-        SettingsError: the output overlaps with the source or with another table.
+        output: value of `output.path`, as a path or URI.
+        exists: function that takes a path or URI and returns whether it exists.
+        names: function that takes a path or URI with wildcards in its last part and returns the names of matching files.
     """
     sources = list_normalized_paths(source) if source else ()
     pairs = [(target, origin) for target in list_normalized_paths(output) for origin in sources]
@@ -92,12 +92,13 @@ def check_output_path(source: str, output: str, exists: Exists, names: Names) ->
 
 
 def find_enclosing_table(address: str, exists: Exists, names: Names | None = None) -> str | None:
-    """Return the directory of the table that contains a path, or is at the path; None if no such table can be found.
+    """Return the directory of the table that is at a path or contains the path; None if no table is found.
 
     Args:
         address: path or URI of a directory or file, which need not exist.
-        exists, names: functions such as `storage.exists` and `storage.list_names`; without `names`, only Delta tables are
-            found.
+        exists: function that takes a path or URI and returns whether it exists.
+        names: function that takes a path or URI with wildcards in its last part and returns the names of matching files. If
+            it is None, only Delta tables are found, not tables of Parquet files.
     """
     for directory in _walk_up(address):
         inside = directory.rstrip("/")
@@ -110,7 +111,7 @@ def find_enclosing_table(address: str, exists: Exists, names: Names | None = Non
 
 
 def _walk_up(address: str) -> Iterator[str]:
-    """Yield the URIs of a path and of all directories above it, then the same for the paths to which symbolic links lead."""
+    """Yield the URIs of a path and of all directories above it; for a local path, also follow its symbolic links."""
     found = _SCHEME.fullmatch(address)
     scheme = found[1].lower() if found else _LOCAL
     # The scheme and host as written in the URI, but with the scheme in lower case.
@@ -120,9 +121,9 @@ def _walk_up(address: str) -> Iterator[str]:
 
 
 def _can_see(ask: Callable[[str], object], address: str) -> bool:
-    """Return whether `ask` finds anything at a path or pattern.
+    """Return whether `ask`, a function of type Exists or Names, finds a file at a path or for a pattern.
 
-    False after an error, because users may not be allowed to read the directories above their own.
+    If `ask` raises an error, return False: users are often not allowed to read the directories above their own.
     """
     try:
         return bool(ask(address))

@@ -36,7 +36,7 @@ PINNED = {
     "spark.sql.legacy.charVarcharAsString": "false",
     "spark.sql.readSideCharPadding": "true",
     "spark.sql.legacy.sizeOfNull": "true",
-    # How much of a plan `reads_cached_rows` sees.
+    # The largest length: `reads_cached_rows` searches the text of the complete plan.
     "spark.sql.maxPlanStringLength": str(2**31 - 16),
     # How files are read.
     "spark.sql.files.ignoreCorruptFiles": "false",
@@ -63,7 +63,7 @@ PINNED = {
     "spark.databricks.delta.replaceWhere.dataColumns.enabled": "true",
     "spark.databricks.delta.replaceWhere.dataColumnsWithCDF.enabled": "true",
     "spark.databricks.delta.vacuum.lite.enabled": "false",
-    # From Delta 4.1 on, a version that is a week old and no longer the latest could not be read.
+    # With the default, Delta 4.1 and later would refuse to read a version that is a week old and no longer the latest.
     "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
 }
 """Dict from each Spark property that could change a run's results to its value during a run."""
@@ -75,25 +75,27 @@ UNSET = (
     "spark.databricks.delta.properties.defaults.columnMapping.mode",
     "spark.databricks.delta.properties.defaults.setTransactionRetentionDuration",
 )
-"""Spark properties that a run must not inherit from the caller's session."""
+"""Spark properties that are unset during a run, because the caller's values must not apply to the run's commits."""
 NO_CONFS: Mapping[str, str] = MappingProxyType({})
 _PROCESS_STATE = threading.RLock()
-"""Lock of `keep_process_state`, since a background thread of the run copies sessions, too."""
+"""Lock of `keep_process_state`: both the main thread and a background thread of a run copy sessions."""
 _SESSION_LOCKS: dict[str, threading.RLock] = {}
 """Dict from the id of a Spark Connect session to the lock that a run in this session holds."""
 
 
 @contextmanager
 def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str, str]) -> Iterator[SparkSession]:
-    """Yield a session for one run: a copy of the caller's session, with the properties PINNED and `confs`.
+    """Yield a session for one run: a copy of the caller's session, with the properties PINNED and `confs`, without UNSET.
 
-    The copy shares tables, temporary views, functions and cached data with the caller's session, but not properties. So if a
-    run sets Delta's txnVersion in the copy, no statement of another thread uses it. Until the block ends, the copy is the
-    active session. Spark Connect cannot copy a session. Instead, the properties of the caller's session are changed and
-    later restored, and runs in the same session wait for each other.
+    The copy has the tables, temporary views, functions and cached data of the caller's session, but its own properties. So
+    if a run sets Delta's txnVersion in the copy, statements of other threads do not use it. Until the block ends, the copy
+    is the active session. Spark Connect cannot copy a session. Instead, the properties of the caller's session are changed,
+    and restored at the end of the block. Runs in the same session then wait for each other.
 
     Args:
+        spark: the caller's session.
         time_zone: time zone in which times are compared and cast to strings.
+        confs: Spark properties in addition to PINNED; they override PINNED.
 
     Raises:
         SessionError: a session of Spark Connect refuses to set Delta's transaction numbers.
@@ -128,7 +130,8 @@ def _clear_inherited(spark: SparkSession) -> Iterator[None]:
     """
     before = {key: spark.conf.get(key, None) for key in UNSET}
     try:
-        # Another thread might write at this moment. The txnAppId is random, so that no table has a commit with it.
+        # This only tests whether the session accepts the property. The value is random: if another thread writes a table at
+        # this moment, Delta must not find an earlier commit with the same value, and skip the write.
         spark.conf.set(UNSET[0], uuid.uuid4().hex)
     except PySparkException as error:
         reason = re.search(r"\[[A-Z_.]+\][^\"\n]*", str(error))
@@ -155,10 +158,10 @@ def clone_session(spark: SparkSession) -> SparkSession:
 
 @contextmanager
 def keep_process_state() -> Iterator[None]:
-    """After the block, restore two values that PySpark sets for all threads: `RDD.toDF` and the active session.
+    """At the end of the block, restore two values that PySpark sets for all threads: `RDD.toDF` and the active session.
 
-    A new SparkSession object makes `RDD.toDF` use its session. `createDataFrame` makes its session the active one. Without
-    this function, another thread could write with a run's session.
+    Creating a SparkSession object makes `RDD.toDF` use this object. Calling `createDataFrame` on a session makes that
+    session the active one. Without this function, other threads of the process could use a run's session by mistake.
     """
     distributed = getattr(pyspark, "RDD", None)  # a package with only the client of Spark Connect has no RDDs
     with _PROCESS_STATE:
@@ -175,8 +178,8 @@ def run_statement(spark: SparkSession, statement: str, *, confs: Mapping[str, st
     """Run an SQL statement; `confs` are Spark properties for only this statement, such as a transaction number.
 
     Another thread may get the session, for example through PySpark's `RDD.toDF`, and write its own tables with it. So the
-    properties are set in a copy of the session that only Java knows. Spark Connect cannot copy a session, so they are set in
-    the session itself until the statement ends.
+    statement runs in a copy of the session, which has these properties and exists only in the JVM. Spark Connect cannot copy
+    a session; there, the properties are set in the session itself until the statement ends.
     """
     if not confs:
         spark.sql(statement)
@@ -191,14 +194,18 @@ def run_statement(spark: SparkSession, statement: str, *, confs: Mapping[str, st
 
 
 def reads_cached_rows(frame: DataFrame) -> bool:
-    """Return whether Spark would take rows of a DataFrame from its cache; False with Spark Connect, which does not tell."""
+    """Return whether Spark would read rows of a DataFrame from its cache; always False with Spark Connect."""
     if spark_connect.is_remote(frame.sparkSession):
         return False
     return "InMemoryRelation" in frame._jdf.queryExecution().withCachedData().toString()
 
 
 def create_frame(spark: SparkSession, rows: Iterable[Any], schema: str | StructType) -> DataFrame:
-    """Create a DataFrame from Python rows; without Spark Connect, `spark` becomes the active session of only this thread."""
+    """Return a DataFrame of Python rows; `schema` is a StructType, or a string such as `doc_id string, chars int`.
+
+    This makes `spark` the active session of this thread, but not of other threads. With Spark Connect, the active session
+    does not change.
+    """
     if spark_connect.is_remote(spark):
         return spark.createDataFrame(rows, schema)
     with keep_process_state():

@@ -1,6 +1,6 @@
 """Open or start the Spark session for a job, check it, and send this package and other files to the executors.
 
-It also makes PySpark's frequent look-ups of Java classes faster.
+The module also makes PySpark's frequent look-ups of Java classes faster.
 """
 
 from __future__ import annotations
@@ -72,11 +72,10 @@ def open_session(
     Raises:
         SessionError: Spark cannot start, or the session lacks something that `check_session` requires.
     """
-    spark = spark or SparkSession.getActiveSession()
+    spark = spark or find_session()
     if spark is None:
-        # A session may exist without being active in this thread. spark-submit sets PYSPARK_GATEWAY_PORT.
-        configured = any(name in os.environ for name in ("PYSPARK_GATEWAY_PORT", _REMOTE))
-        exists = configured or on_databricks() or SparkContext._active_spark_context is not None
+        # spark-submit sets PYSPARK_GATEWAY_PORT.
+        exists = on_databricks() or any(name in os.environ for name in ("PYSPARK_GATEWAY_PORT", _REMOTE))
         with _preserve_sigint():
             spark = SparkSession.builder.getOrCreate() if exists else _start_session(settings, name, brief=brief())
     check_session(spark, sparknlp=sparknlp)
@@ -86,9 +85,21 @@ def open_session(
     return spark
 
 
+def find_session() -> SparkSession | None:
+    """Return the active session or, if none is active in this thread, the session of this process; None if it has none."""
+    found = SparkSession.getActiveSession()
+    if found is None and SparkContext._active_spark_context is not None:
+        with _preserve_sigint():
+            found = SparkSession.builder.getOrCreate()
+    return found
+
+
 @contextmanager
 def _preserve_sigint() -> Iterator[None]:
-    """Restore the handler of Ctrl-C (SIGINT) after the block: PySpark's handler would raise errors during Java calls."""
+    """After the block, restore the handler of Ctrl-C (SIGINT), which PySpark may have replaced in the block.
+
+    PySpark's own handler would raise errors in the middle of Java calls.
+    """
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -103,9 +114,10 @@ def on_databricks() -> bool:
 
 
 def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkSession:
-    """Start Spark's JVM and a session; see `open_session` for the arguments.
+    """Start Spark's JVM, and return a new session with the application name `name`.
 
-    Raise SessionError if Java is missing, if a directory listed in `spark.jars` contains no jar, or if Spark cannot start.
+    `brief` says whether the run is so small that Java should compile fast instead of optimizing. Raise SessionError if
+    Java is missing, if a directory listed in the setting `spark.jars` contains no jar, or if Spark cannot start.
     """
     no_java = installation.explain_missing_java()
     if no_java:
@@ -146,9 +158,8 @@ def _find_jars(settings: SparkSettings) -> list[str]:
 
 
 def _read_defaults() -> dict[str, str]:
-    """Return the properties of the package's own spark-defaults.conf."""
+    """Return the properties in this package's own spark-defaults.conf; an empty dict if the package runs from a zip."""
     path = _PACKAGE / DEFAULTS
-    # If this package runs from a zip, there is no such file.
     return parse_properties(path.read_text(encoding="utf8")) if path.is_file() else {}
 
 
@@ -156,7 +167,8 @@ def _build_session_properties(settings: SparkSettings, jars: list[str], *, brief
     """Return properties of a new session: the log configuration and, if the master is local, properties for one machine.
 
     The properties for one machine set the archive of loaded Java classes (see `jvm_launch`), the loopback address, small
-    numbers of tasks and, if `brief`, QUICK_START. With a local master, the environment variable SPARK_LOCAL_IP is also set.
+    numbers of tasks and, if `brief`, QUICK_START. With a local master, this function also sets the environment variable
+    SPARK_LOCAL_IP. `jars` are the paths of the jars in addition to Spark's own.
     """
     local = settings.master.startswith("local")
     logging = _PACKAGE / "conf" / "log4j2.properties"
@@ -168,7 +180,7 @@ def _build_session_properties(settings: SparkSettings, jars: list[str], *, brief
     if local:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         options["spark.driver.host"] = "127.0.0.1"
-        # The defaults are for clusters. On one machine, so many small tasks would only take longer.
+        # Spark's defaults are for clusters. On one machine, a large number of small tasks would only take longer.
         options["spark.sql.shuffle.partitions"] = "16"
         options["spark.databricks.delta.snapshotPartitions"] = "2"
     return options
@@ -204,12 +216,12 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
 
 
 def has_class(spark: SparkSession, name: str) -> bool:
-    """Return whether a class is on the driver's class path; do not load it, because that may load native libraries, too."""
+    """Return whether a class is on the driver's class path, without loading the class, which could load native libraries."""
     return _find_class(spark, name) is not None
 
 
 def _find_class(spark: SparkSession, name: str) -> str | None:
-    """Return the URL of a class on the driver's class path, which names its jar; None if there is no such class."""
+    """Return the URL of a class, with the path of its jar; None if the class is not on the driver's class path."""
     loader = get_class(spark, "org.apache.spark.util.Utils").getContextOrSparkClassLoader()
     found = loader.getResource(name.replace(".", "/") + ".class")
     return None if found is None else str(found.toString())
@@ -234,11 +246,10 @@ def ship_package(spark: SparkSession) -> None:
 
 
 def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
-    """Send a file to the executors or, if a file with its name was already sent to the session, delete `file`.
+    """Send a file to the executors; if a file with the same name was already sent in this session, delete `file` instead.
 
-    The name of a file must depend on its content, because Spark rejects a second file with the same name. `file` must be in
-    a directory from `create_scratch_directory`. With `code`, it is a zip of Python modules, which is added to the workers'
-    path.
+    The caller must derive the name from the content, because Spark rejects a second file with the same name. `file` must be
+    in a directory from `create_scratch_directory`. With `code`, `file` is a zip of Python modules, which workers can import.
     """
     key = (spark_connect.get_session_id(spark), file.name)
     with _sending:
@@ -254,10 +265,10 @@ def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
 
 
 class RememberedClass(JavaClass):  # type: ignore[misc]  # py4j has no types
-    """A Java class that looks up each of its static methods only once."""
+    """A py4j proxy of a Java class; in contrast to py4j's own proxy, it looks up each static method only once."""
 
     def __getattr__(self, name: str) -> Any:
-        """Return a static member; store a method in this object, so that its next use does not ask Java."""
+        """Return a static member of the Java class; keep a method in this proxy, so that Java is asked for it only once."""
         member = super().__getattr__(name)
         if isinstance(member, JavaMember):
             setattr(self, name, member)
@@ -265,12 +276,15 @@ class RememberedClass(JavaClass):  # type: ignore[misc]  # py4j has no types
 
 
 def get_class(spark: SparkSession, name: str) -> Any:
-    """Return the py4j proxy of a Java class by its full name; an unknown class raises an error only when it is used."""
+    """Return the py4j proxy of the Java class with the full name `name`; if it does not exist, each use raises an error."""
     return JavaClass(name, _get_client(spark))
 
 
 def remember_classes(spark: SparkSession) -> None:
-    """Store Java classes that PySpark uses often, so that PySpark no longer searches for them in this Spark application."""
+    """Speed up PySpark: look up the Java classes in _USED_BY_PYSPARK once, so that PySpark need not do so at each use.
+
+    The classes become attributes of `SparkContext._jvm`, where PySpark finds them.
+    """
     view: Any = spark.sparkContext._jvm
     for name in _USED_BY_PYSPARK:
         if name in vars(view):

@@ -42,14 +42,14 @@ def is_remote(spark: SparkSession) -> bool:
 
 
 def keeps_caches(spark: SparkSession) -> bool:
-    """Return whether a session surely keeps cached rows: only in local mode, because a cluster can lose executors."""
+    """Return whether a session never loses cached rows: True only in local mode, since a cluster can lose executors."""
     return not is_remote(spark) and re.match(r"local(\[|$)", spark.conf.get("spark.master", "") or "") is not None
 
 
 def check_output(spark: SparkSession, output: OutputSettings) -> None:
-    """Raise SettingsError if a session uses Spark Connect and the output needs more than tables of a catalog.
+    """Raise SettingsError if a session uses Spark Connect, and `output` has a path or includes the `annotations` table.
 
-    Spark Connect cannot write to `output.path`, and cannot write the `annotations` table.
+    Spark Connect can write neither a directory nor annotations, only the other tables in a catalog.
     """
     if not is_remote(spark):
         return
@@ -60,9 +60,9 @@ def check_output(spark: SparkSession, output: OutputSettings) -> None:
 
 
 def try_persist(frame: DataFrame, level: StorageLevel) -> bool:
-    """Mark a DataFrame to be cached when it is first computed; return False if the session does not cache rows.
+    """Mark a DataFrame to be cached when it is first computed; return True, or False if the session refuses to cache rows.
 
-    Only sessions of Spark Connect may refuse to cache, such as sessions on Databricks' serverless compute.
+    Only some sessions of Spark Connect refuse, such as those on Databricks' serverless compute.
     """
     try:
         frame.persist(level)
@@ -101,7 +101,7 @@ def count_cores(spark: SparkSession) -> int:
 
 
 def _count_executor_cores(spark: SparkSession) -> int:
-    """Return how many tasks the registered executors can run at once; 0 if Spark does not tell."""
+    """Return how many tasks the registered executors can run at once; 0 if the number cannot be read from Spark."""
     context: Any = spark.sparkContext
     with contextlib.suppress(Exception):  # each Spark version may keep its counters elsewhere
         executors = context._jsc.sc().statusStore().executorList(True)
@@ -147,10 +147,10 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
 
 
 def list_names(spark: SparkSession, pattern: str) -> list[str]:
-    """Return the names of files that match a path with wildcards in its last part, as `storage.list_names` does.
+    """Return the sorted names of the files that match `pattern`, a path with wildcards in its last part.
 
-    On this program's own disk, matching directories are included. On other storage, files in subdirectories are included
-    instead. Raise OSError if Spark cannot access the path.
+    On this program's own disk, the result includes names of matching directories. On other storage, it includes no
+    directories, but it also includes matching files in all subdirectories. Raise OSError if Spark cannot access the path.
     """
     directory, _, name = pattern.rpartition("/")
     if exists_here(to_local_path(directory)):
@@ -188,7 +188,7 @@ def _raise_unless_missing(error: OSError) -> None:
 
 
 def fetch(spark: SparkSession, path: str, into: Path) -> None:
-    """Copy one file to a local path; raise OSError if the file is missing or cannot be read."""
+    """Copy the file `path` to the local path `into`; raise OSError if the file is missing or cannot be read."""
     here = to_local_path(path)
     if exists_here(here):
         shutil.copyfile(here, into)
@@ -202,7 +202,10 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 
 def qualify(path: str) -> str:
-    """Return the `file:` URI of a path on this program's own disk; return another path unchanged: the server resolves it."""
+    """Return the `file:` URI of a path that exists on this program's own disk; return any other path unchanged.
+
+    So the result may lack a scheme; the Spark Connect server adds the scheme itself when it reads the path.
+    """
     return f"{FILE}{Path(path).resolve()}" if exists_here(path) else path
 
 

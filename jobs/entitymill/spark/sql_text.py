@@ -1,4 +1,4 @@
-"""Quote names, string literals and paths for Spark, so that no setting is executed as SQL; check names and conditions."""
+"""Quote names, string literals and paths, so that text from settings cannot act as SQL; check names and conditions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def split_name(name: str) -> tuple[str, ...]:
         if match is None or _CONTROL.search(match[0]):
             raise ValueError(
                 f"{name!r} is not a valid table or schema name: "
-                "it has an empty level, a single backquote or a control character"
+                "it has an empty level, an unpaired backquote or a control character"
             )
         at = match.end()
         if at == len(name):
@@ -58,7 +58,7 @@ def check_name(name: str, max_levels: int) -> None:
 
 
 def quote_name(spark: SparkSession, name: str) -> str:
-    """Return a table or schema name with each level in backquotes, without the catalog if it is the current one.
+    """Return a table or schema name with each level in backquotes; omit the catalog if it is Spark's current catalog.
 
     Open-source Delta supports only names with two levels; Delta on Databricks also supports three levels. Raise ValueError
     if the name is not valid.
@@ -75,19 +75,19 @@ def quote_part(part: str) -> str:
 
 
 def blank_literals(text: str) -> str:
-    """Replace each string literal in SQL by an empty string: `a = 'x'` becomes `a = ''`."""
+    """Return SQL text with each string literal replaced by an empty one: `a = 'x'` becomes `a = ''`."""
     return _LITERAL.sub("''", text)
 
 
 def quote_literal(text: str) -> str:
-    """Return a text as a SQL string literal."""
+    """Return a SQL string literal, in quotes, whose value is `text`."""
     # Spark substitutes ${property} everywhere in SQL, even in literals, before it parses the SQL.
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\u0024{")
     return f"'{escaped}'"
 
 
 def type_to_sql(kind: T.DataType) -> str:
-    """Return the SQL text of a Spark type; unlike simpleString(), with field names in backquotes."""
+    """Return the Spark type `kind` as SQL text; unlike in Spark's simpleString(), names of fields are in backquotes."""
     from pyspark.sql import types as T  # noqa: PLC0415  # `settings` must not load PySpark
 
     if isinstance(kind, T.StructType):
@@ -113,5 +113,5 @@ def check_condition(where: str) -> None:
 
 
 def escape_pattern(path: str) -> str:
-    """Return a pattern for Hadoop, or for Spark's readers, that matches only this path."""
+    """Escape the wildcards in a path, so that Hadoop and Spark's readers, which expect a pattern, match only this path."""
     return _GLOB.sub(_ESCAPED, path)

@@ -1,7 +1,7 @@
 """Read and write files on any file system of Spark's Hadoop client: local, s3a, abfss, dbfs, Volumes, hdfs.
 
-All functions that access a storage also raise StorageError if it does not answer or rejects the credentials. With Spark
-Connect, files can only be read; `spark_connect` says what else differs.
+All functions that access a storage also raise StorageError if the storage does not answer or rejects the credentials. With
+Spark Connect, files can only be read; the module `spark_connect` describes the other differences.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _FAILING = re.compile(r"AWSStatus5\d\d|Status Code: 5\d\d|AWSServiceThrottled")
 _CLIENTS = re.compile(
     r"org\.apache\.hadoop\.(?:fs|hdfs|net)\.|com\.amazonaws|com\.google\.cloud\.hadoop|(?:s3a?|abfss?|gs)://"
 )
-"""Matches names of storage clients in an error. Without one, a network error may be due to a lost executor."""
+"""Matches names of storage clients in an error. A network error without such a name may be due to a lost executor."""
 _ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
 _ROOT = re.compile(r"\w+://[^/]*")
 _REASON = re.compile(r"Connection re(?:fused|set)|[Tt]imed out|[Nn]o route to host|UnknownHost|Name or service not known")
 _roots: set[str] = set()
-"""Scheme and bucket of each URI that this program has used. From errors of Spark tasks, messages quote only these: all other
-text may come from a document."""
+"""Scheme and bucket of each URI that this program has used. If a Spark task fails, messages quote no other URI from its
+error, because the error may contain text of a document."""
 
 
 def forget_configuration(spark: SparkSession) -> None:
-    """Forget the cached Hadoop configuration of a session, because the session's properties may have changed."""
+    """Discard the cached Hadoop configuration of a session; call this after the session's properties have changed."""
     _confs.pop(spark, None)
 
 
@@ -72,16 +72,19 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
 def qualify(spark: SparkSession, path: str) -> str:
     """Return a path as a complete URI, with its scheme and, if the path is relative, the working directory.
 
-    Raise OSError if the scheme is unknown or the storage client for it is not configured.
+    With Spark Connect, a path that is not on this program's own disk is returned unchanged. Raise OSError if the scheme is
+    unknown or the storage client for it is not configured.
     """
     return spark_connect.qualify(path) if spark_connect.is_remote(spark) else str(hadoop_path(spark, path)[1].toString())
 
 
 def prefer_local_file(path: str) -> str:
-    """Return the `file:` URI of a path that exists on the driver's own disk or in the repository, or else the path itself.
+    """Return the `file:` URI of a path that exists on the driver's own disk; return any other path unchanged.
 
-    Hadoop's client looks for a path without a scheme on the default file system. On YARN and Databricks, that is not the
-    local disk, where for example the volume /Volumes/... is mounted.
+    A relative path that does not exist in the working directory is also looked up in this program's own clone.
+
+    Hadoop's client looks for a path without a scheme on the default file system, which is not the local disk on YARN and
+    Databricks. Volumes of Databricks (/Volumes/...) are also found, because they are mounted on the local disk.
     """
     # as_uri() would write %20 for a space, which Hadoop's client does not decode.
     local = Path(find_installed(path))
@@ -89,7 +92,7 @@ def prefer_local_file(path: str) -> str:
 
 
 def exists(spark: SparkSession, path: str) -> bool:
-    """Return whether a path exists; raise OSError if the file system cannot be accessed."""
+    """Return whether a path or URI exists; raise OSError if the file system cannot be accessed."""
     if spark_connect.is_remote(spark):
         return spark_connect.exists(spark, path)
     system, java_path = hadoop_path(spark, path)
@@ -119,7 +122,7 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
 
 
 def list_names(spark: SparkSession, pattern: str) -> list[str]:
-    """Return the sorted names of files and directories that match a path with wildcards in its last part.
+    """Return the sorted names of the files and directories that match `pattern`, a path with wildcards in its last part.
 
     Raise OSError if the file system cannot be accessed.
     """
@@ -132,7 +135,7 @@ def list_names(spark: SparkSession, pattern: str) -> list[str]:
 
 
 def fetch(spark: SparkSession, path: str, into: Path) -> None:
-    """Copy one file to a local path; raise OSError if the file is missing or cannot be read."""
+    """Copy the file `path` to the local path `into`; raise OSError if the file is missing or cannot be read."""
     if spark_connect.is_remote(spark):
         spark_connect.fetch(spark, path, into)
         return
@@ -145,7 +148,7 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 
 def write(spark: SparkSession, path: str, text: str) -> None:
-    """Write a small text file, replacing an existing one; raise OSError if the file cannot be written."""
+    """Write a small file in UTF-8, and replace an existing file; raise OSError if the file cannot be written."""
     system, java_path = hadoop_path(spark, path)
     with _translate_errors(path):
         stream = system.create(java_path, True)
@@ -154,11 +157,15 @@ def write(spark: SparkSession, path: str, text: str) -> None:
 
 
 def remove_empty(spark: SparkSession, path: str) -> None:
-    """Delete a directory if it exists and is empty."""
+    """Delete a directory if it exists and is empty; otherwise do nothing."""
     system, java_path = hadoop_path(spark, path)
     # An OSError means that the directory is not empty.
     with suppress(OSError), _translate_errors(path):
-        system.delete(java_path, False)
+        if system.getScheme() == "file":
+            # Hadoop's client checks first and deletes later: it would delete a file that another program writes in between.
+            Path(java_path.toUri().getPath()).rmdir()
+        else:
+            system.delete(java_path, False)
 
 
 def remove(spark: SparkSession, path: str) -> None:
@@ -169,7 +176,7 @@ def remove(spark: SparkSession, path: str) -> None:
 
 
 def rename(spark: SparkSession, path: str, to: str) -> bool:
-    """Rename a file or directory, and return whether that succeeded; raise OSError if the file system raised an error."""
+    """Rename the file or directory `path` to `to`; return False, or raise OSError, if the file system does not rename it."""
     system, source = hadoop_path(spark, path)
     _, target = hadoop_path(spark, to)
     with _translate_errors(path):
@@ -177,7 +184,7 @@ def rename(spark: SparkSession, path: str, to: str) -> bool:
 
 
 def hash_files(spark: SparkSession, addresses: Iterable[str]) -> str:
-    """Return one SHA-256, in hexadecimal, of the contents of several files; their names and order do not matter.
+    """Return one SHA-256, in hexadecimal, for the contents of several files; the names and order of files do not matter.
 
     Raise OSError if a file cannot be read.
     """
@@ -192,14 +199,14 @@ def hash_files(spark: SparkSession, addresses: Iterable[str]) -> str:
 
 
 def combine_digests(digests: Iterable[str]) -> str:
-    """Return one SHA-256, in hexadecimal, of several digests; their order does not matter."""
+    """Return one SHA-256, in hexadecimal, for several digests; the order of the digests does not matter."""
     return hashlib.sha256(" ".join(sorted(digests)).encode()).hexdigest()
 
 
 def check_writable(spark: SparkSession, directory: str) -> None:
-    """Check that a directory can be written: create the directory, then create and delete an empty file in it.
+    """Raise OSError if a directory cannot be written.
 
-    Raise OSError if the directory or the file cannot be created, or the file cannot be deleted.
+    To find out, create the directory if it is missing, then create and delete an empty file in it.
     """
     system, java_path = hadoop_path(spark, directory)
     # The name is unique, so that runs that start at the same time do not delete each other's file.
@@ -213,7 +220,10 @@ def check_writable(spark: SparkSession, directory: str) -> None:
 
 @contextmanager
 def _translate_errors(address: str) -> Iterator[None]:
-    """Convert Java errors in the block: to StorageError if the storage failed, otherwise to OSError (file missing, …)."""
+    """Convert a Java error in the block to StorageError if the storage failed, or else (a missing file, say) to OSError.
+
+    `address` is the path or URI that the block accesses, for the message.
+    """
     try:
         yield
     except Py4JJavaError as error:
@@ -232,20 +242,20 @@ def java_message(error: Py4JJavaError) -> str:
 def find_storage_fault(text: str, address: str | None = None) -> StorageError | None:
     """Return a StorageError if the text of an error shows that the storage failed; otherwise None.
 
-    Errors of Spark tasks may quote a document. So the message quotes from them only buckets that this program has used, and
-    reasons on a fixed list, such as `Connection refused`.
+    Errors of Spark tasks may contain text of a document. So the message repeats only two parts of such an error: a bucket
+    that this program has used, and a reason from a fixed list, such as `Connection refused`.
 
     Args:
         text: text of the error and its causes.
-        address: path or URI that the driver itself accessed; the error then contains no document text, so its reason is
-            quoted. None for errors of Spark tasks.
+        address: path or URI that the driver itself accessed. The error then contains no text of a document, so the message
+            quotes its reason completely. None for errors of Spark tasks.
     """
     text = strip_quoted_values(text)
     if not _CLIENTS.search(text):
         return None
     if _CREDENTIALS.search(text):
         why = (
-            "the storage refuses these credentials, or there are none; set them in the environment, or configure a "
+            "the storage refuses these credentials, or none are set; set them in environment variables, or configure a "
             "credentials provider (docs/cluster.md)"
         )
     elif unanswered := _NO_ANSWER.search(text):
@@ -263,7 +273,10 @@ def find_storage_fault(text: str, address: str | None = None) -> StorageError | 
 
 
 def _find_used_bucket(text: str) -> str:
-    """Return the first scheme and bucket in a text that this program has used (`s3a://texts`), or a general phrase."""
+    """Return, of the buckets (such as `s3a://b`) that `text` contains, the first that this program has used.
+
+    If there is none, return the words "source, model or output", which then replace the bucket in the message.
+    """
     roots = (_ROOT.match(found[0]) for found in _ADDRESS.finditer(text))
     return next((root[0] for root in roots if root and root[0] in _roots), "source, model or output")
 

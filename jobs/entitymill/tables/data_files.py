@@ -20,19 +20,23 @@ from entitymill.tables.output_tables import Tables
 log = logging.getLogger(__name__)
 FILE = "file"
 _READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}
-"""Spark options for reading all subdirectories, and for skipping files that are incomplete, or deleted during the read."""
+"""Spark options: read all subdirectories, and skip files that are incomplete or that are deleted during the read."""
 READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
-"""Errors that `read_all_files`, or an action on its DataFrame, may raise: some catalogs give no access to tables' files."""
+"""Errors that `read_all_files`, or an action on the DataFrame that it returns, raises if the files cannot be read.
+
+For example, some catalogs give programs no access to the files of tables.
+"""
 _NAMED_FILES = "add struct<path: string>, remove struct<path: string>"
-"""Schema, as a DDL string, of the fields of a Delta log that name data files."""
+"""DDL schema for reading the files of a Delta log: the paths of the data files that a commit adds or removes."""
 _DAY_MS = timedelta(days=1) / timedelta(milliseconds=1)
 
 
 def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
-    """Return the rows of all data files in a table's directory, also deleted rows; the column FILE has the file's name.
+    """Return the rows of all data files in a table's directory, including rows that the table no longer contains.
 
-    `schema` lists the columns to read as a DDL string; columns that a file lacks are null. With `output.format: parquet`,
-    the Parquet export of `entities` is also read.
+    The DDL string `schema` names the columns to read; a column that a file lacks is null. A further column, named by the
+    constant FILE, has the name of the file that contains the row. If `name` is entities and `output.format` is parquet, the
+    files of the Parquet export (the copy of `entities` for readers without Delta) are read, too.
     """
     directories = [tables.location(name)]
     if name == "entities" and tables.exported and storage.exists(tables.spark, f"{tables.root}/{name}"):
@@ -44,10 +48,10 @@ def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
 
 
 def list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
-    """Return the path, size in bytes and modification time in ms of each file in a table's directory.
+    """Return the path, size in bytes and modification time in ms of each file in a table's directory and its subdirectories.
 
-    Return None on Spark Connect, and if a catalog does not let the program list the files. If the output is a directory that
-    cannot be listed, raise OSError or StorageError.
+    The files of the Delta log are included. Return None on Spark Connect, and if a catalog does not let the program list the
+    files. For a table outside a catalog, raise OSError or StorageError if its directory cannot be listed.
     """
     if spark_connect.is_remote(tables.spark):
         return None
@@ -60,10 +64,13 @@ def list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
 
 
 def count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> int:
-    """Return how many of the given data files still exist although the table's current version does not need them.
+    """Return how many data files VACUUM left in a table's directory although the table's current version does not use them.
 
-    VACUUM may keep a file because the clock of the machine that wrote or removed it is ahead. Files in hidden directories
-    do not count. `files` has the path, size and modification time of files, as `list_files` returns them.
+    VACUUM may keep such a file if the clock of the machine that wrote or removed it is ahead of this machine's clock.
+
+    Args:
+        files: result of `list_files` before VACUUM. Files that were written later do not count. Files in a hidden directory
+            (whose name begins with _ or a full stop) do not count either, except in _change_data.
     """
     root = tables.location(name).rstrip("/")
     listed = {path for path, *_ in files if path.endswith(".parquet")}
@@ -78,35 +85,58 @@ def count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, i
 def select_deletable_files(
     tables: Tables, name: str, files: Sequence[tuple[str, int, int]], id_frame: DataFrame | None
 ) -> list[tuple[str, int, int]]:
-    """Return the files of a table that VACUUM may delete even while another program is working on the table.
+    """Return those of the given files that VACUUM may delete even while another program is working on the table.
 
-    These are all files except data files that are younger than a day and that no commit has added or removed. Another
-    program may be about to commit such a file: Delta lets an OPTIMIZE commit its files even if VACUUM has just deleted them.
-    Other files of this kind were left by a run that died, or written by Delta for an empty commit.
+    Only data files that are younger than a day, and that no commit has added or removed, are left out. Another program may
+    be about to commit such a file, for example by OPTIMIZE. Delta would accept this commit even if VACUUM deleted the file.
 
     Args:
-        files: path, size in bytes and modification time in ms of each file in the table's directory; this must include
-            the file of a commit that was made just now, because its modification time serves as the current time.
-        id_frame: DataFrame with the ids of erased documents in the column doc_id; None if none were erased. A file that
-            contains one of the ids is always returned: it must go, and Delta refuses an OPTIMIZE of erased rows.
+        files: path, size in bytes and modification time in ms of each file in the table's directory. The caller must have
+            listed the files just after a commit, because the time of the Delta log's newest file serves as the current time.
+        id_frame: DataFrame with the ids of erased documents in the column doc_id; None if none were erased. A data file
+            that contains one of these ids is never left out, because it must be deleted. This is safe: Delta refuses the
+            commit of an OPTIMIZE that has read rows of documents which were erased meanwhile.
     """
     kept = _find_uncommitted_files(tables, files)
     if id_frame is not None:
         kept -= _find_files_with_ids(tables, name, kept, id_frame)
-    log.info("keeping %d files of %s that are younger than a day and belong to no commit", len(kept), tables.address(name))
+    log.info("keeping %d data files of %s that are less than a day old and in no commit", len(kept), tables.address(name))
     return [file for file in files if _file_name(file[0]) not in kept]
 
 
+def select_named_files(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """Return those of the given files that are data files, and that a commit in the table's Delta log adds or removes.
+
+    Any other data file may belong to a commit that another program is about to make. `files` has the path, size in bytes and
+    modification time in ms of each file in the table's directory.
+    """
+    named = set()
+    log_directory = f"{tables.location(name)}/_delta_log"
+    for kind in ("json", "parquet"):
+        if any("/_delta_log/" in path and path.endswith(f".{kind}") for path, *_ in files):
+            # Another program may delete old files of the log meanwhile. No version of the table needs a data file that only
+            # these deleted files name.
+            reader = tables.spark.read.option("ignoreMissingFiles", "true").schema(_NAMED_FILES)
+            actions = reader.format(kind).load(f"{escape_pattern(log_directory)}/*.{kind}")
+            paths = actions.select(F.substring_index(F.coalesce("add.path", "remove.path"), "/", -1).alias(FILE))
+            named |= {row[FILE] for row in paths.dropna().distinct().collect()}
+    return [file for file in files if "/_delta_log/" not in file[0] and _file_name(file[0]) in named]
+
+
 def _find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]]) -> set[str]:
-    """Return the names of the data files that are younger than a day and that no commit has added or removed."""
+    """Return the names of the data files that are younger than a day and that no commit has added or removed.
+
+    `files` has the path, size in bytes and modification time in ms of each file in the table's directory, including the
+    Delta log. The time of the newest file of the Delta log serves as the current time.
+    """
     logs = {path: modified for path, _, modified in files if "/_delta_log/" in path}
     now = max(logs.values())
     data = {path: modified for path, _, modified in files if path not in logs and "/_change_data/" not in path}
     young = {_file_name(path) for path, time in data.items() if path.endswith(".parquet") and now - time < _DAY_MS}
     if not young:
         return young
-    # The commit that added a young file is young, too. If Delta has already deleted that commit's file, a young checkpoint
-    # has its content.
+    # The commit that added a young data file is young, too. If Delta has already deleted the commit's file from the log, a
+    # young checkpoint contains the commit.
     recent = [
         path for path, modified in logs.items() if now - modified < 2 * _DAY_MS and not _file_name(path).startswith(".")
     ]
@@ -121,12 +151,12 @@ def _find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]
 
 
 def _find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: DataFrame) -> set[str]:
-    """Return the names of those data files in `files` that contain any of the ids in the column doc_id of `id_frame`.
+    """Return the names of those of the given data files that contain any of the ids in the column doc_id of `id_frame`.
 
-    If the files cannot be read, log a warning, and return an empty set. A file that its writer did not complete counts as
-    empty.
+    `files` has the names of the data files to search. If the table has column mapping, which hides the ids, return all of
+    `files`. If the files cannot be read, log a warning, and return an empty set. An incomplete file counts as empty.
     """
-    if not files or tables.has_mapped_columns(name):  # the files have other names for the columns, so any may contain an id
+    if not files or tables.has_mapped_columns(name):  # the ids cannot be looked up by column name
         return files
     try:
         rows = read_all_files(tables, name, "doc_id string").where(F.col(FILE).isin(*files))
@@ -134,7 +164,7 @@ def _find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: D
     except READ_ERRORS as error:
         kind = type(error).__name__
         log.warning(
-            "recent files of %s cannot be read (%s); they may still contain the erased documents", tables.address(name), kind
+            "recent data files of %s cannot be read (%s); they may contain erased documents", tables.address(name), kind
         )
         return set()
     return {row[FILE] for row in found}

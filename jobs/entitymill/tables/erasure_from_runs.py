@@ -32,9 +32,9 @@ class IdFinder:
         self._forms = [(id_, form) for id_ in ids for form in {id_, repr(id_)[1:-1], json.dumps(id_)[1:-1]}]
 
     def narrow_to(self, texts: Iterable[str | None]) -> IdFinder:
-        """Return a faster finder that searches only for those document ids that occur in any of the texts.
+        """Return a finder that is faster, because it searches only for ids that occur in at least one of the given texts.
 
-        This ignores word boundaries, so the new finder may have ids that `find` finds in none of the texts.
+        In these texts, the new finder finds the same ids as this one. A text that is None is ignored.
         """
         everything = "\0".join(text for text in texts if text)
         found = IdFinder(())
@@ -49,23 +49,28 @@ class IdFinder:
 
 
 def _compile_word(form: str) -> re.Pattern[str]:
-    """Return a pattern that matches a form of an id, but not as part of a longer word."""
+    """Return a pattern that matches `form` (an id, verbatim or escaped) in a text, but not as part of a longer word."""
     before = r"(?<!\w)" if re.match(r"\w", form) else ""
     after = r"(?!\w)" if re.search(r"\w\Z", form) else ""
     return re.compile(before + re.escape(form) + after)
 
 
 def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
-    """Return a dict from each id that occurs in `error` or `source.where` of `runs` to the number of rows with this id."""
+    """Return a dict from document id to the number of rows of `runs` in which the id occurs.
+
+    The column `error`, and `source.where` in the column `settings`, are searched. Ids that occur in no row are not in the
+    dict.
+    """
     return dict(Counter(id_ for _, found in _find_rows(tables.read_latest("runs"), ids) for id_ in found))
 
 
 def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
-    """Return the names of the data files of older versions of `runs` that contain any of the document ids.
+    """Return the names of the old data files of `runs` that contain any of the document ids.
 
-    Files of failed commits are included; files of the current version are not.
+    Old files are data files that do not belong to the current version of `runs`, but to an older version or a failed commit.
+    If `runs` has column mapping, which hides the ids, return the names of all old files.
     """
-    if tables.has_mapped_columns("runs"):  # the files have other names for the columns, so any of them may contain an id
+    if tables.has_mapped_columns("runs"):  # the ids cannot be looked up by column name
         found = {name for name in list_files(tables) if name.endswith(".parquet")}
     else:
         rows = _find_rows(read_all_files(tables, "runs", _COLUMNS), ids)
@@ -75,7 +80,10 @@ def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
 
 
 def list_files(tables: Tables) -> set[str]:
-    """Return the names of all files of `runs`; an empty set on Spark Connect, or with a warning if they cannot be listed."""
+    """Return the names of all files in the directory of `runs` and its subdirectories; an empty set on Spark Connect.
+
+    If the files cannot be listed, log a warning, and return an empty set.
+    """
     if spark_connect.is_remote(tables.spark):
         return set()
     try:
@@ -86,14 +94,15 @@ def list_files(tables: Tables) -> set[str]:
 
 
 def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None:
-    """Erase document ids from `runs`: overwrite the messages that contain one, then delete the data files with the old rows.
+    """Erase document ids from `runs`: overwrite texts that contain an id, then delete old data files that contain an id.
 
-    A message is the column `error`, which becomes ERASED, or `source.where` in the column `settings`, which becomes
-    ERASED_CONDITION.
+    The overwritten texts are the column `error`, which becomes ERASED, and `source.where` in the column `settings`, which
+    becomes ERASED_CONDITION. If the data files cannot be deleted, log a warning.
 
     Args:
-        older_files: result of `list_files` before this erasure took its lease. A newer file is deleted only if this function
-            has replaced it: another run may be about to commit it.
+        older_files: names that `list_files` returned before the caller took the lease. An old data file is deleted only if
+            it is among them, or was in the current version of `runs` when this function began. Another run may be about to
+            commit any other file.
     """
     current = _list_current_files(tables)
     changed = {}
@@ -128,7 +137,10 @@ def _warn_about_old_files(tables: Tables, error: Exception) -> None:
 
 
 def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str], set[str]]]:
-    """Return each distinct row whose `error` or `source.where` contains any of the ids, together with these ids."""
+    """Return each distinct row of `runs` whose `error` or `source.where` contains any of `ids`, with the set of these ids.
+
+    A row is a dict; its key `where` has the value of `source.where` from the column `settings`.
+    """
     rows = runs.withColumn("where", F.get_json_object("settings", "$.source.where"))
     rows = rows.where(F.col("error").isNotNull() | F.col("where").isNotNull())
     chosen = [name for name in ("run_id", "error", "settings", "where", FILE) if name in rows.columns]
@@ -139,7 +151,10 @@ def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str]
 
 
 def _erase_condition(settings: str | None, finder: IdFinder) -> str | None:
-    """Return a run's settings (JSON), with ERASED_CONDITION in place of a `source.where` that contains an id."""
+    """Return a run's settings (JSON), with ERASED_CONDITION as `source.where` if that contains an id which is to be erased.
+
+    `finder` finds these ids in a text. If `settings` is None, return None.
+    """
     if settings is None:
         return None
     loaded = json.loads(settings)
@@ -156,7 +171,7 @@ def _list_current_files(tables: Tables) -> set[str]:
 
 
 def _delete_files(tables: Tables, files: set[str]) -> None:
-    """Delete data files of `runs`, given by name; versions of the table that refer to them become unreadable.
+    """Delete the data files of `runs` with the given names; older versions of `runs` that need them become unreadable.
 
     On Spark Connect, which gives no access to files, do nothing. Raise OSError if a file cannot be deleted.
     """

@@ -4,8 +4,9 @@ Writing a heartbeat needs no Spark job, so a busy cluster does not delay it. The
 heartbeat.
 
 On most storage, heartbeats only avoid wasted work; the tables are correct without them. On storage where one Delta commit
-may overwrite another (S3 without a commit service), they are necessary: each run first writes its own file and then lists
-all files. S3 lists every file that was written before, so of several runs that start together, at most one continues.
+may overwrite another (S3 without a commit service), heartbeats are necessary. Each run first writes its own file, then lists
+all files, and waits if it sees a file of another run. S3 lists every file that was written before the listing began. So of
+several runs that start together, at most one sees no other file and continues.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel
 """
 
@@ -18,6 +19,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from entitymill.errors import StorageError
 from entitymill.run_row import RunRow
 from entitymill.spark import session, storage
 from entitymill.tables.output_tables import Tables
@@ -44,16 +46,20 @@ class Heartbeat:
         """Dead runs whose heartbeat files `read_other_runs` has deleted: a dict from run id to the run's last row."""
 
     def beat(self, row: RunRow) -> None:
-        """Write or rewrite the heartbeat file; its new modification time shows that the run is alive.
+        """Write or rewrite the heartbeat file; the file's new modification time shows that the run is alive.
 
         `row` is the run's current row of the `runs` table, which `entitymill runs` shows.
         """
-        storage.write(self._spark, self._own, row.to_json())
+        try:
+            storage.write(self._spark, self._own, row.to_json())
+        except OSError:  # a run that has just ended may have removed the empty directory
+            storage.write(self._spark, self._own, row.to_json())
 
     def read_other_runs(self) -> list[RunRow]:
         """Return the row of `runs` from the heartbeat file of each other live run, and delete the files of dead runs.
 
-        Call `beat` first: the modification time of this run's own file serves as the current time.
+        A run counts as dead if its file is at least `lease_seconds` old; the attribute `dead` stores the run's row. Call
+        `beat` first: the modification time of this run's own file serves as the current time.
         """
         found = {address: modified for address, _, modified in storage.list_files(self._spark, self._directory)}
         now = found.pop(self._own, max(found.values(), default=0))
@@ -68,12 +74,14 @@ class Heartbeat:
         return alive
 
     def stop(self) -> None:
-        """Delete the heartbeat file, and its directory if this is then empty; an OSError is only logged."""
+        """Delete the heartbeat file, and its directory if no other file is there; log errors of the storage, raise none."""
         try:
             storage.remove(self._spark, self._own)
             storage.remove_empty(self._spark, self._directory)
-        except OSError:
-            log.exception("the heartbeat file %s could not be deleted; other runs wait until it expires", self._own)
+        except (OSError, StorageError):
+            log.exception(
+                "the heartbeat file %s could not be deleted; other runs wait until it is limits.lease_seconds old", self._own
+            )
 
 
 def read_all(tables: Tables) -> list[RunRow]:
@@ -91,11 +99,15 @@ def read_all(tables: Tables) -> list[RunRow]:
 
 
 def may_have_frozen_run(tables: Tables, longest: timedelta) -> bool:
-    """Return whether a frozen (suspended) run might still commit files that it wrote longer ago than `longest`.
+    """Return whether a frozen (suspended) run may wake up and commit files that it wrote more than `longest` ago.
 
-    A run that ends with all its changes complete has blocked the commits of all earlier runs. So the result is False if
-    the latest run ended in this way. The result is also False if the latest run is still running and certainly not frozen:
-    its last heartbeat is younger than `longest`. Without a heartbeat file, the end of its lease counts as the heartbeat.
+    There are three cases in which the result is False:
+
+    - No run has written the output.
+    - The latest run has ended, and all changes of that run and earlier runs are known to be complete. Delta then refuses
+      commits of earlier runs.
+    - The latest run is still running, and its last heartbeat is at most `longest` old. If it has no heartbeat file, the end
+      of its lease counts as the time of its last heartbeat.
     """
     record = Runs(tables).read_record()
     if record.latest is None:
@@ -112,12 +124,13 @@ def may_have_frozen_run(tables: Tables, longest: timedelta) -> bool:
 
 
 def commits_may_collide(tables: Tables) -> bool:
-    """Return whether two writers may both commit the same version of a Delta table, so that one commit is lost.
+    """Return whether the output's storage lets two writers commit the same table version, so that one commit is lost.
 
-    Delta 3.3 on Hadoop 3.3 writes commit files to S3 without checking whether they exist, unless Delta uses DynamoDB.
+    This is true only for S3 without Delta's log store on DynamoDB. There, Delta 3.3 on Hadoop 3.3 writes the file of a
+    commit without checking whether this file exists. For a catalog and on Databricks, the result is False.
     https://docs.delta.io/latest/delta-storage.html#amazon-s3
     """
-    if tables.root is None or session.on_databricks():  # the storage of a catalog's tables is not known here
+    if tables.root is None or session.on_databricks():  # the program does not know where a catalog stores tables
         return False
     scheme = tables.root.partition(":")[0]
     configured = str(tables.spark.conf.get(f"spark.delta.logStore.{scheme}.impl", "") or "")
@@ -127,7 +140,8 @@ def commits_may_collide(tables: Tables) -> bool:
 def parse(run_id: str, content: str | None) -> RunRow:
     """Return the row of `runs` that a heartbeat file contains; `run_id` is the file's name, `content` its text.
 
-    If `content` is None or incomplete, because the run has just deleted the file or is writing it, return only the id.
+    `content` may be None or incomplete, because the run has just deleted the file or is writing it. In this case,
+    return a row in which only the run id is set.
     """
     try:
         return RunRow.from_values({**json.loads(content or ""), "run_id": run_id})
@@ -136,7 +150,7 @@ def parse(run_id: str, content: str | None) -> RunRow:
 
 
 def _read_file(spark: Any, address: str) -> RunRow:
-    """Return the row of `runs` that a heartbeat file contains; only the run id if the file is missing or incomplete."""
+    """Return the row of `runs` in the heartbeat file at `address`; only its run id is set if the file cannot be read."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "row"
         try:

@@ -1,9 +1,9 @@
-"""Let one run at a time write an output: the run that holds the output's lease, for which other runs wait.
+"""Let only one run at a time write an output: the run that holds the output's lease. Other runs wait until the lease ends.
 
-The lease ends with the run, or limits.lease_seconds after the run's last heartbeat (see `heartbeats`). It only avoids wasted
-work. The tables stay correct even if two runs write at once, because each run has an epoch: a number greater than all
-earlier ones, which the run takes with its first commit to `runs`. From then on, Delta refuses commits of earlier runs to
-`runs`; after `recovery.settle`, it refuses their commits to all tables. See docs/decisions.md.
+The lease ends with the run, or limits.lease_seconds after the run's last heartbeat (see `heartbeats`). The lease only avoids
+wasted work. The tables stay correct even if two runs write at once, because each run has an epoch: a number greater than
+those of all earlier runs. A run takes its epoch with its first commit to `runs`. After that commit, Delta refuses commits of
+earlier runs to `runs`; after `recovery.settle`, Delta refuses their commits to all tables. See docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 """Longest pause between two attempts to take the lease."""
 BEATS_PER_LEASE = 3
-"""Number of heartbeats in `limits.lease_seconds`."""
+"""How many heartbeats a run writes in `limits.lease_seconds`, at equal intervals."""
 
 
 class Lease:
-    """Context manager in which a run holds the right to write an output."""
+    """Context manager that gives a run the lease, the right to write an output, until the `with` block ends."""
 
     def __init__(
         self,
@@ -54,14 +54,15 @@ class Lease:
         record: Record | None = None,
         on_wait: Callable[[str], object] = lambda _: None,
     ) -> None:
-        """Prepare the lease; it is taken when the context is entered.
+        """Store the arguments; the lease is taken when the `with` block begins.
 
         Args:
-            tables: tables of the output, in the run's private session (see `private_session`).
+            tables: tables of the output, in the run's Spark session, which must come from `open_private_session`.
             build_row: function that returns the run's current row of `runs`; if None, the row has the mode `maintenance`.
-            record: summary of `runs`, if the caller has just read it; None to read it. If `runs` has changed since then, the
-                lease reads it again.
-            on_wait: function that is called with a description of the run for which this run waits.
+            record: summary of `runs`, if the caller has just read one; None to let this class read the summary. If `runs`
+                changes before the lease is taken, this class reads a new summary in any case.
+            on_wait: function that is called before each pause while this run waits for another run. Its argument is a
+                description of the other run.
         """
         self._tables = tables
         self._limits = limits
@@ -78,13 +79,16 @@ class Lease:
         self._checked_at = 0.0
         self._skips = 0
         self.started = datetime.now(timezone.utc)
-        """Start time of this run, chosen by `choose_start`."""
+        """Start time of this run in UTC; once the lease is taken, later than the start of the latest earlier run."""
         self.epoch = 0
         self.earlier_runs = Record()
         """Summary of `runs` before this run took the lease."""
 
     def __enter__(self) -> Self:
-        """Take the lease as soon as no other run holds it; raise OutputError after waiting `limits.wait_seconds`."""
+        """Wait until no other run holds the lease, take the lease, and start to write heartbeats in a separate thread.
+
+        Raise OutputError if another run still holds the lease after `limits.wait_seconds`.
+        """
         deadline = time.monotonic() + self._limits.wait_seconds
         holder = "another run that just began"
         for attempt in itertools.count():
@@ -96,7 +100,7 @@ class Lease:
             holder = other or holder
             if time.monotonic() >= deadline:
                 raise OutputError(
-                    f"output: {holder} is writing to {self._tables.output}; run again when it is done, or raise "
+                    f"output: {holder} is writing to {self._tables.output}; run again when it is done, or increase "
                     "limits.wait_seconds."
                 )
             log.info("waiting for %s", holder)
@@ -107,9 +111,10 @@ class Lease:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Release the lease, unless `end` has already released it; only log an error of the release.
+        """Release the lease, unless `end` has already done this; if the release fails, only log the error.
 
-        The run's status becomes `done` without an error, `stopped` after KeyboardInterrupt or LimitError, and else `failed`.
+        The run's status becomes `stopped` if the `with` block raised KeyboardInterrupt or LimitError, `failed` if it raised
+        any other error, and otherwise `done`.
         """
         if not self._stopped.is_set():
             status = "failed"
@@ -120,14 +125,15 @@ class Lease:
             try:
                 self.end(status)
             except Exception:
-                log.exception("the lease could not be released; the next run waits until it expires")
+                log.exception("the lease could not be released; the next run waits until the lease ends by itself")
         if self._heartbeat is not None:
             self._heartbeat.stop()
 
     def end(self, status: str) -> None:
-        """Write the run's final status to `runs`, and release the lease.
+        """Stop the heartbeats, write the run's final status (done, failed or stopped) to `runs`, and release the lease.
 
-        Raise OutputError if `status` is done, but Delta skipped the commit to `runs` because another run took over.
+        If another run took over the output, Delta skips the write. In this case, raise OutputError if `status` is done; if
+        it is failed or stopped, raise nothing, because the caller already has an error.
         """
         self._stopped.set()
         self._thread.join()
@@ -136,12 +142,15 @@ class Lease:
             self._raise_lost()
 
     def check_if_due(self) -> None:
-        """Raise OutputError if another run took over, but check this at most twice per `limits.lease_seconds`."""
+        """Call `check_now`, unless the last check was less than half of `limits.lease_seconds` ago.
+
+        Raise OutputError if `check_now` does: another run has taken the lease.
+        """
         if time.time() - self._checked_at >= self._limits.lease_seconds / 2:
             self.check_now()
 
     def check_now(self) -> None:
-        """Raise OutputError if another run took over the output, so that Delta refuses this run's commits."""
+        """Raise OutputError if another run has taken the lease, because this run sent no heartbeat for too long."""
         if self._runs.read_record().epoch != self.epoch:
             self._raise_lost()
         self._checked_at = time.time()
@@ -166,7 +175,7 @@ class Lease:
                 self._heartbeat.beat(RunRow(self._run_id, datetime.now(timezone.utc), process=_describe_process()))
                 others = self._heartbeat.read_other_runs()
                 if others:
-                    self._record = None  # it will be outdated when the other run ends
+                    self._record = None  # the summary will be outdated when the other run ends
                     return _describe_run(min(others, key=_rank_as_holder))
             found, epoch = self._choose_epoch()
             until = found.lease_until if self._heartbeat is None else None
@@ -179,10 +188,10 @@ class Lease:
                 self._heartbeat.stop()
 
     def _choose_epoch(self) -> tuple[Record, int]:
-        """Create `runs` if missing; return a summary of it, and the epoch (run number) for this run.
+        """Choose the epoch of this run, one more than the greatest known epoch; return a summary of `runs` and the epoch.
 
-        The epoch is one more than the greatest known one. In the summary, `certain` is False if other runs may have begun
-        after it was read.
+        Create the table `runs` if it does not exist. In the summary, `certain` is False if another run may have begun after
+        the summary was read.
         """
         for attempt in range(TRIES):  # another run may be creating `runs` as well
             try:
@@ -210,7 +219,10 @@ class Lease:
         raise AssertionError
 
     def _begin(self, earlier_runs: Record, epoch: int) -> bool:
-        """Commit the run's row to `runs`, and mark dead runs as died; return whether Delta accepted the commit."""
+        """Take the lease: commit this run's row to `runs`, and set dead runs to the status died; return whether this worked.
+
+        `earlier_runs` and `epoch` are the summary of `runs` and the epoch that `_choose_epoch` returned.
+        """
         self.epoch = epoch
         self.commits = Commits(self._tables, self._run_id, epoch)
         self.started = choose_start(earlier_runs.last)
@@ -232,7 +244,7 @@ class Lease:
         return True
 
     def _build_row(self, status: str) -> RunRow:
-        """Return the run's row of `runs`: the result of the argument `build_row`, and the columns that the lease sets."""
+        """Return the run's row of `runs`: the result of `build_row` with new times, status, epoch and process."""
         now = datetime.now(timezone.utc)
         running = status == "running"
         return replace(
@@ -247,11 +259,11 @@ class Lease:
         )
 
     def _beat_while_held(self) -> None:
-        """Write heartbeats until the lease is released; this runs in a separate thread, and only logs errors.
+        """Write heartbeats until the lease is released; log errors, raise none. This method runs in a separate thread.
 
         In a catalog and on Spark Connect, where there are no heartbeat files, rewrite the run's row of `runs` instead.
         """
-        # Use a separate session: in the run's session, another thread may have set a transaction number for its statement.
+        # Use a separate session: in the run's session, the main thread may have set a transaction number for a commit.
         runs = Runs(Tables(clone_session(self._tables.spark), self._tables.settings))
         while not self._stopped.wait(self._limits.lease_seconds / BEATS_PER_LEASE):
             try:
@@ -273,12 +285,13 @@ def _describe_process() -> str:
 def _rank_as_holder(row: RunRow) -> tuple[bool, bool, datetime]:
     """Return a sort key that is smallest for the heartbeat of the run that holds the lease.
 
-    Until its first regular heartbeat, its file is like those of waiting runs, which they rewrite with a later start.
+    `row` is the content of a heartbeat file. Until the holder writes the status running, its file looks like the file of a
+    waiting run. But the holder's file has the earliest start, because waiting runs rewrite their files with later starts.
     """
     return row.status != "running", row.started_at == UNKNOWN_TIME, row.started_at
 
 
 def _describe_run(row: RunRow) -> str:
-    """Return a description of a run for messages; the end of its lease is in this machine's local time."""
+    """Return a description of a run for messages: its id, its host and the end of its lease in this machine's local time."""
     until = f", its lease lasts until {row.until.astimezone():%Y-%m-%d %H:%M:%S}" if row.until is not None else ""
     return f"run {row.run_id} (on {row.host}{until})"

@@ -50,16 +50,16 @@ ENTITIES_PARTITIONS = 4
 MAX_FILES = 200
 """If a table has more files than this, and the files are small on average, a run compacts them before it ends."""
 SMALL_SHARE, SMALL_PART = 16, 8
-"""A file is small if it is smaller than 1/16 of the target size and than 1/8 of its partition. With these limits, each row
-is rewritten only a few times. Files that a run with --full wrote in order of doc_id stay as they are."""
+"""A file is small if it is smaller than both 1/SMALL_SHARE of `output.target_file_mb` and 1/SMALL_PART of its partition.
+With these limits, each row is rewritten only a few times, and files that a run with --full wrote are not rewritten."""
 
 
 @dataclass(frozen=True)
 class TableChange:
     """How maintenance changed the files of one table.
 
-    before, after: number of files in the table's current version, their total size in MB, and number of files in storage.
-        The last number is None if the files in storage cannot be listed.
+    before, after: three numbers before and after maintenance: data files in the table's current version, total MB of these
+        data files, and all files in the table's directory except the Delta log (None if it cannot be listed).
     """
 
     name: str
@@ -72,8 +72,8 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 
     Also delete rows of idle runs (runs that had nothing to do) from `runs` after IDLE_DAYS. A job may run at the same time.
 
-    With `sort`, rewrite all files of PUBLISHED_TABLES in order of doc_id (ZORDER). Then a later change of a few documents
-    rewrites only a few files.
+    With `sort`, rewrite all files of PUBLISHED_TABLES in order of doc_id (ZORDER). A later change of a few documents with
+    neighboring ids then rewrites only a few files.
     """
 
     def optimize_table(name: str) -> None:
@@ -88,10 +88,10 @@ def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
 
 
 def compact_small_files(tables: Tables) -> None:
-    """Compact the small files of each table that has more than MAX_FILES files, if its files are small on average.
+    """Compact the small files of each table that has more than MAX_FILES files, and whose files are small on average.
 
-    SMALL_SHARE and SMALL_PART define which size is small. The number and size of the files come from the cache of
-    `Tables.detail`.
+    SMALL_SHARE and SMALL_PART define which size is small. The number and size of the files come from `Tables.detail`, whose
+    cached result may be outdated.
     """
     target = tables.settings.target_file_mb * 1024 * 1024
     for name in NAMES:
@@ -110,12 +110,13 @@ def compact_small_files(tables: Tables) -> None:
 def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange]:
     """Delete the files that no table version of the last `hours` hours refers to, and return how each table's files changed.
 
-    A job may run at the same time. A run that left changes incomplete, or sent no heartbeat for half of these hours, might
-    be frozen (suspended). It could later commit files that are deleted now. So this function then first takes the lease and
-    a new epoch (see `lease`), after which Delta refuses commits of the frozen run.
+    A job may run at the same time. But a frozen (suspended) run could wake up and commit files that are deleted now. If a
+    run may be frozen, this function first takes the lease and a new epoch, so that Delta refuses the commits of that run. A
+    run may be frozen if it left changes incomplete, or sent no heartbeat for `hours` / 2 hours.
 
     Raises:
         SettingsError: `hours` is less than 24, so files of a running job might be deleted.
+        OutputError: the lease is needed, but another run holds it for longer than `limits.wait_seconds`.
     """
     if hours < DAY_HOURS:
         raise SettingsError(
@@ -124,21 +125,32 @@ def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange
         )
     if heartbeats.may_have_frozen_run(tables, timedelta(hours=hours / 2)):
         with exclusive_access(tables, settings, f"vacuum-{uuid.uuid4().hex[:6]}"):
-            pass  # this blocks the commits of all earlier runs
-    return _apply_to_tables(tables, lambda name: _vacuum(tables, name, hours))
+            pass  # entering the context has made Delta refuse the commits of all earlier runs
+
+    def vacuum_table(name: str) -> None:
+        # A run that has not begun, and an idle one, have no epoch: Delta would accept their commits to `runs`, even if the
+        # files of these commits were deleted.
+        files = None
+        if name == "runs":
+            with suppress(OSError, StorageError):  # if files cannot be listed, VACUUM lists them itself
+                files = data_files.list_files(tables, name)
+        _vacuum(tables, name, hours, None if files is None else data_files.select_named_files(tables, name, files))
+
+    return _apply_to_tables(tables, vacuum_table)
 
 
 def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableChange]:
     """Wait until no job is running, then delete all files that contain removed rows; return how each table's files changed.
 
-    This includes files of old table versions. Files that a run left behind when it died are deleted if they are a day old.
-    `tables` must be in a private session (see `private_session`).
+    Files of old table versions are deleted, too. A file that a dead run wrote but did not commit is deleted if it is at
+    least a day old. The Spark session of `tables` must come from `open_private_session`.
 
     Args:
-        hours: table versions younger than this stay readable, including rows that have been removed since.
+        hours: keep the files of the table versions of the last `hours` hours, even if they contain removed rows.
 
     Raises:
-        OutputError: a job is still running after `limits.wait_seconds`.
+        OutputError: a job is still running after `limits.wait_seconds`; another run took over; or `hours` is 0, but VACUUM
+            has kept files with removed rows.
     """
     with exclusive_access(tables, settings, f"purge-{uuid.uuid4().hex[:6]}") as lease:
         return purge_tables(tables, lease.check_now, hours)
@@ -148,13 +160,14 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
 def exclusive_access(tables: Tables, settings: Settings, run_id: str, note: str | None = None) -> Iterator[Lease]:
     """Hold the lease (the right to write the output) inside the context, so that no job runs, and yield the lease.
 
-    On entry, repair changes that dead runs left incomplete. On exit, update the Parquet export, unless the block failed.
+    On entry, repair changes that dead runs left incomplete. On exit, update the Parquet export, unless the `with` block
+    raised an error.
 
-    The lease writes a row with the mode MAINTENANCE to `runs`. The row contains the tables' versions only if nothing had to
-    be repaired and no other program has changed rows. Without the versions, the next run compares all documents.
+    The lease writes a row with the mode MAINTENANCE to `runs`. This row contains the tables' versions only if nothing had to
+    be repaired and no other program has changed rows. If a row has no versions, the next run compares all documents.
 
     Args:
-        tables: tables of the output, in a private session.
+        tables: tables of the output; their Spark session must come from `open_private_session`.
         run_id: run id for the row in `runs`.
         note: value for the column `settings` of this row.
 
@@ -183,9 +196,10 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str, note: str 
 
 
 def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[object]:
-    """Return a context manager in which maintenance may change the tables while a job is running.
+    """Return a context manager for maintenance, inside which the caller may change the tables.
 
-    On storage where commits of two writers may collide, the context instead waits until no job is running.
+    A job may usually run at the same time. But on storage where one of two simultaneous commits may be lost, the context
+    manager is `exclusive_access`, which waits until no job is running.
     """
     if heartbeats.commits_may_collide(tables):
         return exclusive_access(tables, settings, f"maintenance-{uuid.uuid4().hex[:6]}")
@@ -197,17 +211,17 @@ def purge_tables(
 ) -> list[TableChange]:
     """Delete all files of DOCUMENT_TABLES that contain removed rows, and return how each table's files changed.
 
-    If this process freezes, another run may take over and write new files. So only files that existed before the call of
-    `check_now` are deleted, and only if `select_deletable_files` returns them. This protection is missing where files cannot
-    be listed: on Spark Connect, and in catalogs that give no access to files.
+    The caller must hold the lease. If this process is suspended for a while, another run may take over and write new files.
+    So this function lists the files before it calls `check_now`, and deletes only files in this list. Where files cannot be
+    listed, this protection is missing: on Spark Connect, and in catalogs that give no access to files.
 
     Args:
         check_now: `Lease.check_now`, which raises OutputError if another run took over.
-        hours: as in `purge`.
+        hours: keep the files of the table versions of the last `hours` hours, even if they contain removed rows.
         id_frame: DataFrame with the ids of erased documents in the column doc_id; None if none were erased.
 
     Raises:
-        OutputError: `hours` is 0, but VACUUM has kept files with removed rows.
+        OutputError: another run took over; or `hours` is 0, but VACUUM has kept files with removed rows.
     """
     kept: dict[str, str] = {}
 
@@ -232,7 +246,10 @@ def purge_tables(
 
 
 def _apply_to_tables(tables: Tables, change: Callable[[str], object], names: Sequence[str] = NAMES) -> list[TableChange]:
-    """Call `change` with the name of each existing table, with retries, and return how each table's files changed."""
+    """Call `change` with the name of each existing table in `names`; return how each table's files changed.
+
+    If a call fails with an error that may be temporary, it is repeated.
+    """
     done = []
     for name in names:
         if not tables.exists(name):
@@ -246,7 +263,7 @@ def _apply_to_tables(tables: Tables, change: Callable[[str], object], names: Seq
 def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, int, int]] | None = None) -> None:
     """Delete the files of a table that no table version of the last `hours` hours refers to.
 
-    `files` has path, size in bytes and modification time in ms of each file that may be deleted; None for all files.
+    `files` has path, size in bytes and modification time in ms of each file that may be deleted; None allows all files.
     """
     spark = tables.spark
     tasks = _LISTING_TASKS_PER_CORE * spark_connect.count_cores(spark)
@@ -269,9 +286,10 @@ def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, 
 
 
 def _measure_files(tables: Tables, name: str) -> tuple[int, float, int | None]:
-    """Return the number of files of a table's current version, their size in MB, and the number of all its files in storage.
+    """Return the number of data files of a table's current version, their size in MB, and the number of files in storage.
 
-    Files in storage include those of older versions; the number is None if they cannot be listed.
+    Files in storage are all files in the table's directory, also of older versions, but not the Delta log. Their number is
+    None if they cannot be listed.
     """
     detail = tables.spark.sql(f"DESCRIBE DETAIL {tables.sql_name(name)}").collect()[0]
     on_disk: int | None

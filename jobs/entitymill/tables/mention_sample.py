@@ -1,7 +1,7 @@
 """Draw a reproducible sample of mentions from `entities`, and read the sentences around them.
 
-Equally many mentions are drawn from each stratum (a group of mentions, for example all with one label). A hash of seed and
-mention id decides which mentions are drawn, so the same tables and options always give the same sample.
+As far as possible, equally many mentions are drawn from each stratum (a group of mentions, for example all with one label).
+A hash of seed and mention id decides which mentions are drawn, so the same tables and options always give the same sample.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RANDOM, LEAST_CONFIDENT, RARE = "random", "least-confident", "rare"
 STRATEGIES = (RANDOM, LEAST_CONFIDENT, RARE)
 LABEL = "label"
 MAX_STRATA = 100
-"""Maximum number of strata; unless the strata are labels, the table is read once for each stratum."""
+"""Maximum number of strata. There is a limit, because the whole table may be read once for each stratum."""
 CONTEXT_CHARS = 1000
 """Maximum number of code points of a sentence that are shown before and after a drawn mention."""
 MENTION_COLUMNS = ("mention_id", "doc_id", "begin", "end", "label", "confidence", "run_id")
@@ -62,9 +62,10 @@ class MentionSample:
     sentences: list of dicts with the keys doc_id, begin, text, drawn and mentions; None if the sample was drawn without
         text. `begin` is the offset of `text` in the document. `drawn` has the ids of the drawn mentions, and `mentions` all
         mentions in `text`, as dicts with the keys MENTION_COLUMNS.
-    population: number of mentions in the table.
-    strata: number of strata.
-    left_out: number of drawn mentions without a sentence, because the source no longer has the text that the run read.
+    population: number of all mentions in the table `entities`.
+    strata: number of strata in the table.
+    left_out: number of mentions that were drawn, but are in neither of the lists, because the source no longer has the text
+        in which a run found them.
     """
 
     mentions: list[dict[str, Any]]
@@ -81,7 +82,8 @@ def draw_sample(spark: SparkSession, settings: Settings, request: SampleRequest,
 
     Raises:
         OutputError: the entity tables do not exist, or have no mention.
-        SettingsError: `request.by` is neither LABEL nor a passthrough column, or has more than MAX_STRATA values.
+        SettingsError: `request.by` is neither LABEL nor a passthrough column, or this column has too many values
+            (more than MAX_STRATA).
         SourceError: the source cannot be read, or no longer has the text of any drawn mention.
     """
     with open_private_session(spark, settings.source.time_zone, {}) as own:
@@ -133,9 +135,10 @@ def allocate_sample(sizes: dict[str | None, int], count: int) -> dict[str | None
 
 
 def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: SampleRequest) -> list[Row]:
-    """Return the drawn rows of `entities`, sorted by stratum, rank and hash: from each stratum, the rows of lowest rank.
+    """Draw the rows of lowest rank from each stratum of `entities`, and return them sorted by stratum, rank and hash.
 
-    The rank is the confidence (LEAST_CONFIDENT), the number of mentions with the same spelling (RARE), or 0 (RANDOM).
+    The rank is the confidence (LEAST_CONFIDENT), the number of mentions with the same spelling (RARE), or 0 (RANDOM). Among
+    rows of the same rank, those with the smallest hashes are drawn. `sizes` is the result of `_count_strata`.
     """
     own_hash = F.xxhash64(F.lit(str(request.seed)), F.col("mention_id")).alias(_HASH)
     spelling = F.xxhash64("entity_normalized").alias(_SPELLING)
@@ -164,14 +167,14 @@ def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: S
 
 
 def choose_hash_limit(number: int, size: int) -> int:
-    """Return a limit for the hashes of rows, such that about 4 * number + 100 rows have a hash up to the limit.
+    """Return the hash limit for drawing `number` rows: about 4 * number + 100 rows have a hash up to this limit.
 
-    Spark copies each row that it orders, so rows with larger hashes are filtered out first. In practice, at least `number`
-    rows remain, because the number of remaining rows varies only by about its square root.
+    The caller filters out rows with larger hashes before Spark sorts the rest, because sorting copies each row. The number
+    of rows that remain varies only by about its square root, so in practice it is at least `number`.
 
     Args:
         number: number of rows to draw.
-        size: number of all rows; if it is smaller than 4 * number + 100, every row may be drawn.
+        size: number of all rows; if `size` is less than 4 * number + 100, no row is filtered out.
     """
     eligible = min(size, 4 * number + 100)
     return _MIN_LONG + (eligible << 64) // size - 1
@@ -195,11 +198,16 @@ def _add_sentences(
     drawn: Sequence[Row],
     sample: MentionSample,
 ) -> MentionSample:
-    """Return the sample with the sentences around its mentions, each cut off CONTEXT_CHARS before and after a mention.
+    """Return the sample with the sentences around its mentions, which are read from the source.
 
-    Mentions are left out if the source no longer has their text; if none remain, raise SourceError.
+    At most CONTEXT_CHARS code points of a sentence are shown before and after a drawn mention. Leave out mentions of
+    documents whose text the source no longer has; raise SourceError if no mention remains.
+
+    Args:
+        entities: the table `entities`, from which all mentions in the sentences are read.
+        drawn: the rows of the sample's mentions, as `_draw_mentions` returns them.
     """
-    current = _find_current_texts(spark, tables, drawn)
+    current = _find_text_hashes(spark, tables, drawn)
     keys: dict[tuple[str, int, int], list[str]] = {}
     for row in drawn:
         if (row["doc_id"], row["run_id"]) in current:
@@ -236,10 +244,10 @@ def _add_sentences(
     return MentionSample(kept, sentences, sample.population, sample.strata, len(drawn) - len(kept))
 
 
-def _find_current_texts(spark: SparkSession, tables: Tables, drawn: Sequence[Row]) -> dict[tuple[str, str], str]:
-    """Return a dict from (doc_id, run_id) to the SHA-256 of the text that this run read, for documents of drawn mentions.
+def _find_text_hashes(spark: SparkSession, tables: Tables, drawn: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """Return what `documents` says about the documents of the drawn mentions: a dict from (doc_id, run_id) to text_hash.
 
-    The run_id comes from the document's row in `documents`.
+    text_hash is the SHA-256 of the text in which the run run_id found the document's mentions.
     """
     # A mention whose run_id differs from its document's run_id in `documents` is outdated.
     ids = create_frame(spark, sorted({(row["doc_id"],) for row in drawn}), "doc_id string")
@@ -248,10 +256,10 @@ def _find_current_texts(spark: SparkSession, tables: Tables, drawn: Sequence[Row
 
 
 def _read_texts(source: DataFrame, keys: DataFrame) -> dict[tuple[str, int, int], str]:
-    """Return a dict from (doc_id, first, after) to the text between these offsets, unless the text has changed.
+    """Return parts of the source's texts: a dict from (doc_id, first, after) to the text between these two offsets.
 
-    `keys` has the columns doc_id, first, after, and known_hash, the SHA-256 of the text that the latest run read. Keys whose
-    text has another hash in the source are left out.
+    `keys` has the columns doc_id, first, after and known_hash (the SHA-256 of the text that a run read). If the source now
+    has another text for the doc_id, or none, the key is left out.
     """
     same = (
         source.select("doc_id", "text").join(F.broadcast(keys), "doc_id").where(F.sha2("text", 256) == F.col("known_hash"))

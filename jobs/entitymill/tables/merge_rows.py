@@ -16,9 +16,10 @@ from entitymill.tables.output_tables import Tables
 def run_with_view(
     tables: Tables, frame: DataFrame, build_statement: Callable[[str], str], *, confs: Mapping[str, str] = NO_CONFS
 ) -> None:
-    """Run an SQL statement on a temporary view of a DataFrame; `build_statement` returns the statement for the view's name.
+    """Run an SQL statement that reads the rows of a DataFrame through a temporary view.
 
-    `confs` are Spark properties for the statement, as in `run_statement`.
+    `build_statement` gets the view's name and returns the statement. `confs` are Spark properties that apply only to this
+    statement, such as a transaction number.
     """
     view = f"entitymill_{uuid.uuid4().hex}"
     frame.createOrReplaceTempView(view)
@@ -37,14 +38,15 @@ def replace_documents(
     *,
     confs: Mapping[str, str] = NO_CONFS,
 ) -> None:
-    """Delete all rows of some documents from a table and insert new rows, in one commit.
+    """Delete all rows of some documents from the table `name` and insert new rows, in one commit.
 
     Args:
-        old_ids: DataFrame with the distinct doc_ids whose rows are deleted. In `rejects`, a null id deletes rows without an
-            id: only rows of the slice that the column `slice` of `old_ids` names, or all if it is null or missing.
+        old_ids: DataFrame with the distinct doc_ids whose rows are deleted. For the table `rejects`, a null doc_id stands
+            for the rows that have no doc_id: only those of the slice that the column `slice` of `old_ids` names, or all of
+            them if this column is null or missing.
         rows: rows to insert.
-        between: smallest and greatest doc_id in `old_ids`, which let Delta skip files.
-        confs: as in `run_statement`.
+        between: smallest and greatest doc_id in `old_ids`, so that Delta can skip files; None if they are not known.
+        confs: Spark properties that apply only to this statement, such as a transaction number.
     """
     old = old_ids.withColumn("_put", F.lit(False))
     source = rows.withColumn("_put", F.lit(True)).unionByName(old, allowMissingColumns=True)
@@ -73,13 +75,13 @@ def upsert(
     insert: bool = True,
     confs: Mapping[str, str] = NO_CONFS,
 ) -> None:
-    """Update the rows of a table by doc_id, and insert rows with new ids, in one commit.
+    """Update rows of the table `name` by doc_id, and insert the rows whose doc_id the table lacks, in one commit.
 
     Args:
-        rows: DataFrame with distinct doc_ids, and other columns of the table.
-        update: names of the columns to update in existing rows.
-        insert: whether to insert rows with new ids; if False, they are ignored.
-        confs: as in `run_statement`.
+        rows: DataFrame with distinct doc_ids, and with the columns to update or insert.
+        update: names of the columns that an existing row of the table gets from the row of `rows` with the same doc_id.
+        insert: whether to insert rows whose doc_id is not in the table; if False, they are ignored.
+        confs: Spark properties that apply only to this statement, such as a transaction number.
     """
     changes = ", ".join(f"t.{quote_part(column)} = s.{quote_part(column)}" for column in update)
     actions = f"WHEN MATCHED THEN UPDATE SET {changes}"

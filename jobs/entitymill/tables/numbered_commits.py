@@ -1,8 +1,8 @@
 """Give each commit a transaction number, so that Delta applies it only once, and refuses commits of earlier runs.
 
-The number is Delta's txnVersion. It is computed from the run's epoch (a number that grows with each run) and the number of
-the commit in the run. Delta skips a commit whose txnVersion is not greater than the last one in the table. It rejects a
-commit if another writer has changed the table's txnVersion since the commit began.
+A transaction number (Delta's txnVersion) is computed from the run's epoch (a number that grows with each run) and the
+number of the commit in the run. Delta skips a commit whose txnVersion is not greater than the last one in the table. Delta
+rejects a commit if another writer has changed the table's txnVersion since the commit began.
 https://docs.delta.io/latest/delta-batch.html#idempotent-writes
 """
 
@@ -27,14 +27,15 @@ from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
 APPLICATION, RUNS_APPLICATION = "entitymill", "entitymill-runs"
-"""Values of txnAppId. `runs` has its own value, because the heartbeat thread may write `runs` during another commit."""
+"""Values of Delta's txnAppId; transaction numbers of different values are independent. `runs` has its own value, because
+the heartbeat thread may write `runs` during a commit to another table."""
 COMMITS_PER_EPOCH = 1_000_000
 """The n-th commit of a run has the txnVersion epoch * COMMITS_PER_EPOCH + n."""
 TRIES = 5
 PAUSE_SECONDS = 0.5
 """Pause before the second attempt; each later pause is twice as long as the one before."""
 RECENT_COMMITS = 10
-"""Number of recent commits in which a run looks for its own commit: OPTIMIZE or an idle run may have committed since."""
+"""Number of recent commits in which a run looks for its own commit; OPTIMIZE or idle runs may have added newer ones."""
 _SESSION = "spark.databricks.delta."
 _TEMPORARY_ERRORS = ("java.io.IOException", "java.net.", "java.nio.file", "DeltaIOException", "UncheckedIOException")
 _CONFLICTS = (
@@ -57,15 +58,18 @@ _PERMANENT_ERRORS = (
 class Commits:
     """Makes the Delta commits of one run, with increasing transaction numbers.
 
-    Because of the numbers, Delta skips a repeated commit, and refuses all commits once a later run has taken over.
+    Because of these numbers, Delta skips a repeated commit, and refuses the run's commits after a later run has taken over.
     """
 
     def __init__(self, tables: Tables, run_id: str, epoch: int) -> None:
-        """Start with the first number of the epoch; `tables` must be in a private session (see `private_session`)."""
+        """Start the transaction numbers at the first one of the epoch.
+
+        The Spark session of `tables` must come from `open_private_session`.
+        """
         self.epoch = epoch
         self.run_id = run_id
         self.counts: Counter[str] = Counter()
-        """Number of commits that raised no error, for each table."""
+        """Number of commits that raised no error, by table name."""
         self._tables = tables
         self._numbers = itertools.count(epoch * COMMITS_PER_EPOCH + 1)
         self._tries = TRIES
@@ -82,11 +86,13 @@ class Commits:
 
     @contextmanager
     def track_change(self, unit: int | None = None) -> Iterator[None]:
-        """Treat the commits inside the `with` block as one change; if the block raises, `settled` stays False.
+        """Treat the commits inside the `with` block as one change, which is complete when the block ends without an error.
+
+        Until then, `settled` is False; if the block raises, `settled` is False for the rest of the run.
 
         Args:
-            unit: number of the unit of work (documents that are committed together), which Delta's history then records with
-                each commit. None keeps the number that an outer block has set.
+            unit: number of the unit of work (documents that are committed together), which Delta's history records with
+                each commit in the block. None keeps the number that an outer block has set.
         """
         self._open_changes += 1
         outer_unit = self._unit
@@ -101,21 +107,20 @@ class Commits:
         self._commit(name, lambda: self._tables.append(frame, name, options))
 
     def replace(self, frame: DataFrame, name: str, condition: str | None = None, *, after_conflict: bool = True) -> None:
-        """Replace the rows that meet an SQL condition (None: all rows) in one commit; the new rows need not meet it.
+        """Replace the rows of a table that meet an SQL condition (None: all rows) by the rows of `frame`, in one commit.
 
-        Args:
-            after_conflict: whether to retry if another writer has committed first.
+        The new rows need not meet the condition. `after_conflict` says whether to retry if another writer committed first.
         """
         options = self._number_commit(name)
         self._commit(name, lambda: self._tables.replace(frame, name, condition, options), after_conflict=after_conflict)
 
     def execute(self, name: str, statement: Callable[..., object]) -> None:
-        """Call a function that runs an SQL statement, and give it the next transaction number as Spark properties.
+        """Make one commit with an SQL statement, which gets the next transaction number as Spark properties.
 
         Args:
             name: name of the table that the statement changes.
-            statement: function that makes at most one commit, with the Spark properties in its argument `confs` (see
-                `private_session.run_statement`). After an error that may be temporary, it is called again.
+            statement: function that runs the SQL statement, and makes at most one commit. It must use the Spark properties
+                that it gets as `confs`. It is called again after an error that may be temporary.
         """
         options = self._number_commit(name)
         confs = {
@@ -128,13 +133,13 @@ class Commits:
     def fence(self, name: str) -> None:
         """Make an empty commit to a table, after which Delta accepts no commit of a run with an older epoch.
 
-        Raise OutputError if a later run has written to the table.
+        Raise OutputError if a run with a newer epoch has written to the table.
         """
         self.append(self._tables.read(name).limit(0), name)
         self.check_committed(name)
 
     def check_committed(self, name: str) -> None:
-        """Raise OutputError if Delta skipped this run's latest commit to a table, because a later run has written to it.
+        """Raise OutputError if Delta skipped this run's latest commit to a table, because a later run has written there.
 
         Delta skips a commit without an error if its transaction number is not greater than the table's last one.
         """
@@ -145,27 +150,30 @@ class Commits:
             )
 
     def has_committed(self, name: str) -> bool:
-        """Return whether Delta accepted this run's latest commit to a table.
+        """Return whether Delta accepted this run's latest commit to a table, instead of skipping it.
 
-        Call this only after a commit to the table; only the newest RECENT_COMMITS commits are searched.
+        This run must have tried a commit to the table. Only the table's newest RECENT_COMMITS commits are searched.
         """
         # Two runs that read the same state of `runs` use the same transaction numbers, so the run id is compared, too.
         own = {"entitymill": self.run_id, "number": self._last_numbers[name]}
         return any(own.items() <= about.items() for about in read_notes(self._tables, name))
 
     def stop_retrying(self) -> None:
-        """Try each later commit only once, because the run is failing with a storage error."""
+        """Try each later commit of the run only once. Call this if the run is failing with a storage error."""
         self._tries = 1
 
     def _commit(self, name: str, commit: Callable[[], object], *, after_conflict: bool = True) -> None:
-        """Call a function that commits to a table, retry it after temporary errors, and count the commit."""
-        # Commits to `runs` change no documents, and the heartbeat thread may make one at any time: they do not count.
+        """Call `commit`, which commits to the table `name`; retry it after temporary errors, and count the commit."""
+        # Commits to `runs` change no documents, and the heartbeat thread may make one at any time: `settled` ignores them.
         with nullcontext() if name == "runs" else self.track_change():
             retry(name, commit, self._tries, after_conflict=after_conflict)
             self.counts[name] += 1
 
     def _number_commit(self, name: str) -> dict[str, str]:
-        """Return options for Delta's writer: the next transaction number, and JSON for the table's history."""
+        """Return options for Delta's writer, for the next commit to a table.
+
+        The options are the next transaction number, and a JSON object for the table's history (see `read_notes`).
+        """
         number = self._last_numbers[name] = next(self._numbers)
         about: dict[str, object] = {"entitymill": self.run_id, "epoch": self.epoch, "number": number}
         if self._unit is not None:
@@ -175,10 +183,11 @@ class Commits:
 
 
 def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
-    """Return the notes (JSON objects in userMetadata) that this program wrote in a table's recent commits, newest first.
+    """Return the notes that this program wrote in the newest RECENT_COMMITS commits of a table, newest first.
 
-    The keys are entitymill (the run id), epoch, number (the transaction number) and, for documents, unit (the number of the
-    unit of work). Idle runs write only entitymill.
+    A note is the JSON object in a commit's userMetadata. Its keys are entitymill (the run id), epoch, number (the
+    transaction number) and, if documents were committed, unit (the number of the unit of work). A note of an idle run has
+    only the key entitymill.
     """
     notes = []
     for row in tables.history(name, RECENT_COMMITS).collect():
@@ -191,11 +200,11 @@ def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
 def retry(what: str, change: Callable[[], object], tries: int = TRIES, *, after_conflict: bool = True) -> None:
     """Call a function that changes a table, and call it again after errors that may be temporary.
 
-    Raise any other error immediately, and the error of the last attempt.
+    An error that is certainly not temporary is raised at once. If all attempts fail, the last error is raised.
 
     Args:
-        what: what the function changes, for log messages.
-        change: must be safe to call again after a failure.
+        what: name of the table or files that the function changes, for log messages.
+        change: the function; it must be safe to call it again after it failed.
         tries: maximum number of attempts.
         after_conflict: whether to retry if another writer has committed first.
     """
@@ -213,7 +222,7 @@ def retry(what: str, change: Callable[[], object], tries: int = TRIES, *, after_
 
 
 def is_concurrent_write(error: Exception) -> bool:
-    """Return whether a commit failed because another writer committed first."""
+    """Return whether an error means that a commit failed because another writer committed first."""
     return isinstance(error, _CONFLICTS) or "Concurrent" in _join_java_classes(error)
 
 
@@ -226,7 +235,7 @@ def is_retryable(error: Exception) -> bool:
 
 
 def _join_java_classes(error: Exception) -> str:
-    """Return the Java classes and messages of an error and its causes in one string, each cut to 300 characters.
+    """Return the Java classes and messages of an error and its causes, each cut to 300 characters, joined by spaces.
 
     For an error of PySpark, return the first 2,000 characters of its message; for any other error, return its class name.
     """

@@ -1,4 +1,4 @@
-"""Locate, describe, read and change the tables of one output: of one job, in a directory or a catalog schema."""
+"""Locate, describe, read and change the tables of one output, which are in one directory or one catalog schema."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DOCUMENT_TABLES = ("entities", "documents", "annotations", "rejects")
 TEMPORARY_PREFIX = "entitymill_"
 """Prefix of the names of temporary tables in a catalog; the prefix outside a catalog is an underscore."""
 DELTA_ENTITIES = "entities_delta"
-"""Directory of the Delta table `entities` if `output.format` is parquet; the directory `entities` is then the export."""
+"""Directory of the Delta table `entities` if `output.format` is parquet; the directory `entities` then has the export."""
 _OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
 PROPERTY = "entitymill.schema"
 """Table property that contains the version of the table's schema."""
@@ -35,7 +35,7 @@ WRITE_CONFS = {
     "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "false",
     # The default, 32 characters of each string, is too short to distinguish ids with a common prefix, such as URLs.
     "spark.databricks.io.skipping.stringPrefixLength": "256",
-    # OPTIMIZE rewrites a file only if half of its rows are deleted; otherwise, a few changes would rewrite the table.
+    # OPTIMIZE rewrites a file for its deleted rows only if they are half of all. By default, a few rows would be enough.
     "spark.databricks.delta.optimize.maxDeletedRowsRatio": "0.5",
 }
 """Spark properties of the session that writes the tables."""
@@ -65,7 +65,11 @@ class Tables:
         return str(self.settings.path or self.settings.schema_)
 
     def address(self, name: str) -> str:
-        """Return a table's URI, or its unquoted name in a catalog; names not in NAMES get the prefix of temporary tables."""
+        """Return a table's URI, or its unquoted name in a catalog.
+
+        If `name` is not in NAMES, it must be the name of a temporary table, without the prefix of temporary tables. This
+        method adds the prefix.
+        """
         temporary = name not in NAMES
         if self.root is not None:
             if name == "entities" and self.exported:
@@ -75,7 +79,7 @@ class Tables:
         return f"{self.settings.schema_}.{TEMPORARY_PREFIX * temporary}{name}"
 
     def catalog_name(self, name: str) -> str:
-        """Return the quoted name of a table in a catalog."""
+        """Return the full name of a table in a catalog, quoted for SQL."""
         return quote_name(self.spark, self.address(name))
 
     def sql_name(self, name: str) -> str:
@@ -90,7 +94,10 @@ class Tables:
         return self.address(name) if detail is None else str(detail["location"])
 
     def read(self, name: str) -> DataFrame:
-        """Return a DataFrame of a table, whose rows may change between two uses; `read_latest` avoids this."""
+        """Return a DataFrame of a table; the DataFrame's rows may change if the table changes between two uses.
+
+        Use `read_latest` where this would do harm.
+        """
         if self.root is None:
             return self.spark.read.table(self.catalog_name(name))
         return self.spark.read.format("delta").load(self.address(name))
@@ -98,9 +105,9 @@ class Tables:
     def read_latest(self, name: str, version: int | None = None) -> DataFrame:
         """Return a DataFrame of a table's current version; later commits do not change the DataFrame's rows.
 
-        Where this matters, do not use `read`: the DataFrame that it returns may use rows that the caller cached before
-        another program changed the table and, on Spark Connect, reads the newest version at each use. `version` is the
-        number of the current version, if the caller knows it.
+        In contrast, a DataFrame from `read` may contain rows that were cached before another program changed the table. On
+        Spark Connect, a DataFrame from `read` has the newest rows at each use. `version` is the number of the table's
+        current version, if the caller knows it; None to look it up.
         """
         reader = self.spark.read.option("versionAsOf", self.version(name) if version is None else version)
         return (
@@ -117,9 +124,9 @@ class Tables:
         return int(self.history(name, 1).collect()[0]["version"])
 
     def detail(self, name: str) -> Row | None:
-        """Return the row of DESCRIBE DETAIL, and cache it; None if there is no such Delta table or the query fails.
+        """Return the result of DESCRIBE DETAIL for a table; None if there is no such Delta table or the query fails.
 
-        Raise StorageError if the storage cannot be reached.
+        The result is cached until `forget` is called. Raise StorageError if the storage cannot be reached.
         """
         if name not in self._details:
             try:
@@ -133,9 +140,10 @@ class Tables:
         return self._details[name]
 
     def exists(self, name: str) -> bool:
-        """Return whether a table exists; a directory at its path counts, unless it is half-made (see `half_made_tables`).
+        """Return whether a table exists; if a result of `detail` for the table is cached, return True without checking.
 
-        A table whose `detail` is cached counts as existing.
+        Outside a catalog, any directory at the table's path counts as a table, unless a run died while it was creating the
+        table there (see `half_made_tables`).
         """
         if name in self._details:
             return True
@@ -146,13 +154,17 @@ class Tables:
         return self.spark.catalog.tableExists(self.catalog_name(name))
 
     def is_current(self, name: str) -> bool:
-        """Return whether a Delta table exists and has this program's schema version, according to the cached `detail`."""
+        """Return whether a Delta table exists and has this program's schema version.
+
+        The answer comes from `detail`, whose cached result may be outdated.
+        """
         return self.cached_properties(name).get(PROPERTY) == schemas.VERSION
 
     def is_empty(self, name: str) -> bool:
-        """Return whether a Delta table does not exist, or had no data file when `detail` was cached.
+        """Return whether a Delta table does not exist or is empty.
 
-        If the table cannot be described, look for the table and a row of it instead.
+        A table is empty if it has no data files, according to `detail`, whose cached result may be outdated. If `detail`
+        returns None, the table is read instead, and is empty if it has no rows.
         """
         found = self.detail(name)
         if found is None:  # perhaps because of a temporary error: a run must not mistake a full table for an empty one
@@ -160,7 +172,7 @@ class Tables:
         return bool(found["numFiles"] == 0)
 
     def forget(self, name: str | None = None) -> None:
-        """Clear the cached results of `detail` for one table (None: for all tables), because the table may have changed."""
+        """Clear the cached result of `detail` for one table (None: for all tables). Call this after the table changed."""
         if name is None:
             self._details.clear()
         else:
@@ -180,7 +192,7 @@ class Tables:
         return {} if found is None else dict(found["properties"])
 
     def has_mapped_columns(self, name: str) -> bool:
-        """Return whether a Delta table has column mapping, so that its data files have other names for the columns."""
+        """Return whether a Delta table has column mapping: its data files name the columns differently than the table."""
         return self.cached_properties(name).get("delta.columnMapping.mode", "none") != "none"
 
     def properties(self, name: str) -> dict[str, str]:
@@ -189,7 +201,7 @@ class Tables:
         return self.cached_properties(name)
 
     def append(self, frame: DataFrame, name: str, options: dict[str, str] | None = None) -> None:
-        """Append rows in one commit, and add columns that the table lacks; `options` are for Delta's writer."""
+        """Append rows to a table in one commit, and add columns that the table lacks; `options` are for Delta's writer."""
         chosen = {"mergeSchema": "true", **(options or {})}
         if self.root is not None:
             frame.write.format("delta").mode("append").options(**chosen).save(self.address(name))
@@ -199,7 +211,7 @@ class Tables:
     def replace(
         self, frame: DataFrame, name: str, condition: str | None = None, options: dict[str, str] | None = None
     ) -> None:
-        """Replace the rows that meet an SQL condition (None: all rows) in one commit.
+        """Replace the rows of a table that meet an SQL condition (None: all rows) by the rows of `frame`, in one commit.
 
         The new rows need not meet the condition. Columns that the table lacks are added; columns that `frame` lacks are null
         in the new rows. Constraints and table properties do not change. The session must have the properties WRITE_CONFS.
@@ -214,7 +226,7 @@ class Tables:
             frame.writeTo(self.catalog_name(name)).options(**chosen).overwrite(F.expr(condition or "true"))
 
     def delete(self, name: str, condition: str = "true") -> None:
-        """Delete the rows that meet an SQL condition, in one commit."""
+        """Delete the rows of a table that meet an SQL condition, in one commit."""
         self.spark.sql(f"DELETE FROM {self.sql_name(name)} WHERE {condition}")
 
     def history(self, name: str, latest: int | None = None) -> DataFrame:
@@ -231,7 +243,10 @@ class Tables:
             self.spark.sql(f"DROP TABLE IF EXISTS {self.catalog_name(name)}")
 
     def list_temporary(self, prefix: str) -> list[str]:
-        """Return the names of temporary tables that begin with `prefix`, without underscore or TEMPORARY_PREFIX."""
+        """Return those names of temporary tables that begin with `prefix`.
+
+        The returned names and `prefix` do not contain the underscore or TEMPORARY_PREFIX with which the full names begin.
+        """
         if self.root is not None:
             return [name.removeprefix("_") for name in storage.list_names(self.spark, f"{self.root}/_{prefix}*")]
         schema = quote_name(self.spark, self.settings.schema_ or "")
@@ -240,12 +255,13 @@ class Tables:
         return sorted(name.removeprefix(TEMPORARY_PREFIX) for name in names)
 
     def fit_file_size(self, frame: DataFrame, *, by: str | None = None) -> DataFrame:
-        """Return rows repartitioned for files of about `output.target_file_mb`, sorted by doc_id for data skipping.
+        """Return the rows repartitioned for files of about `output.target_file_mb`, and sorted by doc_id in each partition.
 
-        If adaptive execution is off, as in runs on small sources, all rows go into one partition.
+        If Spark's adaptive execution is off, as in runs on small sources, all rows go into one partition.
 
         Args:
-            by: column to repartition by, so that each file has few different values of it; None to let Spark choose.
+            by: column by which Spark repartitions, so that each file has few different values of the column; None to
+                repartition without regard to values.
         """
         # Adaptive execution merges small partitions and splits large ones, but each shuffle becomes a Spark job.
         if str(self.spark.conf.get(session.ADAPTIVE, "true")).lower() != "true":

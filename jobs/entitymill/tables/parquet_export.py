@@ -1,7 +1,7 @@
 """Export `entities` as plain Parquet: at the end of a run, copy the Delta table and replace the previous export.
 
-A marker file in each export contains the Delta table's version and the run's epoch (a number that grows with each run). From
-it, later runs see whether the export is outdated.
+A marker file in each export contains the Delta table's version and the run's epoch (a number that grows with each run).
+From this file, later runs see whether the export is outdated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 _MARKER = "_entitymill_export.json"
 """Name of the marker file. Readers of Parquet skip files whose names begin with an underscore."""
 _WRITTEN, _REPLACED = "export_", "replaced_"
-"""Prefixes of temporary directories: one for an export that is being written, one for an export that was moved away."""
+"""Prefixes of temporary directories: for an export that is being written, and for an old one that was moved away."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def is_current(tables: Tables) -> bool:
 
 
 def check_export(tables: Tables) -> None:
-    """Raise OutputError if the export's directory exists without a marker file, because another program wrote it."""
+    """Raise OutputError if the export's directory exists without a marker file: another program must have written it."""
     address = _address(tables)
     if storage.exists(tables.spark, address) and _read_marker(tables, address) is None:
         raise OutputError(
@@ -55,9 +55,9 @@ def check_export(tables: Tables) -> None:
 
 
 def restore_previous(tables: Tables) -> None:
-    """Move the previous export back if a run died after it moved that export away, before a new export replaced it.
+    """If there is no export, because a run died while it was replacing the old one, move the old export back.
 
-    If several exports were moved away, choose the newest one that has a marker file. If there is an export, do nothing.
+    If several old exports were moved away, choose the newest that has a marker file. If none has one, do nothing.
     """
     if storage.exists(tables.spark, _address(tables)):
         return
@@ -69,16 +69,19 @@ def restore_previous(tables: Tables) -> None:
 
 
 def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
-    """Write `entities` as Parquet, and replace the previous export; between two renames, there is no export.
+    """Write `entities` as Parquet, and replace the previous export; for a moment between two renames, there is no export.
 
-    Delta refuses a commit of an outdated run, but nothing refuses a rename: a run that was frozen after `check_now` may
-    replace the export of a later run. The replaced export's marker shows this, and the run moves that export back.
+    Delta refuses the commits of a run after a later run has taken over, but the storage does not refuse renames. So if this
+    run is suspended after `check_now`, it may replace the export of a later run. In this case, this run finds a greater
+    epoch in the marker file of the replaced export, and moves that export back.
 
     Args:
+        epoch: epoch of this run.
         check_now: `Lease.check_now`, which raises OutputError if another run took over.
 
     Raises:
-        OutputError: another run took over or replaced the export, or a rename failed.
+        OutputError: another run took over or replaced the export, another program has written to the export's directory, or
+            a rename failed.
     """
     spark, entities = tables.spark, _address(tables)
     version = tables.version("entities")
@@ -110,8 +113,8 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     now = _read_marker(tables, entities)
     if now is None or now.epoch != epoch:
         raise OutputError(
-            f"output.path: an earlier run, which was frozen, replaced {entities} by its older export; run again to export "
-            "the table."
+            f"output.path: the Parquet export in {entities} is outdated, because an earlier run replaced this run's export; "
+            "run again to write a current one."
         )
 
 
@@ -138,7 +141,7 @@ def _read_marker(tables: Tables, directory: str) -> Marker | None:
 
 
 def _rename(tables: Tables, address: str, to: str) -> None:
-    """Rename a directory; raise OutputError if it does not exist, the new name is taken, or the rename fails."""
+    """Rename the directory `address` to `to`; raise OutputError if `to` exists, or if the storage fails to rename."""
     try:
         renamed = not storage.exists(tables.spark, to) and storage.rename(tables.spark, address, to)
     except OSError:  # the directory no longer exists

@@ -1,4 +1,4 @@
-"""Publish recognized documents (whose mentions were found) and remove documents, one unit of work at a time.
+"""Publish recognized documents (documents that the model has processed) and remove documents, one unit of work at a time.
 
 A unit of work is a set of documents that are published together, in one commit per table. `documents` is committed last,
 because it records what `entities` contains. docs/decisions.md explains what happens if a run dies in between.
@@ -30,17 +30,17 @@ _BLANKS, _POSSESSIVE = quote_literal(r"(?U)\s+"), quote_literal(f"(?<=[sS]){_QUO
 _NORMALIZED = f"lower(regexp_replace(trim(regexp_replace(entity, {_BLANKS}, ' ')), {_POSSESSIVE}, ''))"
 """SQL expression for the normalized entity; (?U) makes \\s match Unicode white space, including no-break spaces."""
 MAX_LISTED_IDS = 1000
-"""Up to this many documents are replaced with a condition that lists their ids, at half the cost of a MERGE."""
+"""If a run replaces at most this many documents, it lists their ids in a condition, which takes half as long as a MERGE."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Values that a run writes into each of its rows, to show from which run, model and source version the row comes.
+    """Values that a run writes into its rows, to show from which run, model and source version a row comes.
 
     model: name of the model.
-    fingerprint: digest of everything but the text that decides a result: model, precision and settings.
+    fingerprint: digest of everything except the text that decides a document's result: model, precision and settings.
     slice: digest of source.where if the run replaces a slice (the rows that source.where selects); otherwise None.
-    source_committed: commit time of the source's Delta version, in milliseconds since 1970; None for other sources.
+    source_committed: commit time of the source's Delta version, in milliseconds since 1970; None if the source is not Delta.
     """
 
     run_id: str
@@ -80,16 +80,16 @@ def _make_nullable(kind: Any) -> Any:
 def add_normalized(mentions: DataFrame) -> DataFrame:
     """Return the rows with a new column `entity_normalized`, computed from the column `entity`.
 
-    Spellings that differ only in case, white space, or a possessive ending have the same normalized form, such as "Apple's"
-    and "apple".
+    Entities that differ only in case, white space, or a possessive ending get the same value. For example, "Apple's" and
+    "apple" both get "apple".
     """
     return mentions.withColumn(schemas.NORMALIZED.name, F.expr(_NORMALIZED))
 
 
 def build_entities(recognized: DataFrame, provenance: Provenance) -> DataFrame:
-    """Return rows of `entities`, one per mention of the recognized documents, with any passthrough columns.
+    """Return rows of `entities`, one for each mention in the recognized documents, with the passthrough columns, if any.
 
-    The mention_id is doc_id, begin and end, such as `d1:5-9`.
+    The mention_id consists of doc_id, begin and end of the mention: for example, `d1:5-9`.
     """
     passthrough = [name for name in recognized.columns if name == "passthrough"]
     exploded = recognized.select("doc_id", F.explode("mentions").alias("mention"), *passthrough)
@@ -99,7 +99,7 @@ def build_entities(recognized: DataFrame, provenance: Provenance) -> DataFrame:
 
 
 def build_documents(recognized: DataFrame, provenance: Provenance) -> DataFrame:
-    """Return rows of `documents`, one per recognized document; `status` is `blank` without tokens, otherwise `done`."""
+    """Return rows of `documents`, one per recognized document; the status is `blank` if it has no tokens, or else `done`."""
     return recognized.withColumns(
         {
             "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),
@@ -130,7 +130,7 @@ class UnitIds:
 
     first, last: smallest and greatest doc_id; None if the unit has no documents.
     ids: all ids of the unit; None if the ids were not collected.
-    some_failed: whether recognition failed for some documents.
+    some_failed: whether recognition failed for any of the unit's documents.
     """
 
     first: str | None = None
@@ -146,7 +146,7 @@ class Unit:
     recognized: DataFrame with the columns schemas.RECOGNIZED and, if configured, `passthrough` and schemas.ANNOTATIONS. It
         is read several times, so it must be cached or in a table.
     in_output: whether any of the recognized documents may already have rows in the tables.
-    doc_ids: ids of the recognized documents, and perhaps of documents for which recognition failed.
+    doc_ids: ids of the recognized documents; they may include ids of documents for which recognition failed.
     removed: DataFrame with the distinct doc_ids of the documents to remove; None if there are none.
     """
 
@@ -168,9 +168,9 @@ class Publisher:
         *,
         annotations: bool,
     ) -> None:
-        """Prepare to write `entities`, `documents` and, if requested, `annotations`, which must exist.
+        """Prepare to write the existing tables `entities` and `documents`, and also `annotations` if `annotations` is True.
 
-        `tables` must be in the run's private session (see `private_session`).
+        The Spark session of `tables` must come from `open_private_session`. `passthrough` has the passthrough columns.
         """
         self.tables = tables
         self._commits = commits
@@ -212,7 +212,7 @@ class Publisher:
         self.publish(Unit(nothing, in_output=True, doc_ids=UnitIds(ids=[]), removed=ids))
 
     def move_to_slice(self, ids: DataFrame) -> None:
-        """Assign published documents to this run's slice (the rows that source.where selects), in the column `slice`."""
+        """In `documents`, set the column `slice` to this run's slice, in the rows whose doc_id is in the DataFrame `ids`."""
         rows = ids.select("doc_id", F.lit(self._provenance.slice).alias("slice"))
         table_setup.allow_deletion_vectors(self.tables, "documents")
         upsert = partial(merge_rows.upsert, self.tables, "documents", rows, ["slice"], insert=False)
@@ -229,10 +229,10 @@ class Publisher:
         self._commits.append(self._fit_file_size(name, frame), name)
 
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
-        """Return a function that replaces all rows of a unit's documents, including removed documents, in a table.
+        """Return a function that deletes a table's rows of documents that a unit publishes or removes, and adds new rows.
 
-        The function gets the table's name and the new rows. If all ids are known and at most MAX_LISTED_IDS, it lists them
-        in a condition; otherwise, it uses a MERGE.
+        The function gets the table's name and the new rows. If all ids are known, and there are at most MAX_LISTED_IDS, the
+        function lists them in a condition; otherwise, it uses a MERGE.
         """
         old_ids = unit.recognized.select("doc_id")
         ids = None if unit.doc_ids.ids is None else set(unit.doc_ids.ids)
@@ -250,15 +250,15 @@ class Publisher:
         return partial(self._merge, old_ids=old_ids, between=between)
 
     def _replace(self, name: str, frame: DataFrame, *, condition: str) -> None:
-        """Replace the rows of a table that meet an SQL condition."""
+        """Replace the rows of the table `name` that meet an SQL condition by the rows of `frame`."""
         self._commits.replace(self._fit_file_size(name, frame), name, condition)
 
     def _merge(self, name: str, frame: DataFrame, *, old_ids: DataFrame, between: tuple[str, str] | None) -> None:
-        """Replace the rows of documents in a table with a MERGE; `between` is as in `merge_rows.replace_documents`."""
+        """Delete the rows with `old_ids` and insert `frame`, by a MERGE; `between` has the smallest and greatest old id."""
         self._commits.execute(name, partial(merge_rows.replace_documents, self.tables, name, old_ids, frame, between))
 
     def _fit_file_size(self, name: str, frame: DataFrame) -> DataFrame:
-        """Return the rows repartitioned for files of about the target size; rows of `entities` by label."""
+        """Return rows of table `name`, repartitioned for files of about the target size; repartition `entities` by label."""
         return self.tables.fit_file_size(frame, by="label" if name == "entities" else None)
 
 
@@ -272,7 +272,7 @@ class RejectsWriter:
         self._empty = tables.is_empty("rejects")
 
     def replace_all(self, rejected: DataFrame, *, any_rejected: bool) -> None:
-        """Replace all rows of `rejects`; if the run replaces a slice (the rows that source.where selects), only its rows.
+        """Replace all rows of `rejects` by `rejected`; if the run replaces a slice, replace only the rows of this slice.
 
         If there are neither old nor new rows, nothing is written. `any_rejected` says whether `rejected` has any rows.
         """
@@ -281,7 +281,7 @@ class RejectsWriter:
             self._commits.replace(self._build_rows(rejected), "rejects", condition)
 
     def replace_for_ids(self, ids: DataFrame, rejected: DataFrame, *, any_rejected: bool, any_stale: bool) -> None:
-        """Replace the rows of `rejects` that have one of the ids; other rows stay.
+        """Replace the rows of `rejects` that have one of the ids; keep all other rows.
 
         Args:
             ids: DataFrame with the column doc_id. A null stands for all rows without an id or, if the run replaces a slice,

@@ -1,10 +1,11 @@
 """Repair the tables after a run that may have left changes incomplete, and find changes by other programs.
 
-A document is unsound if `entities` does not have exactly the mentions that `documents` records: a run died between two
-commits. Unsound documents get the status PENDING, and the run recomputes them. docs/decisions.md explains why this suffices.
+A document is unsound if `entities` does not have exactly the mentions that `documents` records, because a run died between
+two commits. `settle` gives unsound documents the status PENDING, so that they are recomputed. docs/decisions.md explains why
+this suffices.
 
-Each run records the tables' versions at its end. If another program has changed a table since, for example an operator by
-RESTORE or DELETE, the next run checks and compares all documents.
+Each run records the tables' versions at its end. If the next run finds that anybody else has changed a table after that, for
+example an operator by RESTORE or DELETE, it checks all documents and compares them with the source.
 """
 
 from __future__ import annotations
@@ -29,23 +30,26 @@ from entitymill.tables.output_tables import DOCUMENT_TABLES, PUBLISHED_TABLES, T
 
 log = logging.getLogger(__name__)
 FENCED = ("documents", "entities", "annotations", "rejects", "erasures")
-"""Tables in the order in which `settle` blocks commits of older runs. `documents` comes first: if an older run's commit to
-`entities` is refused, the run must not record in `documents` that its mentions are in `entities`."""
+"""Tables in the order in which `settle` blocks commits of older runs. `documents` comes first: once Delta refuses an older
+run's mentions in `entities`, this older run must not be able to record in `documents` that they are there."""
 _LATER_COMMITS = 10
 """Number of commits, for example by OPTIMIZE, that may be added while a table's history is read."""
 
 
 def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
-    """Create missing tables, and add missing columns to the others; return whether any table was missing.
+    """Create missing tables, and add missing columns to existing tables; return whether any table was missing.
 
-    `schemas_` is a dict from table name to column schema.
+    `schemas_` is a dict from the name of each table to its schema.
     """
     created = [name for name, schema in schemas_.items() if table_setup.create_table(tables, name, schema)]
     return bool(created)
 
 
 def block_earlier_runs(tables: Tables, commits: Commits) -> None:
-    """Make Delta refuse commits of earlier runs to existing tables; raise OutputError if a later run has written to one."""
+    """Make Delta refuse later commits of earlier runs to all tables in FENCED that exist.
+
+    Raise OutputError if a run that began after this run has written to any of the tables.
+    """
     for name in FENCED:
         if tables.exists(name):
             commits.fence(name)
@@ -53,17 +57,17 @@ def block_earlier_runs(tables: Tables, commits: Commits) -> None:
 
 
 def settle(tables: Tables, commits: Commits) -> int:
-    """Block commits of older runs to every table, then give unsound documents the status PENDING, to be recomputed.
+    """Block commits of older runs to every table, then mark unsound documents for recomputation (status PENDING).
 
     A document is unsound if `entities` does not have exactly the mentions that `documents` records. Return the number of
-    unsound documents; raise OutputError if a later run has written to a table.
+    unsound documents; raise OutputError if a run that began after this run has written to a table.
     """
     block_earlier_runs(tables, commits)
     with ExitStack() as cached:
         unsound = cache_on_disk(find_unsound_documents(tables), cached)
         number = unsound.count()
         if number:
-            log.warning("an earlier run published %d documents only partially; this run recomputes them", number)
+            log.warning("an earlier run published the results of %d documents only in part; the job recomputes them", number)
             pending = unsound.withColumns({"status": F.lit(PENDING), "entities": F.lit(0)})
             commits.execute("documents", partial(merge_rows.upsert, tables, "documents", pending, ["status"]))
             # If Delta skipped this commit, this run might append mentions that `entities` already contains.
@@ -76,8 +80,8 @@ def settle(tables: Tables, commits: Commits) -> int:
 def read_settled_documents(tables: Tables) -> DataFrame:
     """Return the rows that `documents` would have after `settle`, without writing anything.
 
-    Documents that a dead run published only partially have the status PENDING. If `documents` has no row of such a
-    document, the new row has only doc_id and status, and its other columns are null.
+    Documents that a dead run published only partially have the status PENDING in the result. If `documents` has no row of
+    such a document, the result has a row with doc_id and status, whose remaining columns are null.
     """
     unsound = find_unsound_documents(tables).select("doc_id", F.lit(PENDING).alias("found"))
     joined = tables.read_latest("documents").join(unsound, "doc_id", "full")
@@ -120,19 +124,20 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
 
 
 def count_rows(rows: DataFrame, prefix: str, *more: Column) -> DataFrame:
-    """Return a DataFrame with each doc_id of a table's rows, the number of its rows, and their smallest and greatest run_id.
+    """Return one row per doc_id in `rows`: doc_id, the number of its rows, and their smallest and greatest run_id.
 
-    The names of the last three columns are {prefix}_rows, {prefix}_first and {prefix}_last. `more` are further aggregates.
+    `rows` must have the columns doc_id and run_id. The last three columns of the result are named {prefix}_rows,
+    {prefix}_first and {prefix}_last. Each aggregate in `more` adds a column.
     """
     runs = F.min("run_id").alias(f"{prefix}_first"), F.max("run_id").alias(f"{prefix}_last")
     return rows.groupBy("doc_id").agg(F.count("*").alias(f"{prefix}_rows"), *runs, *more)
 
 
 def is_of_named_run(prefix: str) -> Column:
-    """Return a condition that is true if all of a document's rows in a table have the run_id of its row in `documents`.
+    """Return the condition that all rows of a document in a table have the run_id of the document's row in `documents`.
 
-    It is also true if the table has no rows of the document. `named` is the column with the run_id of `documents`; the other
-    columns are those of `count_rows` with `prefix`.
+    The condition is also true if the table has no rows of the document. The DataFrame must have the column `named`, with the
+    run_id from `documents`, and the columns that `count_rows` returned for the table with this `prefix`.
     """
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs
@@ -150,7 +155,7 @@ def read_own_versions(tables: Tables, before: dict[str, int], commits: Commits) 
     """
     present = read_versions(tables, list(before))
     for name, version in present.items():
-        # In most runs the numbers are equal, and the history need not be read, which takes a Spark job.
+        # In most runs, only this run's commits made new versions. The history, which takes a Spark job, is then not needed.
         made = commits.counts[name]
         if version != before[name] + made and not _is_only_changed_by(tables, name, before[name], version, commits.run_id):
             return {}
@@ -158,9 +163,10 @@ def read_own_versions(tables: Tables, before: dict[str, int], commits: Commits) 
 
 
 def tables_unchanged_since(tables: Tables, latest: RunRow | None) -> bool:
-    """Return whether the tables have the same rows as after run `latest`; OPTIMIZE and VACUUM do not change rows.
+    """Return whether the tables still have the rows that they had when the run with the row `latest` ended.
 
-    The result is False if `latest` is None or recorded no versions, or if a table has been removed or created since.
+    Return False if `latest` is None or has no output_versions, or if a table has been removed or created since that run.
+    Commits such as OPTIMIZE do not change rows.
     """
     recorded = None if latest is None else latest.output_versions
     if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):
@@ -175,9 +181,10 @@ def tables_unchanged_since(tables: Tables, latest: RunRow | None) -> bool:
 
 
 def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, run_id: str | None) -> bool:
-    """Return whether each commit between two versions was made by run `run_id`, or changed no rows (such as OPTIMIZE).
+    """Return whether, between two table versions, no commit except those of run `run_id` changed rows.
 
-    If `run_id` is None, no commit may have changed rows.
+    If `run_id` is None, no commit at all may have changed rows. Commits such as OPTIMIZE do not change rows. If the result
+    is False, log a warning with the reason. `before` and `present` are the older and the current version.
     """
     since = tables.history(name, max(present - before, 0) + _LATER_COMMITS)
     since = since.where((F.col("version") > before) & (F.col("version") <= present))
@@ -196,7 +203,7 @@ def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, ru
     else:
         return True
     log.warning(
-        "another program may have changed rows of %s (%s), so all documents have to be checked and compared",
+        "another program may have changed rows of %s (%s), so a run must check and compare all documents",
         tables.address(name),
         reason,
     )
@@ -204,9 +211,10 @@ def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, ru
 
 
 def select_undisturbed_runs(tables: Tables, run_ids: frozenset[str]) -> frozenset[str]:
-    """Return those of the given runs since whose first commit no other program has changed rows of PUBLISHED_TABLES.
+    """Return the given run ids, except those of runs whose results another program may have changed.
 
-    A run whose first commit is no longer in a table's history is left out.
+    A run is left out if another program changed rows of a table after the run's first commit to this table. A run is also
+    left out if the history of a table does not contain that commit. The tables are PUBLISHED_TABLES, if they exist.
     """
     selected = run_ids
     for name in filter(tables.exists, PUBLISHED_TABLES):
@@ -217,7 +225,7 @@ def select_undisturbed_runs(tables: Tables, run_ids: frozenset[str]) -> frozense
         first = {run: version for version, _, run in reversed(authors)}
         selected = frozenset(run for run in selected if first.get(run, 0) > max([oldest, *foreign]))
     if selected != run_ids:
-        log.info("other programs may have changed what an unfinished run with --full has recomputed: it is recomputed again")
+        log.info("another program may have changed results of an unfinished run with --full; recomputing its documents")
     return selected
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from entitymill.settings import Settings
 
 PROPERTY = "entitymill.redacted"
-"""Property of tables that `redact` wrote. It never overwrites a table without this property."""
+"""Table property of the copies that `redact` writes; `redact` never overwrites a table without this property."""
 MASK = f"[{LABEL}]"
 TABLE = "table:"
 _SPANS = "array<struct<begin: int, end: int, label: string>>"
@@ -38,7 +38,7 @@ _SPANS = "array<struct<begin: int, end: int, label: string>>"
 
 @dataclass(frozen=True)
 class RedactionResult:
-    """Number of written documents, of masked mentions, and of source rows that were not written."""
+    """Counts of a redacted copy: documents written, mentions masked, and rows of the source that were not written."""
 
     documents: int
     mentions: int
@@ -47,7 +47,10 @@ class RedactionResult:
 
 @dataclass(frozen=True)
 class KnownModel:
-    """The labels of the settings' model, and the fingerprint (in `documents`) of what a run with these settings writes."""
+    """The model that the settings name: its labels, and the fingerprint that a run with these settings writes.
+
+    Rows of `documents` with this fingerprint are results of this model and these settings.
+    """
 
     labels: Sequence[str]
     fingerprint: str
@@ -68,14 +71,16 @@ def redact(
     Args:
         to: path of a Delta table, or table:NAME for a table in a catalog.
         labels: labels of the mentions to mask; empty masks all labels.
-        mask: replacement for each mention, as in `text_masking.mask_text`.
+        mask: replacement for each mention; `{label}` in the mask stands for the mention's label. A mask of one character is
+            repeated to the mention's length.
         partly: whether to leave out documents without current results; if False, such a document causes a SourceError.
-        model: its labels are accepted even if no mention has them, provided that it processed all documents.
+        model: model of the settings; None if the caller does not know it. If this model processed all documents, each of
+            its labels may be in `labels`; otherwise, `labels` may contain only labels that mentions in the tables have.
 
     Raises:
         OutputError: the entity tables do not exist, or `to` exists and `redact` did not write it.
-        SettingsError: mentions with a label would stay unmasked, because the label is unknown or left out of the tables; or
-            `to` overlaps the source or is inside another table.
+        SettingsError: mentions with one of `labels` might stay unmasked, because the label is unknown or the tables may lack
+            these mentions; or `to` overlaps the source or is inside another table.
         SourceError: documents would be left out, and `partly` is False.
     """
     with open_private_session(spark, settings.source.time_zone, {}) as own:
@@ -92,7 +97,7 @@ def _redact(
     partly: bool,
     model: KnownModel | None,
 ) -> RedactionResult:
-    """Write the redacted copy, and return counts; see `redact`, which calls this in its private session."""
+    """Do the work of `redact`; `spark` must come from `open_private_session`."""
     tables = Tables(spark, settings.output)
     if not tables.is_complete():
         raise OutputError(f"output: no entity tables at {tables.output}: run the job first.")
@@ -121,8 +126,9 @@ def _redact(
 def _select_verified_texts(source: Source, documents: DataFrame, entities: DataFrame, labels: Sequence[str]) -> DataFrame:
     """Return a DataFrame of the documents that have complete results for their current text.
 
-    Results are incomplete if a job is between its commits to `entities` and `documents`, or died there. The columns are
-    doc_id, text, spans, fingerprint and, if configured, `passthrough`.
+    Results are incomplete if a job has committed them to `entities` but not yet to `documents`, or died in between. The
+    columns are doc_id, text, spans (of the mentions to mask), fingerprint and, if configured, `passthrough`. The mentions to
+    mask are those with one of `labels`; if `labels` is empty, all mentions.
     """
     span = F.struct("begin", "end", "label")
     chosen = F.when(F.col("label").isin(*labels), span) if labels else span
@@ -138,7 +144,7 @@ def _select_verified_texts(source: Source, documents: DataFrame, entities: DataF
 
 
 def _mask_texts(rows: DataFrame, source: Source, mask: str) -> DataFrame:
-    """Return the id, the masked text and the passthrough columns of each row, under the source's column names."""
+    """Return the document id, masked text and passthrough columns of each row, with the column names of the source."""
     with keep_process_state():
         done = rows.mapInArrow(Masker(mask), T.StructType([field for field in rows.schema.fields if field.name != "spans"]))
     names = [source.settings.id_column, source.settings.text_column]
@@ -148,7 +154,7 @@ def _mask_texts(rows: DataFrame, source: Source, mask: str) -> DataFrame:
 
 
 def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int) -> str:
-    """Return an error message with the number of rejected rows and the number of rows that no run has processed yet."""
+    """Return an error message that says why `left_out` of the source's `total` rows cannot be copied, and what to do."""
     ids = source.rows.select("doc_id")
     listed = tables.read("rejects").select("doc_id").distinct()
     rejected = min(left_out, ids.where("doc_id IS NULL").count() + ids.join(listed, "doc_id", "left_semi").count())
@@ -162,7 +168,10 @@ def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int
 
 
 def _check_labels(entities: DataFrame, labels: Sequence[str], kept: Sequence[str], model: KnownModel | None) -> None:
-    """Raise SettingsError if entities.labels (`kept`) leaves out a label, or neither the tables nor the model have it."""
+    """Raise SettingsError if a label to mask is left out of the tables, or is unknown to both the tables and the model.
+
+    `kept` is the setting entities.labels: if it is not empty, mentions with other labels are not in the tables.
+    """
     for label in labels:
         if kept and label not in kept:
             raise SettingsError(f"--labels: entities.labels leaves out {label}, so its mentions are not in the tables.")
@@ -178,13 +187,16 @@ def _check_labels(entities: DataFrame, labels: Sequence[str], kept: Sequence[str
 def _check_fingerprints(
     fingerprints: set[str], documents: DataFrame, entities: DataFrame, labels: Sequence[str], model: KnownModel | None
 ) -> None:
-    """Raise SettingsError if a document may have mentions with one of the labels that are not in the tables.
+    """Raise SettingsError if mentions with one of the labels may be missing from the tables, and so would stay unmasked.
 
-    This is the case if documents were processed with different models or settings. It is also the case if the model that
-    processed all of them is not known to have one of the labels.
+    Mentions may be missing if the documents were processed with different models or settings. If all were processed with one
+    model and the same settings, mentions may be missing if this model is not known to have the label. The labels of `model`
+    are known; of any other model, only the labels of its mentions in the tables are known.
 
     Args:
         fingerprints: the least and the greatest fingerprint of the documents that are copied.
+        labels: labels of the mentions to mask; if empty, nothing is checked.
+        model: model of the settings; None if the caller does not know it.
     """
     if not labels or not fingerprints:
         return
@@ -197,8 +209,9 @@ def _check_fingerprints(
         known = {row["label"] for row in theirs.collect()}
     if unknown := [label for label in labels if label not in known]:
         raise SettingsError(
-            f"--labels: mentions with the label {unknown[0]} may be missing, because another model or other settings "
-            "processed some of the documents: run the job first; if it skips them, use --full."
+            f"--labels: mentions with the label {unknown[0]} may be missing from the tables, because some documents were "
+            "processed with a model or with settings that may leave out this label. Run the job first, with --full if it "
+            "otherwise skips these documents."
         )
 
 
@@ -210,7 +223,7 @@ def _sql_name(spark: SparkSession, to: str) -> str:
 
 
 def _check_target(spark: SparkSession, source: Source, to: str) -> None:
-    """Raise OutputError or SettingsError if the redacted copy must not be written to `to`; see `redact`."""
+    """Raise OutputError or SettingsError, as `redact` describes, if the redacted copy must not be written to `to`."""
     named = _sql_name(spark, to)
     try:
         target_exists = spark.catalog.tableExists(named) if to.startswith(TABLE) else storage.exists(spark, to)

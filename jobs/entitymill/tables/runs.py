@@ -36,12 +36,13 @@ class Record:
     """Summary of the `runs` table at one point in time.
 
     last: row of the latest run that compared the source with the tables, whatever its status.
-    owner: path of the source to which the output belongs. It comes from the latest run with status done, without idle runs
-        and maintenance; if there is none, from `last`.
-    latest: row of the run with the greatest epoch, including maintenance.
+    owner: path of the source to which the output belongs. This is the source of the latest run with status done that is
+        neither idle nor maintenance; if there is no such run, the source of `last`.
+    latest: row of the run with the greatest epoch, which may be maintenance.
     sliced: whether any run has replaced a slice (the rows that source.where selects).
     running: whether any row has the status running.
-    certain: False if another run may have begun after this summary was read and before this run's first commit.
+    certain: whether this summary is up to date; False if another run may have begun after it was read and before this run's
+        first commit.
     version: Delta version of `runs`; -1 if the table did not exist.
     """
 
@@ -80,9 +81,9 @@ class Runs:
         table_setup.create_table(self._tables, "runs", schemas.RUNS)
 
     def read_record(self, before: int | None = None) -> Record:
-        """Return a summary of the current rows; an empty one if the table does not exist.
+        """Return a summary of the current rows; if the table does not exist, return an empty `Record`.
 
-        `before` is an epoch; rows of runs with this or a later epoch are left out.
+        If `before` is an epoch, rows of runs with this or a later epoch are left out.
         """
         if not self._tables.exists("runs"):
             return Record()
@@ -115,8 +116,8 @@ class Runs:
     def read_base_epoch(self) -> int:
         """Return the number that precedes the first run's epoch: the creation time of `runs`, in seconds since 1970.
 
-        Runs that begin at the same time get the same number. Because it is a time, epochs keep growing even if somebody
-        removes the table and a run creates it again. Raise OutputError if the table does not exist.
+        All runs read the same number, since they read it from the table. Because it is a time, epochs keep growing even if
+        somebody removes the table and a run creates it again. Raise OutputError if the table does not exist.
         """
         detail = self._tables.detail("runs")
         if detail is None:
@@ -131,10 +132,10 @@ class Runs:
         return max((int(note["epoch"]) for note in read_notes(self._tables, "runs") if "epoch" in note), default=0)
 
     def find_unfinished_full_runs(self, fingerprint: str) -> frozenset[str]:
-        """Return the ids of --full runs that are newer than the latest run with status done, and have the given fingerprint.
+        """Return the ids of the runs with --full and the given fingerprint that began after the latest run with status done.
 
-        The fingerprint is a digest of the model and the settings that decide results. Idle runs and maintenance do not
-        count.
+        So none of them has status done. An idle run and maintenance do not count as this latest run. The fingerprint is a
+        digest of the model and the settings that decide results.
         """
         rows = self._tables.read_latest("runs").where(F.col("epoch").isNotNull() & (F.col("mode") != MAINTENANCE))
         kinds = rows.select("run_id", "epoch", "mode", "status", "fingerprint").orderBy(F.desc("epoch")).collect()
@@ -142,9 +143,10 @@ class Runs:
         return frozenset(row["run_id"] for row in since if (row["mode"], row["fingerprint"]) == ("full", fingerprint))
 
     def was_interrupted(self, settings: str, before: int) -> bool:
-        """Return whether the latest run with this value of the column `settings` has another status than done.
+        """Return whether the latest run with this value of the column `settings` did not end with status done.
 
-        Only runs whose epoch is less than `before` count. For example, this finds an erasure that was killed.
+        Only runs whose epoch is less than `before` count. If there are none, return False. For example, this finds an
+        erasure that was killed.
         """
         rows = self._tables.read_latest("runs").where((F.col("settings") == settings) & (F.col("epoch") < before))
         latest = rows.select("status").orderBy(F.desc("epoch")).limit(1).collect()
@@ -158,15 +160,16 @@ class Runs:
         mark_dead: bool = False,
         heartbeats: Mapping[str, RunRow] = MappingProxyType({}),
     ) -> None:
-        """Write a run's row in place of all rows with the status running, in one commit.
+        """Replace all rows that have the status running by this run's row, in one commit.
 
-        Delta skips this commit if a later run has begun.
+        Delta skips the commit, without an error, if a later run has begun.
 
         Args:
-            commits: makes the run's commits.
-            mark_dead: whether to keep the replaced rows of other runs, with the status died; if False, delete them.
-            heartbeats: dict from the id of each dead run to its last heartbeat, from which the kept rows get the columns
-                PROGRESS.
+            commits: object that makes this run's commits.
+            mark_dead: whether the rows of other runs that have the status running get the status died; if False, these rows
+                are deleted.
+            heartbeats: dict from the id of a dead run to its last heartbeat. With `mark_dead`, the dead run's row gets the
+                values of the columns PROGRESS from its heartbeat.
         """
         frame = self._build_frame(row)
         if mark_dead:
@@ -174,7 +177,8 @@ class Runs:
             progress = {name: _update_progress(name, heartbeats) for name in PROGRESS if name in dead.columns}
             dead = dead.withColumns({**progress, "status": F.lit("died")})
             frame = dead.unionByName(frame, allowMissingColumns=True)
-        # Rows that are kept were read before this commit: if another run commits first, they may be outdated.
+        # With `mark_dead`, rows that were read before this commit are written: if another run commits first, they may be
+        # outdated.
         commits.replace(frame.coalesce(1), "runs", RUNNING, after_conflict=not mark_dead)
 
     def append_idle(self, row: RunRow) -> None:
@@ -191,14 +195,14 @@ class Runs:
         retry("runs", append)
 
     def _build_frame(self, row: RunRow) -> DataFrame:
-        """Return a DataFrame with one row, which has all columns of `runs`."""
+        """Return a DataFrame that contains only `row`, with all columns of `runs`."""
         # Build the row from literals: createDataFrame would start a Python worker, which takes five times as long.
         columns = [_literal(getattr(row, field.name), field.dataType).alias(field.name) for field in schemas.RUNS]
         return self._tables.spark.range(1).coalesce(1).select(*columns)
 
 
 def _update_progress(name: str, heartbeats: Mapping[str, RunRow]) -> Column:
-    """Return a column of `runs`, with the value from the run's heartbeat in place of the stored value, if there is one."""
+    """Return an expression for column `name`: the heartbeat's value for runs in `heartbeats`, the old value for others."""
     column = F.col(name)
     for run_id, row in heartbeats.items():
         if row.status == "running":  # otherwise, the heartbeat was written before the run began
@@ -213,21 +217,22 @@ def collect_rows(rows: DataFrame) -> list[RunRow]:
 
 
 def _encode_times(rows: DataFrame) -> DataFrame:
-    """Return rows of `runs` with times as microseconds since 1970.
+    """Return rows of `runs` with each time as an integer: microseconds since 1970 in UTC.
 
-    Spark returns times in local time. On Spark Connect, they are ambiguous in the hour in which clocks are set back.
+    PySpark would return a timestamp in local time. On Spark Connect, a local time is ambiguous in the hour in which clocks
+    are set back.
     """
     times = {name: F.unix_micros(name) for name in TIMES if name in rows.columns}
     return rows.withColumns(times)
 
 
 def exclude_maintenance(rows: DataFrame) -> DataFrame:
-    """Return the rows of `runs` except those of `entitymill maintain`; runs with nothing to do are kept."""
+    """Return the rows of `runs` without those of maintenance, such as `entitymill maintain`; rows of idle runs are kept."""
     return rows.where(~F.col("mode").eqNullSafe(MAINTENANCE))
 
 
 def _literal(value: Any, kind: T.DataType) -> Column:
-    """Return a literal column of a type; a dict becomes a map, and a datetime must have a time zone."""
+    """Return a value as a literal column of type `kind`; a dict becomes a map. A datetime must have a time zone."""
     if isinstance(value, dict):
         return F.from_json(F.lit(json.dumps(value)), kind.simpleString())
     if isinstance(value, datetime):
@@ -238,9 +243,9 @@ def _literal(value: Any, kind: T.DataType) -> Column:
 
 
 def choose_start(last: RunRow | None) -> datetime:
-    """Return the start time (UTC) of a run that begins now: always later than the start of `last`, even if clocks differ.
+    """Return the start time (UTC) of a run that begins now; it is later than the start of `last`, even if clocks differ.
 
-    `last` is an earlier run: the value of `Record.last`.
+    `last` is an earlier run, the value of `Record.last`; None if there is none.
     """
     now = datetime.now(timezone.utc)
     if last is None:

@@ -1,4 +1,4 @@
-"""Read the `runs` table of an output on this machine's disk without Spark, which takes ten seconds to start."""
+"""Read the `runs` table of an output on this machine's disk without Spark, whose start would take ten seconds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from entitymill.tables import heartbeats
 
 
 def read_rows(settings: OutputSettings, conf: Mapping[str, str], last: int) -> list[RunRow] | None:
-    """Return the latest rows of `runs`, newest first; None if they can only be read with Spark.
+    """Return the latest rows of `runs`, newest first; None if the caller must read them with Spark instead.
 
-    Raise OutputError if no run has written the tables yet.
+    The result is None if the output is not on this machine's disk, or if the Python package deltalake is not installed or
+    cannot read the table. Raise OutputError if the output's directory has no table `runs`.
 
     Args:
         settings: settings of the output, which locate the tables.
-        conf: Spark properties from the settings.
+        conf: Spark properties from the settings, which say whether a path without a URI scheme (such as s3a:) is on this
+            machine.
         last: maximum number of rows.
     """
     try:
@@ -56,7 +58,11 @@ def read_heartbeats(settings: OutputSettings, conf: Mapping[str, str]) -> list[R
 
 
 def find_directory(settings: OutputSettings, conf: Mapping[str, str]) -> Path | None:
-    """Return the output's directory on this machine's disk; None if it is elsewhere, in a catalog, or not accessible."""
+    """Return the output's directory on this machine's disk; None if there is no such directory, or no access to it.
+
+    The result is also None if the output is in a catalog. `conf` has the Spark properties from the settings, which say
+    whether a path without a URI scheme (such as s3a:) is on this machine.
+    """
     path = settings.path or ""
     local = to_local_path(path)
     is_local = path.startswith(FILE) or is_certainly_local(path, conf)

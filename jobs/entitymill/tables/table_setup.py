@@ -23,17 +23,17 @@ _TRANSACTION_RETENTION = "delta.setTransactionRetentionDuration"
 """Table property that makes Delta forget old transaction numbers."""
 LARGE_BYTES = 32 * 2**20
 """With `output.deletion_vectors: auto`, a table of at least this size gets deletion vectors when rows of it are first
-replaced. Without them, changing one document in a table of this size takes about a second longer, but more readers can read
-the table."""
+replaced. Without deletion vectors, changing one document in a table of this size takes about a second longer, but more
+programs can read the table."""
 _PARTITIONED = {"entities": "label", "runs": "status"}
 _STATISTICS = "doc_id,mention_id,begin,end,confidence,run_id,processed_at"
 CREATION_SECONDS, CATALOG_CREATION_SECONDS = 10, 60
-"""Assumed longest time, in seconds, between the creation of a table's directory and the table's first commit: for tables
-outside and inside a catalog. An older directory without a commit was left by a run that died."""
+"""Longest time, in seconds, that a run is assumed to need from creating a table's directory to the table's first commit. The
+first number is for output outside a catalog. If a directory without a commit is older, a dead run must have left it."""
 
 
 def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
-    """Check that tables can be written to the output; create its directory or catalog schema if missing.
+    """Check that tables can be written to the output; create the output's directory or catalog schema if it is missing.
 
     With `create_schema` False, a missing catalog schema is accepted, but not created.
 
@@ -70,7 +70,7 @@ def check_tables(tables: Tables) -> None:
     """Check that this program wrote the existing tables, with the current schema version; missing tables are accepted.
 
     Raises:
-        OutputError: a table has another schema version, or another program wrote it or the Parquet export.
+        OutputError: a table has another schema version, or another program wrote a table or the Parquet export.
     """
     for name in NAMES:
         if not tables.exists(name):
@@ -88,23 +88,23 @@ def check_tables(tables: Tables) -> None:
 def check_tables_to_write(tables: Tables) -> None:
     """Check the tables as `check_tables` does, and check that Delta never forgets their transaction numbers.
 
-    Delta uses these numbers to refuse commits of runs that were frozen (see `numbered_commits`). Raise OutputError as
-    `check_tables` does, or if a table has the property that makes Delta forget them.
+    By these numbers, Delta refuses commits of runs that were suspended and wake up too late (see `numbered_commits`). Raise
+    OutputError as `check_tables` does, or if a table has the property that makes Delta forget the numbers.
     """
     check_tables(tables)
     for name in NAMES:
         if tables.exists(name) and _TRANSACTION_RETENTION in tables.cached_properties(name):
             raise OutputError(
                 f"output: {tables.address(name)} has the property {_TRANSACTION_RETENTION}. With it, Delta forgets "
-                "old transaction numbers, and a run that was frozen could overwrite newer rows. Remove it: "
+                "old transaction numbers, and a run that was suspended could overwrite newer rows. Remove the property: "
                 f"ALTER TABLE {tables.sql_name(name)} UNSET TBLPROPERTIES ('{_TRANSACTION_RETENTION}')."
             )
 
 
 def check_passthrough_types(tables: Tables, fields: list[T.StructField]) -> None:
-    """Raise OutputError if a passthrough column (copied from the source to `entities`) has another type in `entities`.
+    """Raise OutputError if a passthrough column has one type in the source, and another type in the table `entities`.
 
-    Columns that `entities` lacks are accepted.
+    `fields` are the passthrough columns, with their types in the source. Columns that `entities` lacks are accepted.
     """
     if not fields or not tables.exists("entities"):
         return
@@ -123,25 +123,27 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
     """Create a Delta table and return True, or add missing columns and properties to an existing one and return False.
 
     A new table gets NOT NULL keys, column comments and, for some tables, a CHECK constraint. If an earlier run died while it
-    was creating the table, its leftovers are removed first.
+    was creating the table, `half_made_tables` first completes the table, or removes what the run left behind. Outside a
+    catalog, if another run is creating `runs` right now, wait until the table exists, and return False.
 
     Raises:
-        OutputError: a table is missing in the catalog, but its directory has data, or another run is creating it.
+        OutputError: the table is not in the catalog, but its directory has data; another run is creating the table in the
+            catalog; or the directory of a new table is not empty.
     """
     is_new = not tables.exists(name)
-    properties = {PROPERTY: schemas.VERSION}
-    if is_new or tables.settings.deletion_vectors != "auto":
-        properties[_VECTORS] = str(tables.settings.deletion_vectors is True and name in PUBLISHED_TABLES).lower()
-    if tables.settings.change_feed and name in ("entities", "documents"):
-        properties[_CHANGE_FEED] = "true"
+    properties = _choose_properties(tables, name, is_new=is_new)
     if not is_new:
         _update_table(tables, name, schema, properties)
         return False
     if tables.root is None:
         quiet = CATALOG_CREATION_SECONDS if name == "runs" else 0
-        half_made_tables.clear_in_catalog(tables.spark, tables.address(name), f'"{PROPERTY}"', quiet_seconds=quiet)
+        mark = f'"{PROPERTY}":"{schemas.VERSION}"'
+        if half_made_tables.recover_in_catalog(tables.spark, tables.address(name), mark, quiet_seconds=quiet):
+            tables.forget(name)
+            _update_table(tables, name, schema, properties)
+            return True
     elif storage.exists(tables.spark, tables.address(name)):
-        if name == "runs" and _wait_for_creation(tables, name):  # another run may be creating it: that needs no lease
+        if name == "runs" and _wait_for_creation(tables, name):  # a run creates `runs` before taking the lease
             return False
         half_made_tables.clear_log(tables.spark, tables.address(name))
     if name in schemas.CONSTRAINTS:
@@ -149,22 +151,38 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
     if name == "entities":
         # Collect no statistics on texts: the Delta log would keep parts of texts long after their rows are removed.
         properties["delta.dataSkippingStatsColumns"] = _STATISTICS
-    if name == "annotations":
-        _create_with_builder(tables, name, schema, properties)
-        return True
+    create = _create_with_builder if name == "annotations" else _create_with_sql
+    create(tables, name, schema, properties)
+    if not tables.exists(name):
+        address = tables.address(name)
+        raise OutputError(f"output: {address} is not empty, but is not a Delta table; move it away, then run again.")
+    return True
+
+
+def _choose_properties(tables: Tables, name: str, *, is_new: bool) -> dict[str, str]:
+    """Return the table properties that the settings ask for, and the schema version."""
+    properties = {PROPERTY: schemas.VERSION}
+    if is_new or tables.settings.deletion_vectors != "auto":
+        properties[_VECTORS] = str(tables.settings.deletion_vectors is True and name in PUBLISHED_TABLES).lower()
+    if tables.settings.change_feed and name in ("entities", "documents"):
+        properties[_CHANGE_FEED] = "true"
+    return properties
+
+
+def _create_with_sql(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
+    """Create any table but `annotations`; do nothing if its directory has files, because Delta takes these for a table."""
     columns = ", ".join(map(_column_ddl, schema))
     partitions = f"PARTITIONED BY ({_PARTITIONED[name]})" if name in _PARTITIONED else ""
     tables.spark.sql(
         f"CREATE TABLE IF NOT EXISTS {tables.sql_name(name)} ({columns}) USING delta {partitions} "
         f"TBLPROPERTIES ({_format_properties(properties)})"
     )
-    return True
 
 
 def allow_deletion_vectors(tables: Tables, name: str) -> None:
     """Turn on deletion vectors for a table of at least LARGE_BYTES, if `output.deletion_vectors` is auto.
 
-    Call this before rows of the table are replaced. The size is the cached one of `detail`.
+    Call this before rows of the table are replaced. The size comes from `Tables.detail`, whose cached result may be old.
     """
     found = tables.detail(name) if tables.settings.deletion_vectors == "auto" else None
     if found is None or found["sizeInBytes"] < LARGE_BYTES or found["properties"].get(_VECTORS) == "true":
@@ -199,12 +217,12 @@ def _wait_for_creation(tables: Tables, name: str) -> bool:
 
 
 def _update_table(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
-    """Add missing columns and set properties; all runs make the same changes, so the commits need no transaction number."""
+    """Add the columns of `schema` that an existing table lacks, and set the table properties whose values differ."""
     held = {column.lower() for column in tables.read(name).columns}
     if any(column.lower() not in held for column in schema.names):
         tables.append(create_frame(tables.spark, [], schema), name)
     before = tables.cached_properties(name)
-    # Delta's default is false.
+    # All runs make the same changes, so the commits need no transaction number. Delta's default for this property is false.
     before.setdefault(_VECTORS, "false")
     differing = {key: value for key, value in properties.items() if before.get(key) != value}
     if differing:

@@ -24,18 +24,18 @@ log = logging.getLogger(__name__)
 UNIT = "unit"
 _PREFIX, _RESULTS = "units_", "_results_"
 _NO_STATISTICS = ("delta.dataSkippingNumIndexedCols", "0")
-"""Table property that turns statistics off, because they would copy texts into the Delta log."""
+"""Table property that turns off Delta's column statistics, because they would copy parts of texts into the Delta log."""
 
 
 class TemporaryTable:
     """Writes and removes a temporary table of one run, with the texts of all its units, or with the results of one unit."""
 
     def __init__(self, tables: Tables, epoch: int, results_of: int | None = None) -> None:
-        """Choose the table's name; nothing is written yet.
+        """Choose the table's name; this writes nothing.
 
         Args:
-            epoch: the number that the run got from its lease (see `lease`).
-            results_of: number of the unit whose results the table gets; None if it gets the texts of all units.
+            epoch: epoch of the run, `Lease.epoch`.
+            results_of: number of the unit whose results will be in the table; None for a table of the texts of all units.
         """
         self._tables = tables
         self._name = f"{_PREFIX}{epoch}" if results_of is None else f"{_PREFIX}{epoch}{_RESULTS}{results_of}"
@@ -47,10 +47,10 @@ class TemporaryTable:
         return self.fill(documents)
 
     def create(self, documents: DataFrame) -> None:
-        """Drop any table of the same name and, in a catalog, create an empty one with the columns of `documents`.
+        """Drop any table with this table's name and, in a catalog, create an empty table with the columns of `documents`.
 
-        Outside a catalog, `fill` creates the table. Call this in the thread that makes the run's commits: Delta reads
-        transaction numbers from the session.
+        Outside a catalog, `fill` creates the table. Call this method in the thread that makes the run's commits, because
+        Delta reads transaction numbers from the session.
         """
         self._tables.drop(self._name)
         self._created = True
@@ -61,7 +61,10 @@ class TemporaryTable:
             (table.partitionedBy(F.col(UNIT)) if UNIT in documents.columns else table).create()
 
     def fill(self, documents: DataFrame) -> DataFrame:
-        """Write documents in one commit, partitioned by UNIT if they have this column; return a DataFrame."""
+        """Write documents in one commit, partitioned by the column UNIT if there is one; return the table as a DataFrame.
+
+        The caller must have called `create`.
+        """
         if self._tables.root is not None:
             writer = documents.write.format("delta").option(*_NO_STATISTICS)
             if UNIT in documents.columns:
@@ -74,7 +77,7 @@ class TemporaryTable:
         return self._tables.read(self._name)
 
     def close(self) -> None:
-        """Remove the table if it was created; only log errors, so that they do not hide why the run failed."""
+        """Remove the table if it was created; log errors and raise none, so that they do not hide why the run failed."""
         if not self._created:
             return
         self._created = False

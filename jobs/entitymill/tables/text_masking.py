@@ -12,12 +12,12 @@ LABEL = "{label}"
 
 
 def mask_text(text: str, spans: Sequence[tuple[int, int, str]], mask: str) -> str:
-    """Return a text with some of its mentions masked.
+    """Return a text in which the mentions at `spans` are replaced by a mask.
 
     Args:
         text: text of the document.
-        spans: begin, end (exclusive, in code points) and label of each mention, in any order. Overlapping spans are masked
-            as one span, with the label of the span that begins first.
+        spans: (begin, end, label) of each mention to mask, in any order; begin and end are offsets in code points, and end
+            is exclusive. Overlapping spans are masked as one span, with the label of the span that begins first.
         mask: replacement for each mention; `{label}` in it stands for the mention's label. A mask of one character is
             repeated to the mention's length, so that offsets do not change.
     """
@@ -45,12 +45,12 @@ def _merge_overlapping(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int,
 
 @dataclass(frozen=True)
 class Masker:
-    """Masks texts; an instance is a function for `DataFrame.mapInArrow`."""
+    """Function, for `DataFrame.mapInArrow`, that masks texts; `mask` is the replacement for a mention, as in `mask_text`."""
 
     mask: str
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield each batch with the texts masked, and without the `spans` column."""
+        """Yield each batch with the mentions at `spans` masked in the column `text`, and without the column `spans`."""
         for batch in batches:
             spans = [[tuple(span.values()) for span in row] for row in batch.column("spans").to_pylist()]
             texts = map(mask_text, batch.column("text").to_pylist(), spans, [self.mask] * len(spans))

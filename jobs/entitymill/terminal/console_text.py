@@ -17,10 +17,10 @@ from entitymill.errors import EntityMillError
 
 T = TypeVar("T")
 COLORS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
-"""For some labels, the style (of the package rich) in which their mentions are shown; all other labels have OTHER_COLOR."""
+"""Dict from label to the style (of the package rich) in which its mentions are shown; other labels have OTHER_COLOR."""
 OTHER_COLOR = "bold black on plum2"
 MAX_SHOWN_CHARS = 120
-"""Length, in characters, up to which a mention is shown completely; of a longer mention, only both ends are shown."""
+"""A mention of up to this many characters is shown completely; of a longer mention, only the beginning and end are shown."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Matches control characters, except tabs and line breaks, and lone surrogates."""
 _FRAME = re.compile(
@@ -41,7 +41,8 @@ def visible(text: str, *, lines: bool = True) -> str:
     which could for example overwrite the clipboard.
 
     Args:
-        lines: whether to keep line breaks and tabs; false for text that must stay on one line, such as a table cell.
+        lines: whether to keep line breaks and tabs. If False, they become escapes, too: for text that must stay on one line,
+            such as a table cell.
     """
     if lines:
         return _CONTROLS.sub(_escape, text.replace("\r\n", "\n"))
@@ -55,7 +56,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 class _Visible:
-    """Wraps an object that rich can print; control characters in its text become escapes, rich's own codes do not."""
+    """Wraps an object that rich prints: control characters in the object's text become escapes, rich's own codes do not."""
 
     def __init__(self, inner: ConsoleRenderable) -> None:
         self._inner = inner
@@ -82,18 +83,19 @@ class _SafeConsole(Console):
         self.push_render_hook(_ShowControls())
 
     def on_broken_pipe(self) -> None:
-        """Raise the BrokenPipeError again, which `common.run_and_report` handles; rich itself would end the program."""
+        """Raise the current BrokenPipeError again. `common.run_and_report` handles it; rich itself would end the program."""
         raise  # noqa: PLE0704  # called in an except block
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print objects, after replacing control characters in strings by visible escapes: rich would drop some of them."""
+        """Print objects, with control characters in strings replaced by escapes; rich itself would drop some of them."""
         super().print(*(visible(item) if isinstance(item, str) else item for item in objects), **options)
 
 
 def open_console(**options: Any) -> Console:
-    """Return rich's Console with these options, except that it prints control characters as escapes, as `visible` does.
+    """Return a console of the package rich that prints control characters as escapes, as `visible` does.
 
-    It prints codes such as `:x:`, which may be part of a path, unchanged.
+    It prints emoji codes such as `:x:` unchanged, because they may be part of a path. `options` are arguments of rich's
+    Console.
     """
     return _SafeConsole(**{"emoji": False, **options})
 
@@ -113,7 +115,7 @@ class SafeFormatter(logging.Formatter):
 def describe_exception(error: BaseException | None) -> str:
     """Return a traceback as one text: the types, stack frames, error classes and SQL states of an exception and its causes.
 
-    The root cause comes first; at most _MAX_CAUSES exceptions are described. Messages of this program are included, because
+    The root cause comes first; at most 10 exceptions are described. The messages of EntityMillError are included, because
     they never quote a document. Spark's messages are left out, because they may quote texts of documents, for example in
     `cast('…' as int)` or `raise_error`.
     """
@@ -143,7 +145,7 @@ def _extract_safe_message(error: BaseException) -> str:
 
 
 def _find_inner_frames(error: BaseException) -> list[str]:
-    """Return the stack frames and exception classes, of Java and Python, in a Spark error's message: at most _MAX_FRAMES."""
+    """Return at most 60 stack frames and exception classes, of Java and Python, that occur in a Spark error's message."""
     return [match[0].strip() for match in _FRAME.finditer(str(error))][:_MAX_FRAMES]
 
 
@@ -153,7 +155,7 @@ def shows_colors(console: Console) -> bool:
 
 
 def shorten(entity: str) -> str:
-    """Return a mention's text for display; if it is longer than MAX_SHOWN_CHARS, only both ends."""
+    """Return a mention's text for display; if it is longer than MAX_SHOWN_CHARS, only its beginning and end."""
     if len(entity) <= MAX_SHOWN_CHARS:
         return entity
     end = MAX_SHOWN_CHARS // 3
@@ -166,13 +168,14 @@ def select_style(label: str) -> str:
 
 
 def clip_overlaps(spans: Iterable[tuple[int, int, T]], first: int = 0) -> Iterator[tuple[int, int, T]]:
-    """Yield spans that do not overlap: cut off what an earlier span covers, and what lies before `first`.
+    """Yield the spans without overlaps: cut off the part of a span that an earlier span covers, or that is before `first`.
 
     For example, (0, 5) and (3, 8) become (0, 5) and (5, 8).
 
     Args:
-        spans: (begin, end, value) of each span, sorted by begin. A span of which nothing remains is left out.
-        first: smallest offset in the result.
+        spans: (begin, end, value) of each span, sorted by begin; `value` is copied. If nothing remains of a span, it is left
+            out.
+        first: offset of the first character that a yielded span may contain.
     """
     for begin, end, value in spans:
         if end > max(begin, first):

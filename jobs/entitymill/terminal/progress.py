@@ -1,6 +1,7 @@
 """Show the progress of a run: as a bar on a terminal, as lines of text elsewhere, or as lines of JSON on request.
 
-`begin` and `end` are for other commands. They print on stderr which step, such as starting Spark, the command is at.
+A command that does not run the job calls `begin` instead, which shows the command's current step, such as "starting Spark",
+on stderr.
 """
 
 from __future__ import annotations
@@ -21,26 +22,31 @@ if TYPE_CHECKING:
     from entitymill.run.summary import Summary
 
 KINDS = ("auto", "bar", "lines", "json", "none")
+"""Ways to show progress: a bar, lines of text, lines of JSON, or nothing; `auto` is a bar on a terminal, lines elsewhere."""
 LINE_SECONDS, BAR_SECONDS = 60.0, 0.5
-"""Default seconds between two lines about the progress of a run, and between two updates of the bar."""
+"""Default numbers of seconds: LINE_SECONDS between two lines about the progress of a run, BAR_SECONDS between two updates of
+the bar."""
 _BAR_WIDTH = 30
 _RECOGNITION, _RECOGNIZING = "recognition", "recognizing"
-"""Name of the stage that recognizes documents, and the key in `Summary.seconds` for the time of recognition."""
+"""Value of `Summary.stage` while the run waits for recognition, and the key in `Summary.seconds` of the total time that
+recognition has taken."""
 FIRST_NOTE_SECONDS, NOTE_SECONDS = 3.0, 30.0
-"""Seconds from the start of a step of a command to the first line about it, and seconds between two further lines."""
+"""FIRST_NOTE_SECONDS after a command's step begins, the first line about the step is printed. Then one line follows every
+NOTE_SECONDS."""
 _steps: list[tuple[threading.Event, threading.Thread]] = []
-"""The current step: the event that ends it, and the thread that prints it; empty if there is none."""
+"""Empty if no step is shown. Otherwise it has one item: a tuple of an event, and of the thread that prints lines about the
+step until the event is set."""
 
 
 class Progress:
     """Shows the progress of a run on stderr, in a separate thread, while the run updates its summary."""
 
     def __init__(self, kind: str = "auto", seconds: float | None = None) -> None:
-        """Select how to show progress; call `watch` to start showing it.
+        """Choose how to show progress. Nothing is shown until `watch` is called.
 
         Args:
             kind: one of KINDS; `auto` is a bar on a terminal and lines elsewhere.
-            seconds: seconds between two lines, or between two updates of the bar; None for the default of the kind.
+            seconds: seconds between two lines, or between two updates of the bar; None for 60 s (lines) or 0.5 s (bar).
         """
         self._console = open_console(stderr=True, highlight=False, soft_wrap=True)
         self._kind = ("bar" if self._console.is_terminal else "lines") if kind == "auto" else kind
@@ -59,21 +65,21 @@ class Progress:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread that shows the progress, and remove the bar."""
+        """Stop showing the progress, and remove the bar if there is one; do nothing if `watch` was not called."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
     def measure(self, summary: Summary) -> dict[str, Any]:
-        """Return a dictionary with the stage, the counts, the speed and the estimated remaining seconds of a run.
+        """Return a dict with the stage, the counts, the speed and the estimated remaining seconds of a run.
 
-        For the current unit of work (documents that are published together), the number of finished documents is estimated
-        from finished Spark tasks.
+        While a unit of work (documents that are published together) is recognized, the number of its finished documents is
+        not known. It is estimated from the share of Spark tasks that are finished.
         """
         done = summary.documents
         if summary.stage == _RECOGNITION:
             unit_documents = (summary.planned - done) / max(1, summary.units - summary.units_done)
-            # Tasks of the next unit may run at the same time, which lowers the share. The shown number must not fall.
+            # The share of finished tasks falls when tasks of the next unit start. But the shown number must not fall.
             done = self._done = max(self._done, done + int(unit_documents * _compute_finished_share()))
         rate, left = self._estimate_speed(summary, done)
         return {
@@ -94,7 +100,8 @@ class Progress:
     def _estimate_speed(self, summary: Summary, done: int) -> tuple[float | None, float | None]:
         """Return (sentences per second of recognition, estimated remaining seconds); each is None while it is unknown.
 
-        The first call during recognition starts the clock for the estimate. `done` is the number of finished documents.
+        `done` is the number of finished documents. The estimate is based on the time since the first call during
+        recognition, so that first call returns None for both numbers.
         """
         if self._began is None:
             self._began = time.monotonic() if summary.stage == _RECOGNITION else None
@@ -151,7 +158,10 @@ def format_duration(seconds: float) -> str:
 
 
 def _compute_finished_share() -> float:
-    """Return the share of finished tasks of the active Spark stage that has the most tasks; 0 if there is none."""
+    """Return the share, from 0 to 1, of finished tasks in the active Spark stage that has the most tasks.
+
+    Return 0 if no stage is active, or if the stages cannot be read.
+    """
     from pyspark import SparkContext  # noqa: PLC0415  # not all commands need Spark
 
     context = SparkContext._active_spark_context
@@ -167,9 +177,10 @@ def _compute_finished_share() -> float:
 
 
 def begin(step: str) -> None:
-    """Begin a step of a command, such as "starting Spark", and end the step before it.
+    """Start to show on stderr that the command now does `step`, such as "starting Spark"; stop showing the previous step.
 
-    If the step takes longer than FIRST_NOTE_SECONDS, a separate thread prints it on stderr.
+    If the step takes longer than FIRST_NOTE_SECONDS, a separate thread prints it. Then, every NOTE_SECONDS, the thread
+    prints how long the step has taken. The thread prints nothing more after the next call of `begin` or `end`.
     """
     end()
     ended = threading.Event()
@@ -179,7 +190,7 @@ def begin(step: str) -> None:
 
 
 def end() -> None:
-    """End the current step of the command, if there is one, and wait until its thread prints nothing more."""
+    """Stop showing the command's current step, if one is shown; this does not stop the work of the step."""
     while _steps:
         ended, thread = _steps.pop()
         ended.set()
@@ -187,7 +198,7 @@ def end() -> None:
 
 
 def _print_step(step: str, ended: threading.Event) -> None:
-    """Print lines about a step until `ended` is set; print nothing about a step that ends within FIRST_NOTE_SECONDS."""
+    """Print lines about a step until `ended` is set; print nothing if `ended` is set within FIRST_NOTE_SECONDS."""
     console = open_console(stderr=True, highlight=False, soft_wrap=True)
     began = time.monotonic()
     if ended.wait(FIRST_NOTE_SECONDS):

@@ -1,4 +1,8 @@
-"""Read the files that reviewers corrected: a CSV file of `entitymill sample`, or a JSON export of Label Studio."""
+"""Read files with a sample of mentions that reviewers have checked and corrected.
+
+A sample is a set of mentions that `entitymill sample` has drawn from the `entities` table. It is reviewed in a CSV file, in
+a CoNLL file, or in Label Studio, which exports JSON.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +10,28 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from entitymill.errors import SourceError
+from entitymill.terminal.conll_files import CONLL_DOCUMENT, Span, read_sentences
 from entitymill.terminal.review_file_writer import CORRECT, CORRECTED_LABEL
 
 ANSWERS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-"""For each answer that the column `correct` may have, in lower case, whether it means that the mention is correct."""
+"""Dict from each answer that is allowed in the column `correct`, in lower case, to whether it accepts the mention."""
 _NEEDED = ("label", "confidence", CORRECT)
 """Columns that a CSV file must have."""
-Span = tuple[int, int, str]
-"""(begin, end, label): begin and end are offsets in the shown text, in code points, and the end is exclusive."""
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """The reviewer's answer for one mention of the sample: whether its span and label are correct."""
+    """The reviewer's answer for one mention of the sample.
+
+    label, confidence: label and confidence that the model gave to the mention.
+    correct: whether the reviewer accepts the mention's span and label.
+    """
 
     label: str
     confidence: float
@@ -37,9 +44,9 @@ class Review:
 
     judgments: the answers, one for each reviewed mention of the sample.
     unreviewed: number of mentions of the sample without an answer.
-    annotated: for each label, the number of mentions that reviewers marked in the sentences shown to them; None for a CSV
-        file, in which reviewers cannot mark mentions.
-    found: for each label, how many of the mentions in `annotated` the entity table also contains; None for a CSV file.
+    annotated: for each label, the number of mentions that reviewers marked in the sentences shown to them.
+    found: for each label, how many of these marked mentions are also in the `entities` table. `annotated` and `found` are
+        None for a CSV file, in which reviewers cannot mark mentions.
     """
 
     judgments: list[Judgment] = field(default_factory=list)
@@ -51,7 +58,8 @@ class Review:
 def read_review(file: Path) -> Review:
     """Return the reviewers' answers in a corrected file.
 
-    A file whose first character is [ or { is read as a Label Studio export, any other file as CSV.
+    A file whose first character is [ or { is read as a JSON export of Label Studio. A file that begins with "# doc_id = " is
+    read as CoNLL, and any other file as CSV.
 
     Raises:
         SourceError: the file cannot be read, has another format, or contains no answer. The message never quotes text of
@@ -63,7 +71,10 @@ def read_review(file: Path) -> Review:
         raise SourceError(f"--reviewed: {file} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise SourceError(f"--reviewed: {file} is not in UTF-8; save it as UTF-8.") from error
-    review = _read_label_studio(file, text) if text.lstrip()[:1] in ("[", "{") else _read_csv(file, text)
+    if text.lstrip()[:1] in ("[", "{"):
+        review = _read_label_studio(file, text)
+    else:
+        review = _read_conll(file, text) if text.lstrip().startswith(CONLL_DOCUMENT) else _read_csv(file, text)
     if not review.judgments:
         raise SourceError(
             f"--reviewed: {file} has no answer yet for any of its {review.unreviewed:,} mentions; review it first."
@@ -96,8 +107,8 @@ def _read_csv(file: Path, text: str) -> Review:
 def _read_row(row: dict[str, Any], where: str) -> Judgment | None:
     """Return the reviewer's answer in a row of the CSV file; None if the reviewer has not filled in the row.
 
-    A mention counts as wrong if the reviewer gave it another label, even if the `correct` column is empty. Raise SourceError
-    if the row has no label, an unknown or contradictory answer, or an invalid confidence.
+    A mention counts as wrong if the reviewer corrected its label, even if the `correct` column is empty. Raise SourceError
+    if the row has no label, an unknown or contradictory answer, or an invalid confidence. Its message begins with `where`.
     """
     label, answer = (row["label"] or "").strip(), (row[CORRECT] or "").strip().lower()
     corrected = (row.get(CORRECTED_LABEL) or "").strip()
@@ -116,7 +127,10 @@ def _read_row(row: dict[str, Any], where: str) -> Judgment | None:
 
 
 def _read_confidence(value: object, where: str) -> float:
-    """Return a confidence as a number; raise SourceError if the value is not a number from 0 to 1."""
+    """Return a confidence as a number; raise SourceError if it is not a number from 0 to 1.
+
+    The error message begins with `where`, which names the file and the line or task.
+    """
     try:
         confidence = float(str(value))
     except ValueError:
@@ -127,16 +141,17 @@ def _read_confidence(value: object, where: str) -> float:
 
 
 def _read_label_studio(file: Path, text: str) -> Review:
-    """Return the answers in a JSON export of Label Studio.
+    """Return the reviewers' answers in a JSON export of Label Studio.
 
-    Raise SourceError if the text is not a JSON export, or a task in it was not made by `entitymill sample`.
+    `text` is the content of `file`. Raise SourceError if it is not a JSON export, or if a task in it was not made by
+    `entitymill sample`.
     """
     try:
         tasks = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"--reviewed: {file} is not valid JSON; export the project as JSON.") from error
+        raise SourceError(f"--reviewed: {file} is not valid JSON; export it again from Label Studio, as JSON.") from error
     if not isinstance(tasks, list):
-        raise SourceError(f"--reviewed: {file} is not a list of tasks; export the project as JSON.")
+        raise SourceError(f"--reviewed: {file} is not a list of tasks; export it again from Label Studio, as JSON.")
     review = Review(annotated=Counter(), found=Counter())
     for number, task in enumerate(tasks, 1):
         try:
@@ -149,15 +164,25 @@ def _read_label_studio(file: Path, text: str) -> Review:
     return review
 
 
+def _read_conll(file: Path, text: str) -> Review:
+    """Return the answers in a CoNLL file: all its sentences count as reviewed.
+
+    Raise SourceError if a line or a comment of a sentence is missing or malformed.
+    """
+    review = Review(annotated=Counter(), found=Counter())
+    for sentence in read_sentences(text, f"--reviewed: {file}, line"):
+        _add_sentence(review, sentence.marked, sentence.mentions, sentence.drawn, sentence.where)
+    return review
+
+
 def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
-    """Add the answers in one Label Studio task to `review`.
+    """Add the answers in one task of Label Studio, which shows one sentence, to `review`.
 
-    Only the first annotation that the reviewer did not skip counts. If there is none, the task's mentions of the sample are
-    added to `review.unreviewed`. A mention of the sample is correct if the annotation has the same span with the same label.
-    All spans of the annotation are added to `review.annotated`, and to `review.found` if the entity table has them.
+    A task may have been reviewed several times. Only the first review that was not skipped counts. If there is none, the
+    sentence's mentions of the sample are counted in `review.unreviewed`.
 
-    Raise SourceError, which begins with `where`, if a confidence is not a number from 0 to 1. A malformed task raises one of
-    Python's lookup, type or value errors.
+    Raise SourceError if a confidence is not a number from 0 to 1; the message begins with `where`, which names the file and
+    task. If the task is malformed, raise AttributeError, IndexError, KeyError, TypeError or ValueError.
     """
     data = task["data"]
     drawn = set(data["mention_ids"])
@@ -166,10 +191,28 @@ def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
         review.unreviewed += len(drawn)
         return
     text, offset = str(data["text"]), int(data["offset"])
-    marked = {span for result in finished[0]["result"] for span in _read_spans(result, text)}
+    spans = (span for result in finished[0]["result"] for span in _read_spans(result, text))
+    marked = {(begin + offset, end + offset, label) for begin, end, label in spans}
+    _add_sentence(review, marked, data["mentions"], drawn, where)
+
+
+def _add_sentence(
+    review: Review, marked: set[Span], mentions: list[dict[str, Any]], drawn: Container[str], where: str
+) -> None:
+    """Add a reviewed sentence to `review`: one judgment per mention of the sample, and the counts `annotated` and `found`.
+
+    A mention of the sample is correct if the reviewer marked the same span with the same label. Raise SourceError if a
+    confidence is not a number from 0 to 1.
+
+    Args:
+        marked: the spans that the reviewer marked.
+        mentions: all mentions that the `entities` table has in the sentence, as dicts.
+        drawn: ids of the mentions that are in the sample.
+        where: beginning of the error message, which names the file and the line or task.
+    """
     proposed: set[Span] = set()
-    for mention in data["mentions"]:
-        span = (int(mention["begin"]) - offset, int(mention["end"]) - offset, str(mention["label"]))
+    for mention in mentions:
+        span = (int(mention["begin"]), int(mention["end"]), str(mention["label"]))
         proposed.add(span)
         if mention["mention_id"] in drawn:
             confidence = _read_confidence(mention["confidence"], where)
@@ -180,9 +223,10 @@ def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
 
 
 def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
-    """Yield (begin, end, label) for each label of one result of a Label Studio annotation; nothing if it is not a span.
+    """Yield the marked span once per label of `result`; yield nothing if `result` does not mark a span.
 
-    The yielded offsets count code points in `text`, which the reviewer saw, even if the file counts UTF-16 code units.
+    `result` is one item of the reviewer's work, as Label Studio exports it; `text` is the sentence that the reviewer saw.
+    The yielded offsets are in `text`. They count code points, even if the export counts UTF-16 code units.
     """
     if result.get("type") != "labels":
         return

@@ -1,8 +1,8 @@
-"""Write a sample of mentions for review, as CSV, Label Studio JSON or CoNLL.
+"""Write a sample of mentions for review, as CSV, as CoNLL, or as JSON for Label Studio.
 
-All offsets in these files count code points, as in the tables. That includes Label Studio's JSON. Label Studio's editor
-counts UTF-16 code units, and converts them to code points (`charsToCodePoints` in selection-tools.js). Old versions do not
-convert them: see `review_file_reader`.
+All offsets in these files count code points, as in the tables. Label Studio's editor counts UTF-16 code units, but its
+exports count code points, too (`charsToCodePoints` in selection-tools.js). Exports of old versions count UTF-16 code units,
+which `review_file_reader` converts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,12 @@ from entitymill.spark import files_on_this_machine
 CSV, LABEL_STUDIO, CONLL = "csv", "label-studio", "conll"
 FORMATS = (LABEL_STUDIO, CSV, CONLL)
 SUFFIXES = {".csv": CSV, ".json": LABEL_STUDIO, ".conll": CONLL, ".txt": CONLL}
-"""For each suffix of a file, the format that `entitymill sample` writes, unless --format names another format."""
+"""Dict from the suffix of a file to the format in which `entitymill sample` writes the file if --format is not given."""
 CORRECT, CORRECTED_LABEL = "correct", "corrected_label"
 """Columns of the CSV file that reviewers fill in."""
 _COLUMNS = ("mention_id", "doc_id", "begin", "end", "label", "confidence", "run_id")
 _TEXT_COLUMNS = ("entity", "sentence")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,10 @@ class Mention:
 class Sentence:
     """A sentence that reviewers see; of a long sentence, only the part around a mention.
 
-    begin: offset of the sentence in the document's text, in code points.
-    mentions: all mentions that the table has in the sentence, sorted by `begin`. Mentions that are not in the sample are
-        included: otherwise reviewers would add them, and the computed recall would be too low.
+    begin: offset of the sentence, or of the part, in the document's text, in code points.
+    text: the sentence, or the part.
+    mentions: all mentions that the `entities` table has in `text`, sorted by `begin`. Mentions that are not in the sample
+        are included: otherwise reviewers would add them, and the computed recall would be too low.
     drawn: ids of the mentions that are in the sample.
     """
 
@@ -66,14 +66,14 @@ class Sentence:
 
 
 def choose_format(file: Path) -> str | None:
-    """Return the format that fits the suffix of a file, or None if the suffix is not in SUFFIXES."""
+    """Return the format, from FORMATS, that fits the suffix of the file's name; None if the suffix is not in SUFFIXES."""
     return SUFFIXES.get(file.suffix.lower())
 
 
 def write_file(file: Path, content: str) -> None:
-    """Write a text to a file in UTF-8, atomically replacing an existing file.
+    """Write a text to a file in UTF-8; an existing file is replaced at once, so that nobody sees half of the new text.
 
-    Raise OutputError if the file cannot be written.
+    Raise OutputError, which names the option --to, if the file cannot be written.
     """
     try:
         files_on_this_machine.write_atomically(file, content.encode("utf8"))
@@ -90,7 +90,7 @@ def format_csv(mentions: Sequence[Mention], sentences: Sequence[Sentence] | None
     """
     columns = (*_COLUMNS, *(_TEXT_COLUMNS if sentences is not None else ()), CORRECT, CORRECTED_LABEL)
     written = io.StringIO(newline="")
-    rows = csv.DictWriter(written, columns, restval="")  # ends lines with CR LF, and quotes both in texts
+    rows = csv.DictWriter(written, columns, restval="")  # ends lines with CR LF; quotes texts with CR or LF
     rows.writeheader()
     if sentences is None:
         rows.writerows(map(_list_values, mentions))
@@ -109,23 +109,27 @@ def _list_values(mention: Mention) -> dict[str, Any]:
 
 
 def _quote_formula(text: str) -> str:
-    """Return a text with an apostrophe in front if a spreadsheet might execute it as a formula, and a number unchanged.
+    """Return a text with an apostrophe in front if a spreadsheet might execute the text as a formula, else unchanged.
 
-    Texts and ids of documents are not trusted. Source: https://owasp.org/www-community/attacks/CSV_Injection
+    Numbers such as -3 are not formulas. Texts and ids of documents are not trusted.
+    Source: https://owasp.org/www-community/attacks/CSV_Injection
     """
     is_formula = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(text)
     return f"'{text}" if is_formula else text
 
 
 def format_label_studio(sentences: Sequence[Sentence]) -> str:
-    """Return a JSON list, as text, with one task per sentence for Label Studio's template for named entity recognition."""
+    """Return a JSON list, as text, of tasks for Label Studio, one per sentence.
+
+    The tasks fit Label Studio's template for named entity recognition.
+    """
     return json.dumps([_build_task(sentence) for sentence in sentences], ensure_ascii=False, indent=1) + "\n"
 
 
 def _build_task(sentence: Sentence) -> dict[str, Any]:
-    """Return Label Studio's task for one sentence, with all its mentions as predictions, which reviewers correct.
+    """Return Label Studio's task for one sentence. Reviewers see its mentions as predictions, and correct them.
 
-    The task's `data` repeats the mentions, because an export contains only the ids of predictions.
+    The task's `data` repeats the mentions, because Label Studio exports only the ids of predictions.
     """
     data = {
         "text": sentence.text,
@@ -155,43 +159,3 @@ def _build_task(sentence: Sentence) -> dict[str, Any]:
     ]
     # All tasks have one version, because Label Studio shows only predictions with the version of the last imported task.
     return {"data": data, "predictions": [{"model_version": "entitymill", "result": results}]}
-
-
-def format_conll(sentences: Sequence[Sentence]) -> str:
-    """Return the content of a CoNLL file: on each line a token, its begin and end in the document, and its IOB2 tag.
-
-    The columns are separated by tabs. Each sentence is preceded by a comment with the id of the document as JSON, and
-    followed by an empty line. A token is a word, or one character that is not part of a word; the model's tokens differ.
-    """
-    lines = []
-    for sentence in sentences:
-        lines.append(f"# doc_id = {json.dumps(sentence.doc_id, ensure_ascii=False)}")
-        lines += ["\t".join(map(str, token)) for token in _tag_tokens(sentence)]
-        lines.append("")
-    return "\n".join(lines) + "\n"
-
-
-def _tag_tokens(sentence: Sentence) -> Iterator[tuple[str, int, int, str]]:
-    """Yield (token, begin in the document, end in the document, IOB2 tag) for each token of a sentence.
-
-    A token never crosses the begin or end of a mention. A mention that overlaps the one before it is ignored.
-    """
-    at = 0
-    for mention in sentence.mentions:
-        begin, end = mention.begin - sentence.begin, mention.end - sentence.begin
-        if begin < at:
-            continue  # overlaps the mention before it: IOB2 has one tag per token
-        yield from ((*token, "O") for token in _split_tokens(sentence, at, begin))
-        for number, token in enumerate(_split_tokens(sentence, begin, end)):
-            yield (*token, f"{'I' if number else 'B'}-{mention.label}")
-        at = end
-    yield from ((*token, "O") for token in _split_tokens(sentence, at, len(sentence.text)))
-
-
-def _split_tokens(sentence: Sentence, begin: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """Yield (token, begin in the document, end in the document) for each token of a part of a sentence.
-
-    `begin` and `end` are the offsets of this part in the sentence.
-    """
-    for found in _TOKEN.finditer(sentence.text, begin, end):
-        yield found[0], sentence.begin + found.start(), sentence.begin + found.end()

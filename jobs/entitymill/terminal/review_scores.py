@@ -1,4 +1,7 @@
-"""Compute scores from reviewers' answers: precision with its confidence interval, recall if possible, and a threshold."""
+"""Compute scores from reviewers' answers: precision with its interval, recall, and the `min_confidence` that is needed.
+
+The needed `min_confidence` is the smallest one with which the remaining mentions reach a wanted precision.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,19 @@ from entitymill.terminal.console_text import visible
 from entitymill.terminal.review_file_reader import Judgment, Review
 
 ALL = "all"
-"""Key of the score of all labels together."""
+"""Key, in the result of `score_review`, of the score of all labels together."""
 LEVEL = 0.95
-"""Confidence level: probability that the interval contains the precision of the table, if the sample is random."""
+"""Probability that the interval of the precision contains the precision of the whole table, if the sample is random."""
 _STEPS = 10_000
-"""Thresholds are multiples of 1 / _STEPS, so that the printed threshold is not rounded."""
+"""A threshold (a value for `entities.min_confidence`) is a multiple of 1 / _STEPS, so that it can be printed exactly."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A value for `entities.min_confidence`, and the precision and number of the sample's mentions at or above it."""
+    """A value for the setting `entities.min_confidence`, and what it would achieve in the sample.
+
+    precision, mentions: precision and number of the sample's mentions whose confidence is at least `min_confidence`.
+    """
 
     min_confidence: float
     precision: float
@@ -37,10 +43,11 @@ class ReviewScore:
     reviewed, correct: number of reviewed mentions, and how many of them are correct.
     precision: correct / reviewed; None if no mention was reviewed.
     low, high: ends of the confidence interval of the precision (see `compute_wilson_interval`).
-    threshold: the smallest confidence threshold at or above which the mentions have at least the wanted precision, or None.
+    threshold: the smallest confidence for which mentions with at least this confidence reach the wanted precision; None
+        if there is no such confidence.
     annotated: number of mentions that reviewers marked in the sentences shown to them; None for a CSV file, in which
         reviewers cannot mark mentions.
-    recall: share of the annotated mentions that the entity table contains; None if `annotated` is None or 0.
+    recall: share of these marked mentions that are also in the `entities` table; None if `annotated` is None or 0.
     """
 
     reviewed: int
@@ -56,8 +63,9 @@ class ReviewScore:
 def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -> tuple[float, float]:
     """Return the ends of Wilson's confidence interval for the share correct / reviewed; (0, 1) if nothing was reviewed.
 
-    The interval stays within 0 and 1, and is valid for small samples. (The usual interval, p plus or minus 1.96 standard
-    errors, is too narrow for small samples.) Source: E. B. Wilson, 1927, JASA 22(158), pages 209-212.
+    `level` is the probability with which the interval contains the true share. The interval stays within 0 and 1, and is
+    valid for small samples. (The usual interval, p plus or minus 1.96 standard errors, is too narrow for small samples.)
+    Source: E. B. Wilson, 1927, JASA 22(158), pages 209-212.
     """
     if not reviewed:
         return 0.0, 1.0
@@ -72,10 +80,14 @@ def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -
 
 
 def find_threshold(judgments: Iterable[Judgment], wanted_precision: float) -> Threshold | None:
-    """Return the smallest threshold of confidence at or above which mentions have at least `wanted_precision`.
+    """Return the smallest confidence for which mentions with at least this confidence have at least `wanted_precision`.
 
-    It is 0 if all mentions together have this precision, and None if there is no threshold. Every confidence in the sample
-    is tried, because a higher threshold may have a lower precision.
+    The confidence is 0 if all mentions together have at least this precision. The result is None if no confidence is high
+    enough. Every confidence in the sample is tried, because the precision may fall when the threshold rises.
+
+    Args:
+        judgments: the reviewers' answers, one per mention.
+        wanted_precision: smallest share of correct mentions, from 0 to 1.
     """
     ordered = sorted(judgments, key=lambda judgment: judgment.confidence, reverse=True)
     best, correct = None, 0
@@ -95,10 +107,10 @@ def list_labels(review: Review) -> set[str]:
 
 
 def score_review(review: Review, wanted_precision: float, labels: Sequence[str] = ()) -> dict[str, ReviewScore]:
-    """Return a dict from each label to its score, sorted by label; the last key, ALL, has the score of all these labels.
+    """Return a dict from label to score, sorted by label; the last key, ALL, has the score of all these labels together.
 
     Args:
-        wanted_precision: minimum precision, from 0 to 1, of the mentions at or above the threshold of each score.
+        wanted_precision: precision, from 0 to 1, that the threshold in each score must reach (see `find_threshold`).
         labels: the labels to score; empty for all labels. Labels that do not occur in the review are ignored.
     """
     occurring = list_labels(review)
@@ -122,7 +134,10 @@ def _score_labels(review: Review, wanted_precision: float, labels: Sequence[str]
 
 
 def build_table(scores: dict[str, ReviewScore], wanted_precision: float) -> Table:
-    """Return the table of scores for the terminal; it has a column of recall only if reviewers could mark mentions."""
+    """Return the table of scores for the terminal; it has a column for recall only if reviewers could mark mentions.
+
+    `wanted_precision` is the precision with which `scores` was computed, for a heading.
+    """
     headings = [
         "label",
         "reviewed",
@@ -145,5 +160,5 @@ def build_table(scores: dict[str, ReviewScore], wanted_precision: float) -> Tabl
 
 
 def _format_share(share: float | None) -> str:
-    """Return a share with four decimal places; `-` for None, an unknown share."""
+    """Return a share as text with four decimal places; `-` if the share is None (unknown)."""
     return "-" if share is None else f"{share:.4f}"

@@ -1,4 +1,4 @@
-"""Print, at the end of a run, its summary, the result of a dry run, or the entities that were found."""
+"""Print what a run did, what a dry run would do, or the entities in the tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_SHOWN_CHARS = 400
 """Maximum length, in characters, of a sentence that is printed."""
 MILLION = 1_000_000
 FEW_CORE_HOURS = 0.1
-"""Fewer core-hours than this are printed with two significant digits; otherwise, with two decimal places."""
+"""If the core-hours are fewer than this, they are printed with two significant digits; otherwise with two decimal places."""
 
 
 def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
@@ -70,7 +70,10 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
 
 
 def _build_seconds_table(spent: dict[str, float]) -> Table:
-    """Return a table of a run's seconds per stage, without the parts of recognition that the engine does not measure."""
+    """Return a table, for the terminal, of the seconds of each stage of a run; `spent` is `Summary.seconds`.
+
+    Below the row `recognition` are rows for the parts of recognition. A part is left out if the engine has not measured it.
+    """
     seconds = Table(title="Seconds", title_justify="left")
     seconds.add_column("stage")
     seconds.add_column("seconds", justify="right")
@@ -85,9 +88,9 @@ def _build_seconds_table(spent: dict[str, float]) -> Table:
 
 
 def add_cost(table: Table, core_hours: float, documents: int, settings: Settings) -> None:
-    """Add rows to `table` with core-hours, in total and, unless `documents` is 0, per million documents.
+    """Add a row with `core_hours` to `table`, and, unless `documents` is 0, a row with core-hours per million documents.
 
-    If cost.per_core_hour is set, the rows also have the price.
+    If cost.per_core_hour is set, the rows also show the price. `documents` is the number of processed documents.
     """
     price, currency = settings.cost.per_core_hour, visible(settings.cost.currency, lines=False)
     shown = [("core-hours", core_hours)]
@@ -125,7 +128,7 @@ def print_plan(console: Console, plan: Plan, settings: Settings) -> None:
 def print_entities(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
     """Print the most frequent entities of each label, and a few sentences with their mentions marked.
 
-    The output contains text of documents.
+    What is printed contains text of documents.
     """
     entities = tables.read("entities")
     counted = entities.groupBy("label", "entity").count()
@@ -142,7 +145,10 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
 
 
 def _print_sentences(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
-    """Print up to SHOWN_SENTENCES short sentences of different documents, with their mentions marked; most labels first."""
+    """Print up to SHOWN_SENTENCES short sentences of different documents, with their mentions marked.
+
+    Sentences with the most different labels come first.
+    """
     entities = tables.read("entities")
     key = ["doc_id", "sentence_id", "sentence_begin", "sentence_end"]
     rich = entities.groupBy(*key).agg(
@@ -153,7 +159,7 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
     best = short.orderBy(F.desc("labels"), F.desc(F.size("mentions")), "doc_id").limit(SHOWN_SENTENCES * 4).collect()
     candidates = list({row.doc_id: row for row in reversed(best)}.values())[::-1]
     texts = reader.read_texts(spark, settings.source, [row.doc_id for row in candidates])
-    # Documents of other slices, and those that have just been deleted, have no text in the source.
+    # `texts` lacks documents of other slices, and documents that were just deleted from the source.
     for row in [row for row in candidates if row.doc_id in texts][:SHOWN_SENTENCES]:
         spans = [(mention.begin, mention.end, mention.label) for mention in row.mentions]
         sentence = mark_mentions(

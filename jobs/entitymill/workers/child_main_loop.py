@@ -1,4 +1,4 @@
-"""Run the main loop of a child process, which processes the batches that a worker sends (see `child_process`)."""
+"""Run the main loop of a child process, which receives batches from a worker and returns results (see `child_process`)."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ _OOM_SCORE = 800
 """Out-of-memory score of a child: high, so that the kernel kills the child before the executor's other processes."""
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _OUT_OF_MEMORY_TEXTS = ("bad_alloc", "Failed to allocate", "out_of_memory")
-"""Parts of the messages with which OpenVINO and oneDNN report what Python would report as a MemoryError."""
+"""Parts of error messages by which OpenVINO and oneDNN report that memory ran out; they raise no MemoryError."""
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Receive a `Work` from the worker, load its function, and process the worker's batches until the connection is closed.
+    """Receive a `Work` from the worker, call its factory, and process the worker's batches until the connection is closed.
+
+    The worker gets None when the factory has succeeded, and then the result of each batch. If the factory or a batch fails,
+    the worker gets the error, and this process ends.
 
     Args:
         descriptor: file descriptor of the connection to the worker.
@@ -61,15 +64,16 @@ def serve(descriptor: int, parent: int) -> None:
 
 
 def _tag_serialized(tag: Batch, content: bytes) -> bytes:
-    """Deserialize a batch, and return the result of `tag` for it, serialized."""
+    """Deserialize a batch, call the function `tag` with it, and return the serialized result."""
     return serialize_batch(tag(deserialize_batch(content)))
 
 
 def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides_message: bool = False) -> Any:
-    """Return the result of `make`; if `make` fails, send the error to the worker, and end this process.
+    """Call the function `make` and return its result; if it fails, send the error to the worker, and end this process.
 
     If memory runs out or Rust code panics, no error is sent, and the worker sees only the exit code. With `hides_message`,
-    the messages of other packages' errors are not sent, because they may quote a document, and Spark would log them.
+    an error that is not an EntityMillError is sent without its message. The message may quote a document, and Spark would
+    log it.
     """
     try:
         return make()
@@ -94,7 +98,7 @@ def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides
 
 def _prepare_process(parent: int) -> None:
     """Make this process end with its parent, ignore Ctrl-C, write no core file, and be killed first if memory runs out."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the worker too, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker also receives Ctrl-C, and ends this process
     ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:  # the worker died before prctl took effect
         os._exit(0)

@@ -1,8 +1,8 @@
-"""Run code that may crash or hang in a child process, so that the parent survives and knows which batch is the cause.
+"""Run code in a child process if it may crash or hang, so that the parent survives and knows which batch is the cause.
 
-The parent is a Python worker of Spark or a command, such as `entitymill tag`; this module calls both a worker. The child is
-a new program, not a fork, because OpenVINO's threads do not survive a fork. Batches are sent in both directions as Arrow IPC
-messages. If the worker ends, the kernel kills the child.
+The parent is either a Python worker of Spark, or a command such as `entitymill tag`. In this module, "worker" means both.
+The child is a new program, not a fork, because OpenVINO's threads do not survive a fork. Batches and results are sent as
+Arrow IPC messages. If the worker ends, the kernel kills the child.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ if TYPE_CHECKING:
 CRASHED, TIMED_OUT = "tagger_crashed", "tagger_timed_out"
 """Reject codes of documents whose child process died or exceeded the time limit."""
 WINDOW_CHARS = 128 * 1024
-"""Size in code points of a window: the batch of documents that is sent to a child at once. This is about 1,024 sentences,
-enough to fill the rows into which the tagger packs sentences."""
+"""Size, in code points, of a window (the batch of documents that is sent to a child at once). A window has about 1,024
+sentences, which are enough for the tagger to run efficiently."""
 START_SECONDS = 600.0
-"""Time limit, in seconds, for a child to load its model and to test it."""
+"""Time limit, in seconds, for a child to start, to load its model and to test the model."""
 _EXIT_SECONDS = 30.0
-"""Time limit, in seconds, for a child to end after its connection was closed."""
+"""Seconds that the parent waits for the exit code of a child whose connection is closed."""
 OUT_OF_MEMORY = 137
 """Exit code of a child that ran out of memory."""
 PANICKED = 101
-"""Exit code of a Rust program that panics."""
+"""Exit code of a child in which Rust code panicked (failed with an unrecoverable error); Rust programs use the same code."""
 _EXIT_REASONS = {OUT_OF_MEMORY: "out of memory", PANICKED: "a package in Rust panicked"}
 _ENDS_NOT_CAUSED_BY_FILE = ("killed by SIGKILL", "killed by SIGTERM", "killed by SIGILL")
-"""Values of `ChildLostError.detail` that point to the system, a person or the processor, not to the file being loaded."""
+"""Values of `ChildLostError.detail` that do not blame the file being loaded: the system or a person killed the child, or the
+processor lacks an instruction."""
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -49,11 +50,14 @@ child_main_loop.serve(int(sys.argv[2]), int(sys.argv[3]))
 """
 
 Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
-"""The type of the function that a child calls for each batch; the function returns the batch's result."""
+"""Type of the function that a child calls for each batch of documents; the function returns the rows of results."""
 
 
 def cut_texts(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
-    """Split texts into lists of consecutive texts; a list ends as soon as it has `characters` characters in total."""
+    """Split texts into lists of consecutive texts; a list ends as soon as its texts have `characters` code points or more.
+
+    The texts of the last list may have fewer code points.
+    """
     window: list[str] = []
     size = 0
     for text in texts:
@@ -68,14 +72,15 @@ def cut_texts(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
 
 @dataclass(frozen=True)
 class Work:
-    """The work of a child process.
+    """What a child process does.
 
-    factory: name of a function, as `module:function`. The child calls it once, with `arguments`. It returns a second
-        function, which turns a batch into a result. It should first test the second function on harmless input, so that no
-        document is blamed if every input crashes the child.
+    factory: name of a function, as `module:function`. The child calls it once, with `arguments`. The factory returns a
+        second function, which the child calls for each batch, and which returns the batch's result. The factory should test
+        the second function on harmless input, so that no document is blamed if every input crashes the child.
     arguments: arguments of the factory, which must support pickling and comparison.
     quiet: whether to discard the child's stderr, to which C++ and Rust libraries write before they abort.
-    prints: whether the child prints to this process's stdout; otherwise it prints to this process's stderr.
+    prints: True to send the child's stdout to the stdout of the process that starts the child, False to send it to the
+        stderr of that process.
     """
 
     factory: str
@@ -86,7 +91,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Loading:
-    """A message from a child: it begins to load `file` or, if `file` is empty, it has finished loading."""
+    """A message in which a child tells its parent which model or file it is loading now; `file` is empty if none."""
 
     file: str
 
@@ -94,7 +99,8 @@ class Loading:
 class ChildLostError(Exception):
     """Raised if a child process died, or was killed because it exceeded a time limit.
 
-    `code` is CRASHED or TIMED_OUT; `detail` says how the child ended, without text of documents.
+    `code` is the reject code CRASHED or TIMED_OUT. `detail` says how the child ended, such as "killed by SIGKILL"; it never
+    contains text of documents.
     """
 
     def __init__(self, code: str, detail: str) -> None:
@@ -104,28 +110,28 @@ class ChildLostError(Exception):
 
     @property
     def timed_out(self) -> bool:
-        """Return whether the child exceeded a time limit."""
+        """Whether the child exceeded a time limit."""
         return self.code == TIMED_OUT
 
     @property
     def suggests_lack_of_memory(self) -> bool:
-        """Return whether the child ran out of memory, or was killed as the kernel kills a process to free memory."""
+        """Whether the child ran out of memory, or was killed by SIGKILL, as the kernel does when memory runs out."""
         return self.code == CRASHED and self.detail in (_EXIT_REASONS[OUT_OF_MEMORY], "killed by SIGKILL")
 
 
 class Child:
-    """A child process that has called the factory of its `Work`, and turns batches into results, one after the other.
+    """A child process that has called the factory of its `Work`, and processes batches, one after the other.
 
-    work: the work for which the child was started.
-    closed: whether the child was killed, by `close` or after an error.
+    work: the `Work` with which the child was started.
+    closed: whether this object has killed the child process, in `close` or after an error, so that it cannot be used again.
     """
 
     def __init__(self, work: Work, seconds: float = START_SECONDS) -> None:
-        """Start a child process, and wait at most `seconds` until it is ready.
+        """Start a child process, and wait at most `seconds` until it has called the factory of `work`.
 
         Raises:
             ModelError: a file of the model crashes the child.
-            WorkerError: the child dies for another reason, or is not ready in time.
+            WorkerError: the child cannot be started, dies for another reason, or is not ready in time.
             Exception: any error that the factory raised.
         """
         self.work = work
@@ -148,8 +154,12 @@ class Child:
             except OSError as error:
                 self._connection.close()
                 short = error.errno in (errno.EAGAIN, errno.ENOMEM)
-                advice = "give this machine more memory, or allow it more processes" if short else "check Python"
-                raise WorkerError(f"The tagger cannot be started: {error.strerror or error}: {advice}.") from error
+                advice = (
+                    "give this machine more memory, or allow more processes"
+                    if short
+                    else f"check that {sys.executable} can be executed"
+                )
+                raise WorkerError(f"The tagger cannot be started: {error.strerror or error}; {advice}.") from error
         import pyarrow as pa  # noqa: F401, PLC0415  # needed for the first batch; imported now, while the child starts
 
         try:
@@ -158,9 +168,9 @@ class Child:
             raise self._describe_start_failure(lost) from lost
 
     def __call__(self, batch: pa.RecordBatch, seconds: float) -> pa.RecordBatch:
-        """Send one batch to the child, and return its result, which must arrive within `seconds`.
+        """Send one batch to the child, wait at most `seconds` for the result, and return it.
 
-        After an exception, the child is closed.
+        If this method raises an exception, it has killed the child. Then this object cannot be used again.
 
         Raises:
             ChildLostError: the child died, or exceeded the time limit.
@@ -176,15 +186,15 @@ class Child:
         self._process.wait()
 
     def _request(self, send: Callable[[], None], seconds: float) -> Any:
-        """Send one message to the child, and return its answer; if the answer is an error, raise it.
+        """Call the function `send`, which sends one message to the child, and return the child's answer.
 
-        If sending, waiting and receiving take more than `seconds`, or if the child dies, raise a ChildLostError. After any
-        error, the child is closed, so that no late answer is read.
+        If the answer is an exception, raise it. If the child dies, or has not answered after `seconds`, raise a
+        ChildLostError. After any error, kill the child: a late answer must not be taken for the answer to a later message.
         """
         expired = threading.Event()
 
         def expire() -> None:
-            """Kill the child, which ends the wait for its answer."""
+            """Kill the child, so that waiting for the child's answer ends."""
             expired.set()
             self._process.kill()
 
@@ -211,13 +221,16 @@ class Child:
         return answer
 
     def _receive(self) -> Any:
-        """Return the child's next answer, and store the file that the last `Loading` message before it names."""
+        """Return the child's next message that is not a `Loading`; from each `Loading` before it, only store the file."""
         while isinstance(answer := self._connection.recv(), Loading):
             self._file = answer.file
         return answer
 
     def _describe_start_failure(self, lost: ChildLostError) -> EntityMillError:
-        """Return the error for a child that ended before it was ready: a ModelError if it crashed while it loaded a file."""
+        """Return the error to raise because the child ended before it was ready.
+
+        This is a ModelError if the child crashed while it was loading a file of the model, and otherwise a WorkerError.
+        """
         if self._file and lost.code == CRASHED and lost.detail not in _ENDS_NOT_CAUSED_BY_FILE:
             return ModelError(
                 f"{self._file} crashes the process that loads it ({lost.detail}): the file is damaged or malicious. Copy "
@@ -229,7 +242,7 @@ class Child:
         )
 
     def _describe_end(self) -> str:
-        """Return how the child ended, for `ChildLostError.detail`; wait at most _EXIT_SECONDS for it to end."""
+        """Wait at most _EXIT_SECONDS until the child ends, and return how it ended, for `ChildLostError.detail`."""
         try:
             code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -251,9 +264,10 @@ _children: list[Child] = []
 
 
 def get_child(work: Work) -> Child:
-    """Return this process's child for `work`, and start it if it is not running.
+    """Return this process's child for `work`; start the child if it is not running.
 
-    Later batches and tasks reuse the child. A process has one child at a time: a child for different work is killed first.
+    Later calls with an equal `work` return the same child. A process has only one child at a time: if `work` differs from
+    that of the running child, the running child is killed first.
 
     Raises:
         ModelError, WorkerError: the child cannot be started.
@@ -267,7 +281,7 @@ def get_child(work: Work) -> Child:
 
 
 def serialize_batch(batch: pa.RecordBatch) -> bytes:
-    """Return a batch as an Arrow IPC stream; if it is a slice of a larger batch, the rest of that batch is not included."""
+    """Return a batch as an Arrow IPC stream. If the batch is a part of a larger one, the stream has only this part."""
     import pyarrow as pa  # noqa: PLC0415  # see `Child`
 
     sink = pa.BufferOutputStream()

@@ -1,7 +1,7 @@
 """Select the engine that recognizes a run's documents, and compute the fingerprint of its results.
 
-The fingerprint is a digest of everything except the text that decides a document's result. By default, a run whose
-fingerprint differs recomputes the documents of earlier runs.
+The fingerprint is a digest of everything, except the text, that decides a document's result. By default, a run recomputes
+each document whose fingerprint in the tables differs from that of the run.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ from entitymill.workers.worker import RecognitionOptions
 
 log = logging.getLogger(__name__)
 RESULTS_VERSION = 5
-"""Part of the fingerprint; increase it whenever a change of the code changes the mentions that a model finds in a text."""
+"""Part of the fingerprint. A developer must increase it when a change of the code changes the mentions that are found."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """The model and the sentence detector of a run; `load` loads them only when they are needed.
+    """The model and the sentence detector of a run. The caller should call `load` only if there are documents to recognize.
 
     name: name of the model.
-    fingerprint: digest of everything that decides a document's result, except the text.
+    fingerprint: digest of everything, except the text, that decides a document's result.
     load: function that checks and loads the model and the detector, sends them to the executors, and returns a second
         function. The second function takes a DataFrame of documents (doc_id, text, text_hash, chars, and optionally
-        passthrough). It returns a DataFrame with the columns schemas.RECOGNIZED and, if `output.annotations` is set,
-        schemas.ANNOTATIONS. `load` raises ModelError if the model or the detector is missing, altered or not usable.
+        passthrough). It returns a DataFrame with the columns schemas.RECOGNIZED, passthrough if the documents have it, and,
+        if `output.annotations` is set, schemas.ANNOTATIONS. `load` raises ModelError if the model or the detector is
+        missing, altered or not usable.
     """
 
     name: str
@@ -52,8 +53,8 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
     """Return the engine that the settings select, after checking its model and its sentence detector.
 
     Engine openvino reads the model's weights only in `Engine.load`, since the run may have no documents to recognize.
-    Engine sparknlp reads them here. If the section `entities` of the settings selects mentions, the engine's results contain
-    only the selected mentions.
+    Engine sparknlp reads the weights in this function. If the section `entities` of the settings selects mentions, the
+    engine's results contain only the selected mentions.
 
     Raises:
         ModelError: the model or the detector is missing, or does not fit the settings.
@@ -66,7 +67,7 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
     keep = _build_mention_filter(settings.entities)
 
     def load() -> Callable[[DataFrame], DataFrame]:
-        """Load the engine, and return its function with a filter for the selected mentions."""
+        """Load the engine, and return a function that recognizes documents and keeps only the selected mentions."""
         recognize = engine.load()
         return lambda rows: recognize(rows).withColumn("mentions", F.filter("mentions", keep))
 
@@ -76,12 +77,13 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
 def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
     """Return a function for Spark's `filter` that keeps the mentions with a chosen label and enough confidence.
 
-    If the settings choose no labels, all labels count as chosen. If they set a minimum confidence per label (`by_label`),
-    the minimum for all other labels is 0.
+    `chosen` is the section `entities` of the settings. If its `labels` are empty, mentions of every label are kept. The
+    minimum confidence is `min_confidence`. If it is a dict from labels to numbers, the minimum is 0 for labels not in the
+    dict.
     """
 
     def keep(mention: Column) -> Column:
-        """Return the condition that a mention, a struct, has a chosen label and enough confidence."""
+        """Return the condition that a mention (a column of structs) has a chosen label and enough confidence."""
         label = mention["label"]
         minimum = F.lit(0.0 if chosen.by_label else chosen.min_confidence)
         for name, confidence in chosen.by_label.items():
@@ -96,8 +98,10 @@ def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
 def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     """Return engine `openvino` for the model bundle and the detector that the settings name, without reading the weights.
 
-    `Engine.load` reads them, and sends all files to the executors. A warning is logged if Spark runs on this machine, and
-    its processor computes slowly in the chosen precision. Raise the same errors as `open_engine`.
+    `Engine.load` reads the weights, and sends all files to the executors. A warning is logged if Spark runs only on this
+    machine, and the machine's processor is slow in the chosen precision. Raise ModelError if the model or the
+    detector is missing or does not fit the settings. Raise SettingsError if the settings name a label that the model does
+    not have.
     """
     recognition = settings.recognition
     manifest = engine_openvino.read_manifest(spark, settings.model.path)
@@ -117,6 +121,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
         consistent,
         settings.source.markup,
         settings.limits.tagger_mb,
+        engine_openvino.compute_memory_share(spark),
     )
     parts = {
         "detector": engine_openvino.identify_detector(spark, settings.detector, settings.detector_model),
@@ -130,10 +135,14 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     }
 
     def load() -> Callable[[DataFrame], DataFrame]:
-        """Send the detector and the model to the executors; raise EntityMillError if either was replaced since the check."""
+        """Send the detector and the model to the executors, and return a function that recognizes documents with them.
+
+        Raise EntityMillError if the detector or the model was replaced after the engine was opened.
+        """
         detector = engine_openvino.ship_detector(spark, settings.detector, settings.detector_model)
         model = engine_openvino.ship_model(spark, settings.model.path)
-        # The run may have waited for another run after the check. This is not a ModelError, because running again helps.
+        # The files may have been replaced while this run waited for another run. The error is not a ModelError, because
+        # running again helps.
         if (model.manifest, detector.identity) != (manifest, parts["detector"]):
             raise EntityMillError(
                 f"model.path, segmentation.model: while this run waited, the model at {settings.model.path} or the sentence "
@@ -145,9 +154,10 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
-    """Open the pipeline of engine `sparknlp`, and return the engine; `Engine.load` has nothing left to load.
+    """Load the pipeline of engine `sparknlp`, and return the engine, whose `Engine.load` has nothing left to load.
 
-    Raise the same errors as `open_engine`.
+    Raise ModelError if a model is missing or does not fit the settings. Raise SettingsError if the engine is not installed,
+    or if the settings name a label that the model does not have.
     """
     extension = installation.load(f"{installation.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
     name, parts, recognize = extension.open_pipeline(spark, settings)
@@ -155,7 +165,7 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _list_result_settings(settings: Settings) -> dict[str, Any]:
-    """Return a dict of the settings that affect the stored results of a document, for the fingerprint."""
+    """Return a dict of the settings that affect a document's rows in the tables; it becomes part of the fingerprint."""
     passthrough = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
     annotations = {"annotations": True} if settings.output.annotations else {}
     # Default values are left out, so that the fingerprints of older outputs stay the same.
@@ -173,6 +183,9 @@ def _list_result_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _compute_fingerprint(parts: dict[str, Any]) -> str:
-    """Return the first 16 hex digits of a SHA-256 of `parts`, RESULTS_VERSION and the version of the tables' schema."""
+    """Return a fingerprint: the first 16 hex digits of a SHA-256 of `parts`, RESULTS_VERSION and schemas.VERSION.
+
+    `parts` contains the model, the settings and all else that decides a document's result, except the text.
+    """
     everything = {**parts, "results": RESULTS_VERSION, "schema": schemas.VERSION}
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Recognize documents with OpenVINO: check the models, send them to executors, and add recognition to a DataFrame.
+"""Recognize documents with OpenVINO: check the models, send them to executors, and run them on the rows of a DataFrame.
 
 Recognition is one call of `mapInArrow`, so texts are sent to Python workers once and results are returned once. The modules
 `worker` and `recognition_in_child` run on executors. A worker's child process compiles the model once, and uses it for as
@@ -7,6 +7,7 @@ long as the worker lives (spark.python.worker.reuse).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import metadata
 
@@ -24,20 +25,50 @@ from entitymill.spark.files_on_this_machine import create_scratch_directory
 from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
 FACTORY = "entitymill.workers.recognition_in_child:open_recognition"
-"""`module:function` that a child process calls to load the models (see `child_process.Work`)."""
+"""Name of the function that a child process calls to load the models, as `module:function` (see `child_process.Work`)."""
+
+_MEGABYTE = 2**20
+_SIZE = re.compile(r"(\d+)(?:([bkmgtp])b?)?", re.IGNORECASE)
+_UNITS = {"b": 1, "k": 2**10, "m": _MEGABYTE, "g": 2**30, "t": 2**40, "p": 2**50}
+_MIN_OVERHEAD = 384 * _MEGABYTE
+
+
+def compute_memory_share(spark: SparkSession) -> int | None:
+    """Return each core's share, in bytes, of the memory of an executor's container on YARN; None without YARN.
+
+    YARN kills a container that uses more memory than was requested for it. By default, no cgroup limit tells the executor
+    how much that is. So the driver computes the share from Spark's properties. Source of the computation:
+    `spark.executor.memoryOverhead` in https://spark.apache.org/docs/latest/configuration.html
+    """
+    if spark.conf.get("spark.master", "") != "yarn":
+        return None
+
+    def read_size(key: str, default: str) -> int:
+        """Return the value of the Spark property `key`, a size such as "4g", in bytes; 0 if it is not a valid size.
+
+        A number without a unit means MB, as in Spark.
+        """
+        found = _SIZE.fullmatch((spark.conf.get(key, default) or default).strip())
+        return 0 if found is None else int(found[1]) * _UNITS[(found[2] or "m").lower()]
+
+    memory = read_size("spark.executor.memory", "1g")
+    factor = float(spark.conf.get("spark.executor.memoryOverheadFactor", "0.1") or "0.1")
+    overhead = read_size("spark.executor.memoryOverhead", "0") or max(_MIN_OVERHEAD, int(factor * memory))
+    cores = int(spark.conf.get("spark.executor.cores", "1") or "1")
+    return (memory + overhead + read_size("spark.executor.pyspark.memory", "0")) // max(1, cores)
 
 
 def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     """Check a model bundle on the driver, and send its files to the executors, each of which fetches them once.
 
-    Return its manifest, and the names that its files have on the executors.
+    Return the bundle's manifest, and the names that its files have on the executors.
 
     Args:
-        path: the bundle's directory, on any file system that Spark can read.
+        path: path or URI of the bundle, on any file system that Spark can read.
 
     Raises:
-        ModelError: the bundle is missing or incomplete, differs from its manifest, or has a label that cannot name a
-            partition of the `entities` table.
+        ModelError: the bundle is missing or incomplete, differs from its manifest, or has a label that cannot be the name
+            of a partition of the `entities` table.
     """
     scratch = create_scratch_directory("entitymill-model-")
     manifest = read_manifest(spark, path)
@@ -57,18 +88,22 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
 
 
 def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
-    """Raise a SettingsError if a bundle's model lacks one of the `labels` in the section `entities` of the settings.
+    """Raise a SettingsError if the model of the bundle at `path` lacks one of the labels that the settings name.
 
-    If `labels` is empty, no file is read. Raise a ModelError if the model's labels cannot be read.
+    `labels` are the labels in the section `entities` of the settings, to which the error message refers. If there are none,
+    no file is read. Raise a ModelError if the model's labels cannot be read.
     """
     if labels:
         refuse_unknown_labels(path, labels, list_entity_labels(spark, path))
 
 
 def refuse_unknown_labels(path: str, labels: Sequence[str], available: Sequence[str]) -> None:
-    """Raise a SettingsError if the model at `path` lacks one of the `labels` in the section `entities` of the settings.
+    """Raise a SettingsError if one of `labels` is not in `available`.
 
-    `available` has the model's labels without the prefixes B- and I-, such as PER.
+    Args:
+        path: path or URI of the model, for the error message.
+        labels: labels in the section `entities` of the settings, to which the error message refers.
+        available: labels of the model, such as PER.
     """
     unknown = [label for label in labels if label not in available]
     if unknown:
@@ -76,7 +111,10 @@ def refuse_unknown_labels(path: str, labels: Sequence[str], available: Sequence[
 
 
 def list_entity_labels(spark: SparkSession, path: str) -> list[str]:
-    """Return the sorted labels of a bundle's model, such as PER; raise a ModelError if they cannot be read."""
+    """Return the sorted labels of the model of the bundle at `path`, such as PER.
+
+    Raise a ModelError if they cannot be read.
+    """
     copy = create_scratch_directory("entitymill-labels-") / bundle.LABELS
     try:
         storage.fetch(spark, f"{storage.prefer_local_file(path).rstrip('/')}/{bundle.LABELS}", copy)
@@ -86,7 +124,10 @@ def list_entity_labels(spark: SparkSession, path: str) -> list[str]:
 
 
 def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
-    """Return the manifest of a bundle on any file system; raise a ModelError if there is no bundle, or if it is invalid."""
+    """Return the manifest of the bundle at `path`, a path or URI on any file system that Spark can read.
+
+    Raise a ModelError if there is no bundle, or if its manifest cannot be read or is invalid.
+    """
     copy = create_scratch_directory("entitymill-manifest-") / bundle.MANIFEST
     directory = storage.prefer_local_file(path).rstrip("/")
     try:
@@ -110,10 +151,12 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
 def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
     """Return a string that identifies a sentence detector in the fingerprint (see `engine_choice.Engine`).
 
-    The string is `dl` with a digest of the detector's files, `rules`, or `sentencex` with the version of that package.
+    The string begins with the kind. For dl, a digest of the detector's files follows; for sentencex, the package's version;
+    for rules, nothing.
 
     Args:
-        model: path or URI of the saved detector, for kind dl.
+        kind: dl, rules or sentencex.
+        model: path or URI of the saved detector; used only for kind dl.
 
     Raises:
         ModelError: the detector's model is missing, or is not a saved sentence detector.
@@ -127,14 +170,14 @@ def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
 
 
 def _identify_without_files(kind: Kind) -> str:
-    """Return the string that identifies a detector of kind rules or sentencex; see `identify_detector`."""
+    """Return the string that identifies a detector of kind rules or sentencex in the fingerprint."""
     return kind if kind == "rules" else f"{kind} {metadata.version(kind)}"
 
 
 def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
-    """Return a dict from names to paths for the two files of a saved detector; ignore other files in its directory.
+    """Return a dict from the names of a saved detector's two files, metadata and network, to their paths.
 
-    Raise a ModelError if the detector is missing, or is not a saved detector.
+    `model` is the detector's path or URI. Raise a ModelError if the detector is missing, or is not a saved detector.
     """
     if PRETRAINED.fullmatch(model):
         raise ModelError(
@@ -159,7 +202,7 @@ def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
 
 
 def _build_detector_error(model: str, reason: object) -> ModelError:
-    """Return the error for a saved detector that cannot be read."""
+    """Return the error for a saved detector that cannot be read, for the given reason; `model` is its path or URI."""
     return ModelError(
         f"segmentation.model: {model} cannot be read as a saved SentenceDetectorDLModel ({reason}). Copy the model again, "
         "or set segmentation.detector=sentencex."
@@ -169,8 +212,9 @@ def _build_detector_error(model: str, reason: object) -> ModelError:
 def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetector:
     """Check a sentence detector on the driver, and send its files, if any, to the executors.
 
-    Return the names that the files have on the executors. Raise a ModelError if the saved detector is missing or damaged, or
-    has an unsupported architecture.
+    Only a detector of kind dl has files; `model` is the path or URI of its directory. The result contains the names that the
+    files have on the executors. Raise a ModelError if a file is missing or damaged, or the network has an architecture that
+    is not supported.
     """
     if kind != "dl":
         return ShippedDetector({}, kind, {}, _identify_without_files(kind))
@@ -194,10 +238,10 @@ def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetecto
 def recognize(
     documents: DataFrame, model: ShippedModel, detector: ShippedDetector, options: RecognitionOptions, seconds: float
 ) -> DataFrame:
-    """Return a lazy DataFrame with the mentions of documents, one row per document, which executors will compute.
+    """Return a lazy DataFrame with one row per document, which contains the document's mentions.
 
-    Its columns are schemas.RECOGNIZED, `passthrough` if the documents have this column, and schemas.ANNOTATIONS if
-    `options.annotations` is set.
+    The columns are schemas.RECOGNIZED, `passthrough` if `documents` has this column, and schemas.ANNOTATIONS if
+    `options.annotations` is True. Executors find the mentions when the DataFrame is used.
 
     Args:
         documents: DataFrame with the columns doc_id, text, text_hash, chars, and optionally passthrough.

@@ -1,4 +1,4 @@
-"""Recognize documents in the child process of a worker; only such child processes load OpenVINO on an executor."""
+"""Recognize documents in the child process of a worker. On executors, no other process loads OpenVINO."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ def open_recognition(
     """Load and test the sentence detector and the model, and return a function that recognizes documents.
 
     The returned function takes a window (a batch of documents sent to the child process at once). It returns one row per
-    document with the columns schemas.RECOGNIZED, `passthrough` if the window has it, and annotations if the options ask for
-    them.
+    document, with the columns schemas.RECOGNIZED, `passthrough` if the window has this column, and schemas.ANNOTATIONS if
+    `options.annotations` is True.
 
     Args:
-        model: a dict from the names of the bundle's files to local paths, its manifest, and its path or URI for messages.
-        detector: the same for the sentence detector, but instead of a manifest, a dict from file names to SHA-256 digests.
+        model: tuple of a dict from the names of the bundle's files to their local paths, the manifest, and the bundle's path
+            or URI, for messages.
+        detector: tuple of a dict from the names of the detector's files to their local paths, a dict from these names to
+            SHA-256 digests, and the detector's path or URI, for messages.
 
     Raises:
         ModelError: a file on this machine differs from the file that the driver checked, or cannot be loaded.
@@ -53,10 +55,10 @@ def open_recognition(
     gc.freeze()  # the model is never freed, so the garbage collector need not scan it
 
     def recognize(window: pa.RecordBatch) -> pa.RecordBatch:
-        """Recognize the documents of a window, and return their rows; `tagging_memory_limit` limits memory meanwhile."""
+        """Return one row with mentions per document of a window; meanwhile, limit the memory of this process."""
         seconds_before, cpu_before = asdict(recognizer.seconds), time.process_time()
         characters = sum(window.column("chars").to_pylist())
-        with memory_limit(loaded + tagging_memory_limit(characters, options.memory_mb)):
+        with memory_limit(loaded + tagging_memory_limit(characters, options.memory_mb, share=options.memory_share)):
             recognition = recognizer(window.column("text"), annotations=options.annotations)
         spent = {part: seconds - seconds_before[part] for part, seconds in asdict(recognizer.seconds).items()}
         spent["cpu"] = time.process_time() - cpu_before

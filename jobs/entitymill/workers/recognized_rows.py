@@ -1,7 +1,7 @@
 """Build the rows that every engine returns for documents.
 
-The columns are schemas.RECOGNIZED, then `passthrough` if the documents have this column, then schemas.ANNOTATIONS if
-requested.
+The columns are schemas.RECOGNIZED, then `passthrough` if the documents have this column, then schemas.ANNOTATIONS if the
+argument `annotations` is True.
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ def build_rows(
     """Return a batch with one row for each recognized document, in the order of the documents.
 
     Args:
-        documents: batch with the columns doc_id, text_hash, chars, and optionally passthrough.
+        documents: batch with the columns doc_id, text_hash, chars, and optionally `passthrough` and `ner`. They are copied.
+        recognized: results for these documents, in the same order.
         seconds: dict from names in schemas.TIMES to the seconds spent on all documents; a missing name counts as 0. The
             first row gets these totals, and the other rows get 0.
-        annotations: whether to add schemas.ANNOTATIONS, unless the documents already have these columns.
+        annotations: whether the result must have both columns of schemas.ANNOTATIONS, `ner` and `ner_chunk`. They are taken
+            from `recognized`. But if `documents` has a column `ner`, this column is copied instead.
     """
     timing = np.zeros((len(schemas.TIMES), documents.num_rows))
     timing[:, :1] = np.array([seconds.get(name, 0.0) for name in schemas.TIMES])[:, None]
@@ -62,13 +64,15 @@ def build_rows(
 
 
 def build_failure_row(document: pa.RecordBatch, code: str, detail: str, *, annotations: bool) -> pa.RecordBatch:
-    """Return a batch with the row of a document that could not be recognized.
+    """Return a batch with one row, for a document that could not be recognized: it has a `failure` and no mentions.
 
     Args:
-        document: batch of one row, with the same columns as in `build_rows`.
+        document: batch of one row with the columns doc_id, text_hash, chars, and optionally `passthrough` and `ner`. They
+            are copied.
         code: the reason as a reject code, such as `tagger_crashed`.
         detail: details of the reason, without document text.
-        annotations: whether to add empty schemas.ANNOTATIONS, unless the document already has these columns.
+        annotations: whether the result must have both columns of schemas.ANNOTATIONS, `ner` and `ner_chunk`. They
+            contain empty lists. But if `document` has a column `ner`, this column is copied instead.
     """
     zero = pa.array([0], pa.int32())
     no_seconds = pa.array([0.0], pa.float64())
@@ -85,7 +89,7 @@ def build_failure_row(document: pa.RecordBatch, code: str, detail: str, *, annot
 
 
 def add_cpu_seconds(results: pa.RecordBatch, seconds: float) -> pa.RecordBatch:
-    """Return the results with `seconds` added to the CPU seconds of the first row; unchanged if there are no rows."""
+    """Return `results` with `seconds` added to the column cpu_seconds of the first row; unchanged if there are no rows."""
     if not results.num_rows:
         return results
     columns, at = results.columns, results.schema.get_field_index("cpu_seconds")
@@ -96,7 +100,7 @@ def add_cpu_seconds(results: pa.RecordBatch, seconds: float) -> pa.RecordBatch:
 
 
 def read_failed_ids(results: pa.RecordBatch) -> list[str]:
-    """Return the doc_ids of the documents that could not be recognized."""
+    """Return the doc_ids of the rows that have a `failure`, because their documents could not be recognized."""
     if results.column("failure").null_count == results.num_rows:
         return []
     return list(results.column("doc_id").filter(results.column("failure").is_valid()).to_pylist())
@@ -105,8 +109,8 @@ def read_failed_ids(results: pa.RecordBatch) -> list[str]:
 def _build_batch(documents: pa.RecordBatch, columns: dict[str, pa.Array], *, annotations: bool) -> pa.RecordBatch:
     """Return a batch with the computed `columns` and with columns that are copied from the documents.
 
-    doc_id, text_hash and chars are copied, and so are passthrough and ner if the documents have them. `annotations` says
-    whether to add schemas.ANNOTATIONS, unless the documents already have these columns.
+    doc_id, text_hash and chars are copied, and so are `passthrough` and `ner` if the documents have them. With
+    `annotations`, the batch also gets `ner` and `ner_chunk` from `columns`, but a copied `ner` is not replaced.
     """
     # Spark assigns columns by position, in this order: schemas.RECOGNIZED, passthrough, schemas.ANNOTATIONS.
     copied = [name for name in documents.schema.names if name in ("passthrough", "ner")]

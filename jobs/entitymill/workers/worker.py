@@ -1,9 +1,9 @@
 """Recognize the documents of a Spark task with engine openvino; this module runs in Spark's Python workers.
 
 A worker sends documents to a child process in windows (batches). If the child dies or exceeds the time limit of a window,
-the worker retries the window's documents one by one, with a new child. A document that fails again gets a row with a
-`failure`. Every new child first tags a test text, so that no document is blamed if the child fails on every text. The worker
-itself does not load OpenVINO.
+the worker starts a new child, and sends it the window's documents one by one. If the child also fails on one document alone,
+this document gets a row with a `failure`. Every new child first tags a test text, so that no document is blamed if the child
+fails on every text. The worker itself does not load OpenVINO.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 WINDOW_BYTES = 64 * 2**20
-"""Size in bytes at which a window (the batch that a child gets at once) ends, even if its texts are short: long passthrough
-columns could make it too large."""
+"""A window (the batch of documents that a child gets at once) ends when it has this many bytes, even if its texts are short.
+Otherwise, long passthrough columns could make the window too large."""
 MAX_WAIT_SECONDS = 14 * 86_400.0
-"""Upper bound for time limits, in seconds: the operating system's counter of milliseconds overflows after 24 days."""
+"""Greatest time limit of a window: 14 days, in seconds. Longer waits are not safe, because the operating system counts them
+in milliseconds, and this number overflows after 24 days."""
 MAX_FAILED_DOCUMENTS = 20
-"""If more documents than this fail in one task, the cause is assumed to be the machine, not the documents."""
+"""If more documents than this fail in one Spark task, the cause is assumed to be the machine, not the documents."""
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """The files of a model that Spark distributes to the executors; pickled with the task.
+    """The files of a model that Spark distributes to the executors; Spark pickles this object with each task.
 
-    names: dict from each file's name to the name under which Spark distributes the file.
+    names: dict from each file's name in the model to the name under which Spark distributes the file.
     where: path or URI of the model, for messages.
     """
 
@@ -49,7 +50,7 @@ class Shipped:
     where: str
 
     def files(self) -> dict[str, Path]:
-        """Return a dict from file names to the local paths of the files on this executor."""
+        """Return a dict from each file's name in the model to its local path on this executor."""
         return {name: Path(SparkFiles.get(shipped)) for name, shipped in self.names.items()}
 
 
@@ -65,7 +66,7 @@ class ShippedDetector(Shipped):
     """A sentence detector whose files, if it has any, Spark distributes to the executors.
 
     digests: dict from each file's name to its SHA-256.
-    identity: string that identifies the detector in the fingerprint (see `engine_choice.Engine`).
+    identity: string that identifies the detector in a run's fingerprint (see `engine_openvino.identify_detector`).
     """
 
     digests: dict[str, str]
@@ -78,12 +79,15 @@ class RecognitionOptions:
 
     execution: precision, encoding, threads and decoding of the model.
     detector: kind of sentence detector.
-    trim: whether to trim mentions (see `tags_to_mentions.measure_trim`), and to drop mentions without a letter or digit.
+    trim: whether to cut off surrounding punctuation and possessive endings from mentions (see
+        `tags_to_mentions.measure_trim`), and to drop mentions without a letter or digit.
     annotations: whether to also return annotations: mentions and every tag in Spark NLP's format.
     consistent_labels: whether to give one label to all mentions of a document with exactly the same characters.
     markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
-    memory_mb: memory in MB that the child process may use in addition to its loaded model; None for a limit that grows with
-        the size of a window.
+    memory_mb: memory in MB that the child process may use in addition to its loaded model. If it is None, the limit grows
+        with the size of a window, up to a quarter of one core's share of the container's memory.
+    memory_share: one core's share of the memory of the executor's container, in bytes. On YARN, the driver computes it.
+        Elsewhere it is None, and the child computes the share from the memory limit of its own container.
     """
 
     execution: Execution
@@ -93,17 +97,19 @@ class RecognitionOptions:
     consistent_labels: bool = False
     markup: Markup = "none"
     memory_mb: int | None = None
+    memory_share: int | None = None
 
 
 @dataclass(frozen=True)
 class Worker:
     """The function that recognizes the documents of a Spark task, in a stream of Arrow batches.
 
-    seconds: time limit, in seconds, for a window (a batch of documents) of up to WINDOW_CHARS code points; the time limit of
-        a longer window is proportionally longer.
+    model, detector: model and sentence detector, whose files are on every executor.
+    seconds: time limit, in seconds, for a window (a batch of documents) of up to WINDOW_CHARS code points. A longer window
+        has a proportionally longer time limit.
     factory: the function that the child calls, as `module:function` (see `child_process.Work`). It is
         `recognition_in_child.open_recognition` or, in tests, a function with the same arguments that fails on some texts.
-    signature: the driver's `errors.SIGNATURE`, by which the driver recognizes errors of this worker.
+    signature: the driver's `errors.SIGNATURE`, which is added to this worker's errors so that the driver recognizes them.
     """
 
     model: ShippedModel
@@ -128,7 +134,7 @@ class Worker:
             raise sign_error(error, self.signature) from error
 
     def _recognize_all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of all documents of a task, with CPU times of both this process and the child.
+        """Yield the rows of all documents of a task; the column cpu_seconds includes the CPU time of this process.
 
         If more than MAX_FAILED_DOCUMENTS documents get a `failure`, log their ids on the worker, and raise a WorkerError.
         """
@@ -151,9 +157,10 @@ class Worker:
                 yield recognized_rows.add_cpu_seconds(result, cpu - cpu_before)
 
     def _recognize_window(self, work: child_process.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """Send a window (a batch of documents) to the child process, and yield one row for each document.
+        """Send a window (a batch of documents) to the child process, and yield batches with one row for each document.
 
-        If the child dies or exceeds the time limit, send the documents to a new child, one by one, and yield one batch each.
+        Usually, one batch with all rows is yielded. If the child dies or exceeds the time limit, the documents are sent one
+        by one to a new child. Then one batch is yielded for each document.
         """
         try:
             yield child_process.get_child(work)(window, self._compute_time_limit(window))
@@ -162,7 +169,7 @@ class Worker:
             yield from (self._recognize_document(work, window.slice(row, 1)) for row in range(window.num_rows))
 
     def _recognize_document(self, work: child_process.Work, document: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the row of one document; if the child dies or exceeds the time limit, a row with a `failure`."""
+        """Return a batch with one document's row, which has a `failure` if the child died or exceeded the time limit."""
         try:
             return child_process.get_child(work)(document, self._compute_time_limit(document))
         except child_process.ChildLostError as lost:
@@ -179,8 +186,8 @@ class Worker:
 def cut_windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Yield the rows of `batches`, in the same order, as windows: the batches that a child process gets at once.
 
-    A window ends with the document that reaches WINDOW_CHARS, or with the input batch that reaches WINDOW_BYTES. No window
-    is empty.
+    A window ends after a document if the window's texts now have WINDOW_CHARS code points or more. It also ends after an
+    input batch if the window's columns now have WINDOW_BYTES or more. No window is empty.
     """
     parts: list[pa.RecordBatch] = []
     chars = 0

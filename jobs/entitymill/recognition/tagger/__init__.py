@@ -1,7 +1,7 @@
 """Predict the tags of tokens, such as B-PER, with a token classifier on OpenVINO, without Spark.
 
-This module defines the tagger's options and its result. `bundle` reads and checks the model's files. `network` reads and
-compiles the network, and `inference` runs it. `tokens_to_model_input` splits tokens into pieces (subwords in the model's
+The module `tagger` itself defines the options and the result. `bundle` reads and checks the model's files. `network` reads
+and compiles the network, and `inference` runs it. `tokens_to_model_input` splits tokens into pieces (subwords in the model's
 vocabulary), and arranges them in rows, which are lines of the network's input. `sequence_packing` puts several sentences
 into one row.
 """
@@ -27,7 +27,7 @@ Markup = Literal["none", "html"]
 class Execution:
     """The options with which a model is run.
 
-    precision: number format of the computation; always set, because OpenVINO's default depends on the processor.
+    precision: number format of the computation. It is never left to OpenVINO, whose default depends on the processor.
     encoding: how tokens become pieces (subwords): `complete`, or `sparknlp` for the method of Spark NLP.
     threads: number of threads for inference, at most the number of cores of a Spark task.
     decoding: `viterbi` for the most probable valid sequence of tags; `argmax`, like Spark NLP, for each token's most
@@ -41,7 +41,7 @@ class Execution:
 
 
 def list_precisions(stored: str) -> tuple[Precision, ...]:
-    """Return the precisions in which a model can run; `stored` is the precision in which its weights are stored."""
+    """Return the precisions in which a model can run; `stored` is the precision (number format) of its stored weights."""
     return ("f32", "bf16", "int8") if stored == "int8" else ("f32", "bf16")
 
 
@@ -55,7 +55,7 @@ def check_choice(option: str, value: str, allowed: Any) -> None:
 
 
 def check_flags(**flags: object) -> None:
-    """Raise SettingsError if the value of an option is neither True nor False."""
+    """Raise a SettingsError if an option is neither True nor False; each keyword argument is an option's name and value."""
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise SettingsError(f"{name} must be True or False, not {value!r}.")
@@ -74,10 +74,11 @@ def check_precision(precision: Precision, stored: str) -> None:
 class Tags:
     """The tags that a model predicts for a list of sentences.
 
-    tokens: int64, shape [tagged]; indices of the tagged tokens. Every token occurs once, except with encoding sparknlp.
-    tags: int16, shape [tagged]; the assigned tags, as indices into the labels.
+    tokens: int64, shape [tagged]; indices of the tagged tokens. Every token occurs exactly once. But with encoding
+        sparknlp, a token may be missing, or occur more than once.
+    tags: int16, shape [tagged]; the assigned tags, as indices into `Tagger.labels`.
     confidences: float32, shape [tagged]; the probability of the assigned tag.
-    scores: float32, shape [tagged, labels]; the probability of every label, or None if not requested.
+    scores: float32, shape [tagged, labels]; the probability of every tag in `Tagger.labels`. None if not requested.
     split: bool, shape [sentences]; whether a sentence was longer than the model's limit. Encoding sparknlp truncates such
         sentences.
     """

@@ -25,8 +25,8 @@ NETWORK, WEIGHTS, VOCABULARY, TOKENIZER, LABELS = FILES
 REQUIRED = (NETWORK, WEIGHTS, LABELS)
 """Names of the files that every manifest must list. It must also list VOCABULARY or TOKENIZER."""
 Scheme = Literal["iob2", "iob1"]
-"""Tagging scheme: what an I- tag means after a tag of another kind of entity. In IOB2, as in Spark NLP's NerConverter, it
-continues the mention; in IOB1 it begins a new mention."""
+"""Tagging scheme: what an I- tag means after a tag with a different label. In IOB2, as in Spark NLP's NerConverter, the I-
+tag continues the mention. In IOB1, it begins a new mention."""
 MAX_ROW_PIECES = 2**20
 """Maximum number of pieces (subwords) in an input row of a network; a manifest with a larger number is damaged."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -40,7 +40,11 @@ _HUGGING_FACE_WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")
 
 
 class Manifest(BaseModel):
-    """The content of `manifest.json`: the model's origin, how to run it, and the SHA-256 of each of its files."""
+    """The content of `manifest.json`: the model's origin, how to run it, and the SHA-256 of each of the bundle's files.
+
+    name, source, licence: the model's name, where it comes from, and its licence.
+    casing: `cased` if the tokenizer distinguishes upper and lower case.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -65,7 +69,7 @@ class Manifest(BaseModel):
     def digest(self) -> str:
         """Return one SHA-256, in hex, of the digests of the files, the tagging scheme, and the scaling of confidences.
 
-        No other field of the manifest affects it.
+        The other fields of the manifest do not affect the result.
         """
         scheme = {} if self.scheme == "iob2" else {"scheme": self.scheme}
         scaling = {"confidence": self.model_dump(include={"confidence"})["confidence"]} if self.confidence else {}
@@ -73,7 +77,10 @@ class Manifest(BaseModel):
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def shipped_names(self) -> dict[str, str]:
-        """Return a dict from the name of each file to a unique name, with its digest, under which Spark distributes it."""
+        """Return a dict from each file's name to a unique name, under which Spark copies it to executors.
+
+        The unique name consists of 16 digits of the file's SHA-256, a hyphen, and the file's name.
+        """
         return {name: f"{digest[:16]}-{name}" for name, digest in self.files.items()}
 
 
@@ -93,7 +100,7 @@ def sha256(path: Path) -> str:
 
 
 def read_manifest(text: str, where: str) -> Manifest:
-    """Return the manifest of a bundle, after parsing and checking `text`; `where` is the bundle's path or URI, for messages.
+    """Parse and check the text of a manifest, and return the manifest; messages contain `where`, the bundle's path or URI.
 
     Raises:
         ModelError: the text is not JSON; a field is missing, unknown or of the wrong type; a required file is not listed; or
@@ -132,7 +139,7 @@ def read_manifest(text: str, where: str) -> Manifest:
 def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
     """Return the manifest of a bundle in a local directory, and a dict from the name of each of its files to the path.
 
-    The files are not checked. Raise a ModelError if the manifest is invalid or cannot be read.
+    Raise a ModelError if the manifest is invalid or cannot be read. Whether the other files exist is not checked.
     """
     try:
         text = (directory / MANIFEST).read_text(encoding="utf8", errors="replace")
@@ -146,10 +153,10 @@ def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
 
 
 def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
-    """Raise a ModelError if a file of a bundle is missing, or has another SHA-256 than the manifest says.
+    """Raise a ModelError if a file of a bundle is missing, or does not have the SHA-256 in the manifest.
 
-    Callers do this before anything reads the files. `files` is a dict from file names to local paths, and `where` is the
-    bundle's path or URI, for messages.
+    Callers must call this function before they read the files. `files` is a dict from file names to local paths, and `where`
+    is the bundle's path or URI, for error messages.
     """
     for name, expected in manifest.files.items():
         path = files.get(name)
@@ -159,7 +166,10 @@ def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
 
 
 def check_file(path: Path, expected: str, name: str, where: str) -> None:
-    """Raise a ModelError if a model's file does not have the SHA-256 `expected`; `name` and `where` are for the message."""
+    """Raise a ModelError if a file of a bundle cannot be read, or does not have the SHA-256 `expected`.
+
+    The message contains `name`, the file's name in the bundle, and `where`, the bundle's path or URI.
+    """
     try:
         actual = sha256(path)
     except OSError as error:
@@ -174,7 +184,7 @@ def check_file(path: Path, expected: str, name: str, where: str) -> None:
 def read_labels(path: Path) -> tuple[str, ...]:
     """Return a model's tags in the order of the network's outputs: O and tags such as B-PER and I-PER.
 
-    Raise a ModelError if the file is not a JSON list of O and such tags, or if `check_labels` rejects a label.
+    Raise a ModelError if the file is not a JSON list of O and distinct tags, or if `check_labels` finds an invalid label.
     """
     try:
         labels = json.loads(path.read_text(encoding="utf8"))
@@ -192,11 +202,11 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def check_labels(tags: Sequence[str], where: str) -> None:
-    """Raise a ModelError if a label cannot be part of a directory's name: the table `entities` has a directory per label.
+    """Raise a ModelError if a label cannot be part of a directory's name; `entities` has one directory for each label.
 
     Args:
         tags: tags in the order of the network's outputs; the part after B- or I- is the label.
-        where: the file that lists the tags, for messages.
+        where: name of the file that lists the tags, for error messages.
     """
     for number, tag in enumerate(tags):
         label = tag[2:] if tag[:2] in ("B-", "I-") else tag
@@ -209,7 +219,7 @@ def check_labels(tags: Sequence[str], where: str) -> None:
 
 
 def find_label_fault(label: str) -> str | None:
-    """Return why a label cannot be the name of a directory of `entities`, such as "is empty"; None if it can be."""
+    """Return why a label cannot be part of a directory's name in `entities`, such as "is empty"; None if it can."""
     # Spark writes many ASCII signs in directory names as %XX, so a sign may take three bytes.
     signs = sum(char.isascii() and not char.isalnum() for char in label)
     faults = (
@@ -227,15 +237,15 @@ def find_label_fault(label: str) -> str | None:
 
 
 def shorten_label(label: str) -> str:
-    """Return the first characters of a label for messages, with unprintable characters escaped."""
+    """Return the first 40 characters of a label, for error messages, with unprintable characters escaped."""
     return repr(label[:_QUOTED_CHARACTERS])[1:-1] + ("…" if len(label) > _QUOTED_CHARACTERS else "")
 
 
 def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
-    """Write the manifest of a bundle, with the SHA-256 of each of FILES that is in the directory, and return the manifest.
+    """Write a manifest with the SHA-256 of each of FILES that the bundle's directory contains, and return the manifest.
 
     Args:
-        manifest: every field of `Manifest` except `files`; an invalid field raises a ModelError.
+        manifest: every field of `Manifest` except `files`. If a field is invalid, a ModelError is raised.
     """
     files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name in FILES}
     written = read_manifest(json.dumps({**manifest, "files": files}), str(directory))
@@ -244,13 +254,13 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
 
 
 def update_manifest(directory: Path, **fields: object) -> Manifest:
-    """Change `fields` of the manifest in a bundle's directory, hash the files again, and return the new manifest."""
+    """Rewrite a bundle's manifest with new values of some fields, and the current SHA-256 of each file; return it."""
     manifest, _ = read_directory(directory)
     return write_manifest(directory, manifest.model_copy(update=fields).model_dump(exclude={"files"}))
 
 
 def describe_missing(path: str) -> str:
-    """Return the end of an error message for a model path at which there is nothing, with what the user can do."""
+    """Return the end of an error message: that there is no model at `path`, and what the user can do."""
     advice = installation.explain_missing_model(path)
     if advice:
         return f"there is nothing at {path}; {advice} ({_HELP_PAGE})."
@@ -269,7 +279,7 @@ def describe_missing(path: str) -> str:
 
 
 def describe_other_format(path: str, names: Collection[str]) -> str:
-    """Return the end of an error message for a directory that is not a bundle: what it contains, and what the user can do.
+    """Return the end of an error message: that the directory `path` is not a bundle, and what the user can do.
 
     Args:
         names: names of the files and directories in the directory.
@@ -282,7 +292,7 @@ def describe_other_format(path: str, names: Collection[str]) -> str:
 
 
 def _detect_format(names: Collection[str]) -> str | None:
-    """Return a phrase for the format of a model with these files, such as "an ONNX directory"; None if it is unknown."""
+    """Return the format of a model whose directory contains `names`, such as "an ONNX directory"; None if unknown."""
     if "config.json" in names and any(map(_HUGGING_FACE_WEIGHTS.fullmatch, names)):
         return "a Hugging Face directory"
     if "metadata" in names:

@@ -44,14 +44,14 @@ from entitymill.spark import installation
 
 _TEST_SENTENCE = ("The", "quick", "brown", "fox", "jumps", "over", "13", "lazy", "dogs", ".")
 SENTENCES_AT_ONCE = 1024
-"""Number of sentences that are packed together: enough to fill the rows, and few enough for the processor's cache."""
+"""Maximum number of sentences that are packed together: enough to fill the rows, few enough for the processor's cache."""
 
 
 @dataclass
 class Seconds:
     """Wall-clock seconds spent so far on each part of recognition; `schemas.PARTS` has the names of the fields.
 
-    The tagger measures encoding and inference, and the recognizer that uses it measures the other parts.
+    The tagger measures encoding and inference, and the recognizer measures segmentation and mentions.
     """
 
     segmentation: float = 0.0
@@ -84,7 +84,7 @@ class Tagger:
             scheme: the tagging scheme of the labels, which says how tags join to mentions (see `bundle.Scheme`).
             decoding: how tags are chosen from their probabilities (see `Execution`).
             scalings: the scaling of the confidences of each label's mentions; None or empty for no scaling.
-            encoding: how `maker` turns tokens into pieces (see `Execution`).
+            encoding: how `maker` turns tokens into pieces (see `Execution`); stored as an attribute, for callers.
         """
         self.encoding = encoding
         self.scalings = dict(scalings or {})
@@ -102,15 +102,15 @@ class Tagger:
     def load(cls, files: dict[str, Path], manifest: bundle.Manifest, execution: Execution, where: str = "") -> Tagger:
         """Return a tagger, after checking a bundle's files, compiling its network and tagging a test sentence.
 
-        With encoding sparknlp, the manifest's scheme and scalings are ignored, as Spark NLP has neither.
+        With encoding sparknlp, ignore the manifest's scaling of confidences and its scheme: Spark NLP joins tags as IOB2.
 
         Args:
             files: dict from file names to local paths, for every file that the manifest lists.
-            where: path or URI of the bundle, for messages; empty for the model's name.
+            where: path or URI of the bundle, for error messages; if empty, they contain the model's name instead.
 
         Raises:
-            ModelError: a file is missing or altered, the files do not fit each other, or the model does not run in the
-                precision.
+            ModelError: a file is missing or altered, the files do not fit each other, or the model cannot run in
+                `execution.precision`.
         """
         where = where or manifest.name
         bundle.check_files(files, manifest, where)
@@ -141,7 +141,7 @@ class Tagger:
             )
             tags = tagger.tag(_TEST_SENTENCE, np.array([len(_TEST_SENTENCE)]))
         if not np.isfinite(tags.confidences).all():
-            raise ModelError(f"The network of {where} computes no finite number for a test sentence: train the model again.")
+            raise ModelError(f"The network of {where} computes NaN or infinity for a test sentence: train the model again.")
         tagger.seconds = Seconds()
         return tagger
 
@@ -159,8 +159,8 @@ class Tagger:
             tokens: the tokens of all sentences, concatenated.
             lengths: number of tokens of each sentence, shape [sentences]; 0 is allowed.
             begins: offset of each token in its document, in UTF-16 code units, shape [tokens]; used only by encoding
-                sparknlp. None if the tokens are separated by one blank.
-            scores: whether to return the probability of every label.
+                sparknlp. With None, offsets are computed as if one blank separated the tokens.
+            scores: whether to return the probability of every one of the model's tags for each token.
         """
         if begins is None:
             begins = _compute_begins(tokens)
@@ -188,10 +188,10 @@ class Tagger:
     def _compute_probabilities(
         self, tokens: Sequence[str], lengths: NDArray[np.int64], begins: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
-        """Return the tagged tokens, the probabilities of their labels, and the sentences longer than the model's limit.
+        """Return the tagged tokens, the probability of every tag for each, and the sentences longer than the model's limit.
 
-        Tokens and sentences are returned as indices; the shapes are [tagged], [tagged, labels] and [long sentences]. The
-        arguments are as in `tag`, but each sentence must have a token. The time spent is added to `seconds`.
+        Tokens and sentences are returned as indices; the shapes are [tagged], [tagged, labels] and [long sentences]. `tag`
+        explains the arguments, but here each sentence must have a token. The time spent is added to `seconds`.
         """
         began = perf_counter()
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
@@ -217,8 +217,9 @@ class Tagger:
     ) -> None:
         """Run the network on a batch, and write the logits of the batch's pieces into `logits`, in place.
 
-        An item of the batch is a sentence, or a window of a long one. `chosen` has the index of each item in `rows`, and
-        `offsets` the index of its first piece in `logits`. The shape of `logits` is [pieces of all distinct rows, labels].
+        Each item of the batch is one row of `rows`: a sentence, or a part of a long sentence. `chosen` has each item's index
+        in `rows`. `offsets` has, for each item, the index in `logits` of the item's first piece. `logits` has the shape
+        [pieces of all distinct rows, labels].
         """
         counts = (rows.end - rows.begin)[chosen] + SPECIAL_PIECES
         starts = np.cumsum(counts) - counts
@@ -251,7 +252,7 @@ def _compute_begins(tokens: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _empty_result(labels: int) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.float32], NDArray[np.float32]]:
-    """Return empty tokens, tags, confidences and scores (see `Tags`) for a model with `labels` labels."""
+    """Return empty arrays of tokens, tags, confidences and scores (see `Tags`); `labels` is how many tags the model has."""
     return np.zeros(0, np.int64), np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros((0, labels), np.float32)
 
 
@@ -272,7 +273,7 @@ def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: E
 def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str = "") -> Tokenizer:
     """Return the tokenizer of a bundle from its tokenizer.json or, if there is none, from its vocab.txt and casing.
 
-    Raise a ModelError if the file cannot be read as a tokenizer.
+    Raise a ModelError if the file cannot be read as a tokenizer; the error names `where`, or the model if `where` is empty.
     """
     name, where = _tokenizer_file_name(manifest), where or manifest.name
     with loading(f"{where}/{name}"):
@@ -287,5 +288,5 @@ def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str
 
 
 def _tokenizer_file_name(manifest: bundle.Manifest) -> str:
-    """Return tokenizer.json if the bundle has it, otherwise vocab.txt."""
+    """Return the name of the tokenizer's file: tokenizer.json if the manifest lists it, otherwise vocab.txt."""
     return bundle.TOKENIZER if bundle.TOKENIZER in manifest.files else bundle.VOCABULARY

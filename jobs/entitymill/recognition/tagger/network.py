@@ -18,23 +18,30 @@ INPUTS = ("input_ids", "attention_mask")
 MIN_POSITIONS = 8
 """Minimum number of rows of a position embedding (a table with a vector for each position in a sentence)."""
 MAX_CACHED_SHAPES = 64
-"""Maximum number of primitives that OpenVINO caches per compiled model: more shapes than `sequence_packing` makes."""
+"""Maximum number of primitives (code for one input shape) that OpenVINO caches per compiled model. `sequence_packing` makes
+fewer shapes."""
 
 
 def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
     """Return the OpenVINO network that two files contain; raise a ModelError if they cannot be read as a network.
 
-    The weights are memory-mapped, so processes on one machine share them.
+    `where` is the bundle's path or URI, for error messages. The weights are memory-mapped, so processes on one
+    machine share them.
     """
     with loading(f"{where}/{bundle.NETWORK}"):
         return ov.Core().read_model(xml, weights)
 
 
 def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int, where: str) -> None:
-    """Raise a ModelError unless a network has the inputs of a token classifier and fits its vocabulary and labels.
+    """Raise a ModelError unless a network has the inputs of a token classifier and fits its vocabulary and tags.
 
     OpenVINO accepts ids of pieces (subwords) beyond the embedding table, and then returns wrong results without an error. So
     the ids in the vocabulary are checked here. The number of outputs is checked unless the network leaves it open.
+
+    Args:
+        vocabulary: dict from each piece to its id.
+        labels: number of the model's tags.
+        where: path or URI of the bundle, for error messages.
     """
     names = {name for port in model.inputs for name in port.get_names()}
     if names != set(INPUTS):
@@ -71,13 +78,11 @@ def embedding_shape(model: ov.Model) -> tuple[int, int]:
             return shape[0].get_length(), shape[1].get_length()
         if node.get_type_name() == "Convert":
             waiting += node.output(0).get_target_inputs()
-    raise ModelError(
-        "The network is not a supported token classifier: it has no table of word embeddings that input_ids selects from."
-    )
+    raise ModelError("The network is not a supported token classifier: it has no table of word embeddings for input_ids.")
 
 
 def check_max_length(model: ov.Model, max_length: int, where: str) -> None:
-    """Raise a ModelError if a network has a position embedding with fewer than `max_length` rows."""
+    """Raise a ModelError if a network's position embedding (see `count_positions`) has fewer than `max_length` rows."""
     available = count_positions(model)
     if available is not None and max_length > available:
         raise ModelError(
@@ -87,12 +92,13 @@ def check_max_length(model: ov.Model, max_length: int, where: str) -> None:
 
 
 def count_positions(model: ov.Model) -> int | None:
-    """Return the number of rows of a network's position embedding, or None if it has no such table.
+    """Return the number of rows of a network's position embedding, or None if the network has no such table.
 
-    Callers compare a model's maximum length with this number, because OpenVINO accepts positions beyond the table without an
-    error. The position embedding is the smallest table that is as wide as the word embedding and has at least MIN_POSITIONS
-    rows. (The embedding of token types has fewer rows, or was folded into a constant.) Raise a ModelError if the network has
-    no word embedding.
+    This number limits the length of a sentence in pieces, but OpenVINO accepts longer sentences without an error. So callers
+    must check the length. The position embedding is the smallest table that is as wide as the word embedding and has at
+    least MIN_POSITIONS rows. (The embedding of token types has fewer rows, or was folded into a constant.)
+
+    Raise a ModelError if the network has no word embedding.
     """
     width = embedding_shape(model)[1]
     rows = []
@@ -105,12 +111,12 @@ def count_positions(model: ov.Model) -> int | None:
 
 
 def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.CompiledModel:
-    """Return a network compiled for one Spark task, with one stream; `model` may be changed in place.
+    """Return a network compiled for one Spark task, with one inference stream; `model` may be changed in place.
 
     Args:
-        model: a checked network, for which `check_precision` allows the precision.
-        precision: number format of the computation. In int8, if the network has no measured ranges of activations, they are
-            quantized per piece (subword). So the results of a sentence hardly depend on the other sentences in its batch.
+        model: the network. Call `check_precision` before, because this function does not check the precision.
+        precision: number format of the computation. In int8, the activations of a network that is not calibrated are
+            quantized per piece. So the results of a sentence hardly depend on the other sentences in its batch.
         threads: number of threads for inference, at most the number of cores of the task.
     """
     options = {
@@ -128,7 +134,7 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
 
 
 def remove_activation_quantization(model: ov.Model) -> None:
-    """Remove the quantization of activations from a network, in place, if it has any; the weights remain 8-bit."""
+    """Remove the quantization of activations, if any, from a network, in place; 8-bit weights are not changed."""
     dependencies = find_dependencies(model)
     for node in model.get_ordered_ops():
         if node.get_type_name() == "FakeQuantize" and dependencies[source_name(node.input(0))]:
@@ -136,7 +142,7 @@ def remove_activation_quantization(model: ov.Model) -> None:
 
 
 def decompress_weights(model: ov.Model) -> None:
-    """Convert the 8-bit weights of matrix products to floats, in place; otherwise, every inference would convert them again.
+    """Convert the 8-bit weights of matrix products to floats, in place, so that not every inference has to convert them.
 
     The embeddings remain compressed, because an inference converts only the rows that it selects.
     """
@@ -159,12 +165,12 @@ def precision_properties(precision: Precision, group: int) -> dict[str, str | in
     """Return OpenVINO's properties for running a network in a precision, as a dict from names to values.
 
     Args:
-        group: number of activations that share a scale in int8; not used by a network with measured ranges of activations.
+        group: number of activations that share a scale in int8; has no effect on a calibrated network.
     """
     return {
         "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16",
-        # By default, OpenVINO uses dynamic quantization for 8-bit weights, even if the hint is f32. It does not affect a
-        # calibrated network.
+        # By default, OpenVINO uses dynamic quantization for 8-bit weights, even if the hint is f32. This property does not
+        # affect a calibrated network.
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": group if precision == "int8" else 0,
     }
 
@@ -172,7 +178,7 @@ def precision_properties(precision: Precision, group: int) -> dict[str, str | in
 def find_dependencies(model: ov.Model) -> dict[str, frozenset[str]]:
     """Return a dict from the name of each node to the names of the network inputs on which its output depends.
 
-    An input does not count if only its shape matters, not its values.
+    A node does not depend on an input if it uses only the input's shape, not its values.
     """
     found: dict[str, frozenset[str]] = {}
     for node in model.get_ordered_ops():

@@ -31,9 +31,9 @@ POSITIONS, SEGMENTS = "positions", "segments"
 class Batch:
     """A batch: the rows that the network processes together.
 
-    items: int64, shape [items]; indices of the sentences in the batch.
-    row: int64, shape [items]; the row of each sentence, as an index in the batch.
-    column: int64, shape [items]; the position of each sentence's first piece in the row.
+    items: int64, shape [items]; the sentences in the batch, as indices into the argument `lengths` of `plan_batches`.
+    row: int64, shape [items]; the row of each sentence, counted from 0 in the batch.
+    column: int64, shape [items]; the position of each sentence's first piece in its row, counted from 0.
     rows, length: number of rows in the batch, and number of pieces in a row.
     """
 
@@ -49,14 +49,14 @@ def plan_batches(lengths: NDArray[np.int64], limit: int, *, packed: bool) -> Ite
 
     Args:
         lengths: number of pieces of each sentence, including special pieces, shape [sentences]; at most `limit`.
-        limit: maximum number of pieces that the model accepts in a sentence. A row of several sentences may exceed it.
+        limit: maximum number of pieces that the model accepts in a sentence. A row of several sentences may be longer.
         packed: whether sentences may share a row. Otherwise each sentence has its own row, in a batch of similar lengths.
     """
     return _plan_packed_batches(lengths) if packed else _plan_unpacked_batches(lengths, limit)
 
 
 def _plan_packed_batches(lengths: NDArray[np.int64]) -> Iterator[Batch]:
-    """Yield batches of rows of the same length, in which several sentences share a row."""
+    """Yield batches for the network: a row has several sentences, and all rows of a batch have one length."""
     rows, sizes = _assign_rows(lengths)
     for length in sorted(set(sizes)):
         same_length = [row for row, size in zip(rows, sizes, strict=True) if size == length]
@@ -69,10 +69,10 @@ def _plan_packed_batches(lengths: NDArray[np.int64]) -> Iterator[Batch]:
 
 
 def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
-    """Return a list of the sentences in each row, and a list of the rows' lengths in pieces.
+    """Return two lists with one value per row: the row's sentences, as indices into `lengths`, and its length in pieces.
 
-    Sentences are assigned from the longest to the shortest. Each goes to the row with the least room that is sufficient,
-    which fills the rows to about 99 %.
+    `lengths` has the number of pieces of each sentence. Sentences are assigned from longest to shortest. Each goes to the
+    row with the least room that is sufficient, or to a new row. This fills the rows to about 99 %.
     """
     rows: list[list[int]] = []
     sizes: list[int] = []
@@ -99,7 +99,10 @@ def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]
 
 
 def _compute_columns(lengths: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the position of each sentence's first piece in its row."""
+    """Return the position of each sentence's first piece in its row.
+
+    `lengths` has the number of pieces of each sentence, and `row` the index of its row; `row` must be ascending.
+    """
     before = np.cumsum(lengths) - lengths
     return before - before[np.searchsorted(row, row)]
 
@@ -125,7 +128,7 @@ def find_distinct_sentences(
 ) -> tuple[list[int], NDArray[np.int64]]:
     """Return the indices of the distinct sentences, and for each sentence its index among the distinct sentences.
 
-    The network then processes sentences that occur several times only once.
+    With the result, the caller runs the network only once for a sentence that occurs several times.
 
     Args:
         ids: piece ids of all sentences, shape [pieces].
@@ -144,15 +147,15 @@ def find_distinct_sentences(
 
 
 class _NotPackableError(Exception):
-    """Raised if the masks or positions of a network cannot be identified."""
+    """Raised if the masks or positions of a network cannot be identified; `convert_to_packed` then returns None."""
 
 
 def convert_to_packed(model: ov.Model, max_length: int, piece_id: int) -> NDArray[np.int64] | None:
-    """Change a network, in place, to accept packed rows, in which no sentence sees another.
+    """Change a network, in place, to accept packed rows, in which several sentences do not affect each other's results.
 
     Two inputs replace attention_mask: `positions`, which count from the start of each sentence, and `segments`, the number
     of each piece's sentence. A piece attends only to the pieces in its segment. The nodes to change are found by the inputs
-    on which they depend, and by their values for a test input. So this works for different architectures. (Source: Krell et
+    on which they depend, and by their values for a test input. So different architectures are supported. (Source: Krell et
     al. 2021, "Efficient Sequence Packing without Cross-contamination".)
 
     Args:
@@ -204,7 +207,8 @@ def convert_to_packed(model: ov.Model, max_length: int, piece_id: int) -> NDArra
 def _find_mask_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -> list[ov.Input]:
     """Return the ports (inputs of nodes) at which a mask is combined with values that depend on the piece ids.
 
-    A mask is a value that depends only on the network's input attention_mask.
+    A mask is a value that depends only on the network's input attention_mask. `dependencies` has, for each node's name, the
+    network inputs on which the node depends.
     """
     return [
         port
@@ -216,7 +220,7 @@ def _find_mask_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -
 
 
 def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, float]:
-    """Return the two numbers by which a mask marks a visible piece and a hidden piece.
+    """Return the two numbers by which a mask tells the network that a piece is visible, and that it is hidden.
 
     Raise a _NotPackableError unless `value` is a mask of `length` pieces, of which only the first is visible.
     """
@@ -229,7 +233,10 @@ def _read_mask_values(value: NDArray[np.generic], length: int) -> tuple[float, f
 
 
 def _find_table_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -> list[ov.Input]:
-    """Return the ports (node inputs) that select rows of embedding tables, such as the tables of words and of positions."""
+    """Return the ports (node inputs) that select rows of embedding tables, such as the tables of words and of positions.
+
+    `dependencies` has, for each node's name, the network inputs on which the node depends.
+    """
     ports = []
     for node in model.get_ordered_ops():
         if (

@@ -47,20 +47,20 @@ class Pieces:
 
 
 class WordCache(ABC):
-    """A cache in which each distinct word is encoded only once; a subclass says how words are encoded.
+    """A cache of what words are encoded to, such as the ids of their pieces; a subclass says how a word is encoded.
 
-    Each word is encoded independently of the others, so looking up distinct words gives the same result as encoding
-    sentences. This is faster, because a text has far fewer distinct words than words.
+    A word is always encoded to the same values, whatever its sentence. So it is encoded only when it is not in the cache.
+    This is faster than encoding sentences, because a text has far fewer distinct words than words.
     """
 
     def __init__(self, *shape: int) -> None:
-        """Create an empty cache; the value of a piece is an array of shape `shape` or, without `shape`, a number."""
+        """Create an empty cache. It stores an array of shape `shape` for every piece, or one number if `shape` is empty."""
         self._shape = shape
         self._clear()
 
     @abstractmethod
     def _encode(self, words: list[str]) -> Sequence[Sequence[object]]:
-        """Return a list for each word, with the values of the word's pieces."""
+        """Return, for each word, a list of the values to store: one for each of the word's pieces."""
 
     def _clear(self) -> None:
         """Remove all words from the cache."""
@@ -70,7 +70,7 @@ class WordCache(ABC):
         self._starts = np.zeros(1, np.int64)
 
     def _encode_tokens(self, tokens: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return the values of all tokens' pieces, and the index at which each token's values start.
+        """Return the stored values of all tokens' pieces, concatenated, and the index at which each token's values start.
 
         The shapes are [pieces, *shape] and [tokens + 1]. Words that are not in the cache are encoded and added to it.
         """
@@ -98,13 +98,13 @@ class WordCache(ABC):
 
 
 class Encoder(WordCache):
-    """A cache that encodes tokens with a bundle's tokenizer; the value of a piece is its id."""
+    """A cache that encodes tokens with a bundle's tokenizer; it stores the id of each piece."""
 
     def __init__(self, tokenizer: Tokenizer, max_pieces: int) -> None:
-        """Look up the ids of a tokenizer's special pieces, and switch off its own truncation and padding.
+        """Look up the ids of a tokenizer's special pieces, and switch off the tokenizer's truncation and padding.
 
-        These are ROBERTA_PIECES if the vocabulary has <s> but not [CLS], otherwise BERT_PIECES. Raise a ModelError if one is
-        missing. Pieces of a token beyond `max_pieces` are dropped, since only a token's first piece decides its tag.
+        Special pieces are ROBERTA_PIECES if the vocabulary has <s> but not [CLS], otherwise BERT_PIECES. If one is missing,
+        raise a ModelError. `encode` drops the pieces of a token after the first `max_pieces`.
         """
         self.truncated: set[str] = set()
         """Words in the cache that have more than `max_pieces` pieces."""
@@ -118,7 +118,7 @@ class Encoder(WordCache):
         self.cls_id, self.sep_id, self.pad_id, self._unk_id = (find_special_id(tokenizer, piece) for piece in special)
 
     def encode(self, tokens: Sequence[str]) -> Pieces:
-        """Return the pieces of every token: at most `max_pieces`, and [UNK] if normalization leaves nothing of the token."""
+        """Return at most `max_pieces` pieces for each token; [UNK] for a token of which normalization leaves nothing."""
         return Pieces(*self._encode_tokens(tokens))
 
     def _clear(self) -> None:
@@ -136,7 +136,7 @@ class Encoder(WordCache):
 def gather_rows(
     values: NDArray[np.int32], starts: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return (values, starts) of the selected `rows` of a ragged array, whose row i is values[starts[i]:starts[i + 1]]."""
+    """Return values and starts of only some `rows` of a ragged array, where row i is values[starts[i]:starts[i + 1]]."""
     counts = starts[rows + 1] - starts[rows]
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     shift = np.repeat(starts[rows] - ends[:-1], counts)
@@ -164,12 +164,12 @@ def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool) -> Tokenizer
 class Rows:
     """Rows for the model; each has the pieces (subwords) of a sentence, or of one window of a long sentence.
 
-    ids: int32, shape [pieces]; the piece ids of all sentences, without [CLS] and [SEP], which are added to a batch later.
+    ids: int32, shape [pieces]; the piece ids of all sentences, without [CLS] and [SEP], which the tagger adds later.
     begin, end: int64, shape [rows]; row r contains the pieces ids[begin[r]:end[r]].
     tokens: int64, shape [tagged]; indices of the tokens that get a tag, row by row.
     positions: int64, shape [tagged]; position in the row (0 is [CLS]) of the piece that decides the token's tag.
     starts: int64, shape [rows + 1]; row r decides the tags of tokens[starts[r]:starts[r + 1]].
-    split: indices of the sentences longer than the model's limit; encoding sparknlp truncates such sentences.
+    split: indices of the sentences longer than the model's limit; encoding sparknlp truncates these sentences.
     """
 
     ids: NDArray[np.int32]
@@ -198,7 +198,7 @@ class RowMaker(Protocol):
 
         Args:
             tokens: the tokens of all sentences, concatenated.
-            starts: where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
+            starts: where the tokens of each sentence start, shape [sentences + 1]; no sentence may be empty.
             begins: offset of each token in its document, in UTF-16 code units, shape [tokens].
         """
 
@@ -213,7 +213,7 @@ class CompleteRows:
         self.cls_id, self.sep_id, self.pad_id = encoder.cls_id, encoder.sep_id, encoder.pad_id
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Return the rows of sentences; the first piece of a token decides the token's tag (see `RowMaker.make_rows`)."""
+        """Return the rows of sentences (as `RowMaker.make_rows`); a token's first piece decides its tag. Ignore `begins`."""
         del begins
         pieces = self._encoder.encode(tokens)
         windows = plan_windows(pieces.starts, starts, self.max_length - SPECIAL_PIECES)
@@ -234,9 +234,9 @@ class CompleteRows:
 
 
 def find_truncated_sentences(tagged: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the indices of the sentences that Spark NLP truncated: their last token is not in `tagged`.
+    """Return the indices of the sentences that were truncated: their last token is not in `tagged`, the tokens with a tag.
 
-    `starts` says where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
+    `starts` says where the tokens of each sentence start, shape [sentences + 1]; no sentence may be empty.
     """
     has_tag = np.zeros(int(starts[-1]), np.bool_)
     has_tag[tagged] = True
@@ -245,12 +245,13 @@ def find_truncated_sentences(tagged: NDArray[np.int64], starts: NDArray[np.int64
 
 @dataclass(frozen=True)
 class Windows:
-    """Rows for the model, each of which has consecutive tokens of one sentence; arrays are int64 of shape [rows].
+    """Rows for the model, each of which has consecutive tokens of one sentence; int64 arrays of shape [rows].
 
     begin: index, across all sentences, of the row's first token.
     end: index, across all sentences, of the token after the row's last token.
-    own_begin, own_end: the same indices for the tokens whose tags the row decides; exactly one row decides each token's tag.
-    split_sentences: indices of the sentences that have more than one row.
+    own_begin, own_end: like begin and end, but only of the tokens whose tags this row decides. The tag of each token is
+        decided by exactly one row, even if windows overlap.
+    split_sentences: shape [sentences with more than one row]; indices of these sentences.
     """
 
     begin: NDArray[np.int64]
@@ -261,11 +262,11 @@ class Windows:
 
 
 def plan_windows(piece_starts: NDArray[np.int64], sentence_starts: NDArray[np.int64], capacity: int) -> Windows:
-    """Return rows of at most `capacity` pieces for sentences; a longer sentence gets several overlapping rows.
+    """Return rows of at most `capacity` pieces for sentences; a sentence of more pieces gets several overlapping rows.
 
     Args:
-        piece_starts: where the pieces of each token start, shape [tokens + 1]; no token has more than `capacity` pieces.
-        sentence_starts: where the tokens of each sentence start, shape [sentences + 1]; no sentence is empty.
+        piece_starts: where the pieces of each token start, shape [tokens + 1]; a token must have at most `capacity` pieces.
+        sentence_starts: where the tokens of each sentence start, shape [sentences + 1]; no sentence may be empty.
         capacity: maximum number of pieces in a row, without special pieces.
     """
     begin, end = sentence_starts[:-1], sentence_starts[1:]
@@ -285,8 +286,7 @@ def _plan_sentence_windows(
 ) -> NDArray[np.int64]:
     """Return the rows of one long sentence: windows with as many tokens as fit, which overlap by about a quarter.
 
-    The last window may overlap more. The result has the columns begin, end, own_begin and own_end of `Windows`, shape
-    [windows, 4].
+    The last window may overlap more. The columns are begin, end, own_begin and own_end of `Windows`; shape [windows, 4].
     """
     context = capacity // CONTEXT_SHARE
     spans: list[tuple[int, int]] = []

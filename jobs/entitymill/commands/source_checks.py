@@ -1,0 +1,84 @@
+"""Check that the source exists and has the needed columns, before a command spends seconds on starting Spark."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from entitymill import settings as settings_module
+from entitymill.commands import common
+from entitymill.errors import SourceError
+from entitymill.settings.sections import SourceSettings
+from entitymill.spark.files_on_this_machine import is_certainly_local
+
+_PATTERN_OR_VERSION = re.compile(r"[*?@]")
+"""Matches a wildcard, or the `@` before the version of a Delta table; only the run itself checks a path that has one."""
+
+
+def check_source(settings: settings_module.Settings) -> None:
+    """Check, before Spark starts, that `source.path` exists, and that its table has the columns that the settings name.
+
+    Raise SourceError if the path does not exist or cannot be looked up, or if a column is missing. Columns are checked only
+    in tables on this machine's disk. The sources that `check_source_exists` does not check are not checked here, either.
+    """
+    check_source_exists(settings)
+    source = settings.source
+    if not _is_plain_path(source) or not is_certainly_local(source.path, settings.spark.conf):
+        return
+    path = Path(source.path)
+    names = _list_parquet_columns(path) if source.format == "parquet" else _list_delta_columns(path)
+    if not names:
+        return
+    from entitymill.source.source_columns import suggest_columns  # imports Spark, which --help does not need
+
+    columns = {"id_column": [source.id_column], "text_column": [source.text_column], "passthrough": source.passthrough}
+    for setting, column in ((setting, column) for setting, needed in columns.items() for column in needed):
+        if column not in names:
+            raise SourceError(
+                f"source.{setting}: {source.path} has no column {column}; {suggest_columns(column, sorted(names))}"
+            )
+
+
+def check_source_exists(settings: settings_module.Settings) -> None:
+    """Check, before Spark starts, that `source.path` exists; raise SourceError if not, or if it cannot be looked up.
+
+    Some sources are not checked: catalog tables, paths with wildcards, versions of Delta tables, and paths that may be on
+    another machine's disk.
+    """
+    fault = common.describe_missing(settings.source.path, settings.spark.conf) if _is_plain_path(settings.source) else None
+    if fault is not None:
+        raise SourceError(f"source.path: {fault}; check the path.")
+
+
+def _is_plain_path(source: SourceSettings) -> bool:
+    """Return whether `source.path` is a path without wildcards and without a version of a Delta table."""
+    return source.format != "table" and not _PATTERN_OR_VERSION.search(source.path)
+
+
+def _list_parquet_columns(path: Path) -> list[str]:
+    """Return the columns of a Parquet file, or of the first file of a directory.
+
+    The list is empty if the file cannot be read. It is also empty for a partitioned directory, because its files lack the
+    partition columns.
+    """
+    import pyarrow.parquet as pq  # takes a while, and --help does not need it
+
+    try:
+        # Like Spark, skip hidden files.
+        file = path if path.is_file() else next((one for one in sorted(path.glob("[!._]*.parquet")) if one.is_file()), None)
+        return [] if file is None or any(path.glob("*=*")) else list(pq.read_schema(file).names)
+    except (OSError, ValueError):
+        return []  # Spark says what is wrong with the file
+
+
+def _list_delta_columns(path: Path) -> list[str]:
+    """Return the columns of a Delta table; an empty list if it cannot be read, or deltalake is not installed."""
+    try:
+        from deltalake import DeltaTable  # installed only with the extra `report`
+        from deltalake.exceptions import DeltaError
+    except ImportError:
+        return []
+    try:
+        return [field.name for field in DeltaTable(path).schema().fields]
+    except (DeltaError, OSError, ValueError):
+        return []  # Spark says what is wrong with the table
