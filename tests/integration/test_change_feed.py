@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from deltalake import DeltaTable
@@ -41,7 +42,7 @@ def test_replaying_every_nights_changes_gives_the_tables(world: World, vectors: 
     """Each row of the tables must be in the feed, and the job in docs/queries.md must keep an equal copy of `entities`."""
     options = (FEED, f"output.deletion_vectors={vectors}", "limits.max_removed_ratio=1")
     world.create(texts_of(0)).run(*options)
-    names = {"spark": world.spark, "output": str(world.output), "copy": str(world.output.parent / "copy")}
+    names: dict[str, Any] = {"spark": world.spark, "output": str(world.output), "copy": str(world.output.parent / "copy")}
     world.read("entities").write.format("delta").save(names["copy"])
     last = DeltaTable(world.output / "entities").version()
     for night in range(1, nights):
@@ -50,7 +51,7 @@ def test_replaying_every_nights_changes_gives_the_tables(world: World, vectors: 
         exec(read_code_block("docs/queries.md", "readChangeFeed"), {**names, "last": last})  # noqa: S102
         last = DeltaTable(world.output / "entities").version()
     world.check()
-    copied = world.spark.read.format("delta").load(str(names["copy"]))
+    copied = world.spark.read.format("delta").load(names["copy"])
     assert Counter(map(tuple, copied.collect())) == Counter(map(tuple, world.read("entities").collect()))
     for name in ("entities", "documents"):
         columns = world.read(name).columns
