@@ -117,9 +117,8 @@ def select_named_files(tables: Tables, name: str, files: Sequence[tuple[str, int
             # Another program may delete old files of the log meanwhile. No version of the table needs a data file that only
             # these deleted files name.
             reader = tables.spark.read.option("ignoreMissingFiles", "true").schema(_NAMED_FILES)
-            actions = reader.format(kind).load(f"{escape_pattern(log_directory)}/*.{kind}")
-            paths = actions.select(F.substring_index(F.coalesce("add.path", "remove.path"), "/", -1).alias(FILE))
-            named |= {row[FILE] for row in paths.dropna().distinct().collect()}
+            names = _select_names(reader.format(kind).load(f"{escape_pattern(log_directory)}/*.{kind}"))
+            named |= {row[FILE] for row in names.dropna().distinct().collect()}
     return [file for file in files if "/_delta_log/" not in file[0] and _file_name(file[0]) in named]
 
 
@@ -145,8 +144,7 @@ def _find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]
         paths = [escape_pattern(path) for path in recent if path.endswith(f".{kind}")]
         if paths:
             actions = tables.spark.read.schema(_NAMED_FILES).format(kind).load(paths)
-            named = actions.select(F.substring_index(F.coalesce("add.path", "remove.path"), "/", -1).alias(FILE))
-            young -= {row[FILE] for row in named.join(names, FILE, "left_semi").distinct().collect()}
+            young -= {row[FILE] for row in _select_names(actions).join(names, FILE, "left_semi").distinct().collect()}
     return young
 
 
@@ -168,6 +166,14 @@ def _find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: D
         )
         return set()
     return {row[FILE] for row in found}
+
+
+def _select_names(actions: DataFrame) -> DataFrame:
+    """Return the name of the data file that each entry of a Delta log adds or removes, or null.
+
+    `actions` has one row per entry, with the columns _NAMED_FILES.
+    """
+    return actions.select(F.substring_index(F.coalesce("add.path", "remove.path"), "/", -1).alias(FILE))
 
 
 def _file_name(path: str) -> str:

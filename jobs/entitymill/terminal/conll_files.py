@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from entitymill.errors import SourceError
-from entitymill.terminal.review_file_writer import Mention, Sentence
+from entitymill.terminal.review_file_writer import Mention, Sentence, list_facts
 
 CONLL_DOCUMENT, CONLL_MENTIONS = "# doc_id = ", "# mentions = "
 """How the two comments before each sentence of a CoNLL file begin."""
@@ -34,11 +34,7 @@ def format_conll(sentences: Sequence[Sentence]) -> str:
     lines = []
     for sentence in sentences:
         mentions = list(_skip_overlapping(sentence))
-        listed = [
-            {name: getattr(mention, name) for name in ("mention_id", "begin", "end", "label", "confidence")}
-            | {"drawn": mention.mention_id in sentence.drawn}
-            for mention in mentions
-        ]
+        listed = [{**list_facts(mention), "drawn": mention.mention_id in sentence.drawn} for mention in mentions]
         lines.append(CONLL_DOCUMENT + json.dumps(sentence.doc_id))
         lines.append(CONLL_MENTIONS + json.dumps(listed))
         lines += ["\t".join(map(str, token)) for token in _tag_tokens(sentence, mentions)]
@@ -103,7 +99,7 @@ class ReviewedSentence:
     def fit_mentions_to_tokens(self) -> None:
         """Remove blanks at the begin and end of mentions: no token contains them, and so no tag can mark them."""
         for mention in self.mentions:
-            begin, end = int(mention["begin"]), int(mention["end"])
+            begin, end = mention["begin"], mention["end"]
             inside = [token for token in self.tokens if begin <= token[0] and token[1] <= end]
             if inside:
                 mention.update(begin=inside[0][0], end=inside[-1][1])
@@ -141,7 +137,7 @@ def _read_sentence(lines: Sequence[str], where: str, first: int) -> ReviewedSent
             if is_comment != line.startswith(CONLL_MENTIONS) or (ended and line.strip()):
                 raise ValueError("the line does not belong here")  # noqa: TRY301  # handled like other faults of a line
             if is_comment:
-                sentence.mentions = json.loads(line.removeprefix(CONLL_MENTIONS))
+                sentence.mentions = [_check_facts(one) for one in json.loads(line.removeprefix(CONLL_MENTIONS))]
                 sentence.drawn = {mention["mention_id"] for mention in sentence.mentions if mention["drawn"]}
             elif line.strip():
                 sentence.tokens.append(_read_token(line))
@@ -153,6 +149,12 @@ def _read_sentence(lines: Sequence[str], where: str, first: int) -> ReviewedSent
         raise SourceError(f"{where} {first}: the sentence has lost its tokens; {_EDIT_ONLY_TAGS}")
     sentence.fit_mentions_to_tokens()
     return sentence
+
+
+def _check_facts(mention: dict[str, Any]) -> dict[str, Any]:
+    """Return a mention of a comment; raise KeyError, TypeError or ValueError if it lacks what `list_facts` has written."""
+    facts = {name: mention[name] for name in ("mention_id", "label", "confidence", "drawn")}
+    return {**facts, "begin": int(mention["begin"]), "end": int(mention["end"])}
 
 
 def _read_token(line: str) -> Token:

@@ -71,10 +71,13 @@ def read_review(file: Path) -> Review:
         raise SourceError(f"--reviewed: {file} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise SourceError(f"--reviewed: {file} is not in UTF-8; save it as UTF-8.") from error
-    if text.lstrip()[:1] in ("[", "{"):
+    beginning = text.lstrip()[: len(CONLL_DOCUMENT)]
+    if beginning.startswith(("[", "{")):
         review = _read_label_studio(file, text)
+    elif beginning == CONLL_DOCUMENT:
+        review = _read_conll(file, text)
     else:
-        review = _read_conll(file, text) if text.lstrip().startswith(CONLL_DOCUMENT) else _read_csv(file, text)
+        review = _read_csv(file, text)
     if not review.judgments:
         raise SourceError(
             f"--reviewed: {file} has no answer yet for any of its {review.unreviewed:,} mentions; review it first."

@@ -118,6 +118,11 @@ def _quote_formula(text: str) -> str:
     return f"'{text}" if is_formula else text
 
 
+def list_facts(mention: Mention) -> dict[str, Any]:
+    """Return what a review file repeats of a mention, so that the corrected file can be scored without the tables."""
+    return {name: getattr(mention, name) for name in ("mention_id", "begin", "end", "label", "confidence")}
+
+
 def format_label_studio(sentences: Sequence[Sentence]) -> str:
     """Return a JSON list, as text, of tasks for Label Studio, one per sentence.
 
@@ -136,10 +141,7 @@ def _build_task(sentence: Sentence) -> dict[str, Any]:
         "doc_id": sentence.doc_id,
         "offset": sentence.begin,
         "mention_ids": [mention.mention_id for mention in sentence.mentions if mention.mention_id in sentence.drawn],
-        "mentions": [
-            {name: getattr(mention, name) for name in ("mention_id", "begin", "end", "label", "confidence")}
-            for mention in sentence.mentions
-        ],
+        "mentions": [list_facts(mention) for mention in sentence.mentions],
     }
     results = [
         {
