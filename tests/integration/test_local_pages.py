@@ -66,7 +66,8 @@ def test_the_command_starts_no_jvm(dated: Job, monkeypatch: pytest.MonkeyPatch, 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a JVM is started")
 
-    monkeypatch.setattr("entitymill.spark.session._start_session", refuse)
+    for function in ("find_session", "_start_session"):  # this process has a session
+        monkeypatch.setattr(f"entitymill.spark.session.{function}", refuse)
     page = dated.directory / "page.html"
     chosen = dated.options(*OPTIONS, "report.show_text=true", "report.date_column=date", "log=stderr")
     options = [item for option in chosen for item in ("--set", option)]

@@ -107,7 +107,8 @@ def test_a_wrong_path_is_found_before_spark_starts(
     def starts(*_: object, **__: object) -> None:
         raise AssertionError("Spark starts")
 
-    monkeypatch.setattr("entitymill.spark.session._start_session", starts)
+    for function in ("find_session", "_start_session"):  # a test before this one may have left a session
+        monkeypatch.setattr(f"entitymill.spark.session.{function}", starts)
     (tmp_path / "files").mkdir()
     pq.write_table(pa.table({"id": ["a"], "body": ["b"]}), tmp_path / "files" / "part-0.parquet")
     write_deltalake(tmp_path / "delta", pa.table({"id": ["a"], "text": ["b"]}))
@@ -144,6 +145,7 @@ def test_every_command_says_that_it_starts_spark(
         time.sleep(0.5)
         raise SessionError("it is not needed here")
 
+    monkeypatch.setattr("entitymill.spark.session.find_session", lambda: None)  # a test before this one may have left one
     monkeypatch.setattr("entitymill.spark.session._start_session", starts)
     write_deltalake(tmp_path / "delta", pa.table({"key": ["a"], "body": ["b"]}))
     paths = ["--set", f"source.path={tmp_path}", "--set", f"output.path={tmp_path}"]
