@@ -18,7 +18,7 @@ EDITABLE = -m pip install --quiet --disable-pip-version-check --no-deps --no-bui
 AIRFLOW_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 # A test that takes longer than faulthandler_timeout (pyproject.toml) ends the run with its name and its stacks.
 LIMITED := -o faulthandler_exit_on_timeout=true
-AIRFLOW_PYTEST := $(VENV)-airflow/bin/python -m pytest -o faulthandler_timeout=900 $(LIMITED)
+AIRFLOW_PYTEST := $(VENV)-airflow/bin/python -m pytest -o faulthandler_timeout=1800 $(LIMITED)
 JARS := build/jars/.ready
 SPARKNLP_JARS := build/jars-sparknlp/.ready
 SPARK4_JARS := build/jars-spark4/.ready
@@ -92,10 +92,11 @@ test-faults: $(DEV_READY) $(JARS) ## crash runs at a thousand points, freeze the
 	$(BIN)/python -m pytest --deselect tests/faults/test_crash_points.py --deselect tests/faults/test_freezes.py tests/faults
 
 .PHONY: test-faults-smoke
-test-faults-smoke: $(DEV_READY) $(JARS) ## run test-faults at a few points only (four minutes)
+test-faults-smoke: $(DEV_READY) $(JARS) ## run test-faults at a few points only (five minutes)
 	ENTITYMILL_CRASH_POINTS=1 $(BIN)/python -m pytest $(LIMITED) -s -p no:logging tests/faults/test_crash_points.py
 	ENTITYMILL_SEED=12 ENTITYMILL_FREEZES=4 $(BIN)/python -m pytest $(LIMITED) -s tests/faults/test_freezes.py
 	ENTITYMILL_KILLS=1 $(BIN)/python -m pytest $(LIMITED) tests/faults/test_kills.py -k local-cluster
+	$(BIN)/python -m pytest $(LIMITED) tests/faults/test_storage.py -k full_disk
 
 .PHONY: test-fuzz
 test-fuzz: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## test random hostile inputs: models, networks, texts, ids, settings, messages (an hour)

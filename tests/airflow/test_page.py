@@ -39,8 +39,8 @@ def test_the_pages_first_block(tmp_path: Path) -> None:
         *ALONE, "bash", "-euc", "\n".join(["ip link set lo up", *exports, f"exec {standalone}"]), directory=ROOT
     )
     try:
-        wait_for(lambda: "Airflow is ready" in printed.read_text(errors="replace"), "a standalone Airflow", 180)
-        found = wait_for(lambda: _dags(tmp_path / "airflow" / "airflow.db"), "its DAGs", 120)
+        wait_for(lambda: "Airflow is ready" in printed.read_text(errors="replace"), "a standalone Airflow", 400)
+        found = wait_for(lambda: _dags(tmp_path / "airflow" / "airflow.db"), "its DAGs", 300)
     finally:
         home.stop()
     assert found["extract_speeches"] == 1, "paused"

@@ -81,7 +81,7 @@ def test_the_scheduler_runs_two_intervals_a_killed_task_and_a_backfill(home: Hom
 
     # The slices of these days match the current source. The backfill did not include the third day.
     assert home.mentions() == expected({**of(FIRST, changed), **of(SECOND, changed)})
-    wait_for(lambda: _succeeded(home, "follow_speeches", 1), "the DAG that follows the asset", 120)
+    wait_for(lambda: _succeeded(home, "follow_speeches", 1), "the DAG that follows the asset", 300)
 
 
 def _kill_once_something_is_published(home: Home) -> None:
