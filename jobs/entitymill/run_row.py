@@ -29,7 +29,7 @@ class RunRow:
     scope: digest of the settings that select the source's rows.
     planned: number of documents to process, counted before the first unit.
     units, units_done: number of units of the run, and number of units published so far.
-    process: host and process id of the run's driver, as JSON.
+    process: host and process id of the run's driver, and the run's limits.lease_seconds, as JSON.
     until: time when another run may take over the output, unless this run writes a heartbeat before that time.
     settled: whether all changes of the run are known to be complete; otherwise the next run checks the tables.
     slice: digest of `source.where` if the run replaced a slice.
@@ -97,6 +97,14 @@ class RunRow:
             return str(json.loads(self.process or "")["host"])
         except (ValueError, KeyError, TypeError):
             return "an unknown host"
+
+    @property
+    def lease_seconds(self) -> float:
+        """The run's setting `limits.lease_seconds`; 0 if it was not recorded."""
+        try:
+            return float(json.loads(self.process or "")["lease_seconds"])
+        except (ValueError, KeyError, TypeError):
+            return 0.0
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(RunRow))

@@ -122,7 +122,7 @@ RUNS = T.StructType(
         _column("fingerprint", _STRING, "digest of everything but the texts that decides the result"),
         _column("entities_by_label", T.MapType(_STRING, _LONG), "number of mentions per label"),
         _column("documents", _LONG, "documents processed"),
-        _column("removed", _LONG, "documents that are no longer in the source"),
+        _column("removed", _LONG, "documents that are no longer in the source; a run that ended early left some"),
         _column("units", _LONG, "units into which the work was split"),
         _column("planned", _LONG, "documents to be processed, counted before the first unit"),
         _column("units_done", _LONG, "units published so far"),
@@ -138,7 +138,7 @@ RUNS = T.StructType(
         _column(
             "epoch", _LONG, "number that grows with every run that may write the tables; null if there was nothing to do"
         ),
-        _column("process", _STRING, "host and process id, as JSON"),
+        _column("process", _STRING, "host and process id, and limits.lease_seconds, as JSON"),
         _column("until", _TIME, "when another run may take over, unless there is a heartbeat before"),
         _column("settled", T.BooleanType(), "whether all its changes are complete; else the next run checks the tables"),
         _column("slice", _STRING, "digest of source.where if the run replaced a slice; else null"),

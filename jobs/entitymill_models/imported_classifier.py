@@ -104,11 +104,11 @@ def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str
 def read_vocabulary(path: Path) -> tuple[str, ...]:
     """Return the pieces (subwords) in a vocab.txt, one per line, in the order of their ids, which are 0, 1, 2, …
 
-    Raise ModelError if the file cannot be read, or contains a piece twice.
+    Raise ModelError if the file cannot be read, or lists the same piece (subword) twice.
     """
     pieces = tuple(line.removesuffix("\r") for line in read_text(path).rstrip("\n").split("\n"))
     if len(set(pieces)) != len(pieces):
-        raise ModelError(f"{path} contains a piece twice, so it is not a vocabulary: copy the model again.")
+        raise ModelError(f"{path} lists the same piece (subword) twice, so it is not a vocabulary: copy the model again.")
     return pieces
 
 

@@ -233,7 +233,7 @@ def _check_accuracy(
 ) -> None:
     """Print scores; if the sample has gold tags, also write F1 to the manifest of the bundle `made`.
 
-    Raise ModelError if the loss of F1 exceeds --max-loss; SettingsError if no mention, or no correct one, is found.
+    Raise ModelError if the loss of F1 exceeds --max-loss; SettingsError if a model finds no mention, or no correct one.
     """
     precision_loss.print_scores(console, scores)
     if not scores.mentions and not scores.reduced:

@@ -72,7 +72,7 @@ def inspect_model(spark: SparkSession, address: str) -> SavedModel:
         return SavedModel(address, "DistilBertForTokenClassification", "unknown")
     try:
         if not storage.exists(spark, address):
-            raise ModelError(f"{setting} does not exist; name a saved Spark NLP model.")
+            raise ModelError(f"{setting} does not exist; set it to the path of a saved Spark NLP model.")
         if address.endswith(".zip"):
             hint = "unpack the zip first, to a directory that every executor can read"
             raise ModelError(f"{setting} is not a saved Spark NLP model: {hint}.")
@@ -266,7 +266,7 @@ def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetect
             return SentenceDetectorDLModel.pretrained(pretrained[1], pretrained[2])
         address = storage.prefer_local_file(model)
         if not storage.exists(spark, address):
-            raise ModelError(f"segmentation.model: {model} does not exist; name a saved SentenceDetectorDLModel.")
+            raise ModelError(f"segmentation.model: {model} does not exist; set it to a saved SentenceDetectorDLModel.")
         if re.search(r"\s", address):
             raise ModelError(
                 f"segmentation.model: {model} cannot be read, because Spark NLP reads no path that contains a space: "

@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -53,12 +52,21 @@ def test_mentions_are_those_of_the_job(filled: Job, expected: list[tuple[Any, ..
     assert rows(entitymill.mentions(source(filled), "id", "text", model=DEMO), "id") == expected
 
 
-@pytest.mark.deep
-def test_the_function_finds_those_of_the_job_in_sql(filled: Job, expected: list[tuple[Any, ...]]) -> None:
-    source(filled).createOrReplaceTempView("texts_of_the_function")
+@pytest.mark.parametrize("ending", ["7", pytest.param("", marks=pytest.mark.deep)], ids=["a tenth", "all"])
+def test_the_function_finds_those_of_the_job_in_sql(filled: Job, expected: list[tuple[Any, ...]], ending: str) -> None:
+    source(filled).where(F.col("id").endswith(ending)).createOrReplaceTempView("texts_of_the_function")
     filled.spark.udf.register("entities", entitymill.udf(model=DEMO))
     found = filled.spark.sql("SELECT id, explode(entities(text)) AS mention FROM texts_of_the_function")
-    assert rows(found.select("id", "mention.*"), "id") == expected
+    assert rows(found.select("id", "mention.*"), "id") == [row for row in expected if row[0].endswith(ending)]
+
+
+def test_both_functions_ignore_html_tags_if_they_are_told_to(spark: SparkSession) -> None:
+    texts = spark.createDataFrame([(1, "<p>Angela Merkel</p>met Barack <b>Obama</b>.")], "id int, text string")
+    names = ["Angela Merkel", "Barack <b>Obama"]
+    found = entitymill.mentions(texts, model=DEMO, markup="html")
+    assert [row.entity for row in found.orderBy("begin").collect()] == names
+    [row] = texts.select(entitymill.udf(model=DEMO, spark=spark, markup="html")("text").alias("found")).collect()
+    assert [mention.entity for mention in row.found] == names
 
 
 @pytest.mark.parametrize(("key", "body"), [("key", "body"), ("the.key", "the.`body`")])
@@ -119,17 +127,3 @@ def test_an_id_column_may_have_any_other_name(spark: SparkSession) -> None:
     found = entitymill.mentions(frame, "mention", model=DEMO)
     assert found.columns[0] == "mention"
     assert {row["mention"] for row in found.collect()} == {7}
-
-
-class StandInForAPipelinesFrame:
-    """A stand-in for a DataFrame in a pipeline's query function, where Spark 4.1 refuses to look up a schema."""
-
-    @property
-    def columns(self) -> list[str]:
-        raise PySparkException("[ATTEMPT_ANALYSIS_IN_PIPELINE_QUERY_FUNCTION] Operations ...")
-
-
-def test_a_pipelines_function_is_told_what_works_there() -> None:
-    frame: Any = StandInForAPipelinesFrame()
-    with pytest.raises(SettingsError, match=r"call entitymill\.udf outside of the function"):
-        entitymill.mentions(frame, model=DEMO)

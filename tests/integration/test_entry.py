@@ -53,7 +53,8 @@ def test_the_line_of_the_crontab_works_in_another_directory(job: Job) -> None:
     config = job.directory / "articles.yaml"
     source = {"format": "parquet", "path": f"{job.directory}/texts.parquet"}
     config.write_text(json.dumps({"source": source, "output": {"path": str(job.output)}}))
-    line = read_code_block("docs/operating.md", "0 2 * * *").split(maxsplit=5)[-1]
+    line = read_code_block("docs/operating.md", "0 2 * * *").split(maxsplit=5)[-1].strip()
+    assert f"ExecStart={line}" in read_code_block("docs/operating.md", "ExecStart").splitlines()
     command = line.replace("/srv/entity-mill/.venv/bin", str(Path(sys.executable).parent))
     command = command.replace("/srv/entity-mill/conf/articles.yaml", str(config))
     environment = {"PATH": os.environ["PATH"], "HOME": str(job.directory), "SPARK_LOCAL_IP": "127.0.0.1"}

@@ -1,8 +1,9 @@
-"""Test that `entitymill report` starts a JVM only if needed, and shows the same content without one."""
+"""Test that `entitymill report` and `runs` start a JVM only if needed, and that the page is the same without one."""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any
 
 import pyarrow as pa
@@ -62,7 +63,7 @@ def test_spark_is_started_only_where_it_is_needed(dated: Job, overrides: list[st
     assert (open_local_reader(load(dated, "report.date_column=time", *overrides)) is not None) == local
 
 
-def test_the_command_starts_no_jvm(dated: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_start_no_jvm(dated: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a JVM is started")
 
@@ -74,3 +75,5 @@ def test_the_command_starts_no_jvm(dated: Job, monkeypatch: pytest.MonkeyPatch, 
     assert cli.main(["report", *options, "--to", str(page)]) == 0
     assert str(page) in capsys.readouterr().out
     assert "Merkel" in page.read_text(encoding="utf8")
+    assert cli.main(["runs", *options, "--json"]) == 0
+    assert [json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()] == ["done", "done"]

@@ -117,8 +117,10 @@ def test_a_purge_keeps_young_files_that_another_program_may_be_about_to_commit(w
     world.run()
     committed = set((world.output / "documents").glob("part-0*.parquet"))
     young, old = leave_file(world, "documents", 23), leave_file(world, "documents", 25)
+    vectors = young.with_name("deletion_vector_young.bin")
+    vectors.write_bytes(b"of a DELETE that another program is about to commit")
     purge(world, world.spark)
-    assert (young.exists(), old.exists()) == (True, False)
+    assert (young.exists(), vectors.exists(), old.exists()) == (True, True, False)
     current = {Path(path).name for path in DeltaTable(str(world.output / "documents")).file_uris()}
     assert {file.name for file in committed if file.exists()} <= current, "old files of today are deleted"
     world.check()
@@ -178,10 +180,14 @@ def test_an_erasure_that_was_interrupted_is_completed_and_recorded(world: World,
 
 
 @pytest.mark.deep
+@pytest.mark.parametrize("emptied", [False, True])
 def test_a_vacuum_blocks_a_frozen_run_that_the_latest_run_has_not_blocked(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, *, emptied: bool
 ) -> None:
-    """The latest run failed before it blocked the commits of the frozen one, whose files VACUUM deletes."""
+    """The latest run failed before it blocked the commits of the frozen one, whose files VACUUM deletes.
+
+    Or somebody has deleted all rows of `runs`.
+    """
     world.create(make_texts(6)).run()
     world.put({"d00": "Changed Once text"})
     frozen = FrozenRun(world, monkeypatch, Publisher, "publish").start()
@@ -193,16 +199,18 @@ def test_a_vacuum_blocks_a_frozen_run_that_the_latest_run_has_not_blocked(
         hook(patch, guards, "check_slice_tables", fail)
         with pytest.raises(SourceError):
             world.run()
+    if emptied:
+        world.spark.sql(f"DELETE FROM delta.`{world.output}/runs`")
     chosen = world.settings("limits.wait_seconds=0")
     with open_private_session(world.spark, "UTC", build_write_confs(chosen.output)) as own:
         maintenance.vacuum(Tables(own, chosen.output), chosen, 24)
     assert isinstance(frozen.wake(), OutputError)
-    world.run()
+    world.run("output.adopt_source=true")
     world.check()
 
 
 def test_a_vacuum_keeps_what_an_idle_run_may_still_commit_to_runs(world: World) -> None:
-    """An idle run has no epoch that could be blocked, so a file of `runs` that no commit names must stay, however old."""
+    """An idle run has no epoch that could be blocked, so a file of `runs` that no commit names must stay for a month."""
     world.create(make_texts(3)).run()
     world.put({"d00": "Changed Once text"})
     world.run()
@@ -210,13 +218,16 @@ def test_a_vacuum_keeps_what_an_idle_run_may_still_commit_to_runs(world: World) 
     current = {Path(address).name for address in DeltaTable(runs).file_uris()}
     files = list(runs.rglob("*.parquet"))
     assert {path.name for path in files} > current
-    uncommitted = Path(shutil.copy(files[0], files[0].with_name("part-uncommitted.parquet")))
+    uncommitted, forgotten = (
+        Path(shutil.copy(files[0], files[0].with_name(f"part-{name}.parquet"))) for name in ("uncommitted", "forgotten")
+    )
     long_ago = time.time() - 8 * 24 * HOUR
     for commit in (runs / "_delta_log").glob("*.json"):
         commit.write_text(re.sub(r'"deletionTimestamp":\d+', '"deletionTimestamp":1', commit.read_text()))
         commit.with_name(f".{commit.name}.crc").unlink()
     for path in [*files, uncommitted]:
         os.utime(path, (long_ago, long_ago))
+    os.utime(forgotten, (time.time() - 31 * 24 * HOUR,) * 2)
     world.forget_logs()
     chosen = world.settings()
     with open_private_session(world.spark, "UTC", build_write_confs(chosen.output)) as own:

@@ -83,6 +83,16 @@ def test_texts_are_redacted(filled: Job) -> None:
     assert again["a"] == "😀 Angela Merkel flew to *****."
 
 
+def test_html_tags_are_no_part_of_names_and_hide_none(job: Job) -> None:
+    """Mentions next to HTML tags, and one around a tag, must be masked in the stored text."""
+    html = "source.markup=html"
+    job.texts([("a", "<p>Angela Merkel</p><p>met Barack <b>Obama</b> in <i>Berlin</i>.</p>")]).run(html)
+    assert job.mentions() == [("a", "Angela Merkel", "PER"), ("a", "Barack <b>Obama", "PER"), ("a", "Berlin", "LOC")]
+    redact(job.spark, loaded(job, html), f"{job.directory}/redacted")
+    [row] = read_delta(job.directory / "redacted").to_pylist()
+    assert row["text"] == "<p>[PER]</p><p>met [PER]</b> in <i>[LOC]</i>.</p>"
+
+
 def test_what_no_run_has_seen_is_not_passed_on(filled: Job) -> None:
     to = str(filled.directory / "redacted")
     filled.texts([("a", "Angela Merkel went to Rome."), *list(TEXTS.items())[1:], ("d", "Bob Dylan sang.")])
@@ -92,7 +102,6 @@ def test_what_no_run_has_seen_is_not_passed_on(filled: Job) -> None:
     assert {row["id"] for row in read_delta(to).to_pylist()} == {"b", "c"}
 
 
-@pytest.mark.deep
 def test_rejected_rows_are_told_from_those_that_a_run_would_process(filled: Job) -> None:
     to = str(filled.directory / "redacted")
     rejected = pa.table({"id": ["a", "b", "c", "c", None], "text": [*TEXTS.values(), "Twice.", "No id."]})
@@ -236,7 +245,6 @@ def test_a_condition_hides_no_document_from_an_erasure(filled: Job) -> None:
     assert erase(filled.spark, loaded(filled, ADOPTED, hides), ["b"])["documents"] == 1
 
 
-@pytest.mark.deep
 def test_ids_that_are_nowhere_change_no_row(filled: Job) -> None:
     def rows() -> dict[str, list[str]]:
         return {name: sorted(map(str, filled.read(name).collect())) for name in ("entities", "documents", "rejects")}

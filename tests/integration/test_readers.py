@@ -37,6 +37,10 @@ def by_pandas(path: Path) -> Rows:
     return sorted(zip(frame["doc_id"], frame["entity"], strict=True))
 
 
+def by_arrow(path: Path) -> Rows:
+    return plain(DeltaTable(path).to_pyarrow_table())
+
+
 def by_duckdb(path: Path) -> Rows:
     entities = DeltaTable(path).to_pyarrow_dataset()  # noqa: F841  # DuckDB finds it by its name
     return sorted(duckdb.execute("SELECT doc_id, entity FROM entities").fetchall())
@@ -50,7 +54,7 @@ def by_polars_lazily(path: Path) -> Rows:
     return sorted(pl.scan_delta(str(path)).select("doc_id", "entity").collect().rows())
 
 
-EVERY: list[Callable[[Path], Rows]] = [by_query_builder, by_pandas, by_duckdb, by_polars, by_polars_lazily]
+EVERY: list[Callable[[Path], Rows]] = [by_query_builder, by_pandas, by_arrow, by_duckdb, by_polars, by_polars_lazily]
 WITH_VECTORS = (by_query_builder, by_polars, by_polars_lazily)
 
 

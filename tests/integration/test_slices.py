@@ -106,13 +106,19 @@ def test_a_run_that_stops_early_leaves_documents_in_their_slices(job: Job, truth
     check(truth, job, left)
 
 
-def test_a_whole_run_ends_all_slices_although_runs_has_lost_them(job: Job, truth: ExpectedTables) -> None:
+@pytest.mark.parametrize("stopped", [pytest.param(False, marks=pytest.mark.deep), True], ids=["", "stopped"])
+def test_a_whole_run_ends_all_slices_although_runs_has_lost_them(job: Job, truth: ExpectedTables, *, stopped: bool) -> None:
     """Somebody deletes the rows of `runs`. Later, a run on the slice must not remove a document that has left the slice."""
     rows: Rows = {f"d{number}": (DAYS[number % 2], TEXT_POOL[number]) for number in range(4)}
     write(job, rows)
     job.run(LENIENT)
     job.run(*of_day(0))
     job.spark.sql(f"DELETE FROM delta.`{job.output}/runs`")
+    if stopped:
+        rows |= {"d2": (DAYS[0], TEXT_POOL[8]), "d3": (DAYS[1], TEXT_POOL[9])}
+        write(job, rows)
+        with pytest.raises(LimitError):
+            job.run(LENIENT, "output.adopt_source=true", "limits.unit_rows=1", "limits.max_core_hours=0.000001")
     job.run(LENIENT, "output.adopt_source=true")
     assert [row.slice for row in job.read("documents").collect()] == [None] * len(rows)
     moved = {**rows, "d0": (DAYS[1], TEXT_POOL[0])}

@@ -114,6 +114,16 @@ def allow(directory: Path, properties: Sequence[str]) -> None:
     (directory / "allowed").write_text("\n".join(properties) + "\n")
 
 
+@contextmanager
+def allow_meanwhile(server: Spark, properties: Sequence[str]) -> Iterator[None]:
+    """In this block, let sessions of the restricted server set only these properties."""
+    allow(server.jars.parent, properties)
+    try:
+        yield
+    finally:
+        allow(server.jars.parent, STANDARD)
+
+
 def test_tables_are_those_of_classic_spark(connected: Spark, restricted: Spark, source: Path, tmp_path: Path) -> None:
     """The tables must be the same even if the server caches no rows, as in Databricks' standard access mode."""
     classic = Spark(NEW.name, NEW.python, NEW.jars, {**UNITS})
@@ -214,7 +224,6 @@ def test_the_other_commands_work_where_much_is_refused(restricted: Spark, source
 
 def test_where_delta_gets_no_transaction_numbers_nothing_is_written(restricted: Spark, source: Path, tmp_path: Path) -> None:
     """The server refuses to set transaction versions, as Databricks' serverless compute does."""
-    allowed = restricted.jars.parent
     elsewhere = Spark(
         "serverless",
         restricted.python,
@@ -222,11 +231,8 @@ def test_where_delta_gets_no_transaction_numbers_nothing_is_written(restricted: 
         {**restricted.settings, "output.schema": "spark_catalog.other"},
         restricted.environment,
     )
-    allow(allowed, SERVERLESS)
-    try:
+    with allow_meanwhile(restricted, SERVERLESS):
         ended = elsewhere.run(tmp_path / "out", source)
-    finally:
-        allow(allowed, STANDARD)
     assert "this session refuses to set spark.databricks.delta.write.txnAppId ([CONFIG_NOT_AVAILABLE]" in ended.stderr
     assert "Delta cannot refuse commits of a run that another run has replaced" in ended.stderr
     assert ended.returncode == 1
@@ -234,7 +240,8 @@ def test_where_delta_gets_no_transaction_numbers_nothing_is_written(restricted: 
     assert not (restricted.jars / "other.db").exists()
 
 
-def test_mentions_are_found_in_a_dataframe(restricted: Spark) -> None:
+@pytest.mark.parametrize("properties", [STANDARD, SERVERLESS], ids=["standard", "serverless"])
+def test_mentions_are_found_in_a_dataframe(restricted: Spark, properties: Sequence[str]) -> None:
     """A user's program must find mentions with the function for DataFrames and with the function for columns."""
     options = f"model={str(ROOT / 'models' / 'demo')!r}, detector='rules'"
     program = (
@@ -248,7 +255,8 @@ def test_mentions_are_found_in_a_dataframe(restricted: Spark) -> None:
     )
     environment = {**clean_environment(), **restricted.environment, "PYTHONPATH": str(ROOT / "jobs")}
     command = [str(restricted.python), "-c", program]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    with allow_meanwhile(restricted, properties):
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert ended.stdout.splitlines()[-2:] == [
         "[(1, 'Angela Merkel', 'PER'), (1, 'Paris', 'LOC')]",
         "{1: ['Angela Merkel', 'Paris'], 2: []}",

@@ -16,7 +16,31 @@ TEXTS = {"a": "Angela Merkel flew to Paris.", "b": "Nothing here."}
 
 
 def test_the_pipeline_writes_the_mentions(tmp_path: Path) -> None:
+    done = run_pipeline(tmp_path, "")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = pq.read_table(tmp_path / "pipeline" / "spark-warehouse" / "mentions").to_pylist()
+    assert sorted((row["id"], row["entity"], row["label"]) for row in found) == [
+        ("a", "Angela Merkel", "PER"),
+        ("a", "Paris", "LOC"),
+    ]
+
+
+def test_the_function_for_dataframes_says_what_works_in_a_pipeline(tmp_path: Path) -> None:
+    """Spark's own refusal of a schema must be recognized; without this, its error would not say what to do."""
+    done = run_pipeline(
+        tmp_path,
+        "\n\n@pipelines.materialized_view\ndef others() -> DataFrame:\n"
+        "    return entitymill.mentions(spark.read.parquet(os.environ['ARTICLES']), model=os.environ['ENTITYMILL_MODEL'])\n",
+    )
+    assert done.returncode != 0
+    assert "call entitymill.udf outside of the function" in done.stdout + done.stderr
+
+
+def run_pipeline(tmp_path: Path, more: str) -> subprocess.CompletedProcess[str]:
+    """Run a copy of the example with `more` code at its end."""
     shutil.copytree(ROOT / "examples" / "pipeline", tmp_path / "pipeline")
+    with (tmp_path / "pipeline" / "transformations" / "mentions.py").open("a") as code:
+        code.write(more)
     articles = tmp_path / "articles"
     articles.mkdir()
     pq.write_table(pa.table({"id": list(TEXTS), "text": list(TEXTS.values())}), articles / "texts.parquet")
@@ -30,12 +54,6 @@ def test_the_pipeline_writes_the_mentions(tmp_path: Path) -> None:
         "ARTICLES": str(articles),
     }
     command = [str(NEWEST.python.with_name("spark-pipelines")), "run"]
-    done = subprocess.run(
+    return subprocess.run(
         command, cwd=tmp_path / "pipeline", env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = pq.read_table(tmp_path / "pipeline" / "spark-warehouse" / "mentions").to_pylist()
-    assert sorted((row["id"], row["entity"], row["label"]) for row in found) == [
-        ("a", "Angela Merkel", "PER"),
-        ("a", "Paris", "LOC"),
-    ]

@@ -34,29 +34,22 @@ def constants(network: Path) -> list[str]:
     return [hashlib.sha256(data.tobytes()).hexdigest() for data in large]
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("saved") / "demo"
-    run(DEMO, directory, "--to", "sparknlp")
-    return directory
-
-
-def test_an_export_has_no_calibration(exported: Path) -> None:
+def test_an_export_has_no_calibration(saved_demo: Path) -> None:
     """The export must have no calibration, which Spark NLP would also apply in f32."""
-    [packed] = exported.glob("*_openvino")
+    [packed] = saved_demo.glob("*_openvino")
     with zipfile.ZipFile(packed) as files:
         assert "FakeQuantize" not in files.read(bundle.NETWORK).decode("utf8")
     assert "FakeQuantize" in (DEMO / bundle.NETWORK).read_text(encoding="utf8")
 
 
 @pytest.fixture(scope="module")
-def resaved(spark: SparkSession, exported: Path) -> Path:
+def resaved(spark: SparkSession, saved_demo: Path) -> Path:
     """Load the exported model with Spark NLP, save it again, and return the new directory."""
     from sparknlp.annotator import DistilBertForTokenClassification  # noqa: PLC0415
 
-    directory = exported.with_name("resaved")
+    directory = saved_demo.with_name("resaved")
     pipeline_stages.configure_openvino(spark, "f32")
-    loaded = DistilBertForTokenClassification.load(str(exported))
+    loaded = DistilBertForTokenClassification.load(str(saved_demo))
     loaded.write().overwrite().save(str(directory))
     return directory
 
@@ -79,7 +72,7 @@ def test_what_spark_nlp_saves_is_read(resaved: Path, tmp_path: Path, pack: Calla
     )
 
 
-def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSession, exported: Path) -> None:
+def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSession, saved_demo: Path) -> None:
     from sparknlp.annotator import DistilBertForTokenClassification, NerConverter, Tokenizer  # noqa: PLC0415
     from sparknlp.base import DocumentAssembler  # noqa: PLC0415
 
@@ -87,7 +80,7 @@ def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSessio
     stages = [
         DocumentAssembler().setInputCol("text").setOutputCol("document"),
         Tokenizer().setInputCols(["document"]).setOutputCol("token"),
-        DistilBertForTokenClassification.load(str(exported)),
+        DistilBertForTokenClassification.load(str(saved_demo)),
         NerConverter().setInputCols(["document", "token", "ner"]).setOutputCol("mention"),
     ]
     texts = spark.createDataFrame([("Angela Merkel met Emmanuel Macron in Paris",)], ["text"])
@@ -102,7 +95,7 @@ def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSessio
     assert found == [("Angela Merkel", "PER"), ("Emmanuel Macron", "PER"), ("Paris", "LOC")]
 
 
-def test_a_resaved_model_says_what_the_export_said(exported: Path, resaved: Path) -> None:
-    first, second = (sparknlp_saved.read_description(path, "here") for path in (exported, resaved))
+def test_a_resaved_model_says_what_the_export_said(saved_demo: Path, resaved: Path) -> None:
+    first, second = (sparknlp_saved.read_description(path, "here") for path in (saved_demo, resaved))
     assert first == second
     assert len(first.vocabulary) > 30_000

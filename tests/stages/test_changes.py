@@ -542,7 +542,7 @@ def test_a_source_put_back_from_a_backup_is_not_trusted(
     spark.sql(f"UPDATE {table} SET text = 'Aachen' WHERE id = 'a'")
     spark.sql(f"UPDATE {table} SET text = 'Calais' WHERE id = 'c'")
     assert read_since(spark, path, before) is None
-    said = "version 1 of the source was committed at another time than the last run recorded: comparing all rows instead"
+    said = "the commit time of source version 1 is not the one that the last run recorded: comparing all rows instead"
     assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", said)]
     caplog.clear()
     source = opened(spark, path)

@@ -160,6 +160,21 @@ def test_a_run_with_an_outdated_heartbeat_is_taken_over_and_notices(tables: Tabl
     assert statuses(tables) == [("frozen", "died"), ("next", "done")]
 
 
+@pytest.mark.parametrize(("own_seconds", "age", "alive"), [(3600, 1000, True), (3600, 4000, False), (60, 100, True)])
+def test_a_run_is_alive_for_the_longer_of_both_leases(tables: Tables, own_seconds: int, age: int, alive: bool) -> None:
+    """Other commands may have other settings than the job, whose heartbeats may be rarer than their leases."""
+    other = Lease(tables, LimitSettings(lease_seconds=own_seconds), "other")
+    other.__enter__()
+    [file] = beating(tables)
+    os.utime(file, (time.time() - age, time.time() - age))
+    mine = Heartbeat(tables, "mine", 120)
+    mine.beat(RunRow("mine"))
+    assert [row.run_id for row in mine.read_other_runs()] == (["other"] if alive else [])
+    mine.stop()
+    other.end("done")
+    other.__exit__(None, None, None)
+
+
 def test_a_dead_run_keeps_the_progress_of_its_last_heartbeat(tables: Tables) -> None:
     row = RunRow("dead", mode="first", units=3, planned=9)
     dead = Lease(tables, AT_ONCE, "dead", lambda: row)

@@ -178,6 +178,27 @@ def test_an_older_epochs_export_does_not_stay(writing: Writing, monkeypatch: pyt
     assert exported(tables) == of_delta(tables)
 
 
+def test_what_another_program_writes_just_before_the_renames_is_put_back(
+    writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, rename = writing.tables, storage.rename
+    place = root(tables) / "entities"
+    renamed: list[object] = []
+
+    def rename_late(*arguments: object) -> object:
+        renamed.append(arguments)
+        if len(renamed) == 1:
+            shutil.rmtree(place)
+            place.mkdir()
+            (place / "mine.parquet").write_bytes(b"mine")
+        return rename(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(storage, "rename", rename_late)
+    with pytest.raises(OutputError, match="was not written by this program as a Parquet export"):
+        parquet_export.export(tables, 2, agree)
+    assert [file.name for file in place.iterdir()] == ["mine.parquet"]
+
+
 def test_an_export_that_an_older_run_replaced_at_the_end_is_not_taken_for_done(
     writing: Writing, monkeypatch: pytest.MonkeyPatch
 ) -> None:

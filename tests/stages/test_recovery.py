@@ -177,6 +177,9 @@ def test_annotations_must_be_of_the_run_that_documents_names(
     assert unsound(tables) == {}
     assert pending(tables) == {}
 
+    tables.spark.sql(f"DELETE FROM {tables.sql_name('runs')} WHERE run_id = 'run 1'")
+    assert unsound(tables) == {}, "a document whose run is no longer in `runs` may have annotations"
+
 
 def test_a_half_published_unit_is_found_planned_and_settled(writing: Writing) -> None:
     """A run changed `entities` but not `documents`: it replaced d1, removed d2 and added `new`."""

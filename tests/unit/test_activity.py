@@ -85,6 +85,9 @@ def test_a_step_ends_with_its_command(capsys: pytest.CaptureFixture[str]) -> Non
             f"source.path: {TOO_LONG} cannot be looked up (File name too long); check the path.",
             3,
         ),
+        (init, ["{0}/files", "--text", "text"], "--text: {0}/files has no column text; it has body, id", 3),
+        (init, ["{0}/delta", "--id", "key"], "--id: {0}/delta has no column key; it has id, text", 3),
+        (evaluate, ["--entities", "{0}/files", "--gold", "{0}/delta"], "--entities: {0}/files has no column doc_id", 3),
         (init, [TOO_LONG], f"source.path: {TOO_LONG} cannot be looked up (File name too long); check the path.", 3),
         (
             evaluate,

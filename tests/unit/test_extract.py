@@ -151,6 +151,16 @@ def test_a_temporary_log_is_kept_where_something_went_wrong(
     assert ("builtins.RuntimeError" in kept, f"stack trace: {log}" in said) == (failed, failed)
 
 
+def test_a_named_log_is_kept_whatever_its_directory_is_called(tmp_path: Path) -> None:
+    named = tmp_path / "entitymill-log-nightly" / "run.log"
+
+    def work(start_log: Callable[[str | None], str]) -> None:
+        start_log(str(named))
+
+    assert run_and_report(work, "") == 0
+    assert named.exists()
+
+
 def test_a_later_command_keeps_the_temporary_log_of_a_killed_one(tmp_path: Path) -> None:
     """A later command must delete the temporary files of a killed run, except its log, which `entitymill runs` names."""
     program = (

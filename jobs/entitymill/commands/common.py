@@ -156,6 +156,7 @@ def run_and_report(
     """
     errors = open_console(stderr=True, highlight=False, soft_wrap=True)
     logs: list[str] = []
+    temporary: list[str] = []
     level, propagate = log.level, log.propagate
     handlers: list[logging.Handler] = []
 
@@ -164,6 +165,8 @@ def run_and_report(
         handler, where = _start_log(path)
         handlers.append(handler)
         logs.append(where)
+        if path is None:
+            temporary.append(where)
         return where
 
     try:
@@ -172,7 +175,7 @@ def run_and_report(
             sys.stdout.flush()
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, BrokenPipeError) and _discard_output_if_unread():
-            _delete_temporary_logs(logs)
+            _delete_temporary_logs(temporary)
             return _PIPE_CLOSED
         message, code = outcome.describe_error(error)
         if results is not None:
@@ -185,7 +188,7 @@ def run_and_report(
             errors.print(f"       stack trace: {logs[0]}", markup=False)
         return code
     else:
-        _delete_temporary_logs(logs)
+        _delete_temporary_logs(temporary)
         return 0
     finally:
         progress.end()
@@ -212,10 +215,9 @@ def _discard_output_if_unread() -> bool:
 
 
 def _delete_temporary_logs(logs: Iterable[str]) -> None:
-    """Delete the temporary log files and their directories; keep a log file that the user named in the setting `log`."""
+    """Delete temporary log files and the directories that `_start_log` created for them."""
     for path in logs:
-        if Path(path).parent.name.startswith(_TEMPORARY_PREFIX):
-            shutil.rmtree(Path(path).parent, ignore_errors=True)
+        shutil.rmtree(Path(path).parent, ignore_errors=True)
 
 
 def _start_log(path: str | None) -> tuple[logging.Handler, str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from entitymill.commands import common
+from entitymill.commands import common, source_checks
 from entitymill.errors import SettingsError, SourceError
 from entitymill.settings.sections import SparkSettings
 from entitymill.terminal import progress, review_file_reader, review_scores
@@ -142,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fault = common.describe_missing(path, {})
             if fault is not None:
                 raise SourceError(f"{option}: {fault}; check the path.")
+            source_checks.check_columns(path, source_checks.list_columns(path, {}), [(option, column) for column in KEY])
         progress.begin("starting Spark")
         from entitymill.source.reader import read_mentions
         from entitymill.spark.session import open_session

@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(start_log: Callable[[str | None], str]) -> None:
         """Start Spark, inspect the table, write a new settings file, and print the proposed columns.
 
-        Raise SettingsError, before Spark starts, if the file exists already.
+        Before Spark starts, raise SettingsError if the file exists already, and SourceError if the table is missing or, as
+        far as this can be seen without Spark, lacks a column that the user named.
         """
         file = options.to or Path(f"{_build_file_stem(options.table)}.yaml")
         if exists_here(file):
@@ -79,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loaded = settings_module.load(None, chosen, environment)
         if "/" in options.table and "`" not in options.table:  # not the name of a catalog table
             source_checks.check_source_exists(loaded)
+            named = [(option, column) for option, column in (("--id", options.id), ("--text", options.text)) if column]
+            source_checks.check_columns(options.table, source_checks.list_columns(options.table, loaded.spark.conf), named)
         progress.begin("starting Spark")
         from entitymill.source import column_proposal  # imports Spark
         from entitymill.spark import session  # imports Spark

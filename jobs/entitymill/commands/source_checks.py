@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from entitymill import settings as settings_module
@@ -19,24 +20,28 @@ def check_source(settings: settings_module.Settings) -> None:
     """Check, before Spark starts, that `source.path` exists, and that its table has the columns that the settings name.
 
     Raise SourceError if the path does not exist or cannot be looked up, or if a column is missing. Columns are checked only
-    in tables on this machine's disk. The sources that `check_source_exists` does not check are not checked here, either.
+    in tables that `list_columns` can read.
     """
     check_source_exists(settings)
     source = settings.source
-    if not _is_plain_path(source) or not is_certainly_local(source.path, settings.spark.conf):
-        return
-    path = Path(source.path)
-    names = _list_parquet_columns(path) if source.format == "parquet" else _list_delta_columns(path)
-    if not names:
-        return
+    columns = {"id_column": [source.id_column], "text_column": [source.text_column], "passthrough": source.passthrough}
+    needed = [(f"source.{setting}", column) for setting, listed in columns.items() for column in listed]
+    check_columns(source.path, list_columns(source.path, settings.spark.conf, source.format), needed)
+
+
+def check_columns(path: str, existing: Collection[str], needed: Iterable[tuple[str, str]]) -> None:
+    """Check that a table has the needed columns; raise SourceError for the first that is missing.
+
+    Args:
+        path: the table's path, for the message.
+        existing: the table's columns; if there are none, nothing is checked.
+        needed: pairs of a setting or option, which begins the message, and the column that it names.
+    """
     from entitymill.source.source_columns import suggest_columns  # imports Spark, which --help does not need
 
-    columns = {"id_column": [source.id_column], "text_column": [source.text_column], "passthrough": source.passthrough}
-    for setting, column in ((setting, column) for setting, needed in columns.items() for column in needed):
-        if column not in names:
-            raise SourceError(
-                f"source.{setting}: {source.path} has no column {column}; {suggest_columns(column, sorted(names))}"
-            )
+    for setting, column in needed if existing else ():
+        if column not in existing:
+            raise SourceError(f"{setting}: {path} has no column {column}; {suggest_columns(column, sorted(existing))}")
 
 
 def check_source_exists(settings: settings_module.Settings) -> None:
@@ -53,6 +58,24 @@ def check_source_exists(settings: settings_module.Settings) -> None:
 def _is_plain_path(source: SourceSettings) -> bool:
     """Return whether `source.path` is a path without wildcards and without a version of a Delta table."""
     return source.format != "table" and not _PATTERN_OR_VERSION.search(source.path)
+
+
+def list_columns(path: str, conf: Mapping[str, str], kind: str | None = None) -> list[str]:
+    """Return the columns of a Delta table or of Parquet files on this machine's disk, without Spark.
+
+    The list is empty if the path has wildcards or a version of a Delta table, if it may be on another machine, or if only
+    Spark can read the table.
+
+    Args:
+        path: path of the table.
+        conf: the setting `spark.conf`, which may select a file system on other machines.
+        kind: format of the table as in `source.format`; None to find out whether it is Delta or Parquet.
+    """
+    if kind == "table" or _PATTERN_OR_VERSION.search(path) or not is_certainly_local(path, conf):
+        return []
+    table = Path(path)
+    is_delta = (table / "_delta_log").is_dir() if kind is None else kind == "delta"
+    return _list_delta_columns(table) if is_delta else _list_parquet_columns(table)
 
 
 def _list_parquet_columns(path: Path) -> list[str]:

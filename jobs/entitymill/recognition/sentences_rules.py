@@ -151,10 +151,10 @@ def _enclose_dotted_letters(text: str) -> str:
 
 
 def _replace_combining_marks(marks: re.Match[str]) -> str:
-    r"""Return a replacement of equal length for combining marks: Python's \w matches it if Java's \w matches the marks.
+    r"""Return a replacement of equal length for combining marks, so that \b in Python matches at the same places as in Java.
 
-    After a letter or digit of the Basic Multilingual Plane, the marks become underscores, which \w matches: for Java, the
-    marks are part of the letter. All other marks become U+F8FF, which \w does not match.
+    After a letter or digit of the Basic Multilingual Plane, Java counts the marks as part of the word: they become
+    underscores, which are part of a word in Python. All other marks become U+F8FF, which is not part of a word.
     """
     letter = marks.string[marks.start() - 1 : marks.start()]
     return ("_" if letter.isalnum() and letter <= "\uffff" else "\uf8ff") * len(marks[0])

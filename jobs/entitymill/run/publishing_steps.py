@@ -247,8 +247,11 @@ class Run:
         if found.to_adopt:
             publisher.move_to_slice(found.adopted)
         # Documents that are still to be removed must stay in their slices, so that runs on these slices can remove them.
-        # `runs` may have lost the rows of runs on slices if the tables cannot be trusted.
-        may_have_slices = self.earlier_runs.sliced or not self.trusted
+        # `runs` may have lost the rows of runs on slices if the tables cannot be trusted. The last run may have found that,
+        # and then ended before it cleared the slices.
+        last = self.earlier_runs.last
+        last_ended_early = last is not None and last.status != "done"
+        may_have_slices = self.earlier_runs.sliced or not self.trusted or last_ended_early
         if self.provenance.slice is None and may_have_slices and not self.meter.stopped:
             publisher.clear_slices()
         self.summary.units = self.summary.units_done  # with few, large documents, some planned units are empty

@@ -106,8 +106,8 @@ def split_work(
     if sum(found["removed"] for found in found_units) > changes.to_remove:
         # This is not a SourceError, because running again helps.
         raise EntityMillError(
-            "source.path: rows were removed from the source while it was read, so that more documents would be removed "
-            "than were counted. No unit was published; run again."
+            "source.path: rows disappeared from the source while this run read it. The run would remove more documents from "
+            "the output than it counted at first. Nothing was published; run again."
         )
     for found in found_units:
         inside = written.where(F.col(UNIT) == found[UNIT])

@@ -101,7 +101,7 @@ def read_changes_since(spark: SparkSession, source: Source, version: str, commit
 
 
 def log_unreadable(error: Exception) -> None:
-    """Log that reading changes raised `error` (VACUUM may have deleted a file); the caller must compare all rows."""
+    """Log `error`, which reading the change feed raised, perhaps after a VACUUM; all rows must be compared."""
     log.warning("change feed unavailable (%s while reading it); comparing all rows instead", type(error).__name__)
 
 
@@ -151,7 +151,7 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
     if recorded_ms is None:
         raise FeedUnavailableError(f"the last run did not record when version {after} of the source was committed")
     if reader.commit_time_ms(commits[after]) != recorded_ms:
-        raise SourceReplacedError(f"version {after} of the source was committed at another time than the last run recorded")
+        raise SourceReplacedError(f"the commit time of source version {after} is not the one that the last run recorded")
     missing = next((version for version in range(after + 1, until + 1) if version not in commits), None)
     if missing is not None:
         raise FeedUnavailableError(f"version {missing} is not in the history of the source")

@@ -76,9 +76,10 @@ def exists_here(path: str | Path) -> bool:
 
 
 def find_installed(path: str) -> str:
-    """Make a path absolute if it exists in this program's clone, but not in the working directory; return others unchanged.
+    """Return the absolute path of a file in the Git clone that contains this program, if the working directory lacks it.
 
-    Absolute paths, URIs, and paths with `..` are always returned unchanged.
+    A path that does not exist in the clone, or that exists in the working directory, is returned unchanged. Absolute paths,
+    URIs, and paths with `..` are always returned unchanged.
     """
     relative = Path(path)
     if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts or exists_here(relative):
@@ -88,9 +89,10 @@ def find_installed(path: str) -> str:
 
 
 def pin_path(path: str) -> str:
-    """Make a path absolute if it exists in the working directory, but not in this program's clone; return others unchanged.
+    """Return the absolute path of a file in the working directory, if the Git clone that contains this program lacks it.
 
-    So an existing path stays valid in every working directory: `find_installed` finds paths in the clone from everywhere.
+    Other paths are returned unchanged. So an existing path stays valid in every working directory: `find_installed` finds
+    paths in the clone from everywhere.
     """
     is_installed = REPOSITORY is not None and exists_here(REPOSITORY / path)
     return str(Path(path).absolute()) if exists_here(path) and not is_installed else path

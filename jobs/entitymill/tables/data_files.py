@@ -29,6 +29,8 @@ For example, some catalogs give programs no access to the files of tables.
 _NAMED_FILES = "add struct<path: string>, remove struct<path: string>"
 """DDL schema for reading the files of a Delta log: the paths of the data files that a commit adds or removes."""
 _DAY_MS = timedelta(days=1) / timedelta(milliseconds=1)
+_LOG_MS = timedelta(days=30) / timedelta(milliseconds=1)
+"""Default of `delta.logRetentionDuration`: for how long the Delta log names a data file that a commit has removed."""
 
 
 def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
@@ -87,8 +89,9 @@ def select_deletable_files(
 ) -> list[tuple[str, int, int]]:
     """Return those of the given files that VACUUM may delete even while another program is working on the table.
 
-    Only data files that are younger than a day, and that no commit has added or removed, are left out. Another program may
-    be about to commit such a file, for example by OPTIMIZE. Delta would accept this commit even if VACUUM deleted the file.
+    Two kinds of files are left out if they are younger than a day: data files that no commit has added or removed, and all
+    files of deletion vectors. Another program may be about to commit such a file, for example by OPTIMIZE or DELETE. Delta
+    would accept this commit even if VACUUM deleted the file.
 
     Args:
         files: path, size in bytes and modification time in ms of each file in the table's directory. The caller must have
@@ -100,6 +103,7 @@ def select_deletable_files(
     kept = _find_uncommitted_files(tables, files)
     if id_frame is not None:
         kept -= _find_files_with_ids(tables, name, kept, id_frame)
+    kept |= _select_young(files, ".bin")  # deletion vectors, which contain numbers of rows, and no text
     log.info("keeping %d data files of %s that are less than a day old and in no commit", len(kept), tables.address(name))
     return [file for file in files if _file_name(file[0]) not in kept]
 
@@ -107,7 +111,8 @@ def select_deletable_files(
 def select_named_files(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
     """Return those of the given files that are data files, and that a commit in the table's Delta log adds or removes.
 
-    Any other data file may belong to a commit that another program is about to make. `files` has the path, size in bytes and
+    Any other data file may belong to a commit that another program is about to make, unless it is so old that the log may no
+    longer contain the commit that removed it: such files are returned, too. `files` has the path, size in bytes and
     modification time in ms of each file in the table's directory.
     """
     named = set()
@@ -119,7 +124,9 @@ def select_named_files(tables: Tables, name: str, files: Sequence[tuple[str, int
             reader = tables.spark.read.option("ignoreMissingFiles", "true").schema(_NAMED_FILES)
             names = _select_names(reader.format(kind).load(f"{escape_pattern(log_directory)}/*.{kind}"))
             named |= {row[FILE] for row in names.dropna().distinct().collect()}
-    return [file for file in files if "/_delta_log/" not in file[0] and _file_name(file[0]) in named]
+    now = max((modified for path, _, modified in files if "/_delta_log/" in path), default=0)
+    data = (file for file in files if "/_delta_log/" not in file[0])
+    return [file for file in data if _file_name(file[0]) in named or now - file[2] > _LOG_MS]
 
 
 def _find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]]) -> set[str]:
@@ -128,12 +135,11 @@ def _find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]
     `files` has the path, size in bytes and modification time in ms of each file in the table's directory, including the
     Delta log. The time of the newest file of the Delta log serves as the current time.
     """
-    logs = {path: modified for path, _, modified in files if "/_delta_log/" in path}
-    now = max(logs.values())
-    data = {path: modified for path, _, modified in files if path not in logs and "/_change_data/" not in path}
-    young = {_file_name(path) for path, time in data.items() if path.endswith(".parquet") and now - time < _DAY_MS}
+    young = _select_young(files, ".parquet")
     if not young:
         return young
+    logs = {path: modified for path, _, modified in files if "/_delta_log/" in path}
+    now = max(logs.values())
     # The commit that added a young data file is young, too. If Delta has already deleted the commit's file from the log, a
     # young checkpoint contains the commit.
     recent = [
@@ -146,6 +152,16 @@ def _find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]
             actions = tables.spark.read.schema(_NAMED_FILES).format(kind).load(paths)
             young -= {row[FILE] for row in _select_names(actions).join(names, FILE, "left_semi").distinct().collect()}
     return young
+
+
+def _select_young(files: Sequence[tuple[str, int, int]], ending: str) -> set[str]:
+    """Return the names of the files with this ending that are younger than a day, without log files and change data.
+
+    `files` is as in `select_deletable_files`.
+    """
+    now = max(modified for path, _, modified in files if "/_delta_log/" in path)
+    others = {path: modified for path, _, modified in files if "/_delta_log/" not in path and "/_change_data/" not in path}
+    return {_file_name(path) for path, time in others.items() if path.endswith(ending) and now - time < _DAY_MS}
 
 
 def _find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: DataFrame) -> set[str]:

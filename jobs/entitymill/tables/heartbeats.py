@@ -36,7 +36,8 @@ class Heartbeat:
     def __init__(self, tables: Tables, run_id: str, lease_seconds: float) -> None:
         """Choose the path of the heartbeat file; nothing is written yet.
 
-        `tables` must be in a directory, not in a catalog. A run counts as dead when its heartbeat is `lease_seconds` old.
+        `tables` must be in a directory, not in a catalog. Another run counts as dead when its heartbeat is `lease_seconds`
+        old, or as old as the other run's own lease if that is longer.
         """
         self._spark = tables.spark
         self._directory = tables.address(DIRECTORY)
@@ -58,17 +59,18 @@ class Heartbeat:
     def read_other_runs(self) -> list[RunRow]:
         """Return the row of `runs` from the heartbeat file of each other live run, and delete the files of dead runs.
 
-        A run counts as dead if its file is at least `lease_seconds` old; the attribute `dead` stores the run's row. Call
-        `beat` first: the modification time of this run's own file serves as the current time.
+        A run counts as dead if its file is at least as old as the longer of both leases, this run's and the other's; the
+        attribute `dead` stores the run's row. Call `beat` first: the modification time of this run's own file serves as the
+        current time.
         """
         found = {address: modified for address, _, modified in storage.list_files(self._spark, self._directory)}
         now = found.pop(self._own, max(found.values(), default=0))
         alive = []
         for address, modified in found.items():
-            if now - modified < self._milliseconds:
-                alive.append(_read_file(self._spark, address))
+            row = _read_file(self._spark, address)
+            if now - modified < max(self._milliseconds, 1000 * row.lease_seconds):
+                alive.append(row)
             else:
-                row = _read_file(self._spark, address)
                 self.dead[row.run_id] = row
                 storage.remove(self._spark, address)
         return alive
@@ -101,18 +103,15 @@ def read_all(tables: Tables) -> list[RunRow]:
 def may_have_frozen_run(tables: Tables, longest: timedelta) -> bool:
     """Return whether a frozen (suspended) run may wake up and commit files that it wrote more than `longest` ago.
 
-    There are three cases in which the result is False:
+    There are two cases in which the result is False:
 
-    - No run has written the output.
     - The latest run has ended, and all changes of that run and earlier runs are known to be complete. Delta then refuses
       commits of earlier runs.
     - The latest run is still running, and its last heartbeat is at most `longest` old. If it has no heartbeat file, the end
       of its lease counts as the time of its last heartbeat.
     """
     record = Runs(tables).read_record()
-    if record.latest is None:
-        return False
-    if record.lease_until is None:
+    if record.latest is None or record.lease_until is None:
         return not record.settled
     try:
         files = list(storage.list_files(tables.spark, tables.address(DIRECTORY))) if tables.root is not None else []

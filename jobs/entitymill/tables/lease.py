@@ -172,7 +172,8 @@ class Lease:
         taken = False
         try:
             if self._heartbeat is not None:
-                self._heartbeat.beat(RunRow(self._run_id, datetime.now(timezone.utc), process=_describe_process()))
+                process = _describe_process(self._limits.lease_seconds)
+                self._heartbeat.beat(RunRow(self._run_id, datetime.now(timezone.utc), process=process))
                 others = self._heartbeat.read_other_runs()
                 if others:
                     self._record = None  # the summary will be outdated when the other run ends
@@ -247,14 +248,18 @@ class Lease:
         """Return the run's row of `runs`: the result of `build_row` with new times, status, epoch and process."""
         now = datetime.now(timezone.utc)
         running = status == "running"
+        # If somebody has put back an old copy of `runs`, the tables have greater epochs than `runs`. The current time in
+        # seconds is greater than every epoch (see `Runs.read_base_epoch`), so the next run chooses one that is great enough.
+        # If there is a later run, Delta skips the commit of this row.
+        epoch = max(self.epoch, int(now.timestamp())) if self.commits.found_later_run else self.epoch
         return replace(
             self._build_own_row(),
             started_at=self.started,
             ended_at=None if running else now,
             status=status,
-            epoch=self.epoch,
+            epoch=epoch,
             settled=None if running else self.commits.settled,
-            process=_describe_process(),
+            process=_describe_process(self._limits.lease_seconds),
             until=now + timedelta(seconds=self._limits.lease_seconds) if running else None,
         )
 
@@ -277,9 +282,9 @@ class Lease:
                 )
 
 
-def _describe_process() -> str:
-    """Return the host name and the process id as JSON, for the `process` column of `runs`."""
-    return json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
+def _describe_process(lease_seconds: float) -> str:
+    """Return host name, process id and the run's `limits.lease_seconds` as JSON, for the `process` column of `runs`."""
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "lease_seconds": lease_seconds})
 
 
 def _rank_as_holder(row: RunRow) -> tuple[bool, bool, datetime]:

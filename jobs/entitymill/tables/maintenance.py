@@ -120,8 +120,8 @@ def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange
     """
     if hours < DAY_HOURS:
         raise SettingsError(
-            f"--retain-hours: {hours:g} is less than {DAY_HOURS}, the minimum for `vacuum`, because a job may be "
-            "running. Use `purge` to delete younger files: it waits until no job is running."
+            f"--retain-hours: {hours:g} is less than {DAY_HOURS}, the minimum for `vacuum`: a running job may need younger "
+            "files. Use `purge` to delete them: it waits until no job is running."
         )
     if heartbeats.may_have_frozen_run(tables, timedelta(hours=hours / 2)):
         with exclusive_access(tables, settings, f"vacuum-{uuid.uuid4().hex[:6]}"):

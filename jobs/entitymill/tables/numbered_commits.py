@@ -62,9 +62,10 @@ class Commits:
     """
 
     def __init__(self, tables: Tables, run_id: str, epoch: int) -> None:
-        """Start the transaction numbers at the first one of the epoch.
+        """Start the transaction numbers (Delta's txnVersion) at the first one of this run's epoch.
 
-        The Spark session of `tables` must come from `open_private_session`.
+        `epoch` is the number that the run got with its lease. It grows with each run, and COMMITS_PER_EPOCH transaction
+        numbers belong to each epoch. The Spark session of `tables` must come from `open_private_session`.
         """
         self.epoch = epoch
         self.run_id = run_id
@@ -78,6 +79,8 @@ class Commits:
         self._unit: int | None = None
         self.earlier_runs_settled = False
         """Whether all changes of earlier runs are known to be complete."""
+        self.found_later_run = False
+        """Whether Delta skipped a commit, because a table has a commit of a run with a greater epoch."""
 
     @property
     def settled(self) -> bool:
@@ -144,9 +147,10 @@ class Commits:
         Delta skips a commit without an error if its transaction number is not greater than the table's last one.
         """
         if not self.has_committed(name):
+            self.found_later_run = True
             raise OutputError(
-                f"output: a later run has written to {self._tables.address(name)}, so this run stops; "
-                "the later run continues."
+                f"output: a later run has written to {self._tables.address(name)}, so this run stops; the later run "
+                "continues. If there is no later run, somebody has put back an old copy of runs: run again."
             )
 
     def has_committed(self, name: str) -> bool:

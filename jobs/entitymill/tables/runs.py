@@ -160,16 +160,15 @@ class Runs:
         mark_dead: bool = False,
         heartbeats: Mapping[str, RunRow] = MappingProxyType({}),
     ) -> None:
-        """Replace all rows that have the status running by this run's row, in one commit.
+        """Write this run's row, and delete the rows of other runs that have the status running, in one commit.
 
         Delta skips the commit, without an error, if a later run has begun.
 
         Args:
             commits: object that makes this run's commits.
-            mark_dead: whether the rows of other runs that have the status running get the status died; if False, these rows
-                are deleted.
+            mark_dead: if True, keep the rows of other runs that have the status running, and change their status to died.
             heartbeats: dict from the id of a dead run to its last heartbeat. With `mark_dead`, the dead run's row gets the
-                values of the columns PROGRESS from its heartbeat.
+                values of the columns listed in PROGRESS from its heartbeat.
         """
         frame = self._build_frame(row)
         if mark_dead:

@@ -97,7 +97,7 @@ class ReviewedSentence:
         return set(_join_tokens(self.tokens))
 
     def fit_mentions_to_tokens(self) -> None:
-        """Remove blanks at the begin and end of mentions: no token contains them, and so no tag can mark them."""
+        """Remove blanks from the start and the end of mentions: no token contains them, and so no tag can mark them."""
         for mention in self.mentions:
             begin, end = mention["begin"], mention["end"]
             inside = [token for token in self.tokens if begin <= token[0] and token[1] <= end]

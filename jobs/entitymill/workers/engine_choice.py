@@ -112,16 +112,15 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
         log.warning("recognition.precision: %s, such as this one; compare precisions with `entitymill benchmark`", drawback)
     threads = int(spark.conf.get("spark.task.cpus", "1") or "1")
     execution = Execution(recognition.precision, recognition.encoding, threads, settings.decoding)
-    consistent = settings.makes_labels_consistent
     options = RecognitionOptions(
         execution,
         settings.detector,
-        settings.trims_mentions,
-        settings.output.annotations,
-        consistent,
-        settings.source.markup,
-        settings.limits.tagger_mb,
-        engine_openvino.compute_memory_share(spark),
+        trim=settings.trims_mentions,
+        annotations=settings.output.annotations,
+        consistent_labels=settings.makes_labels_consistent,
+        markup=settings.source.markup,
+        memory_mb=settings.limits.tagger_mb,
+        memory_share=engine_openvino.compute_memory_share(spark),
     )
     parts = {
         "detector": engine_openvino.identify_detector(spark, settings.detector, settings.detector_model),
@@ -135,7 +134,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     }
 
     def load() -> Callable[[DataFrame], DataFrame]:
-        """Send the detector and the model to the executors, and return a function that recognizes documents with them.
+        """Send the model and the sentence detector to the executors, and return a function that recognizes documents.
 
         Raise EntityMillError if the detector or the model was replaced after the engine was opened.
         """

@@ -1,7 +1,7 @@
 """Build the rows that every engine returns for documents.
 
-The columns are schemas.RECOGNIZED, then `passthrough` if the documents have this column, then schemas.ANNOTATIONS if the
-argument `annotations` is True.
+The columns are schemas.RECOGNIZED, then `passthrough` if the documents have this column, then schemas.ANNOTATIONS if a
+function's argument `annotations` is True.
 """
 
 from __future__ import annotations
