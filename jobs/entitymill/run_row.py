@@ -103,7 +103,7 @@ class RunRow:
         """The run's setting `limits.lease_seconds`; 0 if it was not recorded."""
         try:
             return float(json.loads(self.process or "")["lease_seconds"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             return 0.0
 
 

@@ -204,7 +204,9 @@ def test_a_vacuum_blocks_a_frozen_run_that_the_latest_run_has_not_blocked(
     chosen = world.settings("limits.wait_seconds=0")
     with open_private_session(world.spark, "UTC", build_write_confs(chosen.output)) as own:
         maintenance.vacuum(Tables(own, chosen.output), chosen, 24)
+    before = versions(world, "documents", "entities")
     assert isinstance(frozen.wake(), OutputError)
+    assert versions(world, "documents", "entities") == before
     world.run("output.adopt_source=true")
     world.check()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -12,13 +13,14 @@ import openvino as ov
 import pytest
 from pyspark.ml import Pipeline
 from pyspark.sql import SparkSession
+from tokenizers import Tokenizer as HubTokenizer
 
-from entitymill.recognition.tagger import bundle
+from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill_models import precision_loss, prepare_command, sparknlp_saved
 from entitymill_sparknlp import pipeline_stages
 
-from .conftest import ROOT
+from .conftest import ROOT, recognized
 
 DEMO = ROOT / "models" / "demo"
 
@@ -93,6 +95,38 @@ def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSessio
     expected = sorted(precision_loss.tag_sentences(DEMO, "f32", [tokens]))
     assert found == [(" ".join(tokens[first:last]), label) for _, first, last, label in expected]
     assert found == [("Angela Merkel", "PER"), ("Emmanuel Macron", "PER"), ("Paris", "LOC")]
+
+
+@pytest.fixture(scope="module")
+def imported(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Import and save the demo model with Spark NLP itself, and return the directory of the saved model."""
+    from sparknlp.annotator import DistilBertForTokenClassification  # noqa: PLC0415
+
+    directory = tmp_path_factory.mktemp("imported")
+    assets = directory / "source" / "assets"
+    assets.mkdir(parents=True)
+    model = network.read_network(DEMO / bundle.NETWORK, DEMO / bundle.WEIGHTS, "models/demo")
+    network.remove_activation_quantization(model)  # as our engine runs it in f32
+    ov.save_model(model, directory / "source" / bundle.NETWORK, compress_to_fp16=False)
+    vocabulary = HubTokenizer.from_file(str(DEMO / "tokenizer.json")).get_vocab()
+    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+    (assets / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf8")
+    (assets / "labels.txt").write_text("\n".join(json.loads((DEMO / "labels.json").read_text())))
+    pipeline_stages.configure_openvino(spark, "f32")
+    loaded = DistilBertForTokenClassification.loadSavedModel(str(directory / "source"), spark)
+    loaded.setCaseSensitive(True).setMaxSentenceLength(128).write().save(str(directory / "model"))
+    return directory / "model"
+
+
+def test_an_export_equals_what_spark_nlp_itself_imports(spark: SparkSession, saved_demo: Path, imported: Path) -> None:
+    found = []
+    for path in (saved_demo, imported):
+        chosen = ("recognition.engine=sparknlp", f"recognition.sparknlp_model={path}", "segmentation.detector=rules")
+        rows = recognized(spark, {"a": "Angela Merkel met Emmanuel Macron of En Marche in Paris."}, *chosen)
+        found.append([(mention.entity, mention.label, mention.confidence) for mention in rows["a"].mentions])
+    assert found[0] == found[1]
+    assert len(found[0]) >= 3
+    assert sparknlp_saved.read_description(saved_demo, "x") == sparknlp_saved.read_description(imported, "x")
 
 
 def test_a_resaved_model_says_what_the_export_said(saved_demo: Path, resaved: Path) -> None:

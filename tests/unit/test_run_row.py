@@ -55,3 +55,9 @@ def test_maps_may_be_pairs() -> None:
 def test_a_host_that_was_not_recorded_is_unknown(process: str | None) -> None:
     assert RunRow("r1", process=process).host == "an unknown host"
     assert RunRow("r1", process='{"host": "node7", "pid": 1}').host == "node7"
+
+
+@pytest.mark.parametrize("process", [None, "", "no JSON", "[1]", '{"pid": 1}', '{"lease_seconds": 1' + 400 * "0" + "}"])
+def test_a_lease_that_was_not_recorded_is_zero(process: str | None) -> None:
+    assert RunRow("r1", process=process).lease_seconds == 0
+    assert RunRow("r1", process='{"pid": 1, "lease_seconds": 120}').lease_seconds == 120

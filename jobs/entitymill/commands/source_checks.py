@@ -74,7 +74,10 @@ def list_columns(path: str, conf: Mapping[str, str], kind: str | None = None) ->
     if kind == "table" or _PATTERN_OR_VERSION.search(path) or not is_certainly_local(path, conf):
         return []
     table = Path(path)
-    is_delta = (table / "_delta_log").is_dir() if kind is None else kind == "delta"
+    try:
+        is_delta = (table / "_delta_log").is_dir() if kind is None else kind == "delta"
+    except OSError:  # the directory may not be searched
+        return []
     return _list_delta_columns(table) if is_delta else _list_parquet_columns(table)
 
 

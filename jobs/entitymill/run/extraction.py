@@ -23,7 +23,7 @@ from entitymill.spark.private_session import open_private_session, override_conf
 from entitymill.spark.session import ADAPTIVE
 from entitymill.tables import Tables, output_tables, table_setup
 from entitymill.tables.heartbeats import Heartbeat
-from entitymill.tables.lease import Lease
+from entitymill.tables.lease import Lease, describe_process
 from entitymill.tables.publisher import Provenance
 from entitymill.tables.runs import Runs
 from entitymill.workers.engine_choice import Engine, open_engine
@@ -190,7 +190,7 @@ def _record_idle(
         return
     heartbeat = Heartbeat(tables, summary.run_id, settings.limits.lease_seconds)
     try:
-        heartbeat.beat(RunRow(summary.run_id))
+        heartbeat.beat(RunRow(summary.run_id, process=describe_process(settings.limits.lease_seconds)))
         if heartbeat.read_other_runs():
             log.info("nothing to do; this run gets no row in the `runs` table, because another run is working on the output")
         else:

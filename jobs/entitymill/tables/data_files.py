@@ -103,8 +103,8 @@ def select_deletable_files(
     kept = _find_uncommitted_files(tables, files)
     if id_frame is not None:
         kept -= _find_files_with_ids(tables, name, kept, id_frame)
-    kept |= _select_young(files, ".bin")  # deletion vectors, which contain numbers of rows, and no text
     log.info("keeping %d data files of %s that are less than a day old and in no commit", len(kept), tables.address(name))
+    kept |= _select_young(files, ".bin")  # deletion vectors, which contain numbers of rows, and no text
     return [file for file in files if _file_name(file[0]) not in kept]
 
 

@@ -172,7 +172,7 @@ class Lease:
         taken = False
         try:
             if self._heartbeat is not None:
-                process = _describe_process(self._limits.lease_seconds)
+                process = describe_process(self._limits.lease_seconds)
                 self._heartbeat.beat(RunRow(self._run_id, datetime.now(timezone.utc), process=process))
                 others = self._heartbeat.read_other_runs()
                 if others:
@@ -259,7 +259,7 @@ class Lease:
             status=status,
             epoch=epoch,
             settled=None if running else self.commits.settled,
-            process=_describe_process(self._limits.lease_seconds),
+            process=describe_process(self._limits.lease_seconds),
             until=now + timedelta(seconds=self._limits.lease_seconds) if running else None,
         )
 
@@ -282,7 +282,7 @@ class Lease:
                 )
 
 
-def _describe_process(lease_seconds: float) -> str:
+def describe_process(lease_seconds: float) -> str:
     """Return host name, process id and the run's `limits.lease_seconds` as JSON, for the `process` column of `runs`."""
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "lease_seconds": lease_seconds})
 

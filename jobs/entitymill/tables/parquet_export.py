@@ -93,7 +93,8 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     check_export(tables)  # again: another program may have written there during the run
     if storage.exists(spark, entities):
         _rename(tables, entities, replaced)
-        if _read_marker(tables, replaced) is None:  # another program has just written there
+        if storage.exists(spark, replaced) and _read_marker(tables, replaced) is None:
+            # Another program has just written there.
             _rename(tables, replaced, entities)
             check_export(tables)
     try:
