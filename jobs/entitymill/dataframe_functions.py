@@ -61,11 +61,13 @@ def mentions(
     """
     names = _read_column_names(df)
     for column in (id_column, text_column):
-        if column not in names:
+        if names is not None and column not in names:
             raise SettingsError(f"the DataFrame has no column {column}; it has {', '.join(names)}.")
     if id_column.lower() in _FIELDS:
         raise SettingsError(f"id_column: {id_column} is also a field of Mention; rename the column first.")
     worker = _ship_worker(df.sparkSession, model, _Options(**_check_options(options)))
+    if names is None:
+        return _find_without_schema(df, id_column, text_column, worker)
     id_, texts = (df[quote_part(column)] for column in (id_column, text_column))  # in unquoted names, a dot selects a field
     # Bytes that are not valid UTF-8 are replaced with U+FFFD.
     text = F.coalesce(F.decode(F.encode(texts, "UTF-8"), "UTF-8"), F.lit(""))
@@ -81,24 +83,37 @@ def mentions(
     reason = F.concat_ws(", ", "failure.code", "failure.detail")
     failure = F.concat(F.lit("recognition failed on a text: "), reason, F.lit(_ADVICE))
     listed = F.when(F.col("failure").isNotNull(), F.raise_error(failure)).otherwise(F.col("mentions"))
-    exploded = found.select(F.col("passthrough.id").alias("id"), F.explode(listed).alias("mention"))
-    return exploded.select(F.col("id").alias(id_column), *(F.col(f"mention.{name}") for name in _FIELDS))
+    return _split_mentions(found.select(F.col("passthrough.id").alias("id"), F.explode(listed).alias("mention")), id_column)
 
 
-def _read_column_names(df: DataFrame) -> list[str]:
-    """Return the names of a DataFrame's columns.
+def _read_column_names(df: DataFrame) -> list[str] | None:
+    """Return the names of a DataFrame's columns; None in a query function of a declarative pipeline, which cannot know them.
 
-    Raise SettingsError in a query function of a declarative pipeline, because Spark allows no access to the schema there.
+    Spark does not let these functions read a schema.
     """
     try:
         return df.columns
     except PySparkException as error:
         if "ATTEMPT_ANALYSIS_IN_PIPELINE_QUERY_FUNCTION" not in str(error):
             raise
-        raise SettingsError(
-            "entitymill.mentions cannot be called in a query function of a pipeline, because it needs the DataFrame's "
-            "schema: call entitymill.udf outside of the function, and explode its result (examples/pipeline)."
-        ) from error
+        return None
+
+
+def _find_without_schema(df: DataFrame, id_column: str, text_column: str, worker: Worker) -> DataFrame:
+    """Return the result of `mentions` for a DataFrame whose schema is not known; `worker` recognizes the texts.
+
+    `mapInArrow` would need the type of the id column, so a pandas UDF is called instead.
+    """
+    make_udf: Any = pandas_udf
+    find = make_udf(_ColumnRecognizer(worker).build_function(), schemas.MENTIONS)
+    id_, texts = (F.col(quote_part(column)) for column in (id_column, text_column))
+    text = F.decode(F.encode(texts, "UTF-8"), "UTF-8")
+    return _split_mentions(df.select(id_.alias("id"), F.explode(find(text)).alias("mention")), id_column)
+
+
+def _split_mentions(rows: DataFrame, id_column: str) -> DataFrame:
+    """Return the rows with the column `id` renamed to `id_column`, and the fields of the column `mention` as columns."""
+    return rows.select(F.col("id").alias(id_column), *(F.col(f"mention.{name}") for name in _FIELDS))
 
 
 def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **options: Any) -> Any:
