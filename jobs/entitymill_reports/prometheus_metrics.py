@@ -247,7 +247,8 @@ class _Metrics:
             kind: Gauge or Counter.
             name: the metric's name without the prefix `entitymill_`.
             help_: description of the metric, without a period.
-            values: dict from each value of `label` to the metric's value. If `label` is empty, one value with any key.
+            values: dict from each value of `label` to the metric's value. If `label` is empty, the dict has one value,
+                and its key is ignored.
             label: name of a second label, in addition to `output`; empty for none.
         """
         from prometheus_client import core  # noqa: PLC0415  # installed only with the extra

@@ -127,10 +127,10 @@ def check_output_exists(settings: settings_module.Settings) -> None:
 
 
 def describe_missing(path: str, conf: Mapping[str, str], nothing: str = "there is nothing") -> str | None:
-    """Return a phrase for an error message if nothing exists at a path or it cannot be looked up, and None otherwise.
+    """Return a phrase for an error message if a path does not exist, or if this machine denies access; otherwise None.
 
     Args:
-        path: path, URI or name of a table; the result is None if Spark might not look it up on this machine's disk.
+        path: path, URI or name of a table. If it might be elsewhere than on this machine's disk, the result is None.
         conf: the setting `spark.conf`, which may select a file system on other machines.
         nothing: words before "at PATH" in the phrase that is returned if the path does not exist.
     """

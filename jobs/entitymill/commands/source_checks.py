@@ -63,8 +63,8 @@ def _is_plain_path(source: SourceSettings) -> bool:
 def list_columns(path: str, conf: Mapping[str, str], kind: str | None = None) -> list[str]:
     """Return the columns of a Delta table or of Parquet files on this machine's disk, without Spark.
 
-    The list is empty if the path has wildcards or a version of a Delta table, if it may be on another machine, or if only
-    Spark can read the table.
+    The list is empty if the path has wildcards or selects a version of a Delta table, if the table may be on another
+    machine, or if only Spark can read it.
 
     Args:
         path: path of the table.

@@ -37,7 +37,7 @@ class ViterbiDecoder:
     def decode(self, probabilities: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the tags of the most probable valid sequence of every sentence, shape [tokens].
 
-        A tag is an index into `labels`, the argument of `ViterbiDecoder`.
+        A tag is an index into the model's list of tags, the argument `labels` of `ViterbiDecoder`.
 
         Args:
             probabilities: probability of each of the model's tags for each token, shape [tokens, labels].

@@ -154,8 +154,8 @@ def _run_or_record_idle(
 def _find_reason(error: BaseException, lease: Lease) -> BaseException:
     """Return the error that explains why a run failed; `error` is the error that the run raised.
 
-    The result is a StorageError if the storage failed, an OutputError if another run took over the lease, and otherwise
-    `error` itself. If `error` is an EntityMillError or KeyboardInterrupt, it is returned unchanged. If the lease cannot be
+    An EntityMillError or KeyboardInterrupt is returned unchanged. For any other error, the result is a StorageError if the
+    storage failed, an OutputError if another run took over the lease, and otherwise `error` itself. If the lease cannot be
     checked, the error of that check is only logged.
     """
     if not isinstance(error, Exception) or isinstance(error, EntityMillError):

@@ -111,7 +111,8 @@ class Settings(sections.Section):
     def detector(self) -> Kind:
         """Return the sentence detector to use: segmentation.detector or, if it is None, the default.
 
-        The default is `dl` if segmentation.model is set, or if the engine or encoding is `sparknlp`; otherwise `sentencex`.
+        The default is `dl` if segmentation.model is set, or if recognition.engine or recognition.encoding is `sparknlp`;
+        otherwise `sentencex`.
         """
         names_model = self.segmentation.model is not None
         return self.segmentation.detector or ("dl" if names_model or self._follows_sparknlp else "sentencex")

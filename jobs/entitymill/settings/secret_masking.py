@@ -183,7 +183,7 @@ def mask_address(address: str) -> str:
 
 
 def _has_no_user(scheme: str, authority: str) -> bool:
-    """Return whether the authority of a storage URI (the part before the path) names only hosts, buckets and containers."""
+    """Return whether the authority of a storage URI (the part before the path) names only hosts and buckets, and no user."""
     if scheme in _STORAGES_OF_CONTAINERS and _CONTAINER.fullmatch(authority):
         return True
     if scheme in _STORAGES_WITH_PORTS:

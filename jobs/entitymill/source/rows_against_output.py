@@ -221,7 +221,7 @@ class Totals:
     sums: list[Row]
 
     def sum_column(self, column: str, *kinds: Kind) -> int:
-        """Return the total of a column of `sums`, such as `rows` or `chars`, for all compared rows of these kinds."""
+        """Return a total over the compared rows of these kinds, such as their number (`rows`) or code points (`chars`)."""
         return sum(row[column] or 0 for row in self.sums if row["kind"] in kinds)
 
     def count_by(self, column: str, kind: Kind) -> dict[str, int]:

@@ -163,8 +163,8 @@ class Tables:
     def is_empty(self, name: str) -> bool:
         """Return whether a Delta table does not exist or is empty.
 
-        A table is empty if it has no data files, according to `detail`, whose cached result may be outdated. If `detail`
-        returns None, the table is read instead, and is empty if it has no rows.
+        A table is empty if it has no data files, according to `detail`, whose cached result may be outdated. If the query of
+        `detail` fails, the table is read instead, and is empty if it has no rows.
         """
         found = self.detail(name)
         if found is None:  # perhaps because of a temporary error: a run must not mistake a full table for an empty one
