@@ -11,6 +11,7 @@ AIRFLOW_READY := $(VENV)-airflow/.ready
 DATABRICKS_READY := $(VENV)-databricks/.ready
 SPARK4_READY := $(VENV)-spark4/.ready
 SPARK41_READY := $(VENV)-spark41/.ready
+PYTHON312_READY := $(VENV)-python312/.ready
 PYTHON313_READY := $(VENV)-python313/.ready
 DOCS_READY := $(VENV)-docs/.ready
 LOWEST_READY := $(VENV)-lowest/.ready
@@ -126,7 +127,7 @@ bench-growth: $(DEV_READY) $(JARS) ## measure incremental runs on 10^4 to 10^6 d
 	PYTHONPATH=jobs $(BIN)/python tests/bench/growth.py
 
 .PHONY: test-spark4
-test-spark4: $(DEV_READY) $(SPARK4_READY) $(PYTHON313_READY) $(JARS) $(SPARK4_JARS) $(SPARK41_JARS) ## test that the job writes the same tables on Spark 4.0, and on 4.1 with Python 3.13, as on 3.5 (six minutes)
+test-spark4: $(DEV_READY) $(SPARK4_READY) $(PYTHON312_READY) $(PYTHON313_READY) $(JARS) $(SPARK4_JARS) $(SPARK41_JARS) ## test that the job writes the same tables on Spark 4.0 (Python 3.12) and 4.1 (3.13) as on 3.5 (six minutes)
 	$(BIN)/python -m pytest $(LIMITED) tests/spark4/test_spark4.py tests/spark4/test_pipeline.py
 
 .PHONY: test-connect
@@ -269,14 +270,24 @@ $(VENV)-%/.ready: requirements-%.lock requirements-build.lock
 	utils/install_locked $(@D)/bin/python $<
 	@touch $@
 
-# Spark 4.1 on Python 3.13, where Debian has it, otherwise on this Python; the file no-python313 then says so to the tests.
-$(PYTHON313_READY): requirements-spark41.lock requirements-build.lock tests/spark4/unpack_python313 | $(DEV_READY)
+# Spark 4.0 on Python 3.12, where the machine has it, and 4.1 on Python 3.13, where Debian has it. Otherwise they run on this
+# Python, and a file `another-python` in the environment says so to the tests.
+$(PYTHON312_READY): requirements-spark4.lock
+	$(call newer_python,Python 3.12,$$(tests/spark4/find_python312),$<)
+
+$(PYTHON313_READY): requirements-spark41.lock
+	$(call newer_python,Python 3.13,$$(tests/spark4/unpack_python313 build/python313),$<)
+
+$(PYTHON312_READY) $(PYTHON313_READY): requirements-build.lock tests/spark4/find_python312 tests/spark4/unpack_python313 | $(DEV_READY)
+
+define newer_python
 	@rm -rf $(@D)
-	python=$$(tests/spark4/unpack_python313 build/python313) || python=; \
+	python=$(2) || python=; \
 	  $${python:-$(PYTHON)} -m venv --without-pip --copies $(@D) && if [ -z "$$python" ]; then \
-	  echo "Python 3.13 could not be unpacked (see above); the tests run Spark 4.1 on $(PYTHON) instead" | tee $(@D)/no-python313; fi
-	utils/install_locked $(@D)/bin/python $<
+	  echo "$(1) is not here (see above); the tests run on $(PYTHON) instead" | tee $(@D)/another-python; fi
+	utils/install_locked $(@D)/bin/python $(3)
 	@touch $@
+endef
 
 $(AIRFLOW_READY): airflow_dags/requirements.lock tests/airflow/requirements.lock requirements-build.lock | $(DEV_READY)
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)

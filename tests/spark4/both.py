@@ -111,8 +111,9 @@ class Spark:
 
 OLD = Spark("3.5", Path(sys.executable), ROOT / "build" / "jars")
 NEW = Spark("4.0", ROOT / ".venv-spark4" / "bin" / "python", ROOT / "build" / "jars-spark4")
+NEW_ON_PYTHON_3_12 = Spark("4.0", ROOT / ".venv-python312" / "bin" / "python", NEW.jars)
 NEWEST = Spark("4.1", ROOT / ".venv-python313" / "bin" / "python", ROOT / "build" / "jars-spark41")
-RELEASES = (OLD, NEW, NEWEST)
+RELEASES = (OLD, NEW_ON_PYTHON_3_12, NEWEST)
 
 
 def rows(texts: Mapping[int | None, str | None]) -> pa.Table:
