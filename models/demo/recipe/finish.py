@@ -11,14 +11,7 @@ from pathlib import Path
 
 import torch
 from encoder import build, fold, tokenizer
-from start import load_bundle
-
-
-def bundle_weights(directory: Path, e5: Path | None) -> dict[str, torch.Tensor]:
-    """Return the weights of a bundle by the names of parameters, as train.py saves them; `e5` is the option --e5."""
-    model, _ = build(e5)
-    load_bundle(model, directory)
-    return {name: value.detach() for name, value in model.named_parameters()}
+from start import read_weights
 
 
 def main() -> None:
@@ -28,10 +21,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path, nargs="+")
     parser.add_argument("--e5", type=Path, help="the Java archive of e5-small-v2, if the weights are for this encoder")
     options = parser.parse_args()
-    runs = [
-        torch.load(path, weights_only=True) if path.is_file() else bundle_weights(path, options.e5)
-        for path in options.weights
-    ]
+    runs = [read_weights(path, options.e5) for path in options.weights]
     model, pieces = build(options.e5)
     averaged = {name: torch.stack([run[name] for run in runs]).mean(0) for name in runs[0]}
     model.load_state_dict(averaged, strict=False)

@@ -1,4 +1,4 @@
-"""Load the weights of a model bundle into PyTorch, to continue training from them: `load_bundle`."""
+"""Load the weights of a model bundle into PyTorch, to continue training from them: `load_bundle`, `read_weights`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 import torch
-from encoder import CasedEmbedding
+from encoder import CasedEmbedding, build
 from transformers import DistilBertForTokenClassification
 
 from entitymill.recognition.tagger import bundle
@@ -28,6 +28,18 @@ def load_bundle(model: DistilBertForTokenClassification, directory: Path) -> Non
     if strange or {name for name in missing if not name.startswith(WORDS)}:
         raise SystemExit(f"{directory} is no export of this recipe: {strange or missing}")
     _unfold(model.distilbert.embeddings.word_embeddings, table)
+
+
+def read_weights(path: Path, e5: Path | None) -> dict[str, torch.Tensor]:
+    """Return weights by the names of parameters, from a file of train.py or from the directory of a bundle.
+
+    e5 is the Java archive of e5-small-v2 (see e5.py) if the weights are for this encoder.
+    """
+    if path.is_file():
+        return torch.load(path, weights_only=True)
+    model, _ = build(e5)
+    load_bundle(model, path)
+    return {name: value.detach() for name, value in model.named_parameters()}
 
 
 def _matrices(network: ov.Model) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ import distillation
 import torch
 from corpus import TAG_ID, Sentence, training_epoch
 from encoder import build, tokenizer
-from start import load_bundle
+from start import load_bundle, read_weights
 from tokenizers import Tokenizer
 
 from entitymill.recognition.hardware import read_processor
@@ -224,7 +224,7 @@ def resume(state: dict[str, Any], model: torch.nn.Module, optimizer: torch.optim
 def load_teachers(start: torch.nn.Module, options: argparse.Namespace) -> distillation.Teachers:
     """Return two teachers: the model of --teacher, and a copy of the model from which the student starts."""
     teacher, _ = build(options.e5)
-    teacher.load_state_dict(torch.load(options.teacher, weights_only=True), strict=False)
+    teacher.load_state_dict(read_weights(options.teacher, options.e5), strict=False)
     return distillation.Teachers([teacher, copy.deepcopy(start)])
 
 
@@ -239,7 +239,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="a bundle that this recipe exported, to train further")
     parser.add_argument("--e5", type=Path, help="train e5-small-v2, from this Java archive (see e5.py)")
-    parser.add_argument("--teacher", type=Path, help="averaged weights of e5-small-v2: a teacher, besides --start")
+    parser.add_argument(
+        "--teacher", type=Path, help="averaged weights or a bundle of e5-small-v2: a teacher, besides --start"
+    )
     parser.add_argument("--unlabelled", type=Path, nargs="*", default=[], help="JSON lines of texts that the teachers tag")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
