@@ -130,7 +130,7 @@ RUNS = T.StructType(
         _column("error", _STRING, "error that ended the run, in one sentence without text; else null"),
         _column("exit_code", _INT, "exit code; 0 also if the only problem was drift; null while it runs, or if it died"),
         _column("application_id", _STRING, "Spark's id of the application"),
-        _column("log", _STRING, "path of the log on the driver"),
+        _column("log", _STRING, "path of the log on the driver; a temporary log is deleted after a successful run"),
         _column("sentences", _LONG, "sentences tagged"),
         _column("rejects", _LONG, "rows rejected"),
         _column("seconds", T.MapType(_STRING, T.DoubleType()), "seconds per stage"),

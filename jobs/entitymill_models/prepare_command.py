@@ -19,6 +19,7 @@ from entitymill.recognition.tagger import Execution, bundle, list_precisions, ne
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tagger.tokens_to_model_input import SPECIAL_PIECES
 from entitymill.spark import installation
+from entitymill.spark.files_on_this_machine import open_private_directory
 from entitymill.terminal.console_text import open_console
 from entitymill.workers import child_process
 from entitymill_models import (
@@ -38,8 +39,7 @@ CHECKED_SENTENCES, CALIBRATION_SENTENCES = 1000, 300
 """Maximum numbers of sentences on which accuracy is checked, and on which activations are measured."""
 FACTORY = "entitymill_models.prepare_command:make_model"
 """The function that the child process calls, as `module:function` (see `child_process.Work`)."""
-TIMEOUT_SECONDS = 7 * 86_400.0
-"""Time limit of the child process."""
+TIMEOUT_SECONDS = 7 * 86_400.0  # of the child process
 _DIRECTORIES = {"bundle": "bundle", "sparknlp": "saved"}
 """For each value of --to, the name of the directory, inside the scratch directory, in which the result is created."""
 
@@ -112,7 +112,7 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
     """
     with (
         atomic_directories.open_scratch_directory(options.dest) as scratch,
-        tempfile.TemporaryDirectory(prefix="entitymill-prepare-") as unpacked,
+        tempfile.TemporaryDirectory(prefix="entitymill-prepare-", dir=open_private_directory()) as unpacked,
     ):
         try:
             work = child_process.Work(FACTORY, (options, scratch, Path(unpacked)), quiet=True, prints=True)

@@ -21,6 +21,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import ModelError
 from entitymill.spark import storage
+from entitymill.spark.files_on_this_machine import open_private_directory
 from entitymill_models import sparknlp_field_files, sparknlp_saved
 from entitymill_models.imported_classifier import read_bytes, read_text
 
@@ -62,7 +63,7 @@ def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[s
     files = list(_list_visible_files(spark, address, setting))
     if not any(str(file.parent) == sparknlp_saved.METADATA for file, _ in files):
         raise ModelError(f"{setting}: {address} is not a saved Spark NLP model: it has no metadata.")
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=open_private_directory()) as scratch:
         for file, uri in files:
             copy = _fetch_file(spark, uri, Path(scratch) / "copy")
             if sparknlp_saved.METADATA in file.parts[:-1]:

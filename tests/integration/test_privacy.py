@@ -102,6 +102,17 @@ def test_what_no_run_has_seen_is_not_passed_on(filled: Job) -> None:
     assert {row["id"] for row in read_delta(to).to_pylist()} == {"b", "c"}
 
 
+def test_a_file_that_cannot_be_searched_is_not_taken_for_one_without_the_document(filled: Job) -> None:
+    """The storage may fail to return an old file; `erase` must not say then that no file contains the document."""
+    left = [("a", TEXTS["a"]), ("b", TEXTS["b"])]
+    filled.texts(left).run(ADOPTED, "limits.max_removed_ratio=1")
+    chosen = loaded(filled, ADOPTED)
+    assert find_documents(filled.spark, chosen, ["typo"]).in_old_files is False
+    (filled.output / "documents" / "part-unreadable.parquet").write_bytes(b"PAR1 half a file")
+    assert find_documents(filled.spark, chosen, ["typo"]).in_old_files is None
+    assert find_documents(filled.spark, chosen, ["c"]).in_old_files is True
+
+
 def test_rejected_rows_are_told_from_those_that_a_run_would_process(filled: Job) -> None:
     to = str(filled.directory / "redacted")
     rejected = pa.table({"id": ["a", "b", "c", "c", None], "text": [*TEXTS.values(), "Twice.", "No id."]})

@@ -85,7 +85,7 @@ class Writing:
         self.tables, self.epoch, self.slice = tables, 1, slice_
 
     def provenance(self) -> Provenance:
-        return Provenance(f"run {self.epoch}", DAY, "stub", "f1", "1", self.slice)
+        return Provenance(f"run {self.epoch}", DAY, "/texts", "stub", "f1", "1", self.slice)
 
     def recognized(self, *rows: tuple[str, str]) -> DataFrame:
         frame = frame_of(self.tables.spark, rows, "doc_id string, text string")

@@ -16,6 +16,7 @@ from entitymill.errors import OutputError, RejectedError
 from entitymill.run import guards
 from entitymill.run.summary import Summary
 from entitymill.run_row import RunRow
+from entitymill.settings import load
 from entitymill.source import changes
 from entitymill.source.changes import Mode, Policy
 from entitymill.source.reader import Source
@@ -168,7 +169,7 @@ def test_a_run_goes_on_only_from_a_whole_one_with_the_same_settings(
     source_of: Callable[..., Source], changed: dict[str, Any], *, moving: bool, reason: str | None
 ) -> None:
     last = replace(RunRow("r1", status="done", scope="s", fingerprint="f1", settled=True), **changed)
-    summary, provenance = Summary("r2", DAY, scope="s"), Provenance("r2", DAY, "m", "f1", "1")
+    summary, provenance = Summary("r2", DAY, scope="s"), Provenance("r2", DAY, "/texts", "m", "f1", "1")
     source = replace(source_of(), nondeterministic=moving)
     assert guards.explain_other_job(Record(last=last, latest=last), summary, provenance, source) == reason
     assert guards.explain_other_job(Record(), summary, provenance, source) is not None
@@ -192,7 +193,7 @@ def test_there_is_nothing_new_in_the_same_commit_of_the_source(
         "source_committed": 7, "rejects": 0, "output_versions": recovery.read_versions(ten, WRITTEN),
     }  # fmt: skip
     last = RunRow.from_values({**row, **changed})
-    provenance = replace(Provenance("r2", DAY, "m", "f1", "1", source_committed=7), **source_changed)
+    provenance = replace(Provenance("r2", DAY, "/texts", "m", "f1", "1", source_committed=7), **source_changed)
     record = Record(last=last, latest=last)
     assert guards.has_nothing_to_do(record, ten, Summary("r2", DAY, scope="s"), provenance, source_of()) == nothing
 
@@ -209,3 +210,23 @@ def test_tables_of_another_schema_are_refused(sliced: Tables, tmp_path: Path, ve
     tables.forget()
     with pytest.raises(OutputError, match=f"out/entities exists and {found}; choose another output"):
         table_setup.check_tables(tables)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("texts", f"{Path.cwd()}/texts"),
+        ("./lake//texts/", f"{Path.cwd()}/lake/texts"),
+        ("/lake/texts", "/lake/texts"),
+        ("file:///lake/a b", "/lake/a b"),
+        ("nostorage://me:hunter2@bucket/texts", "nostorage://***@bucket/texts"),
+    ],
+)
+def test_a_source_is_named_by_its_complete_address_without_secrets(spark: SparkSession, path: str, expected: str) -> None:
+    """The same relative path means another source in another directory, so a run must not record it as it is."""
+    assert guards.locate_source(spark, load(None, [f"source.path={path}", "output.path=/lake/out"], {}).source) == expected
+
+
+def test_a_catalog_table_is_named_as_in_the_settings(spark: SparkSession) -> None:
+    settings = load(None, ["source.format=table", "source.path=lake.texts", "output.path=/lake/out"], {})
+    assert guards.locate_source(spark, settings.source) == "lake.texts"

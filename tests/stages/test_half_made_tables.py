@@ -5,6 +5,7 @@ The next run creates the table in the same place.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,22 @@ def test_a_directory_with_files_is_somebody_elses(tables: Tables, inside: str) -
     file.parent.mkdir(parents=True)
     file.write_text("{}", encoding="utf8")
     assert tables.exists("rejects")
-    with pytest.raises(OutputError, match="rejects exists and was not written by this program"):
+    wrong = "cannot be read: " if file.suffix == ".json" else "exists and was not written by this program"
+    with pytest.raises(OutputError, match=f"rejects {wrong}"):
         table_setup.check_tables(tables)
     assert file.exists()
+
+
+def test_a_table_that_delta_cannot_read_is_not_taken_for_somebody_elses(tables: Tables) -> None:
+    """Else the message would say to move the published tables away."""
+    table_setup.create_table(tables, "rejects", schemas.REJECTS)
+    features = ["entitymill-of-the-future"]
+    protocol = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features}
+    newer = place_of(tables, "rejects") / "_delta_log" / f"{1:020}.json"
+    newer.write_text(json.dumps({"protocol": protocol}) + "\n", encoding="utf8")
+    tables.forget()
+    with pytest.raises(OutputError, match=r"rejects cannot be read: .*entitymill-of-the-future"):
+        table_setup.check_tables(tables)
 
 
 def test_a_file_in_the_place_of_a_table_is_somebody_elses(tables: Tables) -> None:

@@ -175,6 +175,15 @@ def test_a_run_is_alive_for_the_longer_of_both_leases(tables: Tables, own_second
     other.__exit__(None, None, None)
 
 
+def test_a_heartbeat_from_the_future_does_not_count(tables: Tables) -> None:
+    """The storage's clock was ahead while a run died, and was put back then."""
+    freeze(tables, "dead")
+    [file] = beating(tables)
+    os.utime(file, (time.time() + OLD, time.time() + OLD))
+    take_and_end(tables, "next")
+    assert statuses(tables) == [("dead", "died"), ("next", "done")]
+
+
 def test_a_dead_run_keeps_the_progress_of_its_last_heartbeat(tables: Tables) -> None:
     row = RunRow("dead", mode="first", units=3, planned=9)
     dead = Lease(tables, AT_ONCE, "dead", lambda: row)

@@ -199,6 +199,34 @@ def test_what_another_program_writes_just_before_the_renames_is_put_back(
     assert [file.name for file in place.iterdir()] == ["mine.parquet"]
 
 
+def test_an_export_that_its_run_is_deleting_is_not_put_back(writing: Writing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen run may move a later run's export to a name that the later run deletes.
+
+    If it put the rest back, there would be an export without a marker file, which every run refuses.
+    """
+    tables, rename = writing.tables, storage.rename
+    asked: list[object] = []
+
+    def rename_and_delete_a_part(spark: SparkSession, path: str, to: str) -> bool:
+        renamed = rename(spark, path, to)
+        for marker_file in root(tables).glob("_replaced_2/_entitymill_export.json"):
+            marker_file.unlink()
+        return renamed
+
+    def next_run_came() -> None:
+        asked.append(1)
+        if len(asked) > 1:
+            raise OutputError("run next took over")
+
+    monkeypatch.setattr(storage, "rename", rename_and_delete_a_part)
+    with pytest.raises(OutputError, match="run next took over"):
+        parquet_export.export(tables, 2, next_run_came)
+    monkeypatch.undo()
+    parquet_export.check_export(tables)
+    parquet_export.export(tables, 3, agree)
+    assert exported(tables) == of_delta(tables)
+
+
 def test_an_export_that_an_older_run_replaced_at_the_end_is_not_taken_for_done(
     writing: Writing, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from entitymill.source.source_columns import is_nondeterministic
+from entitymill.spark import private_session
 from entitymill.spark.private_session import (
     PINNED,
     UNSET,
@@ -52,6 +53,25 @@ def test_pinned_settings_hold_inside_and_the_callers_stay(caller: SparkSession) 
         assert caller.conf.get("spark.databricks.delta.write.txnVersion") == "9"
     assert {key: caller.conf.get(key) for key in HOSTILE} == HOSTILE
     assert caller.sql(r"SELECT '\\'").first() == ("\\\\",)
+
+
+def test_an_interrupted_restoration_is_completed(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Spark Connect, a second Ctrl-C must not leave the caller's session with the properties of a run."""
+    keys = ["spark.sql.ansi.enabled", "spark.sql.caseSensitive", "spark.sql.shuffle.partitions"]
+    before = {key: spark.conf.get(key, None) for key in keys}
+    set_conf = private_session._set_conf
+    interrupted: list[object] = []
+
+    def interrupt_once(session: SparkSession, values: dict[str, str | None]) -> None:
+        if values == {keys[0]: before[keys[0]]} and not interrupted:
+            interrupted.append(1)
+            raise KeyboardInterrupt
+        set_conf(session, values)
+
+    with pytest.raises(KeyboardInterrupt), override_conf(spark, dict(zip(keys, ["true", "true", "7"], strict=True))):
+        monkeypatch.setattr(private_session, "_set_conf", interrupt_once)
+    assert interrupted
+    assert {key: spark.conf.get(key, None) for key in keys} == before
 
 
 @pytest.mark.parametrize("fails", [False, True])

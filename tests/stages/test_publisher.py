@@ -101,7 +101,7 @@ def test_a_slice_replaces_its_own_rejects_without_an_id(tables: Tables) -> None:
         return frame_of(tables.spark, rows, columns)
 
     for number, name in enumerate(("north", "south", "north"), start=1):
-        own = Provenance(f"run {number}", DAY, "m", "f", "v", slice=name)
+        own = Provenance(f"run {number}", DAY, "/texts", "m", "f", "v", slice=name)
         writer = RejectsWriter(tables, Commits(tables, f"run {number}", number), own)
         found = rejected(None, name)
         writer.replace_for_ids(found.select("doc_id"), found, any_rejected=True, any_stale=number > 1)
@@ -116,7 +116,7 @@ def test_a_slice_replaces_its_own_rejects_without_an_id(tables: Tables) -> None:
 
 def test_a_document_that_is_unknown_by_now_is_not_moved_to_a_slice(writing: Writing) -> None:
     """Spark may compute the documents again, after the source has changed; new ids must not get a row."""
-    own = Provenance("run 2", DAY, "m", "f", "v", slice="north")
+    own = Provenance("run 2", DAY, "/texts", "m", "f", "v", slice="north")
     moving = Publisher(writing.tables, Commits(writing.tables, "run 2", writing.epoch), own, [], annotations=False)
     moving.move_to_slice(writing.tables.spark.createDataFrame([("a",), ("unknown",)], "doc_id string"))
     held = {row["doc_id"]: row["slice"] for row in writing.tables.read("documents").collect()}

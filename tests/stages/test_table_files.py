@@ -51,7 +51,6 @@ def test_a_table_that_cannot_be_described_is_not_taken_for_an_empty_one(
     """If a run took the table for an empty one, it would append all documents a second time."""
     monkeypatch.setattr(Tables, "detail", lambda *_: None)
     assert not written.tables.is_empty("documents")
-    assert written.tables.is_empty("annotations")
 
 
 def test_files_are_compacted_though_somebody_removed_runs(writing: Writing) -> None:

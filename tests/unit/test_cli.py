@@ -12,6 +12,7 @@ import pytest
 
 from entitymill import __version__, cli
 from entitymill.commands import evaluate, extract, init, list_runs, maintain, redact, sample, tag
+from entitymill.errors import SettingsError
 from entitymill_models import prepare_command
 
 PARSERS = {
@@ -88,6 +89,32 @@ def test_help_brings_no_spark_and_no_model() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=JOBS, capture_output=True, text=True, check=True, timeout=60)
     assert done.stderr == "[]\n"
+
+
+def test_help_works_in_a_directory_that_was_deleted(tmp_path: Path) -> None:
+    program = f"import os, sys; os.rmdir({str(tmp_path)!r}); from entitymill import cli; cli.main(['extract', '--help'])"
+    environment = {"PYTHONPATH": str(JOBS), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("hours", ["-1", "nan", "inf", "1e9"])
+@pytest.mark.parametrize("task", ["vacuum", "purge"])
+def test_a_retention_that_is_no_number_of_hours_is_refused(
+    capsys: pytest.CaptureFixture[str], task: str, hours: str
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        maintain.main(["--set", "output.path=/out", task, f"--retain-hours={hours}"])
+    assert refused.value.code == 2
+    assert "out of range: the number must be at least 0 and at most 1,000,000" in capsys.readouterr().err
+    assert maintain.parser().parse_args([task, "--retain-hours=0"]).retain_hours == 0
+
+
+def test_a_sample_that_cannot_be_written_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"--to: .* cannot be written: File name too long; name another file"):
+        sample._check_target(tmp_path / ("a" * 300), 1)
 
 
 def test_a_command_that_is_almost_one_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:

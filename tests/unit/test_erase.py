@@ -6,9 +6,12 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from entitymill.commands import erase as command
 from entitymill.run import erasure
@@ -90,7 +93,13 @@ def test_a_dry_run_says_how_much_and_changes_nothing(
     monkeypatch.setattr(sys, "stdin", _Terminal("y\n"))
     assert call(tmp_path, "--dry-run", "--yes") == 0
     assert erased == []
-    assert "would erase 1 documents, 3 mentions, 0 rejects" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "would erase 1 documents, 3 mentions, 0 rejects" in said
+    assert said.endswith("nothing was changed\n")
+
+    monkeypatch.setattr(erasure, "find_documents", lambda *_: replace(FOUND, run_is_active=True))
+    assert call(tmp_path, "--dry-run") == 0
+    assert capsys.readouterr().out.endswith("nothing was changed; a run may be active, and an erasure would wait for it\n")
 
 
 @pytest.mark.parametrize(
@@ -142,3 +151,18 @@ def test_ids_that_are_nowhere(
 def test_ids_are_found_as_messages_write_them(doc_id: str, text: str | None, *, named: bool) -> None:
     finder = IdFinder([doc_id, "another"])
     assert finder.find(text) == finder.narrow_to([text, None]).find(text) == ({doc_id} if named else set())
+
+
+@settings(max_examples=500)
+@given(st.lists(st.text("ab1_ -.'\"\u00fc\\", min_size=1, max_size=4)), st.lists(st.text("ab1_ -.'\"\u00fc\\", max_size=12)))
+def test_a_narrowed_search_finds_the_same_ids(ids: list[str], texts: list[str]) -> None:
+    finder = IdFinder(ids)
+    narrowed = finder.narrow_to(texts)
+    assert [narrowed.find(text) for text in texts] == [finder.find(text) for text in texts]
+
+
+def test_a_narrowed_search_looks_only_for_ids_whose_words_occur() -> None:
+    """With 100,000 ids and megabytes of text, a search for each id would take minutes."""
+    assert IdFinder([f"a{number}" for number in range(100)]).narrow_to(["a7 and a42x", "b a8"])._forms == [
+        ("a7", "a7"), ("a8", "a8"),
+    ]  # fmt: skip

@@ -151,6 +151,25 @@ def test_a_temporary_log_is_kept_where_something_went_wrong(
     assert ("builtins.RuntimeError" in kept, f"stack trace: {log}" in said) == (failed, failed)
 
 
+def test_a_temporary_log_that_no_message_names_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def work(start_log: Callable[[str | None], str]) -> None:
+        start_log(None)
+        raise Stopped(143, "SIGTERM")
+
+    assert run_and_report(work, "interrupted.") == 143
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_log_is_named_by_its_complete_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path is recorded in `runs`, and `entitymill runs` may be started in another directory."""
+    monkeypatch.chdir(tmp_path)
+    named = []
+    assert run_and_report(lambda start_log: named.append(start_log("logs/night.log")), "") == 0
+    assert named == [f"{tmp_path}/logs/night.log"]
+
+
 def test_a_named_log_is_kept_whatever_its_directory_is_called(tmp_path: Path) -> None:
     named = tmp_path / "entitymill-log-nightly" / "run.log"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -20,7 +21,7 @@ import pytest
 import entitymill
 from entitymill import cli, python_api
 from entitymill.commands import tag, tagging_in_child
-from entitymill.errors import ModelError, SettingsError
+from entitymill.errors import ModelError, SettingsError, SourceError
 from entitymill.recognition import guarded_loading, hardware
 from entitymill.workers import child_process
 
@@ -193,6 +194,18 @@ def test_a_file_that_cannot_be_read_is_named(
         path.write_bytes(content)
     assert cli.main(["tag", str(path)]) == 3
     assert str(path) in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_file_that_may_not_be_looked_up_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(SourceError, match=r"^/secret/letter\.txt cannot be read: Permission denied\.$"):
+        list(tag._read_texts(["/secret/letter.txt"]))
 
 
 @pytest.mark.parametrize(

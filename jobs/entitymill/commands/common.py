@@ -84,14 +84,20 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive_number(kind: type[int | float], largest: float = MAX_NUMBER) -> Callable[[str], float]:
-    """Return a parsing function for argparse's `type`: it accepts numbers of type `kind` above 0 and up to `largest`."""
+def positive_number(
+    kind: type[int | float], largest: float = MAX_NUMBER, *, or_zero: bool = False
+) -> Callable[[str], float]:
+    """Return a parsing function for argparse's `type`: it accepts numbers of type `kind` above 0 and up to `largest`.
+
+    With `or_zero`, it also accepts 0.
+    """
 
     def number(text: str) -> float:
         """Return the number in `text`; raise argparse's error if it is out of range."""
         value = kind(text)
-        if not 0 < value <= largest:
-            raise argparse.ArgumentTypeError(f"{text} is out of range: the number must be above 0 and at most {largest:,}")
+        if not (0 < value <= largest or (or_zero and value == 0)):
+            least = "at least" if or_zero else "above"
+            raise argparse.ArgumentTypeError(f"{text} is out of range: the number must be {least} 0 and at most {largest:,}")
         return value
 
     number.__name__ = kind.__name__  # argparse shows this name in its own error messages
@@ -146,7 +152,8 @@ def run_and_report(
 ) -> int:
     """Call `work` and return the exit code; print an error as one sentence on stderr, and write its stack trace to the log.
 
-    If there was no error, a log in the temporary directory is deleted.
+    A log in the temporary directory is deleted if there was no error, or if Ctrl-C or SIGTERM stopped the command and
+    `stop_message`, which does not name the log, is printed.
 
     Args:
         work: function that does the command's work. Its argument is a function that starts the log in a file, and returns
@@ -183,6 +190,8 @@ def run_and_report(
         errors.print("[bold red]error:[/bold red]", end=" ")
         stopped = isinstance(error, KeyboardInterrupt)
         errors.print(stop_message if stopped and stop_message else message, markup=False)
+        if stopped and stop_message:
+            _delete_temporary_logs(temporary)
         if logs and not stopped:
             log.exception("the command failed")
             errors.print(f"       stack trace: {logs[0]}", markup=False)
@@ -221,7 +230,7 @@ def _delete_temporary_logs(logs: Iterable[str]) -> None:
 
 
 def _start_log(path: str | None) -> tuple[logging.Handler, str]:
-    """Send this program's log to a file or stderr, and nowhere else; return the handler, and the file's path or STDERR.
+    """Send this program's log to a file or stderr, and nowhere else; return the handler, and the absolute path or STDERR.
 
     `path` is a file, STDERR, or None for a new temporary file. Raise SettingsError if the file cannot be written.
     """
@@ -232,7 +241,7 @@ def _start_log(path: str | None) -> tuple[logging.Handler, str]:
         file = Path(path) if path else Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX)) / "entitymill.log"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            handler, path = logging.FileHandler(file, encoding="utf8"), str(file)
+            handler, path = logging.FileHandler(file, encoding="utf8"), str(file.absolute())
         except OSError as error:
             raise SettingsError(f"log: {file} cannot be written: {error.strerror}; name another file.") from error
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))

@@ -92,12 +92,15 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     nothing = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {output}"
     nothing += f"{_describe_old_files(findings)}: nothing was erased; "
     if findings.empty and options.dry_run:
-        advice = "a run is active and may still publish the documents." if findings.run_is_active else "check the ids."
+        advice = "a run may be active, and still publish the documents." if findings.run_is_active else "check the ids."
         console.print(nothing + advice, markup=False, soft_wrap=True)
         return
     if options.dry_run:
+        active = "; a run may be active, and an erasure would wait for it" if findings.run_is_active else ""
         console.print(
-            f"would erase {_describe_findings(findings)} of {output}; nothing was changed", markup=False, soft_wrap=True
+            f"would erase {_describe_findings(findings)} of {output}; nothing was changed{active}",
+            markup=False,
+            soft_wrap=True,
         )
         return
     certain = findings.empty and not findings.run_is_active
@@ -146,6 +149,8 @@ def _confirm(findings: Findings, output: str, console: Console) -> bool:
     """Ask the user whether to continue with the erasure, and return whether the answer is yes."""
     question = f"Erase {_describe_findings(findings)} of {output}?"
     if findings.empty:
-        question = f"Nothing was found in {output} yet, but a run is active. Wait, and erase these ids if it publishes them?"
+        question = (
+            f"Nothing was found in {output} yet, but a run may be active. Wait, and erase these ids if it publishes them?"
+        )
     console.print(f"{question} [y/N]", end=" ", markup=False, soft_wrap=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

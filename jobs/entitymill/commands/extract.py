@@ -96,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = common.run_and_report(work, "", results)
     if options.result_json and not options.print_config:
         try:
-            outcome.write_result(options.result_json, results.get("summary"), results.get("error"), results.get("log"))
+            log = results.get("log")
+            kept = log if log and (log == common.STDERR or Path(log).exists()) else None
+            outcome.write_result(options.result_json, results.get("summary"), results.get("error"), kept)
         except OSError as error:
             message = f"error: --result-json {options.result_json} cannot be written: {error.strerror}."
             print(visible(message), file=sys.stderr)

@@ -122,7 +122,9 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
             f"install Maven (mvn), or PySpark (`{installation.install_command('spark')}`) and a JDK 17; or copy "
             f"{' and '.join(jar.name for jar in jars)} to {to} from another machine."
         )
-    with tempfile.TemporaryDirectory(prefix="entitymill-jars-") as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix="entitymill-jars-", dir=files_on_this_machine.open_private_directory()
+    ) as scratch:
         _CLIENTS[chosen][1](jars, Path(scratch), repository)
         files: dict[Jar, Path] = {}
         for jar in jars:

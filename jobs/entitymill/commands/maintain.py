@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from rich.table import Table
 
 from entitymill.commands import common
-from entitymill.errors import OutputError, SettingsError
+from entitymill.errors import OutputError
 from entitymill.settings import Settings
 from entitymill.spark.private_session import open_private_session
 from entitymill.spark.session import open_session
@@ -40,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
         ("purge", 0, "physically delete removed documents"),
     ):
         retention = f"versions younger than this many hours stay readable (default {default})"
-        tasks.add_parser(name, help=what).add_argument("--retain-hours", type=float, default=default, help=retention)
+        hours = common.positive_number(float, or_zero=True)
+        tasks.add_parser(name, help=what).add_argument("--retain-hours", type=hours, default=default, help=retention)
     return built
 
 
@@ -83,14 +84,12 @@ def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespa
 def _change_tables(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[TableChange], str]:
     """Run optimize, vacuum or purge; return how each table's files changed, and a note for the user about what was done.
 
-    Raise SettingsError if --retain-hours is negative, or too small for vacuum.
+    Raise SettingsError if --retain-hours is too small for vacuum.
     """
     if options.task == "optimize":
         with shared_access(tables, settings):
             return optimize(tables, sort=options.sort), "small files compacted"
     hours = options.retain_hours
-    if hours < 0:
-        raise SettingsError("--retain-hours cannot be negative: give 0 or more.")
     note = f"versions older than {hours:g} hours can no longer be read"
     if options.task == "purge":
         gone = (

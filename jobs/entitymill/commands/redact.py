@@ -29,7 +29,11 @@ def parser() -> argparse.ArgumentParser:
     common.add_settings_options(built)
     built.add_argument("--to", metavar="PATH", required=True, help="the table to write: a path, or table:NAME")
     built.add_argument(
-        "--labels", metavar="LABEL", nargs="+", default=[], help="mask only mentions with these labels (default: all labels)"
+        "--labels",
+        metavar="LABEL",
+        nargs="+",
+        default=[],
+        help="mask only mentions with these labels, separated by blanks or commas (default: all labels)",
     )
     built.add_argument(
         "--mask",
@@ -55,8 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill redact")
         progress.begin("writing the texts with their mentions masked")
-        model = _read_model(spark, settings) if options.labels else None
-        done = redact(spark, settings, options.to, options.labels, options.mask, partly=options.partly, model=model)
+        labels = [label for word in options.labels for label in word.split(",") if label]
+        model = _read_model(spark, settings) if labels else None
+        done = redact(spark, settings, options.to, labels, options.mask, partly=options.partly, model=model)
         left = f"; {done.left_out:,} rows left out" if done.left_out else ""
         summary = f"{done.documents:,} documents, {done.mentions:,} mentions masked{left} -> {options.to}"
         open_console().print(summary, highlight=False, soft_wrap=True, markup=False)

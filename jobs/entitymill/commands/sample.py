@@ -116,9 +116,13 @@ def _check_target(to: Path, count: float) -> None:
 
     An existing file is never replaced, because it may contain a reviewer's work.
     """
-    if to.exists():
+    try:
+        exists, has_directory = to.exists(), to.parent.is_dir()
+    except OSError as error:  # access is denied, or a name is too long
+        raise SettingsError(f"--to: {to} cannot be written: {error.strerror}; name another file.") from error
+    if exists:
         raise SettingsError(f"--to: {to} exists already: remove it, or name another file.")
-    if not to.parent.is_dir():
+    if not has_directory:
         raise SettingsError(f"--to: there is no directory {to.parent}: create it, or name another file.")
     if count > MAX_MENTIONS:
         raise SettingsError(f"--count: {count:,} is too many: a sample can have at most {MAX_MENTIONS:,} mentions.")

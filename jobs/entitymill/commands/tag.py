@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     built = common.build_parser(
         "tag",
         description="Find the entities in texts, and print the texts with the entities marked. If an argument names a file, "
-        "the file is read; any other argument is a text; - is standard input.",
+        "the file is read; - is standard input. Any other argument is a text, unless it looks like the path of a file.",
         epilog='Examples:\n  entitymill tag "Angela Merkel flew to Paris."\n  entitymill tag --json letters/*.txt',
     )
     built.add_argument(
@@ -154,9 +154,14 @@ def _looks_like_path(text: str) -> bool:
 
 
 def _is_file(path: Path) -> bool:
-    """Return whether a path names a file or a pipe; False also for a text that cannot be a path."""
+    """Return whether a path names a file or a pipe; False also for a text that cannot be a path.
+
+    True also if access is denied; reading the file then fails with an error that says so.
+    """
     try:
         return path.exists() and not path.is_dir()
+    except PermissionError:
+        return True
     except (OSError, ValueError):  # the text is too long for a file name, or contains NUL
         return False
 

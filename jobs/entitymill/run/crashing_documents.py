@@ -30,7 +30,7 @@ def read_known_failures(tables: Tables) -> set[str]:
 
     The ids are read from `rejects`. A document is missing if a later run replaced or deleted its row there.
     """
-    if tables.is_empty("rejects"):
+    if not tables.exists("rejects") or tables.is_empty("rejects"):
         return set()
     failed = tables.read_latest("rejects").where(F.col("stage") == STAGE).select("doc_id", "run_id").collect()
     if not failed:

@@ -10,6 +10,7 @@ import json
 import logging
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -173,10 +174,10 @@ def _create_id_frame(spark: SparkSession, ids: Sequence[str]) -> DataFrame:
 def _check_owner(settings: Settings, tables: Tables, owner: str | None) -> None:
     """Raise SettingsError if the output belongs to another source than source.path, unless output.adopt_source is set.
 
-    `owner` is the path of the source from which the output was written; None if there has been no run.
+    `owner` is the source from which the output was written; None if there has been no run.
     """
-    if guards.is_another_source(settings, owner):
-        here = settings.dump_masked()["source"]["path"]
+    here = guards.locate_source(tables.spark, settings.source)
+    if guards.is_another_source(settings, here, owner):
         raise SettingsError(
             f"source.path: the output {tables.output} belongs to {owner}, but the settings name {here}. Only {owner} "
             f"can show whether the next run would bring the documents back: set source.path to {owner}, or "
@@ -225,27 +226,37 @@ def _count_table(tables: Tables, name: str, id_frame: DataFrame) -> dict[str, in
 
 
 def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> bool | None:
-    """Return whether any data file contains one of the ids; None, with a warning in the log, if the files cannot be read.
+    """Return whether any data file contains one of the ids; None, with a warning in the log, if this cannot be known.
+
+    It cannot be known if some files cannot be read, and none of the others contains an id.
+    """
+    try:
+        return _search_files(tables, ids, id_frame, skip_unreadable=False)
+    except data_files.READ_ERRORS as error:
+        log.warning(
+            "some data files of %s cannot be read (%s); old data files may still contain the erased documents",
+            tables.output,
+            type(error).__name__,
+        )
+    with suppress(*data_files.READ_ERRORS):
+        return _search_files(tables, ids, id_frame, skip_unreadable=True) or None
+    return None
+
+
+def _search_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame, *, skip_unreadable: bool) -> bool:
+    """Return whether any data file contains one of the ids; raise one of READ_ERRORS if the files cannot be read.
 
     Data files keep the rows of removed documents until the files are deleted. Files of the current version are also
     searched, except current files of `runs`. The result is True without a search if a temporary table of a run exists, or a
     table's files have other column names than the table.
     """
-    try:
-        if temporary_tables.find_temporary_tables(tables):
-            return True
-        for name in DOCUMENT_TABLES:
-            if tables.exists(name):
-                if tables.has_mapped_columns(name):
-                    return True  # the files have other names for the columns
-                files = data_files.read_all_files(tables, name, "doc_id string")
-                if files.join(F.broadcast(id_frame), "doc_id", "left_semi").take(1):
-                    return True
-        return tables.exists("runs") and bool(erasure_from_runs.find_stale_files(tables, ids))
-    except data_files.READ_ERRORS as error:
-        log.warning(
-            "the data files of %s cannot be read (%s); old data files may still contain the erased documents",
-            tables.output,
-            type(error).__name__,
-        )
-        return None
+    if temporary_tables.find_temporary_tables(tables):
+        return True
+    for name in DOCUMENT_TABLES:
+        if tables.exists(name):
+            if tables.has_mapped_columns(name):
+                return True  # the files have other names for the columns
+            files = data_files.read_all_files(tables, name, "doc_id string", skip_unreadable=skip_unreadable)
+            if files.join(F.broadcast(id_frame), "doc_id", "left_semi").take(1):
+                return True
+    return tables.exists("runs") and bool(erasure_from_runs.find_stale_files(tables, ids, skip_unreadable=skip_unreadable))

@@ -7,6 +7,7 @@ settings allow.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -16,10 +17,14 @@ from pyspark.sql import functions as F
 from entitymill.errors import OutputError, RejectedError, SettingsError
 from entitymill.run import crashing_documents
 from entitymill.run.summary import Summary, compute_scope, compute_slice_digest
-from entitymill.settings import Settings
+from entitymill.settings import Settings, secret_masking
+from entitymill.settings.sections import SourceSettings
 from entitymill.source import change_feed, changes
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source, open_source
+from entitymill.spark import storage
+from entitymill.spark.files_on_this_machine import FILE, to_local_path
+from entitymill.spark.overlapping_paths import list_normalized_paths
 from entitymill.tables import Tables, parquet_export, recovery, table_setup
 from entitymill.tables.publisher import Provenance
 from entitymill.tables.runs import Record, Runs
@@ -28,14 +33,27 @@ from entitymill.workers.engine_choice import Engine
 log = logging.getLogger(__name__)
 
 
-def check_owner(settings: Settings, owner: str | None) -> None:
+def locate_source(spark: SparkSession, source: SourceSettings) -> str:
+    """Return where a source is: an absolute path on the local disk, a URI without credentials, or a catalog table's name.
+
+    A path whose storage cannot be reached is returned as it is in the settings, but without credentials.
+    """
+    address = source.path
+    if source.format != "table":
+        with suppress(OSError):
+            address = storage.qualify(spark, address)
+    if address.startswith(FILE):
+        address = str(to_local_path(address))
+    return secret_masking.mask_address(address)
+
+
+def check_owner(settings: Settings, here: str, owner: str | None) -> None:
     """Raise SettingsError if the output belongs to another source, because the run would remove that source's documents.
 
-    `owner` is the path of the source from which the output was written; None if there has been no run.
+    `here` is the result of `locate_source`. `owner` is the one with which the output was written; None if there was no run.
     """
-    if not is_another_source(settings, owner):
+    if not is_another_source(settings, here, owner):
         return
-    here = settings.dump_masked()["source"]["path"]
     output = settings.output.path or settings.output.schema_
     raise SettingsError(
         f"source.path: the output {output} belongs to {owner}, whose documents would all be removed; give {here} an "
@@ -43,13 +61,20 @@ def check_owner(settings: Settings, owner: str | None) -> None:
     )
 
 
-def is_another_source(settings: Settings, owner: str | None) -> bool:
+def is_another_source(settings: Settings, here: str, owner: str | None) -> bool:
     """Return whether the output belongs to a different source than the settings name; False if output.adopt_source is set.
 
-    `owner` is the path of the source from which the output was written; None if there has been no run.
+    Spellings of a path and symbolic links make no difference.
+
+    Args:
+        here: where the settings' source is: the result of `locate_source`.
+        owner: the same for the source from which the output was written; None if there has been no run.
     """
-    here = settings.dump_masked()["source"]["path"]
-    return owner is not None and not settings.output.adopt_source and owner.rstrip("/") != here.rstrip("/")
+    if owner is None or settings.output.adopt_source:
+        return False
+    if settings.source.format == "table":
+        return owner != here
+    return set(list_normalized_paths(here)).isdisjoint(list_normalized_paths(owner))
 
 
 def check_slice_tables(tables: Tables, slice_: str | None) -> None:
@@ -118,7 +143,7 @@ def open_checked_source(
 
     Args:
         engine: model and sentence detector of the run.
-        owner: path of the source from which the output was written; None if there has been no run.
+        owner: source from which the output was written, as `locate_source` returned it; None if there has been no run.
 
     Returns:
         A tuple of the source, and the values that show from which run, model and source version a row of the output comes.
@@ -137,13 +162,14 @@ def open_checked_source(
     provenance = Provenance(
         summary.run_id,
         summary.started_at,
+        locate_source(spark, settings.source),
         engine.name,
         engine.fingerprint,
         source.version,
         compute_slice_digest(settings),
         source.committed_ms,
     )
-    check_owner(settings, owner)
+    check_owner(settings, provenance.source, owner)
     return source, provenance
 
 
@@ -261,6 +287,6 @@ def _find_feed_changes(
     feed = change_feed.read_changes_since(tables.spark, source, last.source_version, last.source_committed)
     if feed is None:
         return None
-    rejected = None if tables.is_empty("rejects") else tables.read_latest("rejects")
+    rejected = tables.read_latest("rejects") if tables.exists("rejects") and not tables.is_empty("rejects") else None
     retry = crashing_documents.find_first_failures(tables, last)
     return changes.compare_feed(source, feed, published, rejected, policy, retry)

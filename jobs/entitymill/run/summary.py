@@ -152,12 +152,11 @@ class Summary:
 
         Columns such as status, ended_at and epoch are not set; the class `Lease` sets them when it writes the row.
         """
-        masked = settings.dump_masked()
         counted = {name: getattr(self, name) for name in run_row.NAMES if hasattr(self, name)}
         about = {
             "mode": self.mode or None,
-            "settings": json.dumps(masked),
-            "source": masked["source"]["path"],
+            "settings": json.dumps(settings.dump_masked()),
+            "source": provenance.source,
             "source_version": provenance.source_version,
             "source_committed": provenance.source_committed,
             "slice": provenance.slice,

@@ -6,6 +6,7 @@ command needs it. So it runs without any extension; a test enforces that.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -103,7 +104,10 @@ def install_command(extra: str = "") -> str:
     """
     if _REPOSITORY is not None:
         target = COMMANDS.get(extra, "install")
-        return f"make {target}" if Path.cwd() == _REPOSITORY else f"make -C {shlex.quote(str(_REPOSITORY))} {target}"
+        with contextlib.suppress(OSError):  # the working directory may have been deleted
+            if Path.cwd() == _REPOSITORY:
+                return f"make {target}"
+        return f"make -C {shlex.quote(str(_REPOSITORY))} {target}"
     if extra == "prepare":  # not an extra of the wheel; pip finds these packages on PyPI
         return "pip install nncf safetensors scipy deltalake"
     wheel = _find_wheel_file() or "/path/to/entitymill-VERSION-py3-none-any.whl"

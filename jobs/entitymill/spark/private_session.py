@@ -145,7 +145,7 @@ def _clear_inherited(spark: SparkSession) -> Iterator[None]:
             spark.conf.unset(key)
         yield
     finally:
-        _set_conf(spark, before)
+        _restore_conf(spark, before)
 
 
 def clone_session(spark: SparkSession) -> SparkSession:
@@ -220,7 +220,20 @@ def override_conf(spark: SparkSession, values: Mapping[str, str]) -> Iterator[No
         _set_conf(spark, values)
         yield
     finally:
-        _set_conf(spark, before)
+        _restore_conf(spark, before)
+
+
+def _restore_conf(spark: SparkSession, values: Mapping[str, str | None]) -> None:
+    """Set properties of a session as `_set_conf` does; if Ctrl-C interrupts this, first set the remaining properties."""
+    interrupted: KeyboardInterrupt | None = None
+    for key, value in values.items():
+        try:
+            _set_conf(spark, {key: value})
+        except KeyboardInterrupt as error:
+            interrupted = error
+            _set_conf(spark, {key: value})
+    if interrupted is not None:
+        raise interrupted
 
 
 def _set_conf(spark: SparkSession, values: Mapping[str, str | None]) -> None:

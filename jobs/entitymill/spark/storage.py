@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import StorageError, strip_quoted_values
 from entitymill.spark import session, spark_connect
-from entitymill.spark.files_on_this_machine import exists_here, find_installed
+from entitymill.spark.files_on_this_machine import exists_here, find_installed, open_private_directory
 from entitymill.spark.sql_text import escape_pattern
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
@@ -188,7 +188,7 @@ def hash_files(spark: SparkSession, addresses: Iterable[str]) -> str:
 
     Raise OSError if a file cannot be read.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=open_private_directory()) as scratch:
         copy = Path(scratch) / "copy"
         digests = []
         for address in addresses:

@@ -11,7 +11,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from entitymill.errors import StorageError
+from entitymill.errors import OutputError, StorageError
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.private_session import create_frame
 from entitymill.spark.sql_text import escape_pattern
@@ -19,8 +19,8 @@ from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
 FILE = "file"
-_READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "ignoreCorruptFiles": "true"}
-"""Spark options: read all subdirectories, and skip files that are incomplete or that are deleted during the read."""
+_READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true"}
+"""Spark options: read all subdirectories, and skip files that are deleted during the read."""
 READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
 """Errors that `read_all_files`, or an action on the DataFrame that it returns, raises if the files cannot be read.
 
@@ -33,17 +33,21 @@ _LOG_MS = timedelta(days=30) / timedelta(milliseconds=1)
 """Default of `delta.logRetentionDuration`: for how long the Delta log names a data file that a commit has removed."""
 
 
-def read_all_files(tables: Tables, name: str, schema: str) -> DataFrame:
+def read_all_files(tables: Tables, name: str, schema: str, *, skip_unreadable: bool) -> DataFrame:
     """Return the rows of all data files in a table's directory, including rows that the table no longer contains.
 
     The DDL string `schema` names the columns to read; a column that a file lacks is null. A further column, named by the
     constant FILE, has the name of the file that contains the row. If `name` is entities and `output.format` is parquet, the
     files of the Parquet export (the copy of `entities` for readers without Delta) are read, too.
+
+    Some files may be incomplete, because a run was killed, or because another program is still writing them. The storage may
+    also fail to return a file. With `skip_unreadable`, Spark skips such files; without it, an action on the DataFrame raises
+    one of READ_ERRORS.
     """
     directories = [tables.location(name)]
     if name == "entities" and tables.exported and storage.exists(tables.spark, f"{tables.root}/{name}"):
         directories.append(f"{tables.root}/{name}")
-    reader = tables.spark.read.options(**_READER_OPTIONS).schema(schema)
+    reader = tables.spark.read.options(**_READER_OPTIONS, ignoreCorruptFiles=skip_unreadable).schema(schema)
     return reader.parquet(*map(escape_pattern, directories)).withColumn(
         FILE, F.substring_index("_metadata.file_path", "/", -1)
     )
@@ -73,6 +77,8 @@ def count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, i
     Args:
         files: result of `list_files` before VACUUM. Files that were written later do not count. Files in a hidden directory
             (whose name begins with _ or a full stop) do not count either, except in _change_data.
+
+    Raise OutputError if the table cannot be read.
     """
     root = tables.location(name).rstrip("/")
     listed = {path for path, *_ in files if path.endswith(".parquet")}
@@ -81,7 +87,9 @@ def count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, i
     visible = sum(not any(part.startswith(("_", ".")) for part in found) for found in parts)
     tables.forget(name)
     current = tables.detail(name)
-    return 0 if current is None else max(0, visible - int(current["numFiles"]))
+    if current is None:
+        raise OutputError(f"output: {tables.address(name)} cannot be read any more; run again when it can be read.")
+    return max(0, visible - int(current["numFiles"]))
 
 
 def select_deletable_files(
@@ -168,12 +176,13 @@ def _find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: D
     """Return the names of those of the given data files that contain any of the ids in the column doc_id of `id_frame`.
 
     `files` has the names of the data files to search. If the table has column mapping, which hides the ids, return all of
-    `files`. If the files cannot be read, log a warning, and return an empty set. An incomplete file counts as empty.
+    `files`. If the files cannot be read, log a warning, and return an empty set. A file that cannot be read, perhaps because
+    it is incomplete, counts as empty.
     """
     if not files or tables.has_mapped_columns(name):  # the ids cannot be looked up by column name
         return files
     try:
-        rows = read_all_files(tables, name, "doc_id string").where(F.col(FILE).isin(*files))
+        rows = read_all_files(tables, name, "doc_id string", skip_unreadable=True).where(F.col(FILE).isin(*files))
         found = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").select(FILE).distinct().collect()
     except READ_ERRORS as error:
         kind = type(error).__name__

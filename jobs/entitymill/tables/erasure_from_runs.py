@@ -21,6 +21,7 @@ from entitymill.tables.output_tables import Tables
 log = logging.getLogger(__name__)
 ERASED = "erased: the message named an erased document."
 ERASED_CONDITION = "erased: the condition named an erased document."
+_WORD = re.compile(r"\w+")
 _COLUMNS = "run_id string, error string, settings string"
 
 
@@ -36,9 +37,14 @@ class IdFinder:
 
         In these texts, the new finder finds the same ids as this one. A text that is None is ignored.
         """
-        everything = "\0".join(text for text in texts if text)
+        everything = "\0".join({text for text in texts if text})
+        # Words are looked up first, since that takes far less time than a search for each id. The words of an id that is not
+        # part of a longer word are words of the text.
+        words = set(_WORD.findall(everything))
         found = IdFinder(())
-        found._forms = [(id_, form) for id_, form in self._forms if form in everything]
+        found._forms = [
+            (id_, form) for id_, form in self._forms if words.issuperset(_WORD.findall(form)) and form in everything
+        ]
         return found
 
     def find(self, text: str | None) -> set[str]:
@@ -64,16 +70,17 @@ def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
     return dict(Counter(id_ for _, found in _find_rows(tables.read_latest("runs"), ids) for id_ in found))
 
 
-def find_stale_files(tables: Tables, ids: Sequence[str]) -> set[str]:
+def find_stale_files(tables: Tables, ids: Sequence[str], *, skip_unreadable: bool = True) -> set[str]:
     """Return the names of the old data files of `runs` that contain any of the document ids.
 
     Old files are data files that do not belong to the current version of `runs`, but to an older version or a failed commit.
-    If `runs` has column mapping, which hides the ids, return the names of all old files.
+    If `runs` has column mapping, which hides the ids, return the names of all old files. `skip_unreadable` is for
+    `read_all_files`.
     """
     if tables.has_mapped_columns("runs"):  # the ids cannot be looked up by column name
         found = {name for name in list_files(tables) if name.endswith(".parquet")}
     else:
-        rows = _find_rows(read_all_files(tables, "runs", _COLUMNS), ids)
+        rows = _find_rows(read_all_files(tables, "runs", _COLUMNS, skip_unreadable=skip_unreadable), ids)
         found = {row[FILE] for row, _ in rows}
     # The current files are listed last, so that a file that another run has just committed does not count as stale.
     return found - _list_current_files(tables)

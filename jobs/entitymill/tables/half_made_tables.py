@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import OutputError
 from entitymill.spark import session, spark_connect, storage
+from entitymill.spark.files_on_this_machine import open_private_directory
 from entitymill.spark.sql_text import MAX_LEVELS, quote_literal, quote_name, quote_part, split_name
 
 _SESSION_CATALOG = "spark_catalog"
@@ -90,7 +91,7 @@ def _is_only_created(spark: SparkSession, directory: str, mark: str) -> bool:
         return False
     if any(file.endswith(".parquet") for file, *_ in storage.list_files(spark, directory)):
         return False
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=open_private_directory()) as scratch:
         commit = Path(scratch) / _FIRST_COMMIT
         storage.fetch(spark, f"{directory}/_delta_log/{_FIRST_COMMIT}", commit)
         return mark in commit.read_text(encoding="utf8")

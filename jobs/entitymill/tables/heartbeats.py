@@ -22,6 +22,7 @@ from typing import Any
 from entitymill.errors import StorageError
 from entitymill.run_row import RunRow
 from entitymill.spark import session, storage
+from entitymill.spark.files_on_this_machine import open_private_directory
 from entitymill.tables.output_tables import Tables
 from entitymill.tables.runs import Runs
 
@@ -59,16 +60,17 @@ class Heartbeat:
     def read_other_runs(self) -> list[RunRow]:
         """Return the row of `runs` from the heartbeat file of each other live run, and delete the files of dead runs.
 
-        A run counts as dead if its file is at least as old as the longer of both leases, this run's and the other's; the
-        attribute `dead` stores the run's row. Call `beat` first: the modification time of this run's own file serves as the
-        current time.
+        A run counts as dead if its file is at least as old as the longer of both leases, this run's and the other's, or as
+        far in the future. The attribute `dead` stores the run's row. Call `beat` first: the modification time of this run's
+        own file serves as the current time.
         """
         found = {address: modified for address, _, modified in storage.list_files(self._spark, self._directory)}
         now = found.pop(self._own, max(found.values(), default=0))
         alive = []
         for address, modified in found.items():
             row = _read_file(self._spark, address)
-            if now - modified < max(self._milliseconds, 1000 * row.lease_seconds):
+            # A dead run's file is from the future if the storage's clock was put back. A live run has rewritten its file.
+            if abs(now - modified) < max(self._milliseconds, 1000 * row.lease_seconds):
                 alive.append(row)
             else:
                 self.dead[row.run_id] = row
@@ -150,7 +152,7 @@ def parse(run_id: str, content: str | None) -> RunRow:
 
 def _read_file(spark: Any, address: str) -> RunRow:
     """Return the row of `runs` in the heartbeat file at `address`; only its run id is set if the file cannot be read."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=open_private_directory()) as scratch:
         copy = Path(scratch) / "row"
         try:
             storage.fetch(spark, address, copy)

@@ -25,7 +25,7 @@ TEMPORARY_PREFIX = "entitymill_"
 """Prefix of the names of temporary tables in a catalog; the prefix outside a catalog is an underscore."""
 DELTA_ENTITIES = "entities_delta"
 """Directory of the Delta table `entities` if `output.format` is parquet; the directory `entities` then has the export."""
-_OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "cosn:")
+_OBJECT_STORES = ("s3:", "s3a:", "s3n:", "gs:", "oss:", "obs:", "cosn:", "wasb:", "wasbs:", "dbfs:")
 PROPERTY = "entitymill.schema"
 """Table property that contains the version of the table's schema."""
 SHUFFLED_BYTES_PER_FILE_BYTE = 3
@@ -161,14 +161,14 @@ class Tables:
         return self.cached_properties(name).get(PROPERTY) == schemas.VERSION
 
     def is_empty(self, name: str) -> bool:
-        """Return whether a Delta table does not exist or is empty.
+        """Return whether a Delta table, which must exist, is empty.
 
         A table is empty if it has no data files, according to `detail`, whose cached result may be outdated. If the query of
         `detail` fails, the table is read instead, and is empty if it has no rows.
         """
         found = self.detail(name)
         if found is None:  # perhaps because of a temporary error: a run must not mistake a full table for an empty one
-            return not self.exists(name) or not self.read(name).take(1)
+            return not self.read(name).take(1)
         return bool(found["numFiles"] == 0)
 
     def forget(self, name: str | None = None) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from entitymill.errors import OutputError
 from entitymill.spark import storage
+from entitymill.spark.files_on_this_machine import open_private_directory
 from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
@@ -45,9 +46,14 @@ def is_current(tables: Tables) -> bool:
 
 
 def check_export(tables: Tables) -> None:
-    """Raise OutputError if the export's directory exists without a marker file: another program must have written it."""
+    """Raise OutputError if the export's directory exists without a marker file: another program must have written it.
+
+    Raise it, with another message, if there is a marker file that cannot be read.
+    """
     address = _address(tables)
     if storage.exists(tables.spark, address) and _read_marker(tables, address) is None:
+        if storage.exists(tables.spark, f"{address}/{_MARKER}"):
+            raise OutputError(f"output: {address}/{_MARKER} cannot be read; run again, or move {address} away.")
         raise OutputError(
             f"output: {address} exists and was not written by this program as a Parquet export; choose another output or "
             "move it away."
@@ -94,7 +100,9 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     if storage.exists(spark, entities):
         _rename(tables, entities, replaced)
         if storage.exists(spark, replaced) and _read_marker(tables, replaced) is None:
-            # Another program has just written there.
+            # Another program has just written there. Or another run has just written and is deleting its export, which this
+            # run has moved away: then `check_now` raises an error.
+            check_now()
             _rename(tables, replaced, entities)
             check_export(tables)
     try:
@@ -135,7 +143,7 @@ def _read_table_id(tables: Tables) -> str:
 
 def _read_marker(tables: Tables, directory: str) -> Marker | None:
     """Return the marker of the export in a directory; None if there is no readable marker file."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=open_private_directory()) as scratch:
         copy = Path(scratch) / "marker"
         try:
             storage.fetch(tables.spark, f"{directory}/{_MARKER}", copy)

@@ -37,7 +37,7 @@ MAX_LISTED_IDS = 1000
 class Provenance:
     """Values that a run writes into its rows, to show from which run, model and source version a row comes.
 
-    model: name of the model.
+    source: what was read: an absolute path, a URI without credentials, or the name of a catalog table.
     fingerprint: digest of everything except the text that decides a document's result: model, precision and settings.
     slice: digest of source.where if the run replaces a slice (the rows that source.where selects); otherwise None.
     source_committed: commit time of the source's Delta version, in milliseconds since 1970; None if the source is not Delta.
@@ -45,6 +45,7 @@ class Provenance:
 
     run_id: str
     started_at: datetime
+    source: str
     model: str
     fingerprint: str
     source_version: str

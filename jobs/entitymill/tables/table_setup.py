@@ -10,6 +10,7 @@ from pyspark.sql import types as T
 
 from entitymill import schemas
 from entitymill.errors import OutputError
+from entitymill.source.unreadable_source import summarize_error
 from entitymill.spark import files_on_this_machine, storage
 from entitymill.spark.private_session import create_frame
 from entitymill.spark.sql_text import quote_literal, quote_name, quote_part, type_to_sql
@@ -70,19 +71,35 @@ def check_tables(tables: Tables) -> None:
     """Check that this program wrote the existing tables, with the current schema version; missing tables are accepted.
 
     Raises:
-        OutputError: a table has another schema version, or another program wrote a table or the Parquet export.
+        OutputError: a table cannot be read, has another schema version, or another program wrote it or the Parquet export.
     """
     for name in NAMES:
         if not tables.exists(name):
             continue
         version = tables.cached_properties(name).get(PROPERTY)
         if version != schemas.VERSION:
+            if reason := _explain_read_error(tables, name):
+                raise OutputError(f"output: {tables.address(name)} cannot be read: {reason}.")
             wrong = "was not written by this program"
             if version:
                 wrong = f"has schema version {version}, but this program writes version {schemas.VERSION}"
             raise OutputError(f"output: {tables.address(name)} exists and {wrong}; choose another output or move it away.")
     if tables.exported:
         parquet_export.check_export(tables)
+
+
+def _explain_read_error(tables: Tables, name: str) -> str | None:
+    """Return why Delta cannot read a table that exists, as a phrase; None if it can, or if the table is no Delta table."""
+    try:
+        tables.spark.sql(f"DESCRIBE DETAIL {tables.sql_name(name)}").collect()
+    except (PySparkException, Py4JJavaError) as error:
+        try:
+            if tables.root is not None and not storage.exists(tables.spark, f"{tables.address(name)}/_delta_log"):
+                return None
+        except OSError as denied:
+            return str(denied)
+        return summarize_error(error)
+    return None
 
 
 def check_tables_to_write(tables: Tables) -> None:

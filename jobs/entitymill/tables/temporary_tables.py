@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from entitymill.errors import StorageError
+from entitymill.spark import spark_connect, storage
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import Tables
 
@@ -40,6 +43,7 @@ class TemporaryTable:
         self._tables = tables
         self._name = f"{_PREFIX}{epoch}" if results_of is None else f"{_PREFIX}{epoch}{_RESULTS}{results_of}"
         self._created = False
+        self._directory: str | None = None
 
     def write(self, documents: DataFrame) -> DataFrame:
         """Create the table, write documents to it, and return a DataFrame of the written rows."""
@@ -59,6 +63,8 @@ class TemporaryTable:
             table = documents.limit(0).writeTo(self._tables.sql_name(self._name)).using("delta")
             table = table.tableProperty(*_NO_STATISTICS)
             (table.partitionedBy(F.col(UNIT)) if UNIT in documents.columns else table).create()
+            if not spark_connect.is_remote(documents.sparkSession):
+                self._directory = self._tables.location(self._name)
 
     def fill(self, documents: DataFrame) -> DataFrame:
         """Write documents in one commit, partitioned by the column UNIT if there is one; return the table as a DataFrame.
@@ -83,6 +89,11 @@ class TemporaryTable:
         self._created = False
         try:
             self._tables.drop(self._name)
+            if self._directory is not None:
+                # A later run may have dropped the table of this run, which was frozen then. Tasks of this run may have
+                # written texts into the table's directory since, which no catalog knows.
+                with suppress(OSError, StorageError):
+                    storage.remove(self._tables.spark, self._directory)
         except Exception:
             log.exception("the temporary table %s could not be removed; the next run will remove it", self._name)
 
