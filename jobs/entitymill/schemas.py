@@ -115,7 +115,7 @@ RUNS = T.StructType(
             "how the run found its documents: first, full, compare, feed, arrivals; none: nothing to do; maintenance",
         ),
         _column("settings", _STRING, "all settings as JSON, secrets masked; of an erasure, a digest of the ids"),
-        _column("source", _STRING, "source that was read"),
+        _column("source", _STRING, "address of the source that was read, or a table's full name"),
         _column("source_version", _STRING, "version of the source"),
         _column("scope", _STRING, "digest of the settings that select the source's rows"),
         _column("model", _STRING, "name of the model"),

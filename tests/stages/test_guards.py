@@ -219,6 +219,7 @@ def test_tables_of_another_schema_are_refused(sliced: Tables, tmp_path: Path, ve
         ("./lake//texts/", f"{Path.cwd()}/lake/texts"),
         ("/lake/texts", "/lake/texts"),
         ("file:///lake/a b", "/lake/a b"),
+        ("dbfs:/Volumes/lake/texts", "/Volumes/lake/texts"),
         ("nostorage://me:hunter2@bucket/texts", "nostorage://***@bucket/texts"),
     ],
 )
@@ -227,6 +228,7 @@ def test_a_source_is_named_by_its_complete_address_without_secrets(spark: SparkS
     assert guards.locate_source(spark, load(None, [f"source.path={path}", "output.path=/lake/out"], {}).source) == expected
 
 
-def test_a_catalog_table_is_named_as_in_the_settings(spark: SparkSession) -> None:
-    settings = load(None, ["source.format=table", "source.path=lake.texts", "output.path=/lake/out"], {})
-    assert guards.locate_source(spark, settings.source) == "lake.texts"
+@pytest.mark.parametrize("name", ["texts", "Default.Texts", "spark_catalog.default.`texts`"])
+def test_a_catalog_table_is_named_completely(spark: SparkSession, name: str) -> None:
+    settings = load(None, ["source.format=table", f"source.path={name}", "output.path=/lake/out"], {})
+    assert guards.locate_source(spark, settings.source) == "spark_catalog.default.texts"

@@ -176,12 +176,31 @@ def test_a_run_is_alive_for_the_longer_of_both_leases(tables: Tables, own_second
 
 
 def test_a_heartbeat_from_the_future_does_not_count(tables: Tables) -> None:
-    """The storage's clock was ahead while a run died, and was put back then."""
+    """The storage's clock was ahead while a run died, and was then set back. The file counts for one lease more."""
     freeze(tables, "dead")
     [file] = beating(tables)
+    looking = Heartbeat(tables, "next", lease_seconds=1)
+    looking.beat(RunRow("next"))
+    file.write_text(RunRow("dead").to_json())
     os.utime(file, (time.time() + OLD, time.time() + OLD))
-    take_and_end(tables, "next")
-    assert statuses(tables) == [("dead", "died"), ("next", "done")]
+    assert [row.run_id for row in looking.read_other_runs()] == ["dead"]
+    time.sleep(0.6)
+    os.utime(file, (time.time() + OLD, time.time() + OLD))  # a live run has rewritten its file
+    time.sleep(0.6)
+    assert [row.run_id for row in looking.read_other_runs()] == ["dead"]
+    time.sleep(1.1)
+    assert looking.read_other_runs() == []
+    assert list(looking.dead) == ["dead"]
+
+
+def test_a_run_that_has_just_rewritten_its_heartbeat_is_alive(tables: Tables) -> None:
+    """A process that stalls between its own heartbeat and its look at the others' must not take them for dead."""
+    with Lease(tables, AT_ONCE, "one"):
+        stalled = Heartbeat(tables, "two", lease_seconds=1)
+        stalled.beat(RunRow("two"))
+        own = next(file for file in beating(tables) if file.name == "two")
+        os.utime(own, (time.time() - OLD, time.time() - OLD))
+        assert [row.run_id for row in stalled.read_other_runs()] == ["one"]
 
 
 def test_a_dead_run_keeps_the_progress_of_its_last_heartbeat(tables: Tables) -> None:

@@ -106,7 +106,7 @@ def test_a_dry_run_says_how_much_and_changes_nothing(
     ("in_old_files", "said"),
     [
         (False, "nor in a file of an older version"),
-        (None, "cannot be searched here; `entitymill maintain … purge` deletes them"),
+        (None, "cannot be searched; `entitymill maintain … purge` deletes them"),
     ],
 )
 def test_ids_that_are_nowhere(

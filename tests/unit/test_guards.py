@@ -21,7 +21,7 @@ MINE = "/lake/texts"
         (MINE, f"{MINE}/", False, False),
         (MINE, "/lake//out/../texts", False, False),
         ("s3a://lake/texts", "s3://Lake/texts/", False, False),
-        ("s3a://lake/texts", MINE, False, True),
+        ("s3a://lake/texts", "/other/texts", False, True),
         (MINE, "/lake/others", False, True),
         (MINE, "/lake/others", True, False),
         (MINE, None, False, False),  # nobody wrote there yet
@@ -34,6 +34,13 @@ def test_the_output_of_another_source_is_taken_over_only_if_that_is_said(
     said = rf"/lake/out belongs to {before}, whose documents .* give {here} an output of its own, or set output\."
     with pytest.raises(SettingsError, match=said) if refused else nullcontext():
         guards.check_owner(chosen, here, before)
+
+
+def test_a_scheme_that_spark_connect_does_not_know_makes_no_difference() -> None:
+    chosen = load(None, [f"source.path={MINE}", "output.path=/lake/out"], {})
+    guards.check_owner(chosen, f"hdfs://lake:8020{MINE}", MINE)
+    with pytest.raises(SettingsError, match="belongs to /lake/others"):
+        guards.check_owner(chosen, f"hdfs://lake:8020{MINE}", "/lake/others")
 
 
 def test_a_link_to_the_source_is_the_same_source(tmp_path: Path) -> None:

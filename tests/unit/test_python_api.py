@@ -206,6 +206,7 @@ def test_a_file_that_may_not_be_looked_up_is_named(
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(SourceError, match=r"^/secret/letter\.txt cannot be read: Permission denied\.$"):
         list(tag._read_texts(["/secret/letter.txt"]))
+    assert list(tag._read_texts(["Angela Merkel"])) == [("text 1", "Angela Merkel")]
 
 
 @pytest.mark.parametrize(

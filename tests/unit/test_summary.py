@@ -92,5 +92,5 @@ def test_what_a_run_ignored_the_next_one_looks_at_again() -> None:
     """The policy `ignore` must change the scope; otherwise the next run would find nothing changed, and do nothing."""
     policies = ("reprocess", "refuse", "ignore")
     chosen = [["source.path=a", "output.path=b", f"incremental.on_fingerprint_change={policy}"] for policy in policies]
-    reprocess, refuse, ignore = (compute_scope(settings.load(None, options, {}), "t") for options in chosen)
+    reprocess, refuse, ignore = (compute_scope(settings.load(None, options, {}), "t", "/texts") for options in chosen)
     assert reprocess == refuse != ignore

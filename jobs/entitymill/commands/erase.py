@@ -92,7 +92,7 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     nothing = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {output}"
     nothing += f"{_describe_old_files(findings)}: nothing was erased; "
     if findings.empty and options.dry_run:
-        advice = "a run may be active, and still publish the documents." if findings.run_is_active else "check the ids."
+        advice = "a run may be active, and may still publish the documents." if findings.run_is_active else "check the ids."
         console.print(nothing + advice, markup=False, soft_wrap=True)
         return
     if options.dry_run:
@@ -112,7 +112,7 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     erased = erasure.erase(spark, settings, ids, findings)
     if not erased:
         progress.end()
-        ended = f"the active run has ended: none of the ids is in a table{_describe_old_files(findings)}; nothing was erased"
+        ended = "no run is active any more, and none of the ids was found; nothing was erased"
         console.print(ended if findings.run_is_active else f"{nothing}check the ids.", markup=False, soft_wrap=True)
         return
     for name, rows in erased.items():
@@ -124,10 +124,10 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
 def _describe_old_files(findings: Findings) -> str:
     """Return a phrase about the files of older table versions, for the message that no table contains the ids.
 
-    The phrase says either that these files do not contain the ids, or that they cannot be searched here.
+    The phrase says either that these files do not contain the ids, or that some of them cannot be searched.
     """
     if findings.in_old_files is None:
-        return " (files of older versions cannot be searched here; `entitymill maintain … purge` deletes them all)"
+        return " (some files of older versions cannot be searched; `entitymill maintain … purge` deletes them)"
     return ", nor in a file of an older version"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pyspark.sql import SparkSession
 
 from entitymill.commands import common, source_checks
-from entitymill.errors import EntityMillError
+from entitymill.errors import EntityMillError, SettingsError
 from entitymill.settings import Settings
 from entitymill.spark.session import open_session
 from entitymill.tables.redaction import MASK, KnownModel, redact
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="LABEL",
         nargs="+",
         default=[],
-        help="mask only mentions with these labels, separated by blanks or commas (default: all labels)",
+        help="mask only mentions with these labels, separated by spaces or commas (default: all labels)",
     )
     built.add_argument(
         "--mask",
@@ -54,12 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work(settings: Settings) -> None:
         """Start Spark, write the redacted table, and print how many mentions were masked and how many rows were left out."""
+        labels = [label.strip() for word in options.labels for label in word.split(",") if label.strip()]
+        if options.labels and not labels:
+            raise SettingsError("--labels: name at least one label, or leave the option out to mask all labels.")
         common.check_output_exists(settings)
         source_checks.check_source(settings)
         progress.begin("starting Spark")
         spark = open_session(settings.spark, "entitymill redact")
         progress.begin("writing the texts with their mentions masked")
-        labels = [label for word in options.labels for label in word.split(",") if label]
         model = _read_model(spark, settings) if labels else None
         done = redact(spark, settings, options.to, labels, options.mask, partly=options.partly, model=model)
         left = f"; {done.left_out:,} rows left out" if done.left_out else ""

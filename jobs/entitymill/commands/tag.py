@@ -156,12 +156,12 @@ def _looks_like_path(text: str) -> bool:
 def _is_file(path: Path) -> bool:
     """Return whether a path names a file or a pipe; False also for a text that cannot be a path.
 
-    True also if access is denied; reading the file then fails with an error that says so.
+    If access is denied, return whether it looks like a path; reading the file then fails with an error that says so.
     """
     try:
         return path.exists() and not path.is_dir()
     except PermissionError:
-        return True
+        return _looks_like_path(str(path))
     except (OSError, ValueError):  # the text is too long for a file name, or contains NUL
         return False
 

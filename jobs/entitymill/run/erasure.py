@@ -10,7 +10,6 @@ import json
 import logging
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -50,8 +49,8 @@ class Findings:
 
     rows: dict from table name to a dict from doc_id to a number: how many rows of the table's current version belong to the
         document. For `runs`, it is the number of rows whose text contains the id.
-    in_old_files: whether data files, including files of older versions, contain any of the ids; None if the files cannot be
-        read.
+    in_old_files: whether data files, including files of older versions, contain any of the ids; None if this is unknown,
+        because some files cannot be read.
     run_is_active: whether a run may be active, and could still publish the documents.
     """
 
@@ -61,7 +60,7 @@ class Findings:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to erase; unreadable old files, which might contain the ids, are ignored."""
+        """Whether nothing to erase was found; unreadable old files, which might contain the ids, are ignored."""
         return not any(self.rows.values()) and not self.in_old_files
 
     def totals(self) -> dict[str, int]:
@@ -231,16 +230,10 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
     It cannot be known if some files cannot be read, and none of the others contains an id.
     """
     try:
-        return _search_files(tables, ids, id_frame, skip_unreadable=False)
-    except data_files.READ_ERRORS as error:
-        log.warning(
-            "some data files of %s cannot be read (%s); old data files may still contain the erased documents",
-            tables.output,
-            type(error).__name__,
-        )
-    with suppress(*data_files.READ_ERRORS):
-        return _search_files(tables, ids, id_frame, skip_unreadable=True) or None
-    return None
+        found, complete = data_files.search_files(tables, partial(_search_files, tables, ids, id_frame))
+    except data_files.READ_ERRORS:
+        return None
+    return found or (False if complete else None)
 
 
 def _search_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame, *, skip_unreadable: bool) -> bool:

@@ -7,6 +7,7 @@ settings allow.
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import suppress
 
 from py4j.protocol import Py4JJavaError
@@ -14,7 +15,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.errors import OutputError, RejectedError, SettingsError
+from entitymill.errors import OutputError, RejectedError, SettingsError, StorageError
 from entitymill.run import crashing_documents
 from entitymill.run.summary import Summary, compute_scope, compute_slice_digest
 from entitymill.settings import Settings, secret_masking
@@ -22,9 +23,10 @@ from entitymill.settings.sections import SourceSettings
 from entitymill.source import change_feed, changes
 from entitymill.source.changes import Changes
 from entitymill.source.reader import Source, open_source
-from entitymill.spark import storage
+from entitymill.spark import spark_connect, storage
 from entitymill.spark.files_on_this_machine import FILE, to_local_path
 from entitymill.spark.overlapping_paths import list_normalized_paths
+from entitymill.spark.sql_text import split_name
 from entitymill.tables import Tables, parquet_export, recovery, table_setup
 from entitymill.tables.publisher import Provenance
 from entitymill.tables.runs import Record, Runs
@@ -34,17 +36,21 @@ log = logging.getLogger(__name__)
 
 
 def locate_source(spark: SparkSession, source: SourceSettings) -> str:
-    """Return where a source is: an absolute path on the local disk, a URI without credentials, or a catalog table's name.
+    """Return where a source is: an absolute path on the local disk, a URI without credentials, or a table's full name.
 
     A path whose storage cannot be reached is returned as it is in the settings, but without credentials.
     """
+    if source.format == "table":
+        levels = split_name(source.path)
+        current = (spark.catalog.currentCatalog(), spark.catalog.currentDatabase())
+        return ".".join((*current[: max(0, 3 - len(levels))], *levels)).lower()
     address = source.path
-    if source.format != "table":
-        with suppress(OSError):
-            address = storage.qualify(spark, address)
+    with suppress(OSError, StorageError):
+        address = storage.qualify(spark, address)
     if address.startswith(FILE):
-        address = str(to_local_path(address))
-    return secret_masking.mask_address(address)
+        # With Spark Connect, `qualify` has also followed links, which may lead elsewhere tomorrow.
+        address = os.path.abspath(to_local_path(source.path if spark_connect.is_remote(spark) else address))  # noqa: PTH100
+    return secret_masking.mask_address(address.replace("dbfs:/Volumes/", "/Volumes/", 1))
 
 
 def check_owner(settings: Settings, here: str, owner: str | None) -> None:
@@ -64,7 +70,8 @@ def check_owner(settings: Settings, here: str, owner: str | None) -> None:
 def is_another_source(settings: Settings, here: str, owner: str | None) -> bool:
     """Return whether the output belongs to a different source than the settings name; False if output.adopt_source is set.
 
-    Spellings of a path and symbolic links make no difference.
+    Spellings of a path and symbolic links make no difference. Nor does a scheme that the settings do not name, but `here`
+    has: Spark Connect does not know it.
 
     Args:
         here: where the settings' source is: the result of `locate_source`.
@@ -74,6 +81,8 @@ def is_another_source(settings: Settings, here: str, owner: str | None) -> bool:
         return False
     if settings.source.format == "table":
         return owner != here
+    if owner.startswith("/") and owner == settings.dump_masked()["source"]["path"]:
+        return False
     return set(list_normalized_paths(here)).isdisjoint(list_normalized_paths(owner))
 
 
@@ -158,7 +167,7 @@ def open_checked_source(
             source.check_output(settings.output.path)
         except OSError as error:
             raise OutputError(f"output.path: {settings.output.path} cannot be reached: {error}.") from error
-    summary.scope = compute_scope(settings, source.identity)
+    summary.scope = compute_scope(settings, source.identity, locate_source(spark, settings.source))
     provenance = Provenance(
         summary.run_id,
         summary.started_at,

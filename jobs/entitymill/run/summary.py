@@ -211,13 +211,14 @@ class Clock:
         self._summary.seconds["total"] = perf_counter() - self._began
 
 
-def compute_scope(settings: Settings, identity: str) -> str:
+def compute_scope(settings: Settings, identity: str, address: str) -> str:
     """Return a digest of the source table and of the settings that decide which documents a run processes.
 
-    `identity` is the id that Delta gave the source table; empty if the source is not a Delta table.
+    `identity` is the id that Delta gave the source table; empty if the source is not a Delta table. `address` is where the
+    source is, in the same spelling in each run.
     """
     about = {
-        "source": settings.source.model_dump(mode="json"),
+        "source": {**settings.source.model_dump(mode="json"), "path": address},
         "table": identity,
         "slice": settings.output.replace_slice,
         # If a run ignored documents with an outdated fingerprint, a run with another value of the setting must process them.

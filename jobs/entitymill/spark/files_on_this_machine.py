@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -40,6 +41,7 @@ _VARIABLES = ("SPARK_LOCAL_DIRS", "LOCAL_DIRS")
 _PREFIX = "entitymill-process-"
 _ATTEMPTS = 20
 _LOCK = "in-use"
+_creating = threading.Lock()
 _directories: dict[tuple[int, Path], tuple[Path, IO[str]]] = {}
 """Dict from (process id, parent directory) to the private directory and its lock file, locked while the process runs."""
 FULL_BYTES = 64_000_000
@@ -124,13 +126,14 @@ def open_private_directory(parent: Path | None = None) -> Path:
     """
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     key = (os.getpid(), parent)
-    if key not in _directories:
-        parent.mkdir(parents=True, exist_ok=True)
-        delete_unused(parent)
-        directory, lock = _create_locked_directory(parent)
-        _directories[key] = (directory, lock)
-        atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return _directories[key][0]
+    with _creating:
+        if key not in _directories or not _directories[key][0].is_dir():  # a cleaner of old files may have deleted it
+            parent.mkdir(parents=True, exist_ok=True)
+            delete_unused(parent)
+            directory, lock = _create_locked_directory(parent)
+            _directories[key] = (directory, lock)
+            atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        return _directories[key][0]
 
 
 def list_parents() -> list[Path]:

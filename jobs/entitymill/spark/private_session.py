@@ -130,8 +130,19 @@ def _clear_inherited(spark: SparkSession) -> Iterator[None]:
     """
     before = {key: spark.conf.get(key, None) for key in UNSET}
     try:
-        # This only tests whether the session accepts the property. The value is random: if another thread writes a table at
-        # this moment, Delta must not find an earlier commit with the same value, and skip the write.
+        _check_transaction_numbers(spark)
+        for key in UNSET:
+            spark.conf.unset(key)
+        yield
+    finally:
+        _restore_conf(spark, before)
+
+
+def _check_transaction_numbers(spark: SparkSession) -> None:
+    """Raise SessionError if a session refuses to set Delta's transaction numbers; the session is changed by the test."""
+    try:
+        # The value is random: if another thread writes a table at this moment, Delta must not find an earlier commit with
+        # the same value, and skip the write.
         spark.conf.set(UNSET[0], uuid.uuid4().hex)
     except PySparkException as error:
         reason = re.search(r"\[[A-Z_.]+\][^\"\n]*", str(error))
@@ -140,12 +151,6 @@ def _clear_inherited(spark: SparkSession) -> Iterator[None]:
             "Delta cannot refuse commits of a run that another run has replaced, so nothing was written: run the job on "
             "compute with the access mode standard or dedicated."
         ) from error
-    try:
-        for key in UNSET:
-            spark.conf.unset(key)
-        yield
-    finally:
-        _restore_conf(spark, before)
 
 
 def clone_session(spark: SparkSession) -> SparkSession:

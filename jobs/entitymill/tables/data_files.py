@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError, StorageError
@@ -19,6 +20,8 @@ from entitymill.tables.output_tables import Tables
 
 log = logging.getLogger(__name__)
 FILE = "file"
+Found = TypeVar("Found")
+"""Type of the result of a search."""
 _READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true"}
 """Spark options: read all subdirectories, and skip files that are deleted during the read."""
 READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
@@ -53,6 +56,26 @@ def read_all_files(tables: Tables, name: str, schema: str, *, skip_unreadable: b
     )
 
 
+def search_files(tables: Tables, search: Callable[..., Found]) -> tuple[Found, bool]:
+    """Search data files by `read_all_files`; return the result, and whether all files could be read.
+
+    If some files cannot be read, log a warning, and search again without them. Raise one of READ_ERRORS if this fails, too.
+
+    Args:
+        search: function that searches the files, and returns what it found. Its keyword argument `skip_unreadable` is for
+            `read_all_files`.
+    """
+    try:
+        return search(skip_unreadable=False), True
+    except READ_ERRORS as error:
+        log.warning(
+            "some data files of %s cannot be read (%s); they may contain erased documents",
+            tables.output,
+            type(error).__name__,
+        )
+    return search(skip_unreadable=True), False
+
+
 def list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
     """Return the path, size in bytes and modification time in ms of each file in a table's directory and its subdirectories.
 
@@ -82,12 +105,13 @@ def count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, i
     """
     root = tables.location(name).rstrip("/")
     listed = {path for path, *_ in files if path.endswith(".parquet")}
-    remaining = {path for path, *_ in list_files(tables, name) or () if path in listed}
+    now_there = list_files(tables, name)
+    remaining = {path for path, *_ in now_there or () if path in listed}
     parts = (path.rpartition(root)[2].strip("/").removeprefix("_change_data/").split("/") for path in remaining)
     visible = sum(not any(part.startswith(("_", ".")) for part in found) for found in parts)
     tables.forget(name)
     current = tables.detail(name)
-    if current is None:
+    if current is None or now_there is None:
         raise OutputError(f"output: {tables.address(name)} cannot be read any more; run again when it can be read.")
     return max(0, visible - int(current["numFiles"]))
 
@@ -176,21 +200,20 @@ def _find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: D
     """Return the names of those of the given data files that contain any of the ids in the column doc_id of `id_frame`.
 
     `files` has the names of the data files to search. If the table has column mapping, which hides the ids, return all of
-    `files`. If the files cannot be read, log a warning, and return an empty set. A file that cannot be read, perhaps because
-    it is incomplete, counts as empty.
+    `files`. A file that cannot be read, perhaps because it is incomplete, counts as empty; a warning is logged. If none can
+    be read, return an empty set.
     """
     if not files or tables.has_mapped_columns(name):  # the ids cannot be looked up by column name
         return files
+
+    def find(*, skip_unreadable: bool) -> list[Row]:
+        rows = read_all_files(tables, name, "doc_id string", skip_unreadable=skip_unreadable).where(F.col(FILE).isin(*files))
+        return rows.join(F.broadcast(id_frame), "doc_id", "left_semi").select(FILE).distinct().collect()
+
     try:
-        rows = read_all_files(tables, name, "doc_id string", skip_unreadable=True).where(F.col(FILE).isin(*files))
-        found = rows.join(F.broadcast(id_frame), "doc_id", "left_semi").select(FILE).distinct().collect()
-    except READ_ERRORS as error:
-        kind = type(error).__name__
-        log.warning(
-            "recent data files of %s cannot be read (%s); they may contain erased documents", tables.address(name), kind
-        )
+        return {row[FILE] for row in search_files(tables, find)[0]}
+    except READ_ERRORS:
         return set()
-    return {row[FILE] for row in found}
 
 
 def _select_names(actions: DataFrame) -> DataFrame:

@@ -7,6 +7,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -14,7 +15,7 @@ from pyspark.sql import functions as F
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.private_session import create_frame
 from entitymill.tables import merge_rows
-from entitymill.tables.data_files import FILE, READ_ERRORS, read_all_files
+from entitymill.tables.data_files import FILE, READ_ERRORS, read_all_files, search_files
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import Tables
 
@@ -70,12 +71,12 @@ def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
     return dict(Counter(id_ for _, found in _find_rows(tables.read_latest("runs"), ids) for id_ in found))
 
 
-def find_stale_files(tables: Tables, ids: Sequence[str], *, skip_unreadable: bool = True) -> set[str]:
+def find_stale_files(tables: Tables, ids: Sequence[str], *, skip_unreadable: bool) -> set[str]:
     """Return the names of the old data files of `runs` that contain any of the document ids.
 
     Old files are data files that do not belong to the current version of `runs`, but to an older version or a failed commit.
-    If `runs` has column mapping, which hides the ids, return the names of all old files. `skip_unreadable` is for
-    `read_all_files`.
+    If `runs` has column mapping, which hides the ids, return the names of all old files. With `skip_unreadable`,
+    files that cannot be read are ignored; without it, one of READ_ERRORS is raised.
     """
     if tables.has_mapped_columns("runs"):  # the ids cannot be looked up by column name
         found = {name for name in list_files(tables) if name.endswith(".parquet")}
@@ -129,7 +130,8 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
         retry("runs", lambda: merge_rows.run_with_view(tables, frame, build_statement))
     # VACUUM would be unsafe: other runs may be writing `runs`, and VACUUM would delete their uncommitted files.
     try:
-        _delete_files(tables, find_stale_files(tables, ids) & (older_files | current))
+        stale, _ = search_files(tables, partial(find_stale_files, tables, ids))
+        _delete_files(tables, stale & (older_files | current))
     except READ_ERRORS as error:
         _warn_about_old_files(tables, error)
 

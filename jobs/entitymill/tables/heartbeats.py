@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ class Heartbeat:
         self._directory = tables.address(DIRECTORY)
         self._own = f"{self._directory}/{run_id}"
         self._milliseconds = 1000 * lease_seconds
+        self._seen: dict[str, tuple[int, float]] = {}
+        """Modification time of each file that was newer than the current time, and when this was first seen."""
         self.dead: dict[str, RunRow] = {}
         """Dead runs whose heartbeat files `read_other_runs` has deleted: a dict from run id to the run's last row."""
 
@@ -60,22 +63,38 @@ class Heartbeat:
     def read_other_runs(self) -> list[RunRow]:
         """Return the row of `runs` from the heartbeat file of each other live run, and delete the files of dead runs.
 
-        A run counts as dead if its file is at least as old as the longer of both leases, this run's and the other's, or as
-        far in the future. The attribute `dead` stores the run's row. Call `beat` first: the modification time of this run's
-        own file serves as the current time.
+        A run counts as dead if its file is at least as old as the longer of both leases, this run's and the other's; the
+        attribute `dead` stores the run's row. Call `beat` first: the modification time of this run's own file serves as the
+        current time.
         """
         found = {address: modified for address, _, modified in storage.list_files(self._spark, self._directory)}
         now = found.pop(self._own, max(found.values(), default=0))
         alive = []
         for address, modified in found.items():
             row = _read_file(self._spark, address)
-            # A dead run's file is from the future if the storage's clock was put back. A live run has rewritten its file.
-            if abs(now - modified) < max(self._milliseconds, 1000 * row.lease_seconds):
+            if self._measure_age(address, modified, now) < max(self._milliseconds, 1000 * row.lease_seconds):
                 alive.append(row)
             else:
                 self.dead[row.run_id] = row
                 storage.remove(self._spark, address)
         return alive
+
+    def _measure_age(self, address: str, modified: int, now: int) -> float:
+        """Return the age of a heartbeat file in milliseconds.
+
+        A file may be newer than `now`, because its run has just rewritten it, or because it is from a time when the
+        storage's clock was ahead. Its age is then how long this process has seen it unchanged.
+
+        Args:
+            modified, now: modification time of the file, and current time, in milliseconds since 1970.
+        """
+        if modified <= now:
+            return now - modified
+        before, since = self._seen.get(address, (None, 0.0))
+        if before != modified:
+            since = time.monotonic()
+            self._seen[address] = (modified, since)
+        return 1000 * (time.monotonic() - since)
 
     def stop(self) -> None:
         """Delete the heartbeat file, and its directory if no other file is there; log errors of the storage, raise none."""

@@ -76,10 +76,13 @@ def check_tables(tables: Tables) -> None:
     for name in NAMES:
         if not tables.exists(name):
             continue
+        if tables.detail(name) is None and (reason := _explain_read_error(tables, name)):
+            raise OutputError(
+                f"output: {tables.address(name)} cannot be read: {reason}. Make it readable for this program, or choose "
+                "another output."
+            )
         version = tables.cached_properties(name).get(PROPERTY)
         if version != schemas.VERSION:
-            if reason := _explain_read_error(tables, name):
-                raise OutputError(f"output: {tables.address(name)} cannot be read: {reason}.")
             wrong = "was not written by this program"
             if version:
                 wrong = f"has schema version {version}, but this program writes version {schemas.VERSION}"
@@ -89,7 +92,7 @@ def check_tables(tables: Tables) -> None:
 
 
 def _explain_read_error(tables: Tables, name: str) -> str | None:
-    """Return why Delta cannot read a table that exists, as a phrase; None if it can, or if the table is no Delta table."""
+    """Return why Delta cannot read a table that exists, as a phrase; None if it can, or if a directory is no Delta table."""
     try:
         tables.spark.sql(f"DESCRIBE DETAIL {tables.sql_name(name)}").collect()
     except (PySparkException, Py4JJavaError) as error:

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import logging
 import re
-from contextlib import suppress
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from entitymill.errors import StorageError
 from entitymill.spark import spark_connect, storage
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import Tables
@@ -63,8 +61,8 @@ class TemporaryTable:
             table = documents.limit(0).writeTo(self._tables.sql_name(self._name)).using("delta")
             table = table.tableProperty(*_NO_STATISTICS)
             (table.partitionedBy(F.col(UNIT)) if UNIT in documents.columns else table).create()
-            if not spark_connect.is_remote(documents.sparkSession):
-                self._directory = self._tables.location(self._name)
+            detail = self._tables.detail(self._name)
+            self._directory = None if detail is None else str(detail["location"])
 
     def fill(self, documents: DataFrame) -> DataFrame:
         """Write documents in one commit, partitioned by the column UNIT if there is one; return the table as a DataFrame.
@@ -88,14 +86,22 @@ class TemporaryTable:
             return
         self._created = False
         try:
+            if self._was_dropped() and self._directory is not None:
+                storage.remove(self._tables.spark, self._directory)
             self._tables.drop(self._name)
-            if self._directory is not None:
-                # A later run may have dropped the table of this run, which was frozen then. Tasks of this run may have
-                # written texts into the table's directory since, which no catalog knows.
-                with suppress(OSError, StorageError):
-                    storage.remove(self._tables.spark, self._directory)
         except Exception:
             log.exception("the temporary table %s could not be removed; the next run will remove it", self._name)
+
+    def _was_dropped(self) -> bool:
+        """Return whether a later run has dropped the table from the catalog, because this run was frozen.
+
+        If so, tasks of this run may have written texts into the table's directory since. No other run would find them there.
+        With Spark Connect, which gives no access to files, the result is False.
+        """
+        tables = self._tables
+        if tables.root is not None or spark_connect.is_remote(tables.spark):
+            return False
+        return not tables.spark.catalog.tableExists(tables.catalog_name(self._name))
 
 
 def find_temporary_tables(tables: Tables) -> list[str]:
