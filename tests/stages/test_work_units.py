@@ -48,5 +48,5 @@ def test_one_unit_is_written_first_where_each_use_would_read_the_source_again(sp
     assert sorted(row["doc_id"] for row in unit.documents.collect()) == ["a", "b"]
     assert unit.documents.inputFiles()
     one_counted = replace(found, removed=documents.select("doc_id"), to_remove=1)
-    with pytest.raises(EntityMillError, match="more documents would be removed than were counted"):
+    with pytest.raises(EntityMillError, match="would remove more documents from the output than it counted"):
         list(work_units.split_work(one_counted, sizes, write, always_store=True))
