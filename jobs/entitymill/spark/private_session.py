@@ -129,13 +129,19 @@ def _clear_inherited(spark: SparkSession) -> Iterator[None]:
     Raise SessionError if the session refuses to set Delta's transaction numbers.
     """
     before = {key: spark.conf.get(key, None) for key in UNSET}
+    refused = False
     try:
-        _check_transaction_numbers(spark)
+        try:
+            _check_transaction_numbers(spark)
+        except SessionError:
+            refused = True
+            raise
         for key in UNSET:
             spark.conf.unset(key)
         yield
     finally:
-        _restore_conf(spark, before)
+        if not refused:  # a session that refuses the property may refuse to restore it, too
+            _restore_conf(spark, before)
 
 
 def _check_transaction_numbers(spark: SparkSession) -> None:
