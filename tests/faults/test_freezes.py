@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ class Runner:
         """Send a signal to all descendants of the process, such as Java, and then to the process."""
         whole = psutil.Process(self.process.pid)
         for process in [*whole.children(recursive=True), whole]:
-            process.send_signal(number)
+            with suppress(psutil.NoSuchProcess):  # a Python worker of Spark may have ended since
+                process.send_signal(number)
 
     def close(self) -> None:
         self.signal(signal.SIGCONT)
