@@ -224,7 +224,7 @@ def test_tables_of_another_schema_are_refused(sliced: Tables, tmp_path: Path, ve
     ],
 )
 def test_a_source_is_named_by_its_complete_address_without_secrets(spark: SparkSession, path: str, expected: str) -> None:
-    """The same relative path means another source in another directory, so a run must not record it as it is."""
+    """In another directory, the same relative path is another source. So a run must record the complete path."""
     assert guards.locate_source(spark, load(None, [f"source.path={path}", "output.path=/lake/out"], {}).source) == expected
 
 

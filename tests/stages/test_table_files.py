@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -51,6 +52,8 @@ def test_a_table_that_cannot_be_described_is_not_taken_for_an_empty_one(
     """If a run took the table for an empty one, it would append all documents a second time."""
     monkeypatch.setattr(Tables, "detail", lambda *_: None)
     assert not written.tables.is_empty("documents")
+    with pytest.raises(PySparkException, match="annotations"):  # a table that is missing is not taken for an empty one
+        written.tables.is_empty("annotations")
 
 
 def test_files_are_compacted_though_somebody_removed_runs(writing: Writing) -> None:

@@ -36,6 +36,16 @@ def test_the_output_of_another_source_is_taken_over_only_if_that_is_said(
         guards.check_owner(chosen, here, before)
 
 
+def test_a_secret_in_the_sources_address_is_told_to_nobody() -> None:
+    chosen = load(None, ["source.path=s3a://me:hunter2@bucket/texts", "output.path=/lake/out"], {})
+    here = chosen.dump_masked()["source"]["path"]
+    guards.check_owner(chosen, here, here)  # masked, as in the table `runs`
+    with pytest.raises(SettingsError) as refused:
+        guards.check_owner(chosen, here, "/lake/others")
+    assert here in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
 def test_a_scheme_that_spark_connect_does_not_know_makes_no_difference() -> None:
     chosen = load(None, [f"source.path={MINE}", "output.path=/lake/out"], {})
     guards.check_owner(chosen, f"hdfs://lake:8020{MINE}", MINE)
@@ -47,8 +57,9 @@ def test_a_link_to_the_source_is_the_same_source(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "link").symlink_to("texts")
     chosen = load(None, [f"source.path={tmp_path}/link", "output.path=/lake/out"], {})
-    guards.check_owner(chosen, f"{tmp_path}/link", f"{tmp_path}/texts")
-    guards.check_owner(chosen, f"{tmp_path}/texts", f"{tmp_path}/link")
+    assert not guards.is_another_source(chosen, f"{tmp_path}/link", f"{tmp_path}/texts")
+    assert not guards.is_another_source(chosen, f"{tmp_path}/texts", f"{tmp_path}/link")
+    assert guards.is_another_source(chosen, f"{tmp_path}/link", f"{tmp_path}/others")
 
 
 def test_a_catalog_table_is_compared_by_name() -> None:

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 def locate_source(spark: SparkSession, source: SourceSettings) -> str:
     """Return where a source is: an absolute path on the local disk, a URI without credentials, or a table's full name.
 
-    A path whose storage cannot be reached is returned as it is in the settings, but without credentials.
+    If the storage of a path cannot be reached, the result is the path in the settings, without credentials.
     """
     if source.format == "table":
         levels = split_name(source.path)
@@ -167,18 +167,19 @@ def open_checked_source(
             source.check_output(settings.output.path)
         except OSError as error:
             raise OutputError(f"output.path: {settings.output.path} cannot be reached: {error}.") from error
-    summary.scope = compute_scope(settings, source.identity, locate_source(spark, settings.source))
+    here = locate_source(spark, settings.source)
+    summary.scope = compute_scope(settings, source.identity, here)
     provenance = Provenance(
         summary.run_id,
         summary.started_at,
-        locate_source(spark, settings.source),
+        here,
         engine.name,
         engine.fingerprint,
         source.version,
         compute_slice_digest(settings),
         source.committed_ms,
     )
-    check_owner(settings, provenance.source, owner)
+    check_owner(settings, here, owner)
     return source, provenance
 
 
