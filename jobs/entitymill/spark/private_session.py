@@ -107,9 +107,8 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
             yield spark
         return
     copy = clone_session(spark)
-    # SQL strings, such as the argument of `F.expr`, are parsed with the properties of the active session. Creating a
-    # DataFrame makes `copy` the active session.
-    create_frame(copy, [], "none int")
+    # SQL strings, such as the argument of `F.expr`, are parsed with the properties of the JVM's active session.
+    _activate(copy)
     for key, value in chosen.items():
         copy.conf.set(key, value)
     for key in UNSET:
@@ -118,8 +117,14 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
         yield copy
     finally:
         with suppress(Exception):  # Spark may have been stopped in the meantime
-            # Not `create_frame`: the caller's session becomes the active one again, for the whole process.
-            spark.createDataFrame([], "none int")
+            _activate(spark)
+            SparkSession._activeSession = spark
+
+
+def _activate(spark: SparkSession) -> None:
+    """Make a session the active one of this thread in the JVM, but not in Python, where all threads have the same one."""
+    classes: Any = spark._jvm
+    classes.SparkSession.setActiveSession(spark._jsparkSession)
 
 
 @contextmanager
