@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from entitymill_dags.tables import Slice, Table
+from entitymill_dags.tables import Slice, Table, find_secret_settings
 
 
 def build_condition(table: Table, context: Mapping[str, Any]) -> str | None:
@@ -50,9 +50,16 @@ def build_overrides(table: Table, context: Mapping[str, Any]) -> list[str]:
     itself sets come last: the output, max_reject_ratio, and the slice.
 
     Raises:
-        AirflowFailException: the run needs a data interval (see `build_condition`).
+        AirflowFailException: the run needs a data interval (see `build_condition`), or a person entered a secret, which the
+            job's command line would show.
     """
     params = context["params"]
+    secret = find_secret_settings(params["settings"])
+    if secret:
+        raise AirflowFailException(
+            f"{secret[0]} holds a secret, which the command line would show: set it in the worker's environment, or use a "
+            "credentials provider."
+        )
     condition = build_condition(table, context)
     slicing = [f"source.where={condition}", "output.replace_slice=true"] if condition is not None else []
     ratio = f"limits.max_reject_ratio={params['max_reject_ratio']}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice, pairwise
 from pathlib import Path
@@ -166,9 +166,7 @@ class Table(_Section):
     def _check_no_secrets(self) -> Table:
         """Refuse secrets in a table's values, which become part of a command line that all users of the machine can read."""
         keys = list(_find_secrets(self.model_dump(include={"output", "spark_submit", "databricks"})))
-        for setting in self.settings:
-            key, _, text = setting.partition("=")
-            keys += _find_secrets(_parse_value(text), key) if key != "source.where" else []
+        keys += find_secret_settings(self.settings)
         if keys and keys[0].startswith("databricks."):
             raise ValueError(f"{keys[0]} holds a secret: let Databricks look it up, with {{{{secrets/SCOPE/KEY}}}}")
         if keys:
@@ -254,6 +252,12 @@ def load(path: Path | None = None) -> Tables:
         raise ValueError(f"{path} must have the key `tables`, with the list of tables below it")  # noqa: TRY004
     content["home"] = os.environ.get("ENTITYMILL_HOME") or content.get("home") or str(HERE.parent)
     return Tables.model_validate(content)
+
+
+def find_secret_settings(settings: Iterable[str]) -> list[str]:
+    """Return the keys of the settings, each `key.path=value`, that hold a secret; `source.where` may hold any text."""
+    pairs = [setting.partition("=") for setting in settings]
+    return [found for key, _, text in pairs if key != "source.where" for found in _find_secrets(_parse_value(text), key)]
 
 
 def _find_secrets(value: Any, key: str = "") -> Iterator[str]:

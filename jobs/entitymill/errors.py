@@ -16,10 +16,12 @@ SIGNATURE = secrets.token_hex(8)
 to the driver as text. An error text without SIGNATURE does not come from these workers, and may quote a document."""
 
 _QUOTES_VALUES = re.compile(
-    r"org\.apache\.spark\.(?:\w+\.)*(?:Spark\w+Exception|PythonException)|\[(?!FAILED_READ_FILE|TASK_WRITE_FAILED)[A-Z][A-Z_.]+\]"
+    r"org\.apache\.spark\.(?:\w{1,60}\.){0,8}(?:Spark\w{1,60}Exception|PythonException)"
+    r"|java\.lang\.RuntimeException: (?!(?:java|org|com|software)\.)"  # raise_error in Spark 3.5
+    r"|\[(?!FAILED_READ_FILE|TASK_WRITE_FAILED)[A-Z][A-Z_.]{1,80}\]"
 )
 """Matches the beginning of the part of a Spark error that may quote a row's value: an exception class, or an error condition
-such as [CAST_INVALID_INPUT]."""
+such as [CAST_INVALID_INPUT]. The repetitions are limited, so that a long text takes no long time."""
 
 
 class EntityMillError(Exception):

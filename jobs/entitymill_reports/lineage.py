@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from entitymill.run.summary import Summary
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"entitymill.{__name__}")  # a child of `entitymill`, whose log is free of texts
 PRODUCER = "entitymill"
 JOB = "entitymill.extract"
 TIMEOUT_SECONDS = 5

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from entitymill.tables import Tables
     from entitymill_reports.drift import Drift
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"entitymill.{__name__}")  # a child of `entitymill`, whose log is free of texts
 JOB = "entitymill"
 """Name of the job for the Pushgateway, and prefix of the names of all metrics."""
 PUSH_SECONDS = 5

@@ -25,7 +25,7 @@ from entitymill_reports import lineage, prometheus_metrics
 from entitymill_reports.drift import Drift
 from entitymill_reports.table_reader import TableReader, open_spark_reader
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"entitymill.{__name__}")  # a child of `entitymill`, whose log is free of texts
 
 
 class Observer:

@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 from entitymill.errors import OutputError, SourceError
 from entitymill.schemas import VERSION
 from entitymill.settings import Settings
+from entitymill.settings.secret_masking import mask_address
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import reader
 from entitymill.spark.files_on_this_machine import is_certainly_local, to_local_path
@@ -75,7 +76,7 @@ class SparkReader:
         self._spark = spark
         self._settings = settings
         self._tables = tables
-        self.output = tables.output
+        self.output = mask_address(tables.output)
         for name in TABLES:
             if self.has(name):
                 tables.read(name).createOrReplaceTempView(PREFIX + name)
@@ -122,7 +123,7 @@ class LocalReader:
         self._source = settings.source
         self._tables = tables
         self._builder = builder
-        self.output = str(settings.output.path)
+        self.output = mask_address(str(settings.output.path))
         for name, table in tables.items():
             self._builder.register(PREFIX + name, table)
 

@@ -17,8 +17,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from entitymill import schemas
-from entitymill.errors import ModelError
+from entitymill import errors, schemas
+from entitymill.errors import EntityMillError, ModelError
 from entitymill.recognition import offsets, recognizer, tokens
 from entitymill.recognition.offsets import Texts
 from entitymill.recognition.tagger import Tags, bundle
@@ -58,6 +58,7 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
     is_classifier = saved.kind != "PipelineModel"
     detector = settings.detector, settings.detector_model
     pipeline = pipeline_stages.load_pipeline(saved, pipeline_stages.build_stages(spark, *detector) if is_classifier else [])
+    check_tags(pipeline.list_tags())
     mentioned = settings.entities.mentioned_labels
     if mentioned:
         engine_openvino.refuse_unknown_labels(saved.address, mentioned, pipeline.list_entity_labels())
@@ -111,7 +112,9 @@ def recognize(
         *([F.col(pipeline.ner).alias("ner")] if annotations else []),
     ]
     returned = T.StructType([*schemas.RECOGNIZED, *passthrough, *(schemas.ANNOTATIONS if annotations else [])])
-    return tagged.select(*columns).mapInArrow(_MentionBuilder(trim, annotations, consistent_labels), returned)
+    return tagged.select(*columns).mapInArrow(
+        _MentionBuilder(trim, annotations, consistent_labels, errors.SIGNATURE), returned
+    )
 
 
 @dataclass(frozen=True)
@@ -121,25 +124,33 @@ class _MentionBuilder:
     trim: whether to remove possessive endings and stray punctuation from mentions.
     annotations: whether to add the columns in schemas.ANNOTATIONS.
     consistent_labels: whether all mentions with the same spelling in a document get the same label.
+    signature: the driver's `errors.SIGNATURE`, by which the driver recognizes this object's errors.
     """
 
     trim: bool
     annotations: bool
     consistent_labels: bool
+    signature: str
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield, for each batch of tagged documents, a batch of rows with their mentions; skip empty batches."""
-        for batch in batches:
-            if not batch.num_rows:
-                continue
-            texts = offsets.read_texts(batch.column("text"))
-            segments = read_segments(batch, texts)
-            tags, labels = read_tags(batch, texts, segments)
-            found = recognizer.join_tags(texts, segments, tags, labels)
-            made = recognizer.build_recognition(
-                found, trim=self.trim, annotations=self.annotations, consistent_labels=self.consistent_labels
-            )
-            yield rows_module.build_rows(batch, made, {}, annotations=self.annotations)
+        try:
+            for batch in batches:
+                if batch.num_rows:
+                    yield self._build_rows(batch)
+        except EntityMillError as error:
+            raise errors.sign_error(error, self.signature) from error
+
+    def _build_rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch of rows with the mentions of a batch of tagged documents."""
+        texts = offsets.read_texts(batch.column("text"))
+        segments = read_segments(batch, texts)
+        tags, labels = read_tags(batch, texts, segments)
+        found = recognizer.join_tags(texts, segments, tags, labels)
+        made = recognizer.build_recognition(
+            found, trim=self.trim, annotations=self.annotations, consistent_labels=self.consistent_labels
+        )
+        return rows_module.build_rows(batch, made, {}, annotations=self.annotations)
 
 
 def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
@@ -171,16 +182,9 @@ def _convert_to_batch_offsets(batch: pa.RecordBatch, column: str, texts: Texts, 
     return np.clip(converted, np.repeat(texts.edges[:-1], counts), np.repeat(texts.edges[1:], counts))
 
 
-def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[Tags, list[str]]:
-    """Return the tags of a batch of documents as indices into a list of distinct tags such as B-PER, and this list.
-
-    The batch has one row per document, with the columns ner_begin, ner_result and ner_confidence. A tag belongs to the token
-    that begins where the tag begins; if no token begins there, the tag is left out. If the last token of a sentence has no
-    tag, Spark NLP has truncated the sentence, and `Tags.split` is true for it. Raise ModelError if a tag is neither O nor an
-    IOB2 tag, or its label cannot be the name of a directory in the `entities` table.
-    """
-    results = batch.column("ner_result").flatten().dictionary_encode()
-    labels = results.dictionary.to_pylist()
+def check_tags(tags: Iterable[str]) -> None:
+    """Raise ModelError if a tag is neither O nor an IOB2 tag, or if its label cannot be the name of a directory."""
+    labels = list(tags)
     invalid = [label for label in labels if not re.fullmatch(r"O|[BI]-.+", label, re.DOTALL)]
     if invalid:
         raise ModelError(
@@ -194,6 +198,18 @@ def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[
                 f"recognition.sparknlp_model: the model's label '{bundle.shorten_label(label[2:])}' {fault}, so it cannot "
                 "be the name of a directory of the table entities: rename the label, and train or save the model again."
             )
+
+
+def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[Tags, list[str]]:
+    """Return the tags of a batch of documents as indices into a list of distinct tags such as B-PER, and this list.
+
+    The batch has one row per document, with the columns ner_begin, ner_result and ner_confidence. A tag belongs to the token
+    that begins where the tag begins; if no token begins there, the tag is left out. If the last token of a sentence has no
+    tag, Spark NLP has truncated the sentence, and `Tags.split` is true for it. Raise ModelError as `check_tags` does.
+    """
+    results = batch.column("ner_result").flatten().dictionary_encode()
+    labels = results.dictionary.to_pylist()
+    check_tags(labels)
     begins = _convert_to_batch_offsets(batch, "ner_begin", texts)
     tagged = np.searchsorted(segments.token_begin, begins)
     has_token = tagged < len(segments.token_begin)

@@ -153,6 +153,39 @@ def _index(entries: list[tuple[bytes, bytes]]) -> bytes:
     return data + bytes(5) + top + bytes(5) + footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
 
 
+def _index_of_blocks(block: bytes, handles: int) -> bytes:
+    """Return the index of a TensorFlow checkpoint in which many handles name the same block."""
+    handle = _varint(0) + _varint(len(block))
+    entry = b"\0" + _varint(1) + _varint(len(handle)) + b"z" + handle
+    top = entry * handles + struct.pack("<II", 0, 1)
+    footer = _varint(0) + _varint(0) + _varint(len(block) + 5) + _varint(len(top))
+    return block + bytes(5) + top + bytes(5) + footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
+
+
+def _detector_with_index(into: Path, index: bytes) -> Path:
+    detector(into)
+    members = {"variables.index": index, "variables.data-00000-of-00001": b""}
+    (into / sentences_dl_saved.NETWORK).write_bytes(repacked(members, zipfile.ZIP_DEFLATED))
+    return into
+
+
+def growing_keys(into: Path) -> Path:
+    """Write a detector in whose index each key is 100 bytes longer than the key before: together, they have 200 GB."""
+    entries = b"".join(_varint(number * 100) + _varint(100) + _varint(0) + b"a" * 100 for number in range(64_000))
+    return _detector_with_index(into, _index_of_blocks(entries + struct.pack("<II", 0, 1), 1))
+
+
+def many_entries(into: Path) -> Path:
+    """Write a detector in whose index a block has a million entries."""
+    entry = _varint(0) + _varint(1) + _varint(0) + b"a"
+    return _detector_with_index(into, _index_of_blocks(entry * 1_000_000 + struct.pack("<II", 0, 1), 1))
+
+
+def overlapping_blocks(into: Path) -> Path:
+    """Write a detector whose index names the same block a million times."""
+    return _detector_with_index(into, _index_of_blocks(bytes(90_000) + struct.pack("<II", 0, 1), 1_000_000))
+
+
 def java_object(name: str, flags: int = 2) -> bytes:
     """Return the serialized stream of a Java object of the class `name`, without fields."""
     return b"\xac\xed\0\5sr" + struct.pack(">H", len(name)) + name.encode() + bytes(8) + bytes([flags]) + b"\0\0xp"

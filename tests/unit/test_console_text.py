@@ -14,6 +14,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from rich.text import Text
 from entitymill import cli, settings
 from entitymill.commands import common, erase, evaluate, extract, init, list_runs, tag
 from entitymill.errors import SettingsError, SourceError
+from entitymill.run import outcome
 from entitymill.run.dry_runs import Plan
 from entitymill.run_row import RunRow
 from entitymill.terminal import console_text
@@ -93,6 +95,37 @@ def test_errors_and_where_the_log_is(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not _CONTROLS.search(said)
     assert f"there is nothing at {SHOWN}." in said
     assert r"log\x1b[2J" in said
+
+
+def test_a_text_that_looks_like_a_stack_trace_is_not_logged() -> None:
+    text = "\n".join([
+        "[CAST_INVALID_INPUT] The value 'Anna",
+        "\tat Anna.Schmidt(Berlin)",
+        "at com.example.Anna.schmidt(Anna.java:12)",
+        "Caused by: HIVpositive",
+        '  File "/home/anna/schmidt.py", line 3, in anna',
+        "\tat org.apache.spark.sql.Dataset$.collect(Dataset.scala:12)",
+        "Caused by: java.io.IOException: Anna",
+        '  File "/cluster/pyspark.zip/pyspark/worker.py", line 3, in main',
+        "' is too long: " + "at " * 500,
+    ])  # fmt: skip
+    logged = console_text.describe_exception(RuntimeError(text))
+    assert not re.search("anna|schmidt|HIV|too long", logged, re.IGNORECASE)
+    assert [line.removeprefix("  in Spark: ") for line in logged.splitlines() if "in Spark" in line] == [
+        "org.apache.spark.sql.Dataset$.collect(Dataset.scala:12)",
+        "java.io.IOException",
+        'pyspark/worker.py", line 3, in main',
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["\n" * 1_000_000, "org.apache.spark." * 60_000, "org.apache.spark.a." * 50_000, "[A" * 500_000]
+)
+def test_the_description_of_an_error_takes_no_minutes(text: str) -> None:
+    began = time.process_time()
+    console_text.describe_exception(RuntimeError(text))
+    outcome.describe_error(RuntimeError(text))
+    assert time.process_time() - began < 10, "with a quadratic pattern, each of these takes more than a minute"
 
 
 def test_a_log_that_goes_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,12 +6,14 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from entitymill.errors import ModelError
+from entitymill.recognition import guarded_loading, sentences
 from entitymill.recognition.tagger import Execution, bundle
 from entitymill.workers import child_process
 from entitymill.workers.engine_openvino import FACTORY
@@ -63,6 +65,9 @@ DETECTORS: list[tuple[Callable[[Path], Path], str]] = [
     (hostile.wide_kernel, "the convolution spans 20 characters; 1 to 11 are supported"),
     (hostile.large_detector, "would need 242,000,000,000 bytes"),
     (hostile.large_numbers, "the layers do not fit each other"),
+    (hostile.growing_keys, "a key of the checkpoint's index has more than 1,024 bytes"),
+    (hostile.many_entries, "the checkpoint's index has more than 1,000 entries"),
+    (hostile.overlapping_blocks, "index"),
 ]
 
 
@@ -99,6 +104,40 @@ def test_tag_refuses_a_hostile_detector(tmp_path: Path, make: Callable[[Path], P
     code, said = run(tmp_path / "scratch", "tag", "--detector-model", make(tmp_path / "detector"), TEXT)
     assert_refused(said, code, named)
     assert "generic_classifier_tensorflow" in said
+
+
+@pytest.mark.parametrize("make", [hostile.growing_keys, hostile.many_entries, hostile.overlapping_blocks])
+def test_a_driver_refuses_a_small_file_of_a_large_detector(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    files = sentences.find_detector_files(make(tmp_path / "detector"))
+    assert sum(file.stat().st_size for file in files.values()) < 400_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.process_time()
+    with pytest.raises(ModelError, match="is not the network of a SentenceDetectorDLModel"):
+        sentences.open_detector("dl", files, "the detector")
+    assert time.process_time() - began < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+
+
+def test_a_large_file_that_no_model_needs_raises_no_limit(tmp_path: Path) -> None:
+    plain = guarded_loading.loading_memory_limit([])
+    pad = tmp_path / "pad"
+    with pad.open("wb") as file:
+        file.truncate(2**40)
+    assert guarded_loading.loading_memory_limit([pad]) < plain + 2**20
+    pad.write_bytes(bytes(2**22))
+    assert guarded_loading.loading_memory_limit([pad]) > plain
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert guarded_loading.loading_memory_limit([pad] * 100_000) <= max(plain, memory)
+
+
+def test_descriptions_of_a_model_are_bounded(tmp_path: Path) -> None:
+    model = hostile.changed_bundle(tmp_path / "model", bundle.LABELS, lambda text: text + " " * 2**20)
+    with pytest.raises(ModelError, match=r"labels\.json of the model is not JSON"):
+        bundle.read_labels(model / bundle.LABELS)
+    manifest = model / bundle.MANIFEST
+    manifest.write_text(manifest.read_text(encoding="utf8") + " " * 2**20, encoding="utf8")
+    with pytest.raises(ModelError, match="is too large to be a model manifest"):
+        bundle.read_directory(model)
 
 
 def test_a_detector_of_plain_sizes_is_read(tmp_path: Path) -> None:

@@ -156,6 +156,18 @@ def test_tables_alone_are_written_by_their_package() -> None:
     assert {name for name in writing if not within(name, "entitymill.tables")} == set()
 
 
+def test_every_message_goes_to_the_log_that_hides_texts() -> None:
+    """Only loggers below `entitymill` write to the log of `commands.common`; Python would print others as they are."""
+    named = re.compile(r"getLogger\((?!\"(?:entitymill|py4j)[\".]|f\"entitymill\.|\))(.*?)\)")
+    found = {
+        f"{name}: {match[1]}"
+        for name, path in MODULES.items()
+        for match in named.finditer(path.read_text(encoding="utf8"))
+        if match[1] != "__name__" or not within(name, "entitymill")
+    }
+    assert found == set()
+
+
 def test_functions_fit_on_a_screen() -> None:
     long = [
         f"{name}.{node.name}"

@@ -87,6 +87,20 @@ def test_the_defaults_are_found_from_any_directory(tmp_path: Path, monkeypatch: 
     assert session._find_jars(sections.SparkSettings()) == [str(repository / "build" / "jars" / "delta.jar")]
 
 
+def test_a_jar_that_somebody_else_has_put_into_this_directory_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for directory in (tmp_path, tmp_path / "clone"):
+        (directory / "build" / "jars").mkdir(parents=True)
+    monkeypatch.setattr(files_on_this_machine, "REPOSITORY", tmp_path / "clone")
+    assert files_on_this_machine.find_installed("build/jars") == "build/jars"
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: SimpleNamespace(st_uid=4712))
+    monkeypatch.setattr(files_on_this_machine, "exists_here", lambda _: True)
+    assert files_on_this_machine.find_installed("build/jars") == str(tmp_path / "clone" / "build" / "jars")
+
+
 @pytest.mark.parametrize("path", ["/nowhere/models/demo", "s3a://bucket/models/demo", "models/none", "../models/demo"])
 def test_all_else_is_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     (tmp_path / "models" / "demo").mkdir(parents=True)

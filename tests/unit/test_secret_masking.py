@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+from entitymill.commands import common
 from entitymill.errors import SettingsError
+from entitymill.run import outcome
 from entitymill.settings import Settings, list_keys, load, secret_masking
+from entitymill.terminal.console_text import open_console
 
 SECRET = "hunter2"
 MINIMAL = {"source.path": "texts", "output.path": "out"}
@@ -180,6 +184,28 @@ def test_two_tables_stay_two(one: str, other: str) -> None:
 )
 def test_a_new_credential_makes_no_other_table(before: str, after: str) -> None:
     assert secret_masking.mask_address(before) == secret_masking.mask_address(after)
+
+
+@pytest.mark.parametrize(("key", "value"), [probe for probe in PROBES if probe[0] in secret_masking.ADDRESSES])
+def test_no_credential_is_in_a_message(key: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    load(None, [f"{name}={one}" for name, one in (MINIMAL | {key: value}).items()], {})
+
+    def work(start_log: Callable[[str | None], str]) -> None:
+        start_log(common.STDERR)
+        common.log.info("reads %s", value)
+        open_console().print(f"{value}/entities", markup=False, soft_wrap=True)
+        raise SettingsError(f"{key}: {value} is inside {value}.")
+
+    results: dict[str, Any] = {}
+    assert common.run_and_report(work, "", results) == 2
+    said = capsys.readouterr()
+    assert SECRET not in said.out + said.err + str(outcome.describe_error(results["error"]))
+    assert f"error: {key}: " in said.err
+
+
+def test_a_masked_address_stays_as_it_is() -> None:
+    once = secret_masking.mask_text("s3a://b/x?v=1 and https://me:pw@h/x?y and s3a://b/x?v=1/entities")
+    assert secret_masking.mask_text(once) == once
 
 
 def test_addresses_in_the_output_of_another_program_are_masked() -> None:

@@ -13,14 +13,14 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from entitymill import settings as settings_module
 from entitymill.errors import EntityMillError, ModelError, OutputError, SettingsError, WorkerError
 from entitymill.run import outcome
 from entitymill.spark.files_on_this_machine import is_certainly_local
 from entitymill.terminal import progress
-from entitymill.terminal.console_text import SafeFormatter, open_console
+from entitymill.terminal.console_text import SafeFormatter, open_console, visible
 
 if TYPE_CHECKING:
     from entitymill.workers.child_process import ChildLostError
@@ -48,6 +48,14 @@ class _HelpFormatter(argparse.HelpFormatter):
         )
 
 
+class _SafeParser(argparse.ArgumentParser):
+    """A parser whose error messages show control characters as escapes; an argument may be the name of any file."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and `message` on stderr, and end the program with exit code 2."""
+        super().error(visible(message))
+
+
 def build_parser(command: str, description: str, epilog: str, script: str | None = None) -> argparse.ArgumentParser:
     """Return a parser without options, whose usage line names the program that the user started.
 
@@ -55,7 +63,7 @@ def build_parser(command: str, description: str, epilog: str, script: str | None
     """
     started = Path(sys.argv[0]).name
     prog = started if started == script else f"entitymill {command}"
-    return argparse.ArgumentParser(prog=prog, description=description, epilog=epilog, formatter_class=_HelpFormatter)
+    return _SafeParser(prog=prog, description=description, epilog=epilog, formatter_class=_HelpFormatter)
 
 
 def describe_lost_child(lost: ChildLostError, model: Path) -> EntityMillError:

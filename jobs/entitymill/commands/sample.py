@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress.begin("drawing mentions")
         request = SampleRequest(int(options.count), options.strategy, options.by, options.seed)
         sample = draw_sample(spark, settings, request, show_text=options.show_text)
-        review_file_writer.write_file(options.to, format_sample(sample, kind))
+        review_file_writer.write_file(options.to, format_sample(sample, kind), private=options.show_text)
         left = f"; {sample.left_out:,} left out, because their documents have changed" if sample.left_out else ""
         groups = f"{sample.strata:,} values of {options.by}"
         line = f"{len(sample.mentions):,} of {sample.population:,} mentions, {groups}{left} -> {options.to}"

@@ -43,6 +43,8 @@ core, and a thread has a stack of 8 MB."""
 _LOADING_RATIO = 24
 """Bytes of memory that loading a model may take for each byte of its files, since 8-bit weights become floats and are then
 repacked. The model in models/demo takes 10 times the size of its files."""
+_BLOCK_BYTES = 512
+"""Unit of `st_blocks` in stat(2)."""
 _TAGGING_BYTES_PER_CHARACTER = 512
 """Bytes of memory that a process may use to tag texts, per character of text. News texts need a tenth of this number."""
 _TAGGING_BASE_BYTES = 2**30
@@ -141,9 +143,15 @@ def memory_limit(limit: int) -> Iterator[None]:
 
 
 def loading_memory_limit(files: Iterable[Path]) -> int:
-    """Return how many bytes of memory a process may use to load a model with these files; missing files are ignored."""
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    return _LOADING_BASE_BYTES + _LOADING_BYTES_PER_CORE * (os.cpu_count() or 1) + _LOADING_RATIO * size
+    """Return how many bytes of memory a process may use to load a model with these files; missing files are ignored.
+
+    Only the space that a file takes on the disk counts, and the result is at most this machine's memory, unless that is very
+    small. Otherwise, a malicious model could raise its own limit by a large file that it does not need.
+    """
+    stats = [file.stat() for file in files if file.is_file()]
+    size = sum(min(stat.st_size, stat.st_blocks * _BLOCK_BYTES) for stat in stats)
+    base = _LOADING_BASE_BYTES + _LOADING_BYTES_PER_CORE * (os.cpu_count() or 1)
+    return min(base + _LOADING_RATIO * size, max(base, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
 
 
 def tagging_memory_limit(

@@ -46,6 +46,10 @@ _SUPPORTED_VALUES: dict[str, Any] = {
 """The value that each of these parameters of a saved model must have. All these values are Spark NLP's defaults."""
 CONTEXT_WIDTH = 11
 """Number of UTF-16 code units that the network sees: a mark, which may end a sentence, and five on either side."""
+_MAX_INDEX_ENTRIES = 1000
+"""Maximum number of entries in a checkpoint's index, counted in all its blocks; models/sentence_detector has 34."""
+_MAX_KEY_BYTES = 1024
+_MAX_METADATA_BYTES = 16 * 2**20
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
 _FLOAT32 = 1
 DAMAGE_ERRORS = (
@@ -99,6 +103,8 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
     Raise a ModelError if the file is damaged, describes no SentenceDetectorDLModel, or has an unsupported parameter value.
     """
     try:
+        if metadata.stat().st_size > _MAX_METADATA_BYTES:
+            raise ValueError("the metadata is too large")  # noqa: TRY301  # handled like other damage
         saved = json.loads(metadata.read_text(encoding="utf8"))
         kind = saved["class"]
         chosen = {**saved["defaultParamMap"], **saved["paramMap"]}
@@ -204,8 +210,8 @@ def _read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
 def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Yield (key, value) for each entry of the block of `size` bytes at index `offset` of a LevelDB table.
 
-    Raise a ValueError if the block is compressed. A key is stored as the length of the prefix that it shares with the
-    previous key, and its remaining bytes.
+    Raise a ValueError if the block is compressed, or a key is too long. A key is stored as the length of the prefix that it
+    shares with the previous key, and its remaining bytes.
     """
     block = data[offset : offset + size]
     if data[offset + size] != 0:
@@ -217,6 +223,8 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
         own, at = _read_varint(block, at)
         length, at = _read_varint(block, at)
         key = key[:shared] + block[at : at + own]
+        if len(key) > _MAX_KEY_BYTES:
+            raise ValueError(f"a key of the checkpoint's index has more than {_MAX_KEY_BYTES:,} bytes")
         yield key, block[at + own : at + own + length]
         at += own + length
 
@@ -225,7 +233,7 @@ def _read_table(data: bytes) -> dict[bytes, bytes]:
     """Return a dict from the name of each tensor in a checkpoint's index to a serialized BundleEntryProto.
 
     A BundleEntryProto contains the tensor's type, shape and place in the data file. Raise a ValueError if `data` is not an
-    index, or is compressed.
+    index, is compressed, has overlapping blocks, or has more entries than a detector needs.
     """
     footer = data[-48:]
     if footer[-8:] != _INDEX_MAGIC:
@@ -235,9 +243,18 @@ def _read_table(data: bytes) -> dict[bytes, bytes]:
     offset, at = _read_varint(footer, at)
     size, at = _read_varint(footer, at)
     entries: dict[bytes, bytes] = {}
+    blocks = count = 0
     for _, handle in _read_block(data, offset, size):
         begin, at = _read_varint(handle, 0)
-        entries.update(_read_block(data, begin, _read_varint(handle, at)[0]))
+        length, _ = _read_varint(handle, at)
+        blocks += length
+        if blocks > len(data):
+            raise ValueError("the blocks of the checkpoint's index overlap")
+        for key, value in _read_block(data, begin, length):
+            count += 1
+            if count > _MAX_INDEX_ENTRIES:
+                raise ValueError(f"the checkpoint's index has more than {_MAX_INDEX_ENTRIES:,} entries")
+            entries[key] = value
     return entries
 
 

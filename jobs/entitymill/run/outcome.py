@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from entitymill import errors
 from entitymill.errors import DriftError, EntityMillError, LimitError, SessionError, SourceError
+from entitymill.settings.secret_masking import mask_text
 from entitymill.spark import files_on_this_machine, installation
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def _find_storage_fault(text: str) -> EntityMillError | None:
 def describe_error(error: BaseException) -> tuple[str, int]:
     """Return a message for the user, and the exit code of the program, for a run that ended with `error`.
 
+    The message has no credentials of URIs: it may be printed, and is stored in `runs`.
     A KeyboardInterrupt means that the run was stopped by Ctrl-C or by another signal (see `Stopped`).
     """
     if isinstance(error, KeyboardInterrupt):
@@ -102,7 +104,7 @@ def describe_error(error: BaseException) -> tuple[str, int]:
         code = int(getattr(error, "exit_code", 130))
         return f"stopped by {name}; finished units are kept, run again to continue.", code
     said = convert_error(error)
-    return str(said), said.exit_code
+    return mask_text(str(said)), said.exit_code
 
 
 def write_result(path: str, summary: Summary | None, error: BaseException | None, log: str | None) -> None:

@@ -178,9 +178,11 @@ def load(config: Path | None, overrides: Sequence[str] = (), environment: Mappin
     for override in overrides:
         layers.add_option(override)
     try:
-        return Settings.model_validate(layers.merged)
+        settings = Settings.model_validate(layers.merged)
     except ValidationError as error:
         raise SettingsError(_describe_errors(error, layers, all_keys)) from error
+    secret_masking.remember_addresses(settings.model_dump(by_alias=True, mode="json"))
+    return settings
 
 
 def _describe_errors(error: ValidationError, layers: Layers, all_keys: Sequence[str]) -> str:

@@ -82,7 +82,11 @@ _STORAGES = (
 )
 """Schemes of Hadoop storages, for which `?`, `#` and `;` are parts of a path."""
 _PRETRAINED = "pretrained:"
-_ADDRESS_IN_TEXT = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_ADDRESS_IN_TEXT = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"<>]+")
+_MASKED_TAIL = re.compile(r"[?#;&\s]\*\*\*(?:-[0-9a-f]{8})?[\w/.]*")
+"""Matches what `_mask_tail` has put in the place of a query string, a fragment or JDBC options, and a path after it."""
+_hidden: dict[str, str] = {}
+"""Dict from each address with a credential, in settings that this process has loaded, to the masked address."""
 _SECRET_KEY = re.compile(
     r"secret|password|passwd|passphrase|pwd$|api[._-]?key|access[._]?key|account\.?key|private\.key$|session\.token|sas\.token|"
     r"\bsas\.",
@@ -200,6 +204,8 @@ def _mask_tail(before: str, rest: str, *, with_digest: bool = False) -> str:
     if tail is None:
         return before + rest
     hidden = rest[tail.start() :]
+    if _MASKED_TAIL.fullmatch(hidden):
+        return before + rest
     return f"{before}{rest[: tail.start()]}{hidden[0]}{MASK}{_digest(hidden) if with_digest else ''}"
 
 
@@ -209,8 +215,28 @@ def _digest(hidden: str) -> str:
     return "-" + hashlib.pbkdf2_hmac("sha256", hidden.encode("utf8", "surrogatepass"), b"entitymill", 200_000).hex()[:8]
 
 
+def remember_addresses(settings: Any, key: str = "") -> None:
+    """Make `mask_text` mask the credentials in all addresses of these settings, also those that are not URIs.
+
+    `settings` and `key` are as in `mask_settings`.
+    """
+    if isinstance(settings, dict):
+        for name, value in settings.items():
+            remember_addresses(value, f"{key}.{name}" if key else str(name))
+    elif key in ADDRESSES and isinstance(settings, str):
+        for address in [settings, *(settings.split(",") if key == "spark.jars" else ())]:
+            masked = mask_settings(address, key)
+            if masked != address:
+                _hidden[address] = masked
+
+
 def mask_text(text: str) -> str:
-    """Return a text, such as another program's output, with the credentials in its URIs masked."""
+    """Return a text, such as a message or another program's output, with the credentials in its addresses masked.
+
+    Addresses are all URIs, and those that were passed to `remember_addresses`.
+    """
+    for address, masked in list(_hidden.items()):
+        text = text.replace(address, masked)
     return _ADDRESS_IN_TEXT.sub(lambda match: mask_address(match[0]), text)
 
 

@@ -80,11 +80,14 @@ def exists_here(path: str | Path) -> bool:
 def find_installed(path: str) -> str:
     """Return the absolute path of a file in the Git clone that contains this program, if the working directory lacks it.
 
-    A path that does not exist in the clone, or that exists in the working directory, is returned unchanged. Absolute paths,
-    URIs, and paths with `..` are always returned unchanged.
+    A path that does not exist in the clone, or that exists in the working directory, is returned unchanged. In the working
+    directory, a file of another user (except root) does not count: it could be a jar or a model that somebody has put there.
+    Absolute paths, URIs, and paths with `..` are always returned unchanged.
     """
     relative = Path(path)
-    if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts or exists_here(relative):
+    if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts:
+        return path
+    if exists_here(relative) and relative.stat().st_uid in (0, os.getuid()):
         return path
     installed = REPOSITORY / relative
     return str(installed) if exists_here(installed) else path
@@ -100,15 +103,17 @@ def pin_path(path: str) -> str:
     return str(Path(path).absolute()) if exists_here(path) and not is_installed else path
 
 
-def write_atomically(file: Path, content: bytes) -> None:
+def write_atomically(file: Path, content: bytes, *, private: bool = False) -> None:
     """Write a file, or replace an existing file or link, atomically: rename a temporary file in the same directory.
+
+    With `private`, only this user may read the file.
 
     The temporary file gets a random name, and writing fails if a file of this name exists. If the name could be guessed,
     another user could create a link with the name, so that this program overwrites the link's target. Raise OSError if the
     file cannot be written; no temporary file remains.
     """
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600 if private else 0o666)
     try:
         with os.fdopen(opened, "wb") as writing:
             writing.write(content)

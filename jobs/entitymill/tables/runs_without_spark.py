@@ -51,7 +51,8 @@ def read_heartbeats(settings: OutputSettings, conf: Mapping[str, str]) -> list[R
     found = []
     for file in (root / f"_{heartbeats.DIRECTORY}").glob("*") if root is not None else ():
         try:
-            found.append(heartbeats.parse(file.name, file.read_text(encoding="utf8")))
+            if file.is_file():  # reading a named pipe would wait for ever
+                found.append(heartbeats.parse(file.name, file.read_text(encoding="utf8")))
         except (OSError, ValueError):  # the run has just deleted the file
             continue
     return found

@@ -143,7 +143,7 @@ def _read_sentence(lines: Sequence[str], where: str, first: int) -> ReviewedSent
                 sentence.tokens.append(_read_token(line))
             else:
                 ended = bool(sentence.tokens)
-        except (KeyError, RecursionError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise SourceError(f"{where} {number} does not belong here; {_EDIT_ONLY_TAGS}") from error
     if not sentence.tokens:
         raise SourceError(f"{where} {first}: the sentence has lost its tokens; {_EDIT_ONLY_TAGS}")
@@ -152,7 +152,10 @@ def _read_sentence(lines: Sequence[str], where: str, first: int) -> ReviewedSent
 
 
 def _check_facts(mention: dict[str, Any]) -> dict[str, Any]:
-    """Return a mention of a comment; raise KeyError, TypeError or ValueError if it lacks what `list_facts` has written."""
+    """Return a mention of a comment.
+
+    Raise KeyError, OverflowError, TypeError or ValueError if it lacks what `list_facts` has written.
+    """
     facts = {name: mention[name] for name in ("mention_id", "label", "confidence", "drawn")}
     return {**facts, "begin": int(mention["begin"]), "end": int(mention["end"])}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import re
 import traceback
@@ -14,6 +15,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from entitymill.errors import EntityMillError
+from entitymill.settings.secret_masking import mask_text
 
 T = TypeVar("T")
 COLORS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
@@ -23,13 +25,16 @@ MAX_SHOWN_CHARS = 120
 """A mention of up to this many characters is shown completely; of a longer mention, only the beginning and end are shown."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Matches control characters, except tabs and line breaks, and lone surrogates."""
+_PACKAGES = r"(?:java|javax|jdk|sun|scala|py4j|io\.delta|org\.apache|org\.intel|com\.johnsnowlabs)\."
 _FRAME = re.compile(
-    r"^\s*at [\w.$/<>]+\([\w.$]+(?: Source|:\d+)?\)$"  # a Java stack frame
-    r'|^\s*File "/[\w./-]+\.py", line \d+, in [\w<>]+$'  # a Python stack frame
-    r"|(?<=^Caused by: )[\w.$]+(?=:|$)",
-    re.MULTILINE,
+    rf"at ({_PACKAGES}[\w.$/<>]+\([\w.$]+(?: Source|:\d+)?\))"  # a Java stack frame
+    r'|File "[^"]*?\b((?:entitymill\w*|pyspark)/[\w/]+\.py", line \d+, in [\w<>]+)'  # a Python stack frame
+    rf"|Caused by: ({_PACKAGES}[\w.$]+(?:Exception|Error))(?::.*)?"
 )
-"""Matches stack frames of Java and Python, and class names after `Caused by:`, in the message of a Spark error."""
+"""Matches a line with a stack frame of Java or Python, or with the class of a cause, in the message of a Spark error. Only
+packages that this program uses are matched: a document may quote a stack trace of another program."""
+_MAX_FRAME_LINE = 1000
+"""Longer lines of a message, in characters, are no stack frames; so the search takes time in proportion to the message."""
 _MAX_CAUSES, _MAX_FRAMES = 10, 60
 _CONTROLS_AND_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -87,12 +92,15 @@ class _SafeConsole(Console):
         raise  # noqa: PLE0704  # called in an except block
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print objects, with control characters in strings replaced by escapes; rich itself would drop some of them."""
-        super().print(*(visible(item) if isinstance(item, str) else item for item in objects), **options)
+        """Print objects; in strings, control characters become escapes, and credentials in URIs are masked.
+
+        Rich itself would drop some of the control characters.
+        """
+        super().print(*(mask_text(visible(item)) if isinstance(item, str) else item for item in objects), **options)
 
 
 def open_console(**options: Any) -> Console:
-    """Return a console of the package rich that prints control characters as escapes, as `visible` does.
+    """Return a console of the package rich that prints control characters as escapes, and masks credentials in URIs.
 
     It prints emoji codes such as `:x:` unchanged, because they may be part of a path. `options` are arguments of rich's
     Console.
@@ -101,11 +109,11 @@ def open_console(**options: Any) -> Console:
 
 
 class SafeFormatter(logging.Formatter):
-    """Formats log records without control characters, and without exception messages that may quote a document."""
+    """Formats log records without control characters, credentials of URIs, and messages that may quote a document."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a log record as text, with control characters replaced by escapes."""
-        return visible(super().format(record))
+        """Return a log record as text, with control characters replaced by escapes, and credentials in URIs masked."""
+        return mask_text(visible(super().format(record)))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
         """Return the text that `describe_exception` builds, instead of the standard traceback with all messages."""
@@ -146,7 +154,9 @@ def _extract_safe_message(error: BaseException) -> str:
 
 def _find_inner_frames(error: BaseException) -> list[str]:
     """Return at most 60 stack frames and exception classes, of Java and Python, that occur in a Spark error's message."""
-    return [match[0].strip() for match in _FRAME.finditer(str(error))][:_MAX_FRAMES]
+    lines = (line.strip() for line in str(error).split("\n") if len(line) <= _MAX_FRAME_LINE)
+    found = (match[match.lastindex or 0] for match in map(_FRAME.fullmatch, lines) if match)
+    return list(itertools.islice(found, _MAX_FRAMES))
 
 
 def shows_colors(console: Console) -> bool:

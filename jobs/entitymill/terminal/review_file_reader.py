@@ -159,7 +159,7 @@ def _read_label_studio(file: Path, text: str) -> Review:
     for number, task in enumerate(tasks, 1):
         try:
             _read_task(task, review, f"--reviewed: {file}, task {number}")
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise SourceError(
                 f"--reviewed: {file}, task {number} is not a task of `entitymill sample`, or was not exported in Label "
                 "Studio's format JSON; export it as JSON (JSON-MIN and CSV lack some of the data)."
@@ -185,7 +185,8 @@ def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
     sentence's mentions of the sample are counted in `review.unreviewed`.
 
     Raise SourceError if a confidence is not a number from 0 to 1; the message begins with `where`, which names the file and
-    task. If the task is malformed, raise AttributeError, IndexError, KeyError, TypeError or ValueError.
+    task. If the task is malformed, raise AttributeError, IndexError, KeyError,
+    OverflowError, TypeError or ValueError.
     """
     data = task["data"]
     drawn = set(data["mention_ids"])

@@ -70,13 +70,15 @@ def choose_format(file: Path) -> str | None:
     return SUFFIXES.get(file.suffix.lower())
 
 
-def write_file(file: Path, content: str) -> None:
+def write_file(file: Path, content: str, *, private: bool) -> None:
     """Write a text to a file in UTF-8; an existing file is replaced at once, so that nobody sees half of the new text.
+
+    `private` says whether only this user may read the file: for one with texts of documents.
 
     Raise OutputError, which names the option --to, if the file cannot be written.
     """
     try:
-        files_on_this_machine.write_atomically(file, content.encode("utf8"))
+        files_on_this_machine.write_atomically(file, content.encode("utf8"), private=private)
     except OSError as error:
         raise OutputError(f"--to: {file} cannot be written: {error.strerror}.") from error
 
@@ -104,14 +106,14 @@ def format_csv(mentions: Sequence[Mention], sentences: Sequence[Sentence] | None
 
 def _list_values(mention: Mention) -> dict[str, Any]:
     """Return a dict from each of _COLUMNS to the mention's value for the CSV file."""
-    ids = {name: _quote_formula(getattr(mention, name)) for name in ("mention_id", "doc_id")}
-    return {name: getattr(mention, name) for name in _COLUMNS} | ids
+    texts = {name: _quote_formula(getattr(mention, name)) for name in ("mention_id", "doc_id", "label")}
+    return {name: getattr(mention, name) for name in _COLUMNS} | texts
 
 
 def _quote_formula(text: str) -> str:
     """Return a text with an apostrophe in front if a spreadsheet might execute the text as a formula, else unchanged.
 
-    Numbers such as -3 are not formulas. Texts and ids of documents are not trusted.
+    Numbers such as -3 are not formulas. Texts and ids of documents, and labels of models, are not trusted.
     Source: https://owasp.org/www-community/attacks/CSV_Injection
     """
     is_formula = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(text)

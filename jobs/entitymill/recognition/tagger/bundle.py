@@ -29,12 +29,13 @@ Scheme = Literal["iob2", "iob1"]
 tag continues the mention. In IOB1, it begins a new mention."""
 MAX_ROW_PIECES = 2**20
 """Maximum number of pieces (subwords) in an input row of a network; a manifest with a larger number is damaged."""
+MAX_DESCRIPTION_BYTES = 2**20
+"""Maximum size of a manifest and of a file of labels; those of models/demo have 2 kB and 0.1 kB."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _HELP_PAGE = "docs/models.md"  # error messages refer to it
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 """Spark's name for the partition directory of rows without a label. A label with this name would be read back as null."""
-_QUOTED_CHARACTERS = 40
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _HUGGING_FACE_WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")
 
@@ -49,9 +50,9 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     format: Literal[1] = 1
-    name: str = Field(min_length=1)
-    source: str
-    licence: str
+    name: str = Field(min_length=1, max_length=200)
+    source: str = Field(max_length=2000)
+    licence: str = Field(max_length=200)
     casing: Literal["cased", "uncased"]
     max_length: int = Field(ge=8, le=MAX_ROW_PIECES, description="pieces in one input row, [CLS] and [SEP] included")
     sparknlp_max_length: int = Field(
@@ -103,9 +104,11 @@ def read_manifest(text: str, where: str) -> Manifest:
     """Parse and check the text of a manifest, and return the manifest; messages contain `where`, the bundle's path or URI.
 
     Raises:
-        ModelError: the text is not JSON; a field is missing, unknown or of the wrong type; a required file is not listed; or
-            a file name or a digest is not valid.
+        ModelError: the text is too long or not JSON; a field is missing, unknown or of the wrong type; a required file is
+            not listed; or a file name or a digest is not valid.
     """
+    if len(text) > MAX_DESCRIPTION_BYTES:
+        raise ModelError(f"{where}/{MANIFEST} is too large to be a model manifest. Prepare the model again.")
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -142,7 +145,8 @@ def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
     Raise a ModelError if the manifest is invalid or cannot be read. Whether the other files exist is not checked.
     """
     try:
-        text = (directory / MANIFEST).read_text(encoding="utf8", errors="replace")
+        with (directory / MANIFEST).open(encoding="utf8", errors="replace") as file:
+            text = file.read(MAX_DESCRIPTION_BYTES + 1)
     except OSError as error:
         raise ModelError(
             f"{directory} is not a model bundle: its {MANIFEST} cannot be read ({error.strerror}). Specify the directory of "
@@ -187,6 +191,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
     Raise a ModelError if the file is not a JSON list of O and distinct tags, or if `check_labels` finds an invalid label.
     """
     try:
+        if path.stat().st_size > MAX_DESCRIPTION_BYTES:
+            raise ValueError("the file is too large")  # noqa: TRY301  # handled like other damage
         labels = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path.name} of the model is not JSON. Prepare the model again.") from error
@@ -238,7 +244,7 @@ def find_label_fault(label: str) -> str | None:
 
 def shorten_label(label: str) -> str:
     """Return the first 40 characters of a label, for error messages, with unprintable characters escaped."""
-    return repr(label[:_QUOTED_CHARACTERS])[1:-1] + ("…" if len(label) > _QUOTED_CHARACTERS else "")
+    return repr(label[:40])[1:-1] + ("…" if len(label) > 40 else "")
 
 
 def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
