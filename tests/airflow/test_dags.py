@@ -169,6 +169,12 @@ def test_a_run_without_an_interval_is_about_no_slice() -> None:
         arguments.build_condition(table(), {"params": {}, "data_interval_start": None, "data_interval_end": None})
 
 
+def test_a_person_enters_no_secret_either() -> None:
+    given = context(settings=["spark.conf.spark.hadoop.fs.s3a.secret.key=hunter2"])
+    with pytest.raises(AirflowFailException, match=r"secret\.key holds a secret, which the command line would show"):
+        arguments.build_overrides(table(), given)
+
+
 def test_what_the_dag_is_about_wins_over_what_a_person_entered() -> None:
     given = context(settings=["source.where=true"], max_reject_ratio=0.5)
     overrides = arguments.build_overrides(table(settings=["recognition.precision=bf16"]), given)

@@ -6,7 +6,7 @@ import pytest
 
 from entitymill.tables.publisher import MAX_LISTED_IDS
 
-from .stub_world import World, world
+from .stub_world import World, make_texts, world
 
 __all__ = ["world"]
 SHAPES = (
@@ -36,8 +36,9 @@ def odd_ids(number: int) -> list[str]:
     return [LONG, *(SHAPES[at % len(SHAPES)].format(n=at) for at in range(number - 1))]
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize("number", [len(SHAPES) * 3, MAX_LISTED_IDS + 200], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "number", [len(SHAPES) * 3, pytest.param(MAX_LISTED_IDS + 200, marks=pytest.mark.deep)], ids=["few", "many"]
+)
 def test_odd_ids_are_stored_changed_and_removed(world: World, number: int) -> None:
     ids = odd_ids(number)
     assert len(set(ids)) == number
@@ -55,3 +56,15 @@ def test_odd_ids_are_stored_changed_and_removed(world: World, number: int) -> No
     assert world.run().removed == len(gone)
     world.check()
     assert world.run().units == 0
+
+
+def test_an_output_may_have_any_path(world: World) -> None:
+    name = "o${x} {source} {} {source.sparkSession.version} it's `x`"
+    odd = World(world.spark, world.directory / name)
+    odd.directory.mkdir()
+    odd.create(make_texts(4))
+    odd.run()
+    odd.put({"d01": "Newname Newtown text"})
+    odd.run()
+    odd.check()
+    assert {path.name for path in world.directory.iterdir()} <= {name, "source"}

@@ -281,6 +281,10 @@ def test_runs_are_read_without_spark_only_where_that_is_possible(tables_after_a_
     ):
         assert runs_without_spark.read_rows(place, {}, 1) is None
         assert runs_without_spark.read_heartbeats(place, {}) == []
+    pipe = tmp_path / "piped" / "_heartbeats" / "one"
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    assert runs_without_spark.read_heartbeats(OutputSettings(path=f"{tmp_path}/piped"), {}) == [], "it waits for nobody"
     (tmp_path / "empty").mkdir()
     with pytest.raises(OutputError, match="no run has written"):
         runs_without_spark.read_rows(OutputSettings(path=f"{tmp_path}/empty"), {}, 1)

@@ -7,11 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from entitymill import python_api
+from entitymill import errors, python_api
 from entitymill.errors import ModelError
 from entitymill.recognition import offsets, tokens
 from entitymill.recognition.tagger import Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
+from entitymill.run import outcome
 from entitymill_sparknlp import engine_sparknlp as sparknlp
 from unit import tiny
 from unit.conftest import DEMO
@@ -150,6 +151,20 @@ def test_spark_nlps_tags_have_the_same_limits() -> None:
     texts = offsets.read_texts(pa.array(["one"]))
     with pytest.raises(ModelError, match=r"the model's label 'x{40}…' is longer than 100 characters"):
         sparknlp.read_tags(batch, texts, tokens.tokenize(texts, np.zeros(0, np.int64)))
+
+
+def test_the_driver_recognizes_what_spark_nlps_workers_refuse() -> None:
+    batch = pa.RecordBatch.from_pydict({
+        "text": ["one"],
+        **{f"{name}_{edge}": [[0]] for name in ("token", "sentence", "ner") for edge in ("begin", "end")},
+        "ner_result": [["E-PER"]],
+    })  # fmt: skip
+    builder = sparknlp._MentionBuilder(True, False, False, errors.SIGNATURE)
+    with pytest.raises(ModelError) as refused:
+        list(builder([batch]))
+    from_spark = RuntimeError(f"Traceback\nentitymill.errors.ModelError: {refused.value}\n")
+    message, code = outcome.describe_error(from_spark)
+    assert (code, message[:60]) == (5, "recognition.sparknlp_model: the model's tag E-PER is neither")
 
 
 def resigned(copied: dict[str, Path], manifest: bundle.Manifest) -> bundle.Manifest:

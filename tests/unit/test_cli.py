@@ -117,6 +117,14 @@ def test_a_sample_that_cannot_be_written_is_refused_in_a_sentence(tmp_path: Path
         sample._check_target(tmp_path / ("a" * 300), 1)
 
 
+def test_an_argument_with_control_characters_is_shown_with_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["tag", "x", "--\x1b]52;c;aGk=\x07.txt"])
+    said = capsys.readouterr().err
+    assert r"--\x1b]52;c;aGk=\x07.txt" in said
+    assert "\x1b" not in said
+
+
 def test_a_command_that_is_almost_one_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tagg", "x"]) == 2
     assert capsys.readouterr().err.startswith("error: tagg is not a command. Did you mean `entitymill tag`?\n")

@@ -92,12 +92,12 @@ def test_a_csv_file_with_text_has_the_drawn_mentions_and_their_sentences() -> No
 
 @pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\tx", "\rx"])
 def test_no_text_is_a_formula_in_a_spreadsheet(text: str) -> None:
-    mention = replace(MENTIONS[0], entity=text, doc_id=text, mention_id=f"{text}:0-1")
+    mention = replace(MENTIONS[0], entity=text, doc_id=text, mention_id=f"{text}:0-1", label=text)
     sentence = Sentence(text, 104, text, (mention,), frozenset([mention.mention_id]))
     for written in (format_csv((), [sentence]), format_csv([mention])):
         [row] = csv.DictReader(io.StringIO(written, newline=""))
         quoted = text if text in ("+1", "-1") else f"'{text}"
-        assert (row["doc_id"], row["mention_id"]) == (quoted, f"'{text}:0-1")
+        assert (row["doc_id"], row["mention_id"], row["label"]) == (quoted, f"'{text}:0-1", quoted)
         assert (row.get("entity"), row.get("sentence")) in ((quoted, quoted), (None, None))
 
 
@@ -224,6 +224,14 @@ def test_a_corrected_csv_file_is_read(tmp_path: Path) -> None:
         ("[" * 100_000, "is not valid JSON"),
         ('{"data": {"text": "Secret"}}', "is not a list of tasks"),
         ('[{"id": 1, "text": "Secret", "label": []}]', "task 1 is not a task of `entitymill sample`"),
+        (
+            '# doc_id = "a"\n# mentions = [{"mention_id": "", "label": "", "confidence": 1, "drawn": 1, "begin": 1e999}]\n',
+            "line 2 does not belong here",
+        ),
+        (
+            '[{"data": {"mention_ids": ["Secret"], "text": "Secret", "offset": 1e999}, "annotations": [{"result": []}]}]',
+            "task 1 is not a task of `entitymill sample`",
+        ),
         ('["Secret"]', "task 1 is not a task of `entitymill sample`"),
     ],
 )

@@ -277,7 +277,7 @@ class RejectsWriter:
 
         If there are neither old nor new rows, nothing is written. `any_rejected` says whether `rejected` has any rows.
         """
-        condition = f"slice = '{self._provenance.slice}'" if self._provenance.slice else None
+        condition = f"slice = {quote_literal(self._provenance.slice)}" if self._provenance.slice else None
         if any_rejected or (not self._empty and self._tables.read_latest("rejects").where(condition or "true").take(1)):
             self._commits.replace(self._build_rows(rejected), "rejects", condition)
 
