@@ -17,8 +17,9 @@ to the driver as text. An error text without SIGNATURE does not come from these 
 
 _QUOTES_VALUES = re.compile(
     r"org\.apache\.spark\.(?:\w{1,60}\.){0,8}(?:Spark\w{1,60}Exception|PythonException)"
-    r"|java\.lang\.RuntimeException: (?!(?:java|org|com|software)\.)"  # raise_error in Spark 3.5
-    r"|\[(?!FAILED_READ_FILE|TASK_WRITE_FAILED)[A-Z][A-Z_.]{1,80}\]"
+    # Spark 3.5's raise_error; before the colon stands the class, and after it the text, or another error.
+    r"|java\.lang\.RuntimeException: (?!(?:java|org|com|software)\.[\w.$]{1,200}(?:Exception|Error)\b)"
+    r"|\[(?!FAILED_READ_FILE|TASK_WRITE_FAILED)[A-Z][A-Z_.]{1,160}\]"
 )
 """Matches the beginning of the part of a Spark error that may quote a row's value: an exception class, or an error condition
 such as [CAST_INVALID_INPUT]. The repetitions are limited, so that a long text takes no long time."""

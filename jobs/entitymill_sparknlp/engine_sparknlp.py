@@ -58,7 +58,6 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
     is_classifier = saved.kind != "PipelineModel"
     detector = settings.detector, settings.detector_model
     pipeline = pipeline_stages.load_pipeline(saved, pipeline_stages.build_stages(spark, *detector) if is_classifier else [])
-    check_tags(pipeline.list_tags())
     mentioned = settings.entities.mentioned_labels
     if mentioned:
         engine_openvino.refuse_unknown_labels(saved.address, mentioned, pipeline.list_entity_labels())
@@ -182,7 +181,7 @@ def _convert_to_batch_offsets(batch: pa.RecordBatch, column: str, texts: Texts, 
     return np.clip(converted, np.repeat(texts.edges[:-1], counts), np.repeat(texts.edges[1:], counts))
 
 
-def check_tags(tags: Iterable[str]) -> None:
+def _check_tags(tags: Iterable[str]) -> None:
     """Raise ModelError if a tag is neither O nor an IOB2 tag, or if its label cannot be the name of a directory."""
     labels = list(tags)
     invalid = [label for label in labels if not re.fullmatch(r"O|[BI]-.+", label, re.DOTALL)]
@@ -205,11 +204,11 @@ def read_tags(batch: pa.RecordBatch, texts: Texts, segments: Segments) -> tuple[
 
     The batch has one row per document, with the columns ner_begin, ner_result and ner_confidence. A tag belongs to the token
     that begins where the tag begins; if no token begins there, the tag is left out. If the last token of a sentence has no
-    tag, Spark NLP has truncated the sentence, and `Tags.split` is true for it. Raise ModelError as `check_tags` does.
+    tag, Spark NLP has truncated the sentence, and `Tags.split` is true for it. Raise ModelError as `_check_tags` does.
     """
     results = batch.column("ner_result").flatten().dictionary_encode()
     labels = results.dictionary.to_pylist()
-    check_tags(labels)
+    _check_tags(labels)
     begins = _convert_to_batch_offsets(batch, "ner_begin", texts)
     tagged = np.searchsorted(segments.token_begin, begins)
     has_token = tagged < len(segments.token_begin)

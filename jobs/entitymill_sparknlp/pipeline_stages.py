@@ -210,14 +210,10 @@ class Pipeline:
         chosen = ml.PipelineModel([*stages[: classifiers[0] + 1]])
         return cls(chosen, stages[0].getInputCol(), sentence, token, last.getOutputCol())
 
-    def list_tags(self) -> list[str]:
-        """Return the tags of the token classifier, such as O and B-PER."""
-        classifier: Any = self.stages.stages[-1]
-        return list(classifier.getClasses())
-
     def list_entity_labels(self) -> list[str]:
         """Return the labels, such as PER, for which the token classifier has tags, sorted."""
-        return sorted({tag.partition("-")[2] for tag in self.list_tags()} - {""})
+        classifier: Any = self.stages.stages[-1]
+        return sorted({tag.partition("-")[2] for tag in classifier.getClasses()} - {""})
 
 
 def _order_inputs(columns: Sequence[str], stages: Sequence[Any]) -> tuple[str, str]:

@@ -169,8 +169,9 @@ def test_a_run_without_an_interval_is_about_no_slice() -> None:
         arguments.build_condition(table(), {"params": {}, "data_interval_start": None, "data_interval_end": None})
 
 
-def test_a_person_enters_no_secret_either() -> None:
-    given = context(settings=["spark.conf.spark.hadoop.fs.s3a.secret.key=hunter2"])
+@pytest.mark.parametrize("secret", ["hunter2", "12345678"])
+def test_a_person_enters_no_secret_either(secret: str) -> None:
+    given = context(settings=[f"spark.conf.spark.hadoop.fs.s3a.secret.key={secret}"])
     with pytest.raises(AirflowFailException, match=r"secret\.key holds a secret, which the command line would show"):
         arguments.build_overrides(table(), given)
 

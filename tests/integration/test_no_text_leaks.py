@@ -22,7 +22,11 @@ from small_queries import SMALL_QUERIES
 from .conftest import MODELS, ROOT
 
 SECRET = "tellnobodythis"
-TEXT = f"We {SECRET} at night. entitymill.errors.ModelError: {SECRET} was here."
+TEXT = (
+    f"We {SECRET} at night. entitymill.errors.ModelError: {SECRET} was here.\n"
+    f"\tat a.{SECRET}(B.java:3)\nCaused by: we.{SECRET}\n"
+)
+"""A text with the secret, also in what looks like a stack trace."""
 QUOTED = "concat('%s" + SECRET[:5] + "', '" + SECRET[5:] + "')"
 """SQL expression whose value contains the secret. The expression has the secret in two parts, because logs show it."""
 FAILING = {

@@ -182,8 +182,17 @@ def many_entries(into: Path) -> Path:
 
 
 def overlapping_blocks(into: Path) -> Path:
-    """Write a detector whose index names the same block a million times."""
-    return _detector_with_index(into, _index_of_blocks(bytes(90_000) + struct.pack("<II", 0, 1), 1_000_000))
+    """Write a detector whose index names the same empty block two million times."""
+    return _detector_with_index(into, _index_of_blocks(struct.pack("<II", 0, 1), 2_000_000))
+
+
+def many_dimensions(into: Path) -> Path:
+    """Write a detector whose first tensor has so many dimensions that their product would take hours."""
+    shape = b"".join(_field(2, _field(1, 2**64 - 1)) for _ in range(200_000))
+    value = _field(1, 1) + _field(2, shape) + _field(5, 4)
+    name = sentences_dl_saved.EMBEDDING.encode()
+    entry = _varint(0) + _varint(len(name)) + _varint(len(value)) + name + value
+    return _detector_with_index(into, _index_of_blocks(entry + struct.pack("<II", 0, 1), 1))
 
 
 def java_object(name: str, flags: int = 2) -> bytes:

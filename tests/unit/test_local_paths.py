@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from entitymill.commands import init
 from entitymill.settings import load, sections
 from entitymill.spark import files_on_this_machine, session, storage
+from entitymill.terminal import review_file_writer
 from entitymill_reports import drift, page, page_queries, prometheus_metrics, reports_of_a_run
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,11 @@ def test_metrics_do_not_go_where_a_link_leads(tmp_path: Path, monkeypatch: pytes
         (tmp_path / name).symlink_to(victim)
     prometheus_metrics.write_textfile(CollectorRegistry(), str(file), cast("Any", None))
     assert (victim.read_text(), file.read_text()) == (MINE, "")
+
+
+def test_a_file_with_texts_is_private(tmp_path: Path) -> None:
+    review_file_writer.write_file(tmp_path / "texts.csv", "x", private=True)
+    assert stat.S_IMODE((tmp_path / "texts.csv").stat().st_mode) == 0o600
 
 
 def test_a_link_of_the_very_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: Path) -> None:
@@ -94,11 +100,15 @@ def test_a_jar_that_somebody_else_has_put_into_this_directory_is_not_loaded(
     for directory in (tmp_path, tmp_path / "clone"):
         (directory / "build" / "jars").mkdir(parents=True)
     monkeypatch.setattr(files_on_this_machine, "REPOSITORY", tmp_path / "clone")
+    installed = str(tmp_path / "clone" / "build" / "jars")
     assert files_on_this_machine.find_installed("build/jars") == "build/jars"
-    monkeypatch.setattr(os, "getuid", lambda: 4711)
-    monkeypatch.setattr(Path, "stat", lambda *_, **__: SimpleNamespace(st_uid=4712))
-    monkeypatch.setattr(files_on_this_machine, "exists_here", lambda _: True)
-    assert files_on_this_machine.find_installed("build/jars") == str(tmp_path / "clone" / "build" / "jars")
+    owners = {Path("build"): os.getuid(), Path("build/jars"): os.getuid()}
+    monkeypatch.setattr(Path, "lstat", lambda path: SimpleNamespace(st_uid=owners[path]))
+    for path in owners:
+        monkeypatch.setitem(owners, path, 4711)
+        assert files_on_this_machine.find_installed("build/jars") == installed
+        monkeypatch.setitem(owners, path, 0)
+        assert files_on_this_machine.find_installed("build/jars") == "build/jars"
 
 
 @pytest.mark.parametrize("path", ["/nowhere/models/demo", "s3a://bucket/models/demo", "models/none", "../models/demo"])

@@ -240,9 +240,11 @@ def _delete_temporary_logs(logs: Iterable[str]) -> None:
 def _start_log(path: str | None) -> tuple[logging.Handler, str]:
     """Send this program's log to a file or stderr, and nowhere else; return the handler, and the absolute path or STDERR.
 
-    `path` is a file, STDERR, or None for a new temporary file. Raise SettingsError if the file cannot be written.
+    `path` is a file, STDERR, or None for a new temporary file. Raise SettingsError if it is a URI or cannot be written.
     """
     handler: logging.Handler
+    if path and "://" in path:
+        raise SettingsError(f"log: {path} is not a path on this machine's disk; name a file.")
     if path == STDERR:
         handler = logging.StreamHandler(sys.stderr)
     else:

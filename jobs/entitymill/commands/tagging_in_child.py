@@ -19,7 +19,7 @@ from entitymill.recognition.guarded_loading import (
     read_used_memory,
     tagging_memory_limit,
 )
-from entitymill.recognition.tagger import Markup, Precision
+from entitymill.recognition.tagger import Markup, Precision, bundle
 
 
 def open_tagger(
@@ -39,11 +39,16 @@ def open_tagger(
         characters: number of characters in the largest batch, from which the memory limit for tagging is computed.
         model, precision, detector, detector_model, markup: as in `python_api.load`.
     """
-    files = [file for directory in (model, detector_model) if directory for file in list_model_files(directory)]
+    files = [*_list_bundle_files(model), *(list_model_files(detector_model) if detector_model else ())]
     with memory_limit(loading_memory_limit(files)):
         tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model, markup=markup)
     limit_memory(read_used_memory() + tagging_memory_limit(characters, processes=1))
     return lambda batch: pa.RecordBatch.from_arrays([tagger.tag_window(batch.column("text"))], ["mentions"])
+
+
+def _list_bundle_files(model: Path) -> list[Path]:
+    """Return the paths that a bundle's files may have; no other file in its directory may raise the limit for loading it."""
+    return [model / name for name in bundle.FILES]
 
 
 def open_measured_tagger(
@@ -58,7 +63,7 @@ def open_measured_tagger(
         characters: the total number of characters in the texts.
         processes: number of processes, including this one, that have a model loaded at the same time and share the memory.
     """
-    with memory_limit(loading_memory_limit(list_model_files(model))):
+    with memory_limit(loading_memory_limit(_list_bundle_files(model))):
         recognizer = python_api.load(model, precision=precision, threads=1).recognizer
     limit_memory(read_used_memory() + tagging_memory_limit(characters, processes=processes))
 

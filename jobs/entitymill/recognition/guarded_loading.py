@@ -43,8 +43,6 @@ core, and a thread has a stack of 8 MB."""
 _LOADING_RATIO = 24
 """Bytes of memory that loading a model may take for each byte of its files, since 8-bit weights become floats and are then
 repacked. The model in models/demo takes 10 times the size of its files."""
-_BLOCK_BYTES = 512
-"""Unit of `st_blocks` in stat(2)."""
 _TAGGING_BYTES_PER_CHARACTER = 512
 """Bytes of memory that a process may use to tag texts, per character of text. News texts need a tenth of this number."""
 _TAGGING_BASE_BYTES = 2**30
@@ -145,11 +143,9 @@ def memory_limit(limit: int) -> Iterator[None]:
 def loading_memory_limit(files: Iterable[Path]) -> int:
     """Return how many bytes of memory a process may use to load a model with these files; missing files are ignored.
 
-    Only the space that a file takes on the disk counts, and the result is at most this machine's memory, unless that is very
-    small. Otherwise, a malicious model could raise its own limit by a large file that it does not need.
+    The result is at most this machine's memory, unless that is very small: a file may claim any size (sparse files).
     """
-    stats = [file.stat() for file in files if file.is_file()]
-    size = sum(min(stat.st_size, stat.st_blocks * _BLOCK_BYTES) for stat in stats)
+    size = sum(file.stat().st_size for file in files if file.is_file())
     base = _LOADING_BASE_BYTES + _LOADING_BYTES_PER_CORE * (os.cpu_count() or 1)
     return min(base + _LOADING_RATIO * size, max(base, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
 
@@ -180,6 +176,18 @@ def tagging_memory_limit(
 def read_used_memory() -> int:
     """Return the bytes of private writable memory that this process uses (VmData in proc(5)); see `limit_memory`."""
     return next(int(line.split()[1]) * 1024 for line in _STATUS.read_text().splitlines() if line.startswith("VmData:"))
+
+
+def read_limited(file: Path, limit: int, errors: str = "strict") -> str:
+    """Return the text of a file in UTF-8; `errors` is an argument of `bytes.decode`.
+
+    Raise ValueError if the file has more than `limit` bytes or is not UTF-8, and OSError if it cannot be read.
+    """
+    with file.open("rb") as opened:
+        content = opened.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{file.name} has more than {limit:,} bytes")
+    return content.decode("utf8", errors)
 
 
 def list_model_files(source: Path) -> list[Path]:

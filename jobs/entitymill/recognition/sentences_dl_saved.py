@@ -48,7 +48,8 @@ CONTEXT_WIDTH = 11
 """Number of UTF-16 code units that the network sees: a mark, which may end a sentence, and five on either side."""
 _MAX_INDEX_ENTRIES = 1000
 """Maximum number of entries in a checkpoint's index, counted in all its blocks; models/sentence_detector has 34."""
-_MAX_KEY_BYTES = 1024
+_MAX_ENTRY_BYTES = 1024
+"""Maximum size of the key, and of the value, of an entry of a checkpoint's index; those of real detectors have 70."""
 _MAX_METADATA_BYTES = 16 * 2**20
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
 _FLOAT32 = 1
@@ -103,9 +104,7 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
     Raise a ModelError if the file is damaged, describes no SentenceDetectorDLModel, or has an unsupported parameter value.
     """
     try:
-        if metadata.stat().st_size > _MAX_METADATA_BYTES:
-            raise ValueError("the metadata is too large")  # noqa: TRY301  # handled like other damage
-        saved = json.loads(metadata.read_text(encoding="utf8"))
+        saved = json.loads(guarded_loading.read_limited(metadata, _MAX_METADATA_BYTES))
         kind = saved["class"]
         chosen = {**saved["defaultParamMap"], **saved["paramMap"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -210,8 +209,8 @@ def _read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
 def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Yield (key, value) for each entry of the block of `size` bytes at index `offset` of a LevelDB table.
 
-    Raise a ValueError if the block is compressed, or a key is too long. A key is stored as the length of the prefix that it
-    shares with the previous key, and its remaining bytes.
+    Raise a ValueError if the block is compressed, or an entry is too long. A key is stored as the length of the prefix that
+    it shares with the previous key, and its remaining bytes.
     """
     block = data[offset : offset + size]
     if data[offset + size] != 0:
@@ -223,8 +222,8 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
         own, at = _read_varint(block, at)
         length, at = _read_varint(block, at)
         key = key[:shared] + block[at : at + own]
-        if len(key) > _MAX_KEY_BYTES:
-            raise ValueError(f"a key of the checkpoint's index has more than {_MAX_KEY_BYTES:,} bytes")
+        if max(len(key), length) > _MAX_ENTRY_BYTES:
+            raise ValueError(f"an entry of the checkpoint's index has more than {_MAX_ENTRY_BYTES:,} bytes")
         yield key, block[at + own : at + own + length]
         at += own + length
 

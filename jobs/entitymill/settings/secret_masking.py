@@ -82,9 +82,13 @@ _STORAGES = (
 )
 """Schemes of Hadoop storages, for which `?`, `#` and `;` are parts of a path."""
 _PRETRAINED = "pretrained:"
-_ADDRESS_IN_TEXT = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"<>]+")
-_MASKED_TAIL = re.compile(r"[?#;&\s]\*\*\*(?:-[0-9a-f]{8})?[\w/.]*")
+_ADDRESS_IN_TEXT = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"<>]*[^\s'\"<>.,;:!?)\]…]")
+"""Matches a URI in a sentence, without the punctuation after it."""
+_MASKED_TAIL = re.compile(r"[?#;&\s]\*\*\*(?:-[0-9a-f]{8})?[^?#;&\s]*")
 """Matches what `_mask_tail` has put in the place of a query string, a fragment or JDBC options, and a path after it."""
+_MAY_HOLD_CREDENTIAL = re.compile("[@=:]")
+"""Matches in addresses with a credential; a path on this machine's disk, such as a#b, has none of these characters."""
+_MIN_HIDDEN_CHARACTERS = 8
 _hidden: dict[str, str] = {}
 """Dict from each address with a credential, in settings that this process has loaded, to the masked address."""
 _SECRET_KEY = re.compile(
@@ -156,26 +160,26 @@ def _mask_names(value: Any) -> Any:
     return MASK if isinstance(value, str) and _UNLIKE_A_NAME.search(value) else value
 
 
-def mask_address(address: str) -> str:
+def mask_address(address: str, *, with_digest: bool = True) -> str:
     """Return a path or URI in which MASK replaces user and password, and the query string, fragment or JDBC options.
 
     For example, `https://me:pw@host/a?key=1` becomes `https://***@host/a?***`. Masked URIs of different tables must differ,
     since a run compares them to decide whether an output belongs to its job. In local paths and URIs of Hadoop storages,
     the text after `?`, `#` or `;` belongs to the path, and may be all that differs. So in these, a digest of the masked text
-    follows MASK.
+    follows MASK, unless `with_digest` is False.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None or address.startswith(_PRETRAINED):
-        return _mask_tail("", address, with_digest=True)
+        return _mask_tail("", address, with_digest=with_digest)
     before, rest = match["before"], match["rest"]
     scheme = before.partition(":")[0].lower()
     local = not before
     if local and re.match(r"[^/]*=", rest):  # a connection string
-        return MASK + _digest(rest)
-    with_digest = local or scheme in _STORAGES
+        return MASK + (_digest(rest) if with_digest else "")
+    is_storage = local or scheme in _STORAGES
     authority = re.match(r"[^/]*", rest)[0] if match["slashes"] or match["no_scheme"] else ""  # type: ignore[index]
-    if with_digest and _has_no_user(scheme, authority):
-        return _mask_tail(before, rest, with_digest=True)
+    if is_storage and _has_no_user(scheme, authority):
+        return _mask_tail(before, rest, with_digest=with_digest)
     at = rest.rfind("@")
     if at >= 0:
         # A password may contain `?`, and a token in a query string may contain `@`. If the URI contains both characters, it
@@ -226,7 +230,7 @@ def remember_addresses(settings: Any, key: str = "") -> None:
     elif key in ADDRESSES and isinstance(settings, str):
         for address in [settings, *(settings.split(",") if key == "spark.jars" else ())]:
             masked = mask_settings(address, key)
-            if masked != address:
+            if masked != address and _MAY_HOLD_CREDENTIAL.search(address) and len(address) >= _MIN_HIDDEN_CHARACTERS:
                 _hidden[address] = masked
 
 
@@ -235,9 +239,9 @@ def mask_text(text: str) -> str:
 
     Addresses are all URIs, and those that were passed to `remember_addresses`.
     """
-    for address, masked in list(_hidden.items()):
-        text = text.replace(address, masked)
-    return _ADDRESS_IN_TEXT.sub(lambda match: mask_address(match[0]), text)
+    for address in sorted(_hidden, key=len, reverse=True):  # one address may begin with another one
+        text = text.replace(address, _hidden[address])
+    return _ADDRESS_IN_TEXT.sub(lambda match: mask_address(match[0], with_digest=False), text)
 
 
 def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:

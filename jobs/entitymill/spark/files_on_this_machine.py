@@ -87,10 +87,16 @@ def find_installed(path: str) -> str:
     relative = Path(path)
     if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts:
         return path
-    if exists_here(relative) and relative.stat().st_uid in (0, os.getuid()):
+    if exists_here(relative) and not _is_from_others(relative):
         return path
     installed = REPOSITORY / relative
     return str(installed) if exists_here(installed) else path
+
+
+def _is_from_others(relative: Path) -> bool:
+    """Return whether a part of a relative path, such as a directory or a link, belongs to another user, except root."""
+    parts = [relative, *relative.parents][:-1]  # without the working directory itself
+    return any(part.lstat().st_uid not in (0, os.getuid()) for part in parts)
 
 
 def pin_path(path: str) -> str:

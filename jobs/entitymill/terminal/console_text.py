@@ -25,14 +25,20 @@ MAX_SHOWN_CHARS = 120
 """A mention of up to this many characters is shown completely; of a longer mention, only the beginning and end are shown."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Matches control characters, except tabs and line breaks, and lone surrogates."""
-_PACKAGES = r"(?:java|javax|jdk|sun|scala|py4j|io\.delta|org\.apache|org\.intel|com\.johnsnowlabs)\."
+_PACKAGES = (
+    r"(?:java\.(?:io|lang|math|net|nio|security|sql|text|time|util)|javax\.(?:crypto|net|security|xml)|jdk\.internal"
+    r"|sun\.(?:net|nio|reflect|security)|scala|py4j|io\.delta|io\.netty|org\.apache|org\.intel|org\.sparkproject"
+    r"|com\.(?:amazonaws|azure|databricks|google\.cloud|johnsnowlabs|microsoft)|software\.amazon)\."
+)
+_PYTHON_PACKAGES = r"(?:entitymill\w*|pyspark|py4j|pyarrow|numpy|openvino|tokenizers|sentencex)"
 _FRAME = re.compile(
     rf"at ({_PACKAGES}[\w.$/<>]+\([\w.$]+(?: Source|:\d+)?\))"  # a Java stack frame
-    r'|File "[^"]*?\b((?:entitymill\w*|pyspark)/[\w/]+\.py", line \d+, in [\w<>]+)'  # a Python stack frame
-    rf"|Caused by: ({_PACKAGES}[\w.$]+(?:Exception|Error))(?::.*)?"
+    rf'|File "[^"]*?\b({_PYTHON_PACKAGES}/[\w/]+\.py", line \d+, in [\w<>]+)'  # a Python stack frame
+    rf"|Caused by: ({_PACKAGES}[\w.$]+(?:Exception|Error))(?::.*)?",
+    re.ASCII,
 )
 """Matches a line with a stack frame of Java or Python, or with the class of a cause, in the message of a Spark error. Only
-packages that this program uses are matched: a document may quote a stack trace of another program."""
+packages of Spark and of storages are matched: a document may quote a stack trace of another program."""
 _MAX_FRAME_LINE = 1000
 """Longer lines of a message, in characters, are no stack frames; so the search takes time in proportion to the message."""
 _MAX_CAUSES, _MAX_FRAMES = 10, 60

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
@@ -114,6 +115,7 @@ def _read_row(row: dict[str, Any], where: str) -> Judgment | None:
     if the row has no label, an unknown or contradictory answer, or an invalid confidence. Its message begins with `where`.
     """
     label, answer = (row["label"] or "").strip(), (row[CORRECT] or "").strip().lower()
+    label = label[1:] if re.match("'[=+@-]", label) else label  # `format_csv` quotes what looks like a formula
     corrected = (row.get(CORRECTED_LABEL) or "").strip()
     if not label:
         raise SourceError(f"{where}: the column label is empty; edit only {CORRECT} and {CORRECTED_LABEL}.")

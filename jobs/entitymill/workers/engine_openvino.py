@@ -145,7 +145,8 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
                 f"model.path: {bundle.MANIFEST} of {path} cannot be read: {error}. Copy the bundle again."
             ) from error
         raise ModelError(f"model.path: {bundle.describe_other_format(path, names)}") from error
-    return bundle.read_manifest(copy.read_text(encoding="utf8", errors="replace"), path)
+    with copy.open(encoding="utf8", errors="replace") as file:
+        return bundle.read_manifest(file.read(bundle.MAX_DESCRIPTION_BYTES + 1), path)
 
 
 def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entitymill.errors import ModelError
 from entitymill.recognition.best_tags_and_confidence import Scaling
-from entitymill.recognition.guarded_loading import MAX_LABEL_BYTES, MAX_LABEL_CHARACTERS
+from entitymill.recognition.guarded_loading import MAX_LABEL_BYTES, MAX_LABEL_CHARACTERS, read_limited
 from entitymill.spark import installation
 
 MANIFEST = "manifest.json"
@@ -50,9 +50,9 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     format: Literal[1] = 1
-    name: str = Field(min_length=1, max_length=200)
+    name: str = Field(min_length=1, max_length=255)
     source: str = Field(max_length=2000)
-    licence: str = Field(max_length=200)
+    licence: str = Field(max_length=2000)
     casing: Literal["cased", "uncased"]
     max_length: int = Field(ge=8, le=MAX_ROW_PIECES, description="pieces in one input row, [CLS] and [SEP] included")
     sparknlp_max_length: int = Field(
@@ -191,9 +191,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     Raise a ModelError if the file is not a JSON list of O and distinct tags, or if `check_labels` finds an invalid label.
     """
     try:
-        if path.stat().st_size > MAX_DESCRIPTION_BYTES:
-            raise ValueError("the file is too large")  # noqa: TRY301  # handled like other damage
-        labels = json.loads(path.read_text(encoding="utf8"))
+        labels = json.loads(read_limited(path, MAX_DESCRIPTION_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path.name} of the model is not JSON. Prepare the model again.") from error
     ok = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
