@@ -96,7 +96,7 @@ def _find_storage_fault(text: str) -> EntityMillError | None:
 def describe_error(error: BaseException) -> tuple[str, int]:
     """Return a message for the user, and the exit code of the program, for a run that ended with `error`.
 
-    The message has no credentials of URIs: it may be printed, and is stored in `runs`.
+    The message has no credentials of addresses: it may be printed, and is stored in `runs`.
     A KeyboardInterrupt means that the run was stopped by Ctrl-C or by another signal (see `Stopped`).
     """
     if isinstance(error, KeyboardInterrupt):

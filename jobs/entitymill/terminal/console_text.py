@@ -98,7 +98,7 @@ class _SafeConsole(Console):
         raise  # noqa: PLE0704  # called in an except block
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print objects; in strings, control characters become escapes, and credentials in URIs are masked.
+        """Print objects; in strings, control characters become escapes, and credentials in addresses are masked.
 
         Rich itself would drop some of the control characters.
         """
@@ -106,7 +106,7 @@ class _SafeConsole(Console):
 
 
 def open_console(**options: Any) -> Console:
-    """Return a console of the package rich that prints control characters as escapes, and masks credentials in URIs.
+    """Return a console of the package rich that prints control characters as escapes, and masks credentials in addresses.
 
     It prints emoji codes such as `:x:` unchanged, because they may be part of a path. `options` are arguments of rich's
     Console.
@@ -115,10 +115,10 @@ def open_console(**options: Any) -> Console:
 
 
 class SafeFormatter(logging.Formatter):
-    """Formats log records without control characters, credentials of URIs, and messages that may quote a document."""
+    """Formats log records without control characters, credentials of addresses, and messages that may quote a document."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a log record as text, with control characters replaced by escapes, and credentials in URIs masked."""
+        """Return a log record as text, with control characters replaced by escapes, and credentials in addresses masked."""
         return mask_text(visible(super().format(record)))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
