@@ -161,9 +161,9 @@ def list_names(spark: SparkSession, pattern: str) -> list[str]:
 def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
     """Yield (path, size in bytes, modification time in ms since 1970) of every file below a directory of this machine.
 
-    If `top` is a file, yield only this file. Hadoop's checksums (.crc), named pipes and the like are skipped. The order is
-    arbitrary. Hadoop's client is not used: it would start a process, `ls`, for each file, and would fail if another run
-    removed a file meanwhile. Raise OSError if the directory cannot be listed.
+    If `top` is a file, yield only this file. Hadoop's checksums (.crc) are skipped. The order is arbitrary. Hadoop's client
+    is not used: it would start a process, `ls`, for each file, and would fail if another run removed a file meanwhile. Raise
+    OSError if the directory cannot be listed.
     """
     if not top.is_dir():
         yield _describe_local_file(top)
@@ -172,9 +172,7 @@ def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
         for name in found:
             if not name.endswith(".crc"):  # Hadoop's client does not list them either
                 with contextlib.suppress(FileNotFoundError):
-                    path = Path(directory, name)
-                    if path.is_file():  # reading a named pipe would wait for ever
-                        yield _describe_local_file(path)
+                    yield _describe_local_file(Path(directory, name))
 
 
 def _describe_local_file(path: Path) -> tuple[str, int, int]:
