@@ -271,7 +271,7 @@ def _find_secrets(value: Any, key: str = "") -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _find_secrets(inner, key)
-    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+    elif value is not None and not isinstance(value, bool):
         is_named = _SECRET.search(key) and not _SECRET_REFERENCE.search(key)
         is_reference = _DATABRICKS_REFERENCE.fullmatch(str(value)) is not None
         if not is_reference and (is_named or any(pattern.search(str(value)) for pattern in _SECRET_VALUES)):

@@ -181,7 +181,7 @@ def many_entries(into: Path) -> Path:
     return _detector_with_index(into, _index_of_blocks(entry * 1_000_000 + struct.pack("<II", 0, 1), 1))
 
 
-def overlapping_blocks(into: Path) -> Path:
+def many_blocks(into: Path) -> Path:
     """Write a detector whose index names the same empty block two million times."""
     return _detector_with_index(into, _index_of_blocks(struct.pack("<II", 0, 1), 2_000_000))
 

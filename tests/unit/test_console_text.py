@@ -108,6 +108,8 @@ def test_a_text_that_looks_like_a_stack_trace_is_not_logged() -> None:
         "Caused by: java.AnnaException: x",
         '  File "/home/anna/schmidt.py", line 3, in anna',
         "\tat org.apache.spark.sql.Dataset$.collect(Dataset.scala:12)",
+        "\tat java.base/java.lang.Thread.run(Thread.java:840)",
+        "\tat java.io.x.Schmidt(Berlin)",
         "Caused by: java.io.IOException: Anna",
         '  File "/cluster/pyspark.zip/pyspark/worker.py", line 3, in main',
         "' is too long: " + "at " * 500,
@@ -116,6 +118,7 @@ def test_a_text_that_looks_like_a_stack_trace_is_not_logged() -> None:
     assert not re.search("anna|schmidt|HIV|too long", logged, re.IGNORECASE)
     assert [line.removeprefix("  in Spark: ") for line in logged.splitlines() if "in Spark" in line] == [
         "org.apache.spark.sql.Dataset$.collect(Dataset.scala:12)",
+        "java.base/java.lang.Thread.run(Thread.java:840)",
         "java.io.IOException",
         'pyspark/worker.py", line 3, in main',
     ]

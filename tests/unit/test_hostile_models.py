@@ -68,7 +68,7 @@ DETECTORS: list[tuple[Callable[[Path], Path], str]] = [
     (hostile.large_numbers, "the layers do not fit each other"),
     (hostile.growing_keys, "an entry of the checkpoint's index has more than 1,024 bytes"),
     (hostile.many_entries, "the checkpoint's index has more than 1,000 entries"),
-    (hostile.overlapping_blocks, "the blocks of the checkpoint's index overlap"),
+    (hostile.many_blocks, "the checkpoint's index has more than 1,000 blocks"),
     (hostile.many_dimensions, "an entry of the checkpoint's index has more than 1,024 bytes"),
 ]
 

@@ -209,10 +209,10 @@ def test_no_credential_is_in_a_message(
     assert f"error: {key}: " in said.err
 
 
-@pytest.mark.parametrize("value", [f"https://me:{SECRET}@h/log", "s3a://bucket/log"])
+@pytest.mark.parametrize("value", [f"https://me:{SECRET}@h/log", "s3a://bucket/log", "dbfs:/log"])
 def test_a_log_is_on_this_machine(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SettingsError, match="is not a path on this machine's disk; name a file"):
+    with pytest.raises(SettingsError, match="is a URI; name a file by its path"):
         common._start_log(value)
     assert not list(tmp_path.iterdir())
 
@@ -223,6 +223,10 @@ def test_a_masked_address_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
         secret_masking.remember_addresses({"source": {"path": address}})
     once = secret_masking.mask_text("s3a://b/x?v=1 and https://me:pw@h/x?y, s3a://b/x?v=1/part-00-a.parquet, s3a://b/x?v=12")
     assert secret_masking.mask_text(once) == once
+    more = secret_masking.mask_text(
+        f"s3a://b/x?v=1,https://me:{SECRET}@h/z.jar s3a://b/x?v=1{SECRET} _https://me:{SECRET}@h"
+    )
+    assert SECRET not in more
     assert re.fullmatch(
         r"s3a://b/x\?\*{3}-(\w{8}) and https://\*{3}@h/x\?\*{3}, s3a://b/x\?\*{3}-\1/part-00-a\.parquet, "
         r"s3a://b/x\?\*{3}-(?!\1)\w{8}",
@@ -238,11 +242,11 @@ def test_a_masked_address_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
         "spark.master: Spark cannot start with spark://master:7077: OSError.",
         "output: no entity tables at s3a://lake/out; check output.path or output.schema.",
         "abfss://texts@lake.dfs.core.windows.net: no answer (hdfs://name:8020/x), /data/2026-??/*.parquet, /data/x#1.",
-        "see https://docs.delta.io/latest/delta-batch.html!",
+        "see https://docs.delta.io/latest/delta-batch.html! and `http://host:4040`, /data/dt=2026-??/x",
     ],
 )
 def test_a_message_without_credentials_stays_as_it_is(message: str) -> None:
-    load(None, [f"{key}={value}" for key, value in {**MINIMAL, "source.path": "/data/2026-??/*.parquet"}.items()], {})
+    load(None, [f"{key}={value}" for key, value in {**MINIMAL, "source.path": "/data/dt=2026-??"}.items()], {})
     assert outcome.describe_error(SettingsError(message))[0] == message
 
 

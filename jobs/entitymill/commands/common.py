@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import select
 import shutil
 import signal
@@ -243,8 +244,8 @@ def _start_log(path: str | None) -> tuple[logging.Handler, str]:
     `path` is a file, STDERR, or None for a new temporary file. Raise SettingsError if it is a URI or cannot be written.
     """
     handler: logging.Handler
-    if path and "://" in path:
-        raise SettingsError(f"log: {path} is not a path on this machine's disk; name a file.")
+    if path and re.match(r"[A-Za-z][\w+.-]*:/", path):
+        raise SettingsError(f"log: {path} is a URI; name a file by its path.")
     if path == STDERR:
         handler = logging.StreamHandler(sys.stderr)
     else:

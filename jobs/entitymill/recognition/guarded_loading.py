@@ -178,8 +178,8 @@ def read_used_memory() -> int:
     return next(int(line.split()[1]) * 1024 for line in _STATUS.read_text().splitlines() if line.startswith("VmData:"))
 
 
-def read_limited(file: Path, limit: int, errors: str = "strict") -> str:
-    """Return the text of a file in UTF-8; `errors` is an argument of `bytes.decode`.
+def read_limited(file: Path, limit: int) -> str:
+    """Return the text of a file in UTF-8.
 
     Raise ValueError if the file has more than `limit` bytes or is not UTF-8, and OSError if it cannot be read.
     """
@@ -187,7 +187,7 @@ def read_limited(file: Path, limit: int, errors: str = "strict") -> str:
         content = opened.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f"{file.name} has more than {limit:,} bytes")
-    return content.decode("utf8", errors)
+    return content.decode("utf8")
 
 
 def list_model_files(source: Path) -> list[Path]:

@@ -232,7 +232,7 @@ def _read_table(data: bytes) -> dict[bytes, bytes]:
     """Return a dict from the name of each tensor in a checkpoint's index to a serialized BundleEntryProto.
 
     A BundleEntryProto contains the tensor's type, shape and place in the data file. Raise a ValueError if `data` is not an
-    index, is compressed, has overlapping blocks, or has more entries than a detector needs.
+    index, is compressed, or has more blocks or entries than a detector needs.
     """
     footer = data[-48:]
     if footer[-8:] != _INDEX_MAGIC:
@@ -242,13 +242,12 @@ def _read_table(data: bytes) -> dict[bytes, bytes]:
     offset, at = _read_varint(footer, at)
     size, at = _read_varint(footer, at)
     entries: dict[bytes, bytes] = {}
-    blocks = count = 0
-    for _, handle in _read_block(data, offset, size):
+    count = 0
+    for blocks, (_, handle) in enumerate(_read_block(data, offset, size), 1):
+        if blocks > _MAX_INDEX_ENTRIES:
+            raise ValueError(f"the checkpoint's index has more than {_MAX_INDEX_ENTRIES:,} blocks")
         begin, at = _read_varint(handle, 0)
         length, _ = _read_varint(handle, at)
-        blocks += length
-        if blocks > len(data):
-            raise ValueError("the blocks of the checkpoint's index overlap")
         for key, value in _read_block(data, begin, length):
             count += 1
             if count > _MAX_INDEX_ENTRIES:

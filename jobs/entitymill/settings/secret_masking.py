@@ -82,12 +82,14 @@ _STORAGES = (
 )
 """Schemes of Hadoop storages, for which `?`, `#` and `;` are parts of a path."""
 _PRETRAINED = "pretrained:"
-_ADDRESS_IN_TEXT = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"<>]*[^\s'\"<>.,;:!?)\]…]")
+_ADDRESS_IN_TEXT = re.compile(
+    r"(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"<>`\u2019\u201d|{}]*[^\s'\"<>`\u2019\u201d|{}.,;:!?)…]"
+)
 """Matches a URI in a sentence, without the punctuation after it."""
-_MASKED_TAIL = re.compile(r"[?#;&\s]\*\*\*(?:-[0-9a-f]{8})?[^?#;&\s]*")
+_MASKED_TAIL = re.compile(r"[?#;&\s]\*\*\*(?:-[0-9a-f]{8})?(?:/[^?#;&\s,@]*)?")
 """Matches what `_mask_tail` has put in the place of a query string, a fragment or JDBC options, and a path after it."""
-_MAY_HOLD_CREDENTIAL = re.compile("[@=:]")
-"""Matches in addresses with a credential; a path on this machine's disk, such as a#b, has none of these characters."""
+_MAY_HOLD_CREDENTIAL = re.compile(r"^(?!/).*[@=:]|[?#;&\s][\w.-]+=", re.DOTALL)
+"""Matches addresses that may hold a credential: not a#b, and not /data/dt=2026-??/*.parquet."""
 _MIN_HIDDEN_CHARACTERS = 8
 _hidden: dict[str, str] = {}
 """Dict from each address with a credential, in settings that this process has loaded, to the masked address."""
@@ -264,7 +266,8 @@ def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
         return
     in_key = _SECRET_KEY.search(key) is not None and _SECRET_REFERENCE.search(key) is None
     in_value = key not in _FREE_TEXT and isinstance(layer, str) and any(pattern.search(layer) for pattern in _SECRET_VALUES)
-    if isinstance(layer, str) and (in_key or in_value):
+    is_value = isinstance(layer, str | int | float) and not isinstance(layer, bool)
+    if is_value and (in_key or in_value):
         raise SettingsError(
             f"--config {path}: {key} holds a secret; remove it from the file, and set it in an environment variable, or "
             "name a credentials provider (docs/cluster.md)."

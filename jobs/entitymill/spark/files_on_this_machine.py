@@ -81,7 +81,7 @@ def find_installed(path: str) -> str:
     """Return the absolute path of a file in the Git clone that contains this program, if the working directory lacks it.
 
     A path that does not exist in the clone, or that exists in the working directory, is returned unchanged. In the working
-    directory, a file of another user (except root) does not count: it could be a jar or a model that somebody has put there.
+    directory, a path with a directory or link of another user (except root) does not count: jars or models of a stranger.
     Absolute paths, URIs, and paths with `..` are always returned unchanged.
     """
     relative = Path(path)

@@ -32,7 +32,8 @@ _PACKAGES = (
 )
 _PYTHON_PACKAGES = r"(?:entitymill\w*|pyspark|py4j|pyarrow|numpy|openvino|tokenizers|sentencex)"
 _FRAME = re.compile(
-    rf"at ({_PACKAGES}[\w.$/<>]+\([\w.$]+(?: Source|:\d+)?\))"  # a Java stack frame
+    rf"at ((?:(?:java|jdk)\.[a-z.]+/)?{_PACKAGES}[\w.$/<>]+"  # a Java stack frame: module, method, and file or origin
+    r"\((?:[\w$]+\.(?:java|scala|kt)(?::\d+)?|<generated>|Unknown Source|Native Method)\))"
     rf'|File "[^"]*?\b({_PYTHON_PACKAGES}/[\w/]+\.py", line \d+, in [\w<>]+)'  # a Python stack frame
     rf"|Caused by: ({_PACKAGES}[\w.$]+(?:Exception|Error))(?::.*)?",
     re.ASCII,

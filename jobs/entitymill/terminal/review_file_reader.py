@@ -115,8 +115,9 @@ def _read_row(row: dict[str, Any], where: str) -> Judgment | None:
     if the row has no label, an unknown or contradictory answer, or an invalid confidence. Its message begins with `where`.
     """
     label, answer = (row["label"] or "").strip(), (row[CORRECT] or "").strip().lower()
-    label = label[1:] if re.match("'[=+@-]", label) else label  # `format_csv` quotes what looks like a formula
     corrected = (row.get(CORRECTED_LABEL) or "").strip()
+    # `format_csv` has quoted labels that look like formulas.
+    label, corrected = (re.sub("^'(?=[=+@-])", "", one) for one in (label, corrected))
     if not label:
         raise SourceError(f"{where}: the column label is empty; edit only {CORRECT} and {CORRECTED_LABEL}.")
     if answer and answer not in ANSWERS:
