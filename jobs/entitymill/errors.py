@@ -17,7 +17,7 @@ to the driver as text. An error text without SIGNATURE does not come from these 
 
 _QUOTES_VALUES = re.compile(
     r"org\.apache\.spark\.(?:\w{1,60}\.){0,8}(?:Spark\w{1,60}Exception|PythonException)"
-    # Spark 3.5's raise_error; before the colon stands the class, and after it the text, or another error.
+    # An error of Spark 3.5's raise_error, whose message is a text, unless the message names another error.
     r"|java\.lang\.RuntimeException: (?!(?:java|org|com|software)\.[\w.$]{1,200}(?:Exception|Error)\b)"
     r"|\[(?!FAILED_READ_FILE|TASK_WRITE_FAILED)[A-Z][A-Z_.]{1,160}\]"
 )

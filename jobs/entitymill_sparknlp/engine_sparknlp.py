@@ -181,9 +181,8 @@ def _convert_to_batch_offsets(batch: pa.RecordBatch, column: str, texts: Texts, 
     return np.clip(converted, np.repeat(texts.edges[:-1], counts), np.repeat(texts.edges[1:], counts))
 
 
-def _check_tags(tags: Iterable[str]) -> None:
+def _check_tags(labels: list[str]) -> None:
     """Raise ModelError if a tag is neither O nor an IOB2 tag, or if its label cannot be the name of a directory."""
-    labels = list(tags)
     invalid = [label for label in labels if not re.fullmatch(r"O|[BI]-.+", label, re.DOTALL)]
     if invalid:
         raise ModelError(

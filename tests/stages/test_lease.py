@@ -284,7 +284,9 @@ def test_runs_are_read_without_spark_only_where_that_is_possible(tables_after_a_
     pipe = tmp_path / "piped" / "_heartbeats" / "one"
     pipe.parent.mkdir(parents=True)
     os.mkfifo(pipe)
-    assert runs_without_spark.read_heartbeats(OutputSettings(path=f"{tmp_path}/piped"), {}) == [], "it waits for nobody"
+    assert (
+        runs_without_spark.read_heartbeats(OutputSettings(path=f"{tmp_path}/piped"), {}) == []
+    )  # without waiting for a writer
     (tmp_path / "empty").mkdir()
     with pytest.raises(OutputError, match="no run has written"):
         runs_without_spark.read_rows(OutputSettings(path=f"{tmp_path}/empty"), {}, 1)

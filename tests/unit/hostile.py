@@ -144,17 +144,11 @@ def _index(entries: list[tuple[bytes, bytes]]) -> bytes:
         content = b"".join(b"\0" + _varint(len(key)) + _varint(len(value)) + key + value for key, value in pairs)
         return content + struct.pack("<II", 0, 1)
 
-    def handle(offset: int, size: int) -> bytes:
-        return _varint(offset) + _varint(size)
-
-    data = block(entries)
-    top = block([(b"z", handle(0, len(data)))])
-    footer = handle(0, 0) + handle(len(data) + 5, len(top))
-    return data + bytes(5) + top + bytes(5) + footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
+    return _index_of_blocks(block(entries), 1)
 
 
 def _index_of_blocks(block: bytes, handles: int) -> bytes:
-    """Return the index of a TensorFlow checkpoint in which many handles name the same block."""
+    """Return the index of a TensorFlow checkpoint in which `handles` handles name the same block."""
     handle = _varint(0) + _varint(len(block))
     entry = b"\0" + _varint(1) + _varint(len(handle)) + b"z" + handle
     top = entry * handles + struct.pack("<II", 0, 1)
@@ -187,7 +181,7 @@ def many_blocks(into: Path) -> Path:
 
 
 def many_dimensions(into: Path) -> Path:
-    """Write a detector whose first tensor has so many dimensions that their product would take hours."""
+    """Write a detector whose first tensor has so many dimensions that computing their product would need hours."""
     shape = b"".join(_field(2, _field(1, 2**64 - 1)) for _ in range(200_000))
     value = _field(1, 1) + _field(2, shape) + _field(5, 4)
     name = sentences_dl_saved.EMBEDDING.encode()

@@ -157,7 +157,7 @@ def test_tables_alone_are_written_by_their_package() -> None:
 
 
 def test_every_message_goes_to_the_log_that_hides_texts() -> None:
-    """Only loggers below `entitymill` write to the log of `commands.common`; Python would print others as they are."""
+    """Only loggers below `entitymill` write to the log of `commands.common`; Python prints messages of others unchanged."""
     named = re.compile(r"getLogger\((?!\"(?:entitymill|py4j)[\".]|f\"entitymill\.|\))(.*?)\)")
     found = {
         f"{name}: {match[1]}"

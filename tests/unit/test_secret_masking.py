@@ -187,12 +187,16 @@ def test_a_new_credential_makes_no_other_table(before: str, after: str) -> None:
     assert secret_masking.mask_address(before) == secret_masking.mask_address(after)
 
 
-@pytest.mark.parametrize(("key", "value"), [probe for probe in PROBES if probe[0] in secret_masking.ADDRESSES][:-1])
+IN_MESSAGES = [
+    (key, value) for key, value in PROBES if key in secret_masking.ADDRESSES - {"log"} and value != f"a#{SECRET}.prom"
+]
+"""Without `log`, which takes no URI, and without a plain path, which is not masked in messages."""
+
+
+@pytest.mark.parametrize(("key", "value"), IN_MESSAGES)
 def test_no_credential_is_in_a_message(
     key: str, value: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if value == f"a#{SECRET}.prom":
-        return  # a plain path, which messages name as it is
     monkeypatch.setattr(secret_masking, "_hidden", {})
     load(None, [f"{name}={one}" for name, one in (MINIMAL | {key: value}).items()], {})
 

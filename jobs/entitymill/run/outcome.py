@@ -96,8 +96,8 @@ def _find_storage_fault(text: str) -> EntityMillError | None:
 def describe_error(error: BaseException) -> tuple[str, int]:
     """Return a message for the user, and the exit code of the program, for a run that ended with `error`.
 
-    The message has no credentials of addresses: it may be printed, and is stored in `runs`.
-    A KeyboardInterrupt means that the run was stopped by Ctrl-C or by another signal (see `Stopped`).
+    Credentials in addresses are masked in the message, because it is printed, and stored in `runs`. A KeyboardInterrupt
+    means that the run was stopped by Ctrl-C or by another signal (see `Stopped`).
     """
     if isinstance(error, KeyboardInterrupt):
         name = getattr(error, "signal_name", "Ctrl-C")

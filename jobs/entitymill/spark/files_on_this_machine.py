@@ -81,8 +81,8 @@ def find_installed(path: str) -> str:
     """Return the absolute path of a file in the Git clone that contains this program, if the working directory lacks it.
 
     A path that does not exist in the clone, or that exists in the working directory, is returned unchanged. In the working
-    directory, a path with a directory or link of another user (except root) does not count: jars or models of a stranger.
-    Absolute paths, URIs, and paths with `..` are always returned unchanged.
+    directory, a path does not count if a directory or link in it belongs to another user (except root): its jars or models
+    could be a stranger's. Absolute paths, URIs, and paths with `..` are always returned unchanged.
     """
     relative = Path(path)
     if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts:

@@ -188,8 +188,7 @@ def _read_task(task: dict[str, Any], review: Review, where: str) -> None:
     sentence's mentions of the sample are counted in `review.unreviewed`.
 
     Raise SourceError if a confidence is not a number from 0 to 1; the message begins with `where`, which names the file and
-    task. If the task is malformed, raise AttributeError, IndexError, KeyError,
-    OverflowError, TypeError or ValueError.
+    task. If the task is malformed, raise AttributeError, IndexError, KeyError, OverflowError, TypeError or ValueError.
     """
     data = task["data"]
     drawn = set(data["mention_ids"])

@@ -36,6 +36,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _HELP_PAGE = "docs/models.md"  # error messages refer to it
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 """Spark's name for the partition directory of rows without a label. A label with this name would be read back as null."""
+_QUOTED_CHARACTERS = 40
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _HUGGING_FACE_WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")
 
@@ -242,7 +243,7 @@ def find_label_fault(label: str) -> str | None:
 
 def shorten_label(label: str) -> str:
     """Return the first 40 characters of a label, for error messages, with unprintable characters escaped."""
-    return repr(label[:40])[1:-1] + ("…" if len(label) > 40 else "")
+    return repr(label[:_QUOTED_CHARACTERS])[1:-1] + ("…" if len(label) > _QUOTED_CHARACTERS else "")
 
 
 def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
