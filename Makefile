@@ -201,6 +201,10 @@ package: $(PACKAGE) ## build the package for a cluster into build/package (docs/
 test-cluster: $(DEV_READY) $(AIRFLOW_READY) $(PACKAGE) $(S3_SERVER) ## test on object storage and on a cluster of network namespaces (root; a quarter of an hour)
 	$(BIN)/python -m pytest $(LIMITED) tests/cluster
 
+.PHONY: test-cluster-smoke
+test-cluster-smoke: $(DEV_READY) $(JARS) $(S3_JARS) $(S3_SERVER) ## run one test of test-cluster: two drivers at once on object storage (a minute)
+	$(BIN)/python -m pytest $(LIMITED) -k two_drivers_at_once tests/cluster/test_s3.py
+
 .PHONY: lock
 lock: $(DEV_READY) ## update all pinned dependencies and their hashes
 	for kind in build docs; do \

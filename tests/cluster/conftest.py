@@ -73,7 +73,9 @@ class Cluster:
     def submit(self, output: str, cores: int, unit_rows: int, program: str = EXTRACT) -> subprocess.CompletedProcess[str]:
         """Run the spark-submit command of docs/cluster.md on the driver's host; `program` replaces the page's program."""
         home = self.driver.directory / "home"
-        settings = {"limits": {"unit_rows": unit_rows}, "log": f"{HOME}/{output}.log"}
+        # In int8, which sentences share a batch decides on a few mentions, so the number of executors does, too.
+        precise = {"recognition": {"precision": "f32"}}
+        settings = {"limits": {"unit_rows": unit_rows}, "log": f"{HOME}/{output}.log", **precise}
         self.write_settings(home / "conf" / "articles.yaml", output, settings)
         (home / "conf" / "s3.conf").write_text(self.s3_properties(cores))
         environment = {**self.driver.environment(), **SECRETS}
