@@ -108,9 +108,9 @@ test-fuzz-smoke: $(DEV_READY) $(JARS) $(SPARKNLP_JARS) ## run test-fuzz with a f
 	$(BIN)/python -m pytest $(LIMITED) -s tests/fuzz
 
 .PHONY: bench
-bench: $(BENCH_READY) $(JARS) ## measure the job, the bare tagger and other taggers, with DistilBERT-base's shape and the bundled model (an hour and a half)
-	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/job.py
-	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/job.py --shape base
+bench: $(DEV_READY) $(BENCH_READY) $(JARS) ## measure the job, the bare tagger and other taggers, with DistilBERT-base's shape and the bundled model (an hour and a half)
+	PYTHONPATH=jobs $(BIN)/python tests/bench/job.py
+	PYTHONPATH=jobs $(BIN)/python tests/bench/job.py --shape base
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/tagger.py --model models/demo
 	PYTHONPATH=jobs $(VENV)-bench/bin/python tests/bench/tagger.py
 

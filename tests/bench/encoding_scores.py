@@ -75,8 +75,9 @@ def score(spark: SparkSession, file: Path, encoding: str, scratch: Path, *, run_
     pq.write_table(table, scratch / "texts.parquet")
     gold = spark.createDataFrame([g for _, mentions in made for g in mentions], ", ".join(GOLD_COLUMNS))
     overrides = ["source.format=parquet", f"source.path={scratch}/texts.parquet", f"output.path={scratch}/out"]
-    # Mentions are trimmed with both encodings, so that only the input of the model differs.
-    chosen = [f"model.path={texts.ROOT}/models/demo", f"recognition.encoding={encoding}", "mentions.trim=true"]
+    # The defaults of these settings depend on the encoding. Only the input of the model should differ.
+    alike = ["mentions.trim=true", "mentions.decoding=argmax", "mentions.consistent_labels=false"]
+    chosen = [f"model.path={texts.ROOT}/models/demo", f"recognition.encoding={encoding}", *alike]
     extract(spark, sessions.loaded(*sessions.SPARK_NLPS_DETECTOR, *overrides, *chosen))
     labels = [row.label for row in gold.select("label").distinct().collect()]
     entities = spark.read.format("delta").load(f"{scratch}/out/entities")

@@ -149,7 +149,7 @@ def measure(growing: Growing, repeats: int) -> None:
     several("nothing to do", lambda: growing.cost("none"))
     for name, share in ((f"{FEW} changed", min(1.0, FEW / rows)), (f"{SHARE:.0%} changed", SHARE)):
         several(f"{name}, by the change feed", lambda: growing.cost("feed"), lambda share=share: growing.change(share))  # type: ignore[misc]
-    units = f"limits.unit_rows={max(1, round(rows * SHARE / 5))}"
+    units = f"limits.unit_rows={max(1, round(1.1 * rows * SHARE / 5))}"
     several(f"{SHARE:.0%} changed, in 5 units", lambda: growing.cost("feed", units), lambda: growing.change(SHARE))
     several("nothing differs, all compared", lambda: growing.cost("compare"), growing.rewrite)
     loaded = settings.load(None, [f"source.path={growing.source}", f"output.path={growing.output}"], {})

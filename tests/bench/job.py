@@ -197,14 +197,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"\nshape {options.shape}, {precision}: {options.repeats} repeats after {options.warm_ups} warm-ups")
             warm(spark, case, precision, options.repeats, options.warm_ups)
         spark.stop()  # frees its memory before the cold runs
+        dry_run = ["--dry-run"] if options.smoke else []
         for precision in options.precisions if options.cold else ():
-            given = [part for override in case.overrides(precision) for part in ("--set", override)]
-            given += ["--dry-run"] if options.smoke else []
+            given = [*(part for override in case.overrides(precision) for part in ("--set", override)), *dry_run]
             name = f"{options.shape} {precision}{', dry run' if options.smoke else ''}"
             cold(name, ["--config", sessions.DEFAULTS, *given], scratch, options.cold, len(case.given.lengths))
-        if options.cold and options.shape == "demo" and not options.smoke:
+        if options.cold and options.shape == "demo":
             units = sum(map(len, texts.speeches()))
-            cold("make run", ["--config", "conf/demo.yaml", "--show-entities"], scratch, options.cold, units)
+            cold("make run", ["--config", "conf/demo.yaml", *dry_run], scratch, options.cold, units)
 
 
 if __name__ == "__main__":

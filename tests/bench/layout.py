@@ -3,7 +3,6 @@
 The simulation changes a list of files as a run would; each file has a range of ids and a number of rows. Units are ranges of
 changed ids. A unit marks the old rows in each file that contains some of them (deletion vectors), and adds new files. A run
 that ends with many small files compacts them, smallest first, as Delta does. Ids are growing, random, or begin with a day.
-docs/scale.md compares the simulated files and bytes with those of a real table.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from entitymill.source.reader import Source
 from .conftest import frame_of
 
 
-@pytest.mark.parametrize(("chosen", "chars", "tasks"), [(16, 1, 16), (None, 1, 4), (None, 3_000_000, 12)])
+@pytest.mark.parametrize(("chosen", "chars", "tasks"), [(16, 1, 16), (None, 1, 4), (None, 6_000_000, 24)])
 def test_there_are_as_many_tasks_as_the_setting_or_the_texts_say(
     spark: SparkSession, source_of: Callable[..., Source], chosen: int | None, chars: int, tasks: int
 ) -> None:

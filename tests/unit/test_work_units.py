@@ -50,6 +50,20 @@ def test_units_and_tasks_fit_the_cores() -> None:
     assert (limited.rows, limited.chars) == (5, 7_000_000)
 
 
+@pytest.mark.parametrize(
+    ("chars", "expected"),
+    [
+        (5_000, 4),  # at least two tasks per core
+        (640_000, 10),  # tasks of the minimum size
+        (1_900_000, 16),  # eight tasks per core
+        (24_000_000, 100),  # tasks of the size that was asked for
+        (10**12, 2_000),  # at most a thousand tasks per core
+    ],
+)
+def test_small_units_have_enough_tasks_to_keep_all_cores_busy_until_the_end(chars: int, expected: int) -> None:
+    assert work_units.count_tasks(chars, 240_000, 2) == expected
+
+
 def test_the_speed_of_a_run_is_that_of_its_workers() -> None:
     spent = {"segmentation": 2.0, "encoding": 3.0, "inference": 44.0, "mentions": 1.0, "idle": 90.0, "total": 70.0}
     assert read_speed(RunRow("r", chars=3_000_000, seconds=spent)) == 60_000.0

@@ -106,8 +106,7 @@ class Run:
         found = self._find_changes()
         self.summary.mode = found.mode
         self.summary.rejects = dict(found.reject_counts)
-        cores, speed = spark_connect.count_cores(self.spark), work_units.read_speed(self.earlier_runs.last)
-        sizes = work_units.choose_sizes(self.settings.limits, cores, speed)
+        sizes = self._choose_sizes()
         self.summary.units = work_units.count_units(found, sizes)
         self.summary.planned = found.to_recognize
         with contextlib.closing(self.units), contextlib.closing(found):
@@ -120,6 +119,11 @@ class Run:
             self._publish(found, sizes, failures)
         self._finish()
         self.meter.check_complete()
+
+    def _choose_sizes(self) -> UnitSizes:
+        """Return sizes for the speed that this run has measured so far or, before it has, for that of the last run."""
+        speed = work_units.read_speed(self.summary) or work_units.read_speed(self.earlier_runs.last)
+        return work_units.choose_sizes(self.settings.limits, spark_connect.count_cores(self.spark), speed)
 
     def _prepare_tables(self) -> bool:
         """Create missing tables, and repair the tables if an earlier run may have left its changes incomplete.
@@ -202,7 +206,7 @@ class Run:
 
         Args:
             found: what the run must change.
-            sizes: maximum size of a unit, and size of a Spark task.
+            sizes: maximum size of a unit. The size of a Spark task is chosen again for each unit.
             failures: recorder for documents that crash the tagger or make it hang.
         """
         publisher = Publisher(
@@ -213,9 +217,9 @@ class Run:
 
         def recognize_unit(unit: work_units.PlannedUnit) -> DataFrame:
             """Return a lazy DataFrame of a unit's results."""
-            split = self.settings.spark.partitions
+            split, task_chars = self.settings.spark.partitions, self._choose_sizes().task_chars
             documents = work_units.repartition_unit(
-                self.spark, unit, sizes.task_chars, split, drop_duplicates=not self.source.is_pinned
+                self.spark, unit, task_chars, split, drop_duplicates=not self.source.is_pinned
             )
             with keep_process_state():
                 recognized = recognize(documents)

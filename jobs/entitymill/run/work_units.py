@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.errors import EntityMillError
+from entitymill.run.summary import Summary
 from entitymill.run_row import RunRow
 from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes
@@ -22,7 +23,9 @@ from entitymill.tables.temporary_tables import UNIT
 
 MAX_UNITS = 10_000
 _IS_REMOVED = "_is_removed"
-MIN_TASKS_PER_CORE, MAX_TASKS_PER_CORE = 2, 1000
+MIN_TASKS_PER_CORE, EVEN_TASKS_PER_CORE, MAX_TASKS_PER_CORE = 2, 8, 1000
+"""Limits for the number of a unit's tasks per core. With EVEN_TASKS_PER_CORE, cores end at about the same time, although
+tasks have different lengths."""
 CHARS_PER_MB = 1_000_000
 MIN_UNIT_ROWS, MIN_UNIT_CHARS = 100_000, 256_000_000
 """Lower bounds for the two values that `choose_sizes` computes: the maximum number of documents in a unit, and the maximum
@@ -34,7 +37,7 @@ SECONDS_PER_TASK = 4.0
 """Seconds that a Spark task should take. At the end of a unit, idle cores wait about this long for the last tasks."""
 MIN_TASK_CHARS, MAX_TASK_CHARS = 64_000, 1_000_000
 DEFAULT_SPEED = 60_000.0
-"""Assumed code points per second and core if no earlier run has measured them: the speed of the bundled model in int8."""
+"""Assumed code points per second and core until a run has measured them: the speed of the bundled model in int8."""
 MIN_MEASURED_CHARS = 1_000_000
 """Minimum number of code points that a run must have processed for its speed to be used."""
 _CHARS_PER_ROW = MIN_UNIT_CHARS / MIN_UNIT_ROWS
@@ -127,10 +130,19 @@ def repartition_unit(
         drop_duplicates: whether to keep only one row per id; needed if the source may have changed since its rows were
             counted.
     """
-    cores = spark_connect.count_cores(spark)
-    tasks = min(unit.chars // task_chars, MAX_TASKS_PER_CORE * cores)
-    spread_out = unit.documents.repartition(partitions or max(tasks, MIN_TASKS_PER_CORE * cores), "doc_id")
+    tasks = partitions or count_tasks(unit.chars, task_chars, spark_connect.count_cores(spark))
+    spread_out = unit.documents.repartition(tasks, "doc_id")
     return spread_out.dropDuplicates(["doc_id"]) if drop_duplicates else spread_out
+
+
+def count_tasks(chars: int, task_chars: int, cores: int) -> int:
+    """Return the number of Spark tasks for a unit with `chars` code points, each of which gets about `task_chars`.
+
+    If this gives a core fewer than EVEN_TASKS_PER_CORE tasks, it gets that many, unless a task would then have fewer than
+    MIN_TASK_CHARS code points. A core gets at least MIN_TASKS_PER_CORE and at most MAX_TASKS_PER_CORE tasks.
+    """
+    even = min(EVEN_TASKS_PER_CORE * cores, chars // MIN_TASK_CHARS)
+    return max(MIN_TASKS_PER_CORE * cores, even, min(chars // task_chars, MAX_TASKS_PER_CORE * cores))
 
 
 @dataclass(frozen=True)
@@ -165,8 +177,8 @@ def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> Unit
     )
 
 
-def read_speed(run: RunRow | None) -> float | None:
-    """Return the code points that one core recognized per second in an earlier run, from its row of `runs`.
+def read_speed(run: RunRow | Summary | None) -> float | None:
+    """Return the code points that one core recognized per second in a run, from its row of `runs` or its summary so far.
 
     Return None if there was no run, if it processed fewer code points than MIN_MEASURED_CHARS, or if it did not measure the
     parts of recognition (schemas.PARTS).
