@@ -27,7 +27,6 @@ import pyarrow as pa
 import sessions
 from growth import texts
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 from stub_engine import stub_tagger
 
 from entitymill.run import extraction
@@ -82,9 +81,7 @@ def sleep_for(documents: DataFrame, rate: float, log: Path) -> DataFrame:
                 file.write(f"{began} {time.time()}\n")
             yield batch
 
-    found = stub_tagger(documents.mapInArrow(sleep, documents.schema))
-    # From the measured speed, a run chooses the size of its tasks.
-    return found.withColumn("inference_seconds", F.col("chars") / rate)
+    return stub_tagger(documents.mapInArrow(sleep, documents.schema))
 
 
 def measure_phases(log: Path, cores: int, began: float, ended: float) -> Busy:

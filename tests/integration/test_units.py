@@ -12,9 +12,7 @@ import pytest
 from delta.tables import DeltaTable
 from pyspark import Accumulator
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
-from bench.stub_engine import stub_tagger
 from entitymill import settings
 from entitymill.errors import LimitError
 from entitymill.run import extraction, work_units
@@ -151,28 +149,6 @@ def test_the_model_runs_once_over_known_documents(job: Job, truth: ExpectedTable
     truth.check(job.output, changed)
     [detail] = job.spark.sql(f"DESCRIBE DETAIL delta.`{job.output}/documents`").collect()
     assert detail.numFiles == 2
-
-
-def test_the_tasks_of_later_units_fit_the_speed_measured_in_earlier_ones(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two units are held at a time, so the third is the first that begins after a unit was counted."""
-    sizes: list[int] = []
-    repartition_unit = work_units.repartition_unit
-
-    def record_size(
-        spark: SparkSession, unit: work_units.PlannedUnit, task_chars: int, *others: Any, **named: Any
-    ) -> DataFrame:
-        sizes.append(task_chars)
-        return repartition_unit(spark, unit, task_chars, *others, **named)
-
-    def recognize_slowly(documents: DataFrame) -> DataFrame:
-        return stub_tagger(documents).withColumn("inference_seconds", F.col("chars") / 20_000)
-
-    monkeypatch.setattr(work_units, "repartition_unit", record_size)
-    monkeypatch.setattr(work_units, "MIN_MEASURED_CHARS", 1)
-    monkeypatch.setattr(extraction, "open_engine", lambda *_: Engine("stub", "stub", lambda: recognize_slowly))
-    assert job.texts(list(SOURCE.items())).run(SMALL).units == 3
-    default = int(work_units.DEFAULT_SPEED * work_units.SECONDS_PER_TASK)
-    assert sizes == [default, default, 20_000 * work_units.SECONDS_PER_TASK]
 
 
 def test_a_unit_reads_its_own_rows_and_no_others(job: Job) -> None:

@@ -106,7 +106,8 @@ class Run:
         found = self._find_changes()
         self.summary.mode = found.mode
         self.summary.rejects = dict(found.reject_counts)
-        sizes = self._choose_sizes()
+        cores, speed = spark_connect.count_cores(self.spark), work_units.read_speed(self.earlier_runs.last)
+        sizes = work_units.choose_sizes(self.settings.limits, cores, speed)
         self.summary.units = work_units.count_units(found, sizes)
         self.summary.planned = found.to_recognize
         with contextlib.closing(self.units), contextlib.closing(found):
@@ -119,11 +120,6 @@ class Run:
             self._publish(found, sizes, failures)
         self._finish()
         self.meter.check_complete()
-
-    def _choose_sizes(self) -> UnitSizes:
-        """Return sizes for the speed that this run has measured so far or, before it has, for that of the last run."""
-        speed = work_units.read_speed(self.summary) or work_units.read_speed(self.earlier_runs.last)
-        return work_units.choose_sizes(self.settings.limits, spark_connect.count_cores(self.spark), speed)
 
     def _prepare_tables(self) -> bool:
         """Create missing tables, and repair the tables if an earlier run may have left its changes incomplete.
@@ -206,7 +202,7 @@ class Run:
 
         Args:
             found: what the run must change.
-            sizes: maximum size of a unit. The size of a Spark task is chosen again for each unit.
+            sizes: maximum size of a unit, and size of a Spark task.
             failures: recorder for documents that crash the tagger or make it hang.
         """
         publisher = Publisher(
@@ -217,9 +213,9 @@ class Run:
 
         def recognize_unit(unit: work_units.PlannedUnit) -> DataFrame:
             """Return a lazy DataFrame of a unit's results."""
-            split, task_chars = self.settings.spark.partitions, self._choose_sizes().task_chars
+            split = self.settings.spark.partitions
             documents = work_units.repartition_unit(
-                self.spark, unit, task_chars, split, drop_duplicates=not self.source.is_pinned
+                self.spark, unit, sizes.task_chars, split, drop_duplicates=not self.source.is_pinned
             )
             with keep_process_state():
                 recognized = recognize(documents)

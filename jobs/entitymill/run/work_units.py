@@ -14,7 +14,6 @@ from pyspark.sql import functions as F
 
 from entitymill import schemas
 from entitymill.errors import EntityMillError
-from entitymill.run.summary import Summary
 from entitymill.run_row import RunRow
 from entitymill.settings.sections import LimitSettings
 from entitymill.source.changes import Changes
@@ -37,7 +36,7 @@ SECONDS_PER_TASK = 4.0
 """Seconds that a Spark task should take. At the end of a unit, idle cores wait about this long for the last tasks."""
 MIN_TASK_CHARS, MAX_TASK_CHARS = 64_000, 1_000_000
 DEFAULT_SPEED = 60_000.0
-"""Assumed code points per second and core until a run has measured them: the speed of the bundled model in int8."""
+"""Assumed code points per second and core if no earlier run has measured them: the speed of the bundled model in int8."""
 MIN_MEASURED_CHARS = 1_000_000
 """Minimum number of code points that a run must have processed for its speed to be used."""
 _CHARS_PER_ROW = MIN_UNIT_CHARS / MIN_UNIT_ROWS
@@ -177,8 +176,8 @@ def choose_sizes(limits: LimitSettings, cores: int, speed: float | None) -> Unit
     )
 
 
-def read_speed(run: RunRow | Summary | None) -> float | None:
-    """Return the code points that one core recognized per second in a run, from its row of `runs` or its summary so far.
+def read_speed(run: RunRow | None) -> float | None:
+    """Return the code points that one core recognized per second in an earlier run, from its row of `runs`.
 
     Return None if there was no run, if it processed fewer code points than MIN_MEASURED_CHARS, or if it did not measure the
     parts of recognition (schemas.PARTS).
