@@ -128,10 +128,11 @@ def _start_spark(network: Network) -> None:
     master = network["master"]
     deploy = ("bash", f"{SPARK}/bin/spark-class", "org.apache.spark.deploy")
     master.start("master.log", *deploy[:2], f"{deploy[2]}.master.Master", "--host", "master", "--port", str(MASTER_PORT))
-    for core, name in enumerate(("worker1", "worker2")):
+    cores = sorted(os.sched_getaffinity(0))
+    for number, name in enumerate(("worker1", "worker2")):
         worker = [f"{deploy[2]}.worker.Worker", "--host", name, "--cores", "1", "--memory", "3g", "--work-dir", "/mnt/work"]
         # Without this, an executor of one core would use more: its Python worker and its tagger run at the same time.
-        one_core = ("taskset", "--cpu-list", str(core % (os.cpu_count() or 1)))
+        one_core = ("taskset", "--cpu-list", str(cores[number % len(cores)]))
         network[name].start(f"{name}.log", *one_core, *deploy[:2], *worker, f"spark://master:{MASTER_PORT}")
     deadline = time.monotonic() + 90
     while (master.directory / "master.log").read_text().count("Registering worker") < 2:
