@@ -198,11 +198,11 @@ docs: $(DOCS_READY) ## build the documentation site into build/site; broken link
 package: $(PACKAGE) ## build the package for a cluster into build/package (docs/cluster.md)
 
 .PHONY: test-cluster
-test-cluster: $(DEV_READY) $(AIRFLOW_READY) $(PACKAGE) $(S3_SERVER) ## test on object storage and on a cluster of network namespaces (root; a quarter of an hour)
+test-cluster: $(DEV_READY) $(AIRFLOW_READY) $(PACKAGE) $(S3_SERVER) ## test on object storage and on a cluster of network namespaces (root; twenty minutes)
 	$(BIN)/python -m pytest $(LIMITED) tests/cluster
 
 .PHONY: test-cluster-smoke
-test-cluster-smoke: $(DEV_READY) $(JARS) $(S3_JARS) $(S3_SERVER) ## run one test of test-cluster: two drivers at once on object storage (a minute)
+test-cluster-smoke: $(DEV_READY) $(JARS) $(S3_JARS) $(S3_SERVER) ## run one test of test-cluster: two drivers at once on object storage (two minutes)
 	$(BIN)/python -m pytest $(LIMITED) -k two_drivers_at_once tests/cluster/test_s3.py
 
 .PHONY: lock

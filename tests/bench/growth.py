@@ -126,6 +126,10 @@ class Growing:
             f"MERGE INTO delta.`{self.source}` AS t USING changed AS s ON t.id = s.id WHEN MATCHED THEN UPDATE SET *"
         )
 
+    def split_changes(self, units: int) -> str:
+        """Return the setting with which a run has this many units after `change(SHARE)`, whose number of rows varies."""
+        return f"limits.unit_rows={max(1, round(1.1 * self.rows * SHARE / units))}"
+
     def rewrite(self) -> None:
         """Rewrite all rows unchanged, in a version without a change feed."""
         rows = self.spark.read.format("delta").load(str(self.source))
@@ -149,7 +153,7 @@ def measure(growing: Growing, repeats: int) -> None:
     several("nothing to do", lambda: growing.cost("none"))
     for name, share in ((f"{FEW} changed", min(1.0, FEW / rows)), (f"{SHARE:.0%} changed", SHARE)):
         several(f"{name}, by the change feed", lambda: growing.cost("feed"), lambda share=share: growing.change(share))  # type: ignore[misc]
-    units = f"limits.unit_rows={max(1, round(1.1 * rows * SHARE / 5))}"
+    units = growing.split_changes(5)
     several(f"{SHARE:.0%} changed, in 5 units", lambda: growing.cost("feed", units), lambda: growing.change(SHARE))
     several("nothing differs, all compared", lambda: growing.cost("compare"), growing.rewrite)
     loaded = settings.load(None, [f"source.path={growing.source}", f"output.path={growing.output}"], {})
@@ -174,7 +178,7 @@ def nights(growing: Growing, number: int, units: int) -> None:
     ratios = []
     for night in range(1, number + 1):
         growing.change(SHARE)
-        one = growing.cost("feed", marking, f"limits.unit_rows={max(1, round(1.1 * rows * SHARE / units))}")
+        one = growing.cost("feed", marking, growing.split_changes(units))
         ratios.append(one.megabytes / due)
         print(
             f"  night {night}: {one.megabytes:,.2f} MB in {one.commits} commits, {one.spent.wall:.1f} s: {ratios[-1]:.2f} x"

@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             cold(name, ["--config", sessions.DEFAULTS, *given], scratch, options.cold, len(case.given.lengths))
         if options.cold and options.shape == "demo":
             units = sum(map(len, texts.speeches()))
-            cold("make run", ["--config", "conf/demo.yaml", *dry_run], scratch, options.cold, units)
+            cold("make run", ["--config", "conf/demo.yaml", "--show-entities", *dry_run], scratch, options.cold, units)
 
 
 if __name__ == "__main__":
