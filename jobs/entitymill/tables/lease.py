@@ -137,7 +137,7 @@ class Lease:
         """
         self._stopped.set()
         self._thread.join()
-        self._runs.write_row(self._build_row(status), self.commits)
+        self._runs.update_row(self._build_row(status), self.commits)
         if status == "done" and not self.commits.has_committed("runs"):
             self._raise_lost()
 
@@ -230,7 +230,7 @@ class Lease:
         try:
             dead = self._heartbeat.dead if self._heartbeat is not None else {}
             row = self._build_row("running")
-            self._runs.write_row(row, self.commits, mark_dead=earlier_runs.running, heartbeats=dead)
+            self._runs.add_row(row, self.commits, mark_dead=earlier_runs.running, heartbeats=dead)
         except Exception as error:
             if is_concurrent_write(error):
                 return False
@@ -275,7 +275,7 @@ class Lease:
                 if self._heartbeat is not None:
                     self._heartbeat.beat(self._build_row("running"))
                 else:
-                    runs.write_row(self._build_row("running"), self.commits)
+                    runs.update_row(self._build_row("running"), self.commits)
             except Exception:
                 log.exception(
                     "the heartbeat could not be written; without one, another run may take over after limits.lease_seconds"

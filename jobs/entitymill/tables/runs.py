@@ -152,7 +152,7 @@ class Runs:
         latest = rows.select("status").orderBy(F.desc("epoch")).limit(1).collect()
         return any(row["status"] != "done" for row in latest)
 
-    def write_row(
+    def add_row(
         self,
         row: RunRow,
         commits: Commits,
@@ -160,25 +160,31 @@ class Runs:
         mark_dead: bool = False,
         heartbeats: Mapping[str, RunRow] = MappingProxyType({}),
     ) -> None:
-        """Write this run's row, and delete the rows of other runs that have the status running, in one commit.
-
-        Delta skips the commit, without an error, if a later run has begun.
+        """Add the row of a run that begins, in one commit; Delta skips the commit, without an error, if a later run has begun.
 
         Args:
             commits: object that makes this run's commits.
-            mark_dead: if True, keep the rows of other runs that have the status running, and change their status to died.
+            mark_dead: whether other runs have the status running; if True, the same commit changes their status to died.
             heartbeats: dict from the id of a dead run to its last heartbeat. With `mark_dead`, the dead run's row gets the
                 values of the columns listed in PROGRESS from its heartbeat.
         """
         frame = self._build_frame(row)
-        if mark_dead:
-            dead = self._tables.read_latest("runs").where(RUNNING).where(F.col("run_id") != row.run_id)
-            progress = {name: _update_progress(name, heartbeats) for name in PROGRESS if name in dead.columns}
-            dead = dead.withColumns({**progress, "status": F.lit("died")})
-            frame = dead.unionByName(frame, allowMissingColumns=True)
-        # With `mark_dead`, rows that were read before this commit are written: if another run commits first, they may be
-        # outdated.
-        commits.replace(frame.coalesce(1), "runs", RUNNING, after_conflict=not mark_dead)
+        if not mark_dead:
+            commits.append(frame, "runs")  # takes half as long as `replace`
+            return
+        dead = self._tables.read_latest("runs").where(RUNNING).where(F.col("run_id") != row.run_id)
+        progress = {name: _update_progress(name, heartbeats) for name in PROGRESS if name in dead.columns}
+        dead = dead.withColumns({**progress, "status": F.lit("died")})
+        rows = dead.unionByName(frame, allowMissingColumns=True)
+        # These rows were read before the commit: if another run commits first, they may be outdated.
+        commits.replace(rows.coalesce(1), "runs", RUNNING, after_conflict=False)
+
+    def update_row(self, row: RunRow, commits: Commits) -> None:
+        """Replace this run's row, and delete the rows of other runs that have the status running, in one commit.
+
+        Delta skips the commit, without an error, if a later run has begun.
+        """
+        commits.replace(self._build_frame(row), "runs", RUNNING)
 
     def append_idle(self, row: RunRow) -> None:
         """Append the row of an idle run (a run that had nothing to do), and create the `runs` table if it does not exist."""
