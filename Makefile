@@ -19,6 +19,7 @@ EDITABLE = -m pip install --quiet --disable-pip-version-check --no-deps --no-bui
 AIRFLOW_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 # A test that takes longer than faulthandler_timeout (pyproject.toml) ends the run with its name and its stacks.
 LIMITED := -o faulthandler_exit_on_timeout=true
+OPERATIONS := tests/integration/operations
 AIRFLOW_PYTEST := $(VENV)-airflow/bin/python -m pytest -o faulthandler_timeout=1800 $(LIMITED)
 JARS := build/jars/.ready
 SPARKNLP_JARS := build/jars-sparknlp/.ready
@@ -57,9 +58,13 @@ test-unit: $(DEV_READY) ## run the tests that need no Spark and do not measure t
 	$(BIN)/python -m pytest $(LIMITED) --numprocesses 2 -m "not slow and not deep" tests/unit
 
 .PHONY: test
-test: $(DEV_READY) $(JARS) ## install what is missing, then lint, check types, run unit, stage and integration tests (15 to 25 minutes)
+test: $(DEV_READY) $(JARS) ## install what is missing, then lint, check types, run unit and stage tests, and tests of whole runs (12 minutes)
 	$(MAKE) lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m "not deep"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m "not deep" --ignore=$(OPERATIONS)
+
+.PHONY: test-operations
+test-operations: $(DEV_READY) $(JARS) ## test maintenance, erasure, repair, pages, samples, and other readers of the tables (seven minutes)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m "not deep" $(OPERATIONS)
 
 .PHONY: test-deep
 test-deep: $(DEV_READY) $(AIRFLOW_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) ## run the tests that `make test` leaves out: long ones, and further cases (20 to 40 minutes)
@@ -68,7 +73,7 @@ test-deep: $(DEV_READY) $(AIRFLOW_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) 
 	$(AIRFLOW_PYTEST) -c tests/airflow/pytest.ini --confcutdir tests/airflow -m deep tests/airflow
 
 .PHONY: coverage
-coverage: $(DEV_READY) $(JARS) ## measure which branches of the core the tests of `make test` run (an hour); TESTS=tests/unit measures a part
+coverage: $(DEV_READY) $(JARS) ## measure which branches of the core unit, stage and integration tests run (an hour); TESTS=tests/unit measures a part
 	@rm -rf build/coverage
 	@mkdir -p build/coverage
 	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) $(TESTS)

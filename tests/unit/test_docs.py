@@ -130,7 +130,7 @@ def test_the_readme_leads_to_every_page() -> None:
     ],
 )
 def test_the_readme_leads_to_the_code_for_each_stranger(link: str, mark: str) -> None:
-    """The links of the README must lead to the code that tests/integration/test_first_five_minutes.py runs."""
+    """The links of the README must lead to the code that tests/integration/operations/test_first_five_minutes.py runs."""
     assert f"]({link})" in text_of("README.md")
     page, _, anchor = link.partition("#")
     sections = re.split(r"^## ", text_of(page), flags=re.MULTILINE)

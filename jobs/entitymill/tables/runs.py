@@ -160,7 +160,7 @@ class Runs:
         mark_dead: bool = False,
         heartbeats: Mapping[str, RunRow] = MappingProxyType({}),
     ) -> None:
-        """Add the row of a run that begins, in one commit; Delta skips the commit, without an error, if a later run has begun.
+        """Add the row of a run that begins, in one commit; Delta skips the commit if a later run has begun.
 
         Args:
             commits: object that makes this run's commits.

@@ -24,8 +24,7 @@ from pyspark.sql import SparkSession
 from entitymill import cli
 from expected_tables import TEXT_POOL
 from page_code import read_code_block
-
-from .conftest import ROOT, Job
+from tests.integration.conftest import ROOT, Job
 
 MINUTES = 5
 

@@ -12,8 +12,8 @@ import pytest
 from entitymill import cli, settings
 from entitymill_reports.table_reader import open_local_reader
 from expected_tables import TEXT_POOL
+from tests.integration.conftest import Job
 
-from .conftest import Job
 from .page_reading import read_both_ways
 
 TIMES = [dt.datetime(2026, 3, day, 23, 30, tzinfo=dt.timezone.utc) for day in range(1, 9)]

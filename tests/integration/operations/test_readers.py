@@ -12,8 +12,7 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 
 from entitymill.tables import table_setup
-
-from .conftest import Job
+from tests.integration.conftest import Job
 
 TEXTS = [
     ("d0", "Angela Merkel flew to Paris."),

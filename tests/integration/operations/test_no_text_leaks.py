@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from small_queries import SMALL_QUERIES
-
-from .conftest import MODELS, ROOT
+from tests.integration.conftest import MODELS, ROOT
 
 SECRET = "tellnobodythis"
 TEXT = (
