@@ -13,7 +13,7 @@ from entitymill.tables import Tables
 from entitymill_reports import page_queries
 from entitymill_reports.page_content import PageContent
 from entitymill_reports.table_reader import open_local_reader, open_spark_reader
-from tests.integration.conftest import Job
+from integration.conftest import Job
 
 
 def read_both_ways(job: Job, chosen: Settings, *, needs_spark: bool = False) -> PageContent:

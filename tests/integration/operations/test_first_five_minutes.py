@@ -23,8 +23,8 @@ from pyspark.sql import SparkSession
 
 from entitymill import cli
 from expected_tables import TEXT_POOL
+from integration.conftest import ROOT, Job
 from page_code import read_code_block
-from tests.integration.conftest import ROOT, Job
 
 MINUTES = 5
 

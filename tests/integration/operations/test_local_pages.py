@@ -12,7 +12,7 @@ import pytest
 from entitymill import cli, settings
 from entitymill_reports.table_reader import open_local_reader
 from expected_tables import TEXT_POOL
-from tests.integration.conftest import Job
+from integration.conftest import Job
 
 from .page_reading import read_both_ways
 

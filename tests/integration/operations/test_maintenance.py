@@ -19,7 +19,7 @@ from entitymill.spark.private_session import open_private_session
 from entitymill.tables import Tables, heartbeats, maintenance
 from entitymill.tables.output_tables import build_write_confs
 from expected_tables import TEXT_POOL, ExpectedTables, read_tables
-from tests.integration.conftest import Job
+from integration.conftest import Job
 
 SOURCE = {f"d{i:02}": text for i, text in enumerate(TEXT_POOL[:12])}
 ADOPT = "output.adopt_source=true"

@@ -23,7 +23,7 @@ from entitymill.tables import Tables, erasure_from_runs, maintenance
 from entitymill.tables.output_tables import build_write_confs
 from entitymill.tables.publisher import Publisher
 from entitymill.tables.runs import Runs
-from tests.integration.stub_world import HOUR, DiesHereError, FrozenRun, World, hook, make_texts, run_until_death, world
+from integration.stub_world import HOUR, DiesHereError, FrozenRun, World, hook, make_texts, run_until_death, world
 
 __all__ = ["world"]
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from integration.conftest import MODELS, ROOT
 from small_queries import SMALL_QUERIES
-from tests.integration.conftest import MODELS, ROOT
 
 SECRET = "tellnobodythis"
 TEXT = (

@@ -28,7 +28,7 @@ from entitymill.tables.redaction import redact
 from entitymill.tables.runs import Runs
 from entitymill.tables.text_masking import mask_text
 from entitymill.workers.engine_choice import open_engine
-from tests.integration.conftest import Job, recognized
+from integration.conftest import Job, recognized
 
 TEXTS = {
     "a": "😀 Angela Merkel flew to Paris.",

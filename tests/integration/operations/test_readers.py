@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 
 from entitymill.tables import table_setup
-from tests.integration.conftest import Job
+from integration.conftest import Job
 
 TEXTS = [
     ("d0", "Angela Merkel flew to Paris."),

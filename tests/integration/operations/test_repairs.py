@@ -20,7 +20,7 @@ from entitymill.tables import erasure_from_runs
 from entitymill.tables.lease import Lease
 from entitymill.tables.publisher import Publisher
 from entitymill.tables.temporary_tables import TemporaryTable
-from tests.integration.stub_world import FrozenRun, World, hook, make_texts, run_until_death, world
+from integration.stub_world import FrozenRun, World, hook, make_texts, run_until_death, world
 
 __all__ = ["world"]
 

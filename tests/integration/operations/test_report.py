@@ -22,7 +22,7 @@ from entitymill_reports import drift as drift_module
 from entitymill_reports import page_excerpts, page_queries, prometheus_metrics, reports_of_a_run
 from entitymill_reports.page_content import PageContent
 from expected_tables import TEXT_POOL
-from tests.integration.conftest import Job
+from integration.conftest import Job
 
 from .page_reading import read_both_ways
 

@@ -16,7 +16,7 @@ from entitymill.commands import evaluate
 from entitymill.commands import sample as command
 from entitymill.errors import SettingsError
 from entitymill.tables.mention_sample import MentionSample, SampleRequest, draw_sample
-from tests.integration.conftest import Job
+from integration.conftest import Job
 
 SOURCE = "source.passthrough=[year]"
 CITIES = ("Paris", "Berlin", "London", "Madrid")
