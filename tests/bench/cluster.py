@@ -8,6 +8,9 @@ lower bound. The printed CPU time shows whether this machine was the limit.
 
 Idle core-seconds are attributed to phases: `before` the first text, `after` the last text, `tails` (some tasks sleep, but
 fewer than there are cores), and `between` units (no task sleeps).
+
+Before the first text, tasks read and hash the source with real CPU time, for which a cluster has more cores than this
+machine. So the bench also prints how long these tasks would take with a core each, and which share would then be busy.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import machine
@@ -46,13 +50,14 @@ WORKER_MEMORY = "6g"
 class Busy:
     """Core-seconds of a run, and what they were spent on.
 
-    wall: seconds of the run; busy: core-seconds in which texts were recognized; before, tails, between, after: idle
-    core-seconds of the phases that the module describes.
+    wall: seconds of the run; busy: core-seconds in which texts were recognized; first: time of the first text, in seconds
+    since 1970; before, tails, between, after: idle core-seconds of the phases that the module describes.
     """
 
     cores: int
     wall: float
     busy: float
+    first: float
     before: float
     tails: float
     between: float
@@ -99,7 +104,29 @@ def measure_phases(log: Path, cores: int, began: float, ended: float) -> Busy:
             between += idle
         running, at = running + change, moment
     busy = sum(end - begin for begin, end in slept)
-    return Busy(cores, ended - began, busy, cores * (first - began), tails, between, cores * (ended - last))
+    return Busy(cores, ended - began, busy, first, cores * (first - began), tails, between, cores * (ended - last))
+
+
+def compare_stages(spark: SparkSession, cores: int, began: float, ended: float) -> tuple[float, float]:
+    """Return the seconds in which stages ran between two times, and the seconds that they would take on `cores` real cores.
+
+    The second number assumes that the tasks of a stage share its CPU time equally, that each task has a core to itself, as
+    far as there are cores, and that one stage runs after the other. `began` and `ended` are in seconds since 1970.
+    """
+    context: Any = spark.sparkContext
+    none = context._gateway.new_array(context._jvm.double, 0)
+    stages = context._jsc.sc().statusStore().stageList(None, False, False, none, None)
+    here = there = 0.0
+    counted = began
+    for stage in sorted((stages.apply(at) for at in range(stages.size())), key=lambda stage: stage.stageId()):
+        if stage.completionTime().isEmpty() or stage.submissionTime().isEmpty():
+            continue
+        submitted, completed = (time_.get().getTime() / 1000 for time_ in (stage.submissionTime(), stage.completionTime()))
+        if began <= submitted and completed <= ended:
+            here += max(0, completed - max(submitted, counted))
+            counted = max(counted, completed)
+            there += stage.executorCpuTime() / 1e9 / min(cores, stage.numTasks())
+    return here, min(here, there)
 
 
 def run_once(spark: SparkSession, scratch: Path, rate: float, cores: int, units: int, unit_rows: int) -> None:
@@ -118,10 +145,13 @@ def run_once(spark: SparkSession, scratch: Path, rate: float, cores: int, units:
         with mock.patch.object(extraction, "open_engine", return_value=engine):
             spent = machine.spend(lambda: found.append(extract(spark, loaded)))
         busy = measure_phases(log, cores, began, time.time())
+        here, there = compare_stages(spark, cores, began, busy.first)
     tasks = f"{found[0].units} units, {units * unit_rows:,} documents"
     print(f"{cores} cores, {rate:,.0f} code points/s a core, {tasks}: {busy.wall:.1f} s, busy {busy.share:.3f}")
     idle = {name: getattr(busy, name) / (cores * busy.wall) for name in ("before", "tails", "between", "after")}
     print("  idle shares: " + ", ".join(f"{name} {share:.3f}" for name, share in idle.items()))
+    shorter = busy.busy / (cores * (busy.wall - here + there))
+    print(f"  stages before the first text: {here:.1f} s; on {cores} real cores {there:.1f} s, and busy {shorter:.3f}")
     print(f"  CPU of this machine: {spent.cpu:.1f} s of {(os.cpu_count() or 1) * spent.wall:.1f} s", flush=True)
 
 
