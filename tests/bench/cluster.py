@@ -23,7 +23,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import machine
@@ -31,6 +30,7 @@ import pyarrow as pa
 import sessions
 from growth import texts
 from pyspark.sql import DataFrame, SparkSession
+from spark_counters import list_stages
 from stub_engine import stub_tagger
 
 from entitymill.run import extraction
@@ -50,14 +50,13 @@ WORKER_MEMORY = "6g"
 class Busy:
     """Core-seconds of a run, and what they were spent on.
 
-    wall: seconds of the run; busy: core-seconds in which texts were recognized; first: time of the first text, in seconds
-    since 1970; before, tails, between, after: idle core-seconds of the phases that the module describes.
+    wall: seconds of the run; busy: core-seconds in which texts were recognized; before, tails, between, after: idle
+    core-seconds of the phases that the module describes.
     """
 
     cores: int
     wall: float
     busy: float
-    first: float
     before: float
     tails: float
     between: float
@@ -104,7 +103,7 @@ def measure_phases(log: Path, cores: int, began: float, ended: float) -> Busy:
             between += idle
         running, at = running + change, moment
     busy = sum(end - begin for begin, end in slept)
-    return Busy(cores, ended - began, busy, first, cores * (first - began), tails, between, cores * (ended - last))
+    return Busy(cores, ended - began, busy, cores * (first - began), tails, between, cores * (ended - last))
 
 
 def compare_stages(spark: SparkSession, cores: int, began: float, ended: float) -> tuple[float, float]:
@@ -113,12 +112,9 @@ def compare_stages(spark: SparkSession, cores: int, began: float, ended: float) 
     The second number assumes that the tasks of a stage share its CPU time equally, that each task has a core to itself, as
     far as there are cores, and that one stage runs after the other. `began` and `ended` are in seconds since 1970.
     """
-    context: Any = spark.sparkContext
-    none = context._gateway.new_array(context._jvm.double, 0)
-    stages = context._jsc.sc().statusStore().stageList(None, False, False, none, None)
     here = there = 0.0
     counted = began
-    for stage in sorted((stages.apply(at) for at in range(stages.size())), key=lambda stage: stage.stageId()):
+    for stage in sorted(list_stages(spark), key=lambda stage: stage.stageId()):
         if stage.completionTime().isEmpty() or stage.submissionTime().isEmpty():
             continue
         submitted, completed = (time_.get().getTime() / 1000 for time_ in (stage.submissionTime(), stage.completionTime()))
@@ -145,7 +141,7 @@ def run_once(spark: SparkSession, scratch: Path, rate: float, cores: int, units:
         with mock.patch.object(extraction, "open_engine", return_value=engine):
             spent = machine.spend(lambda: found.append(extract(spark, loaded)))
         busy = measure_phases(log, cores, began, time.time())
-        here, there = compare_stages(spark, cores, began, busy.first)
+        here, there = compare_stages(spark, cores, began, began + busy.before / cores)
     tasks = f"{found[0].units} units, {units * unit_rows:,} documents"
     print(f"{cores} cores, {rate:,.0f} code points/s a core, {tasks}: {busy.wall:.1f} s, busy {busy.share:.3f}")
     idle = {name: getattr(busy, name) / (cores * busy.wall) for name in ("before", "tails", "between", "after")}

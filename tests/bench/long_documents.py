@@ -22,6 +22,7 @@ import sessions
 import texts
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from spark_counters import list_stages
 from stub_engine import open_stub
 
 from entitymill.run import extraction
@@ -49,10 +50,9 @@ def source(spark: SparkSession, small: int, middle: int, longest: int) -> DataFr
 def tasks(spark: SparkSession) -> tuple[int, float]:
     """Return the number of failed tasks so far, and the seconds of the longest task."""
     context: Any = spark.sparkContext
-    store, none = context._jsc.sc().statusStore(), context._gateway.new_array(context._jvm.double, 0)
-    stages = store.stageList(None, False, False, none, None)
+    store = context._jsc.sc().statusStore()
     failed, longest = 0, 0.0
-    for stage in (stages.apply(at) for at in range(stages.size())):
+    for stage in list_stages(spark):
         failed += stage.numFailedTasks()
         each = store.taskList(stage.stageId(), stage.attemptId(), 1_000_000)
         longest = max([longest, *(each.apply(at).duration().get() / 1000 for at in range(each.size()))])

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from types import MappingProxyType
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -157,8 +156,8 @@ class Runs:
         row: RunRow,
         commits: Commits,
         *,
-        mark_dead: bool = False,
-        heartbeats: Mapping[str, RunRow] = MappingProxyType({}),
+        mark_dead: bool,
+        heartbeats: Mapping[str, RunRow],
     ) -> None:
         """Add the row of a run that begins, in one commit; Delta skips the commit if a later run has begun.
 
