@@ -26,6 +26,7 @@ from entitymill.recognition.tagger import Decoding, Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tags_to_mentions import TagScheme
 from entitymill.spark import installation
+from entitymill.tables.runs_without_spark import open_dataset
 
 Mention = tuple[int, int, int, str]
 """A mention: index of its sentence, index of its first token in the sentence, index after its last token, label."""
@@ -304,6 +305,6 @@ def _open_delta_table(path: Path) -> Any:
     except ImportError as error:
         raise SettingsError(f"A sample that is a Delta table needs {installation.PREPARE}.") from error
     try:
-        return deltalake.DeltaTable(str(path)).to_pyarrow_dataset()
+        return open_dataset(path)
     except deltalake.exceptions.DeltaError as error:
         raise ValueError("not a Delta table") from error

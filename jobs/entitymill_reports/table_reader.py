@@ -28,7 +28,7 @@ from entitymill.spark.files_on_this_machine import is_certainly_local, to_local_
 from entitymill.spark.private_session import open_private_session
 from entitymill.tables import Tables, table_setup
 from entitymill.tables.output_tables import DELTA_ENTITIES, PROPERTY
-from entitymill.tables.runs_without_spark import find_directory
+from entitymill.tables.runs_without_spark import find_directory, open_dataset
 
 PREFIX = "report_"
 TABLES = ("entities", "documents", "rejects", "runs")
@@ -235,11 +235,7 @@ def _open_local_source(settings: SourceSettings) -> Any:
 
 def _open_dataset(path: Path, *, is_delta: bool) -> Any:
     """Return a local Delta table, or local Parquet files, as a pyarrow dataset."""
-    if is_delta:
-        from deltalake import DeltaTable  # noqa: PLC0415  # installed only with the extra `report`
-
-        return DeltaTable(path).to_pyarrow_dataset()
-    return ds.dataset(path, format="parquet", partitioning="hive")
+    return open_dataset(path) if is_delta else ds.dataset(path, format="parquet", partitioning="hive")
 
 
 @contextlib.contextmanager

@@ -1,15 +1,19 @@
-"""Read the `runs` table of an output on this machine's disk without Spark, whose start would take ten seconds."""
+"""Read Delta tables on this machine's disk without Spark, whose start would take ten seconds; above all the table `runs`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from entitymill.errors import OutputError
 from entitymill.run_row import RunRow
 from entitymill.settings.sections import OutputSettings
 from entitymill.spark.files_on_this_machine import FILE, is_certainly_local, to_local_path
 from entitymill.tables import heartbeats
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import FileSystemDataset
 
 
 def read_rows(settings: OutputSettings, conf: Mapping[str, str], last: int) -> list[RunRow] | None:
@@ -25,8 +29,7 @@ def read_rows(settings: OutputSettings, conf: Mapping[str, str], last: int) -> l
         last: maximum number of rows.
     """
     try:
-        from deltalake import DeltaTable  # noqa: PLC0415  # installed only with the extra `report`
-        from deltalake.exceptions import DeltaError  # noqa: PLC0415
+        from deltalake.exceptions import DeltaError  # noqa: PLC0415  # installed only with the extra `report`
     except ModuleNotFoundError:
         return None
     root = find_directory(settings, conf)
@@ -35,11 +38,33 @@ def read_rows(settings: OutputSettings, conf: Mapping[str, str], last: int) -> l
     if not (root / "runs" / "_delta_log").is_dir():
         raise OutputError(f"output: no run has written {settings.path} yet.")
     try:
-        table = DeltaTable(root / "runs").to_pyarrow_table()
+        table = open_dataset(root / "runs").to_table()
     except (DeltaError, OSError, ValueError):
         return None
     table = table.sort_by([("started_at", "descending")]).slice(0, last)
     return [RunRow.from_values(row) for row in table.to_pylist()]
+
+
+def open_dataset(directory: Path) -> FileSystemDataset:
+    """Return a Delta table on this machine's disk as a PyArrow dataset.
+
+    By default, PyArrow's threads would read the files with Python code of deltalake. If such a thread were still busy when
+    the process ends, the process would abort (https://github.com/delta-io/delta-rs/issues/2184). So here they read the files
+    without Python.
+
+    Raises:
+        ModuleNotFoundError: the Python package deltalake is not installed.
+        DeltaError: the table is damaged, or has a feature that deltalake cannot read.
+        ValueError: the table is a shallow clone, with files in another table's directory.
+    """
+    from deltalake import DeltaTable  # noqa: PLC0415  # installed only with the extra `report`
+    from pyarrow.fs import LocalFileSystem, SubTreeFileSystem  # noqa: PLC0415  # slow to import
+
+    files = SubTreeFileSystem(str(directory.absolute()), LocalFileSystem())
+    dataset = DeltaTable(directory).to_pyarrow_dataset(filesystem=files)
+    if any(":" in file.partition("/")[0] for file in dataset.files):
+        raise ValueError(f"{directory} is a shallow clone: some of its files are URIs")
+    return dataset
 
 
 def read_heartbeats(settings: OutputSettings, conf: Mapping[str, str]) -> list[RunRow]:
