@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from corpus import Sentence
+from tokenizers import Tokenizer
 from transformers import DistilBertForTokenClassification
 
 from entitymill.recognition import offsets, tokens
@@ -23,28 +24,57 @@ from entitymill.recognition.sentences import SentencexDetector
 TEMPERATURE = 2.0
 SHORTEST, LONGEST = 5, 80
 """Minimum and maximum number of tokens of an unlabeled sentence."""
+LONGEST_INPUT = 128
+"""Maximum number of pieces (subwords) in a teacher's input."""
 IN_AN_EPOCH = 6_000
 """Maximum number of sentences of each unlabeled file in an epoch."""
 PARAGRAPHS_AT_ONCE = 1_000
 
 
 class Teachers:
-    """Trained networks whose mean probabilities a student learns."""
+    """Trained networks with their tokenizers; a student learns their mean probabilities."""
 
-    def __init__(self, models: Sequence[DistilBertForTokenClassification]) -> None:
-        self._models = [model.eval().requires_grad_(requires_grad=False) for model in models]
+    def __init__(self, models: Sequence[tuple[DistilBertForTokenClassification, Tokenizer]]) -> None:
+        self._models = [(model.eval().requires_grad_(requires_grad=False), tok) for model, tok in models]
 
     @torch.no_grad()
-    def probabilities(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return the teachers' mean probabilities [batch, length, labels] at TEMPERATURE, for inputs [batch, length]."""
-        every = [model(input_ids=ids, attention_mask=mask).logits.float() for model in self._models]
-        return torch.stack([(logits / TEMPERATURE).softmax(-1) for logits in every]).mean(0)
+    def probabilities(self, sentences: Sequence[Sequence[str]]) -> torch.Tensor:
+        """Return the teachers' mean probabilities at TEMPERATURE, shape [sentences, longest sentence, labels].
+
+        `sentences` has the tokens of each sentence. Tokens beyond a teacher's longest input have the probabilities 0.
+        """
+        return torch.stack([self._ask(model, tok, sentences) for model, tok in self._models]).mean(0)
+
+    def _ask(
+        self, model: DistilBertForTokenClassification, tok: Tokenizer, sentences: Sequence[Sequence[str]]
+    ) -> torch.Tensor:
+        """Return one teacher's probabilities; those of a token are those of its first piece."""
+        begin, end = tok.token_to_id("[CLS]"), tok.token_to_id("[SEP]")
+        encodings = tok.encode_batch([list(tokens) for tokens in sentences], is_pretokenized=True, add_special_tokens=False)
+        rows = [[begin, *encoding.ids[: LONGEST_INPUT - 2], end] for encoding in encodings]
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+        logits = model(input_ids=ids, attention_mask=(ids != 0).long()).logits.float()
+        result = torch.zeros(len(rows), max(map(len, sentences)), logits.shape[-1])
+        for row, encoding in enumerate(encodings):
+            words = encoding.word_ids[: LONGEST_INPUT - 2]
+            firsts = [at for at, word in enumerate(words) if not at or words[at - 1] != word]
+            asked = logits[row, torch.tensor(firsts) + 1]  # + 1 for [CLS]
+            result[row, torch.tensor([words[at] for at in firsts])] = (asked / TEMPERATURE).softmax(-1)
+        return result
 
 
-def loss_of(logits: torch.Tensor, wanted: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Return the cross entropy of a student's logits with the teachers' probabilities, over tokens with `counted` true."""
+def loss_of(logits: torch.Tensor, wanted: torch.Tensor, is_first: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross entropy of a student's logits with the teachers' probabilities, over tokens.
+
+    Args:
+        logits: the student's, shape [sentences, pieces, labels].
+        wanted: the teachers' probabilities, shape [sentences, tokens, labels].
+        is_first: whether a piece is the first of a token, shape [sentences, pieces].
+    """
     log_p = (logits.float() / TEMPERATURE).log_softmax(-1)
-    return -((wanted * log_p).sum(-1) * counted).sum() / counted.sum() * TEMPERATURE**2
+    token = (is_first.cumsum(-1) - 1).clamp(min=0)[..., None].expand(-1, -1, wanted.shape[-1])
+    losses = -(wanted.gather(1, token) * log_p).sum(-1)
+    return (losses * is_first).sum() / is_first.sum() * TEMPERATURE**2
 
 
 def read_unlabelled(files: Iterable[Path]) -> list[list[Sentence]]:

@@ -1,5 +1,6 @@
-"""Convert all-MiniLM-L6-v2 (6 x 384, Apache-2.0) or e5-small-v2 (12 x 384, MIT) to DistilBERT's layout, with cased pieces.
+"""Convert a pre-trained BERT to DistilBERT's layout, with cased pieces: MiniLM, e5-small or BERT-base.
 
+They are all-MiniLM-L6-v2 (6 x 384, Apache-2.0), e5-small-v2 (12 x 384, MIT), and BERT-base, cased (12 x 768, Apache-2.0).
 Pieces are subwords. DistilBERT has no token types and no pooler. In BERT, every token of a single text has token type 0. So
 adding the embedding of this type to the position embeddings gives exactly the same encoder.
 """
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import bert
 import e5
 import torch
 from casing import cased_vocabulary
@@ -66,12 +68,14 @@ class Encoder:
 
     weights: tensors by their names in transformers.
     shape: sizes by their names in config.json.
-    pieces: the uncased vocabulary, in order of id.
+    pieces: the vocabulary, in order of id.
+    is_cased: whether the vocabulary has capitals and accents.
     """
 
     weights: dict[str, torch.Tensor]
     shape: dict[str, int]
     pieces: list[str]
+    is_cased: bool = False
 
 
 def read_minilm() -> Encoder:
@@ -81,21 +85,24 @@ def read_minilm() -> Encoder:
     return Encoder(load_file(source / "model.safetensors"), json.loads((source / "config.json").read_text()), pieces)
 
 
-def read_e5(archive: Path) -> Encoder:
-    """Return e5-small-v2 from the Java archive `archive` (see e5.py)."""
-    shape = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 12, "num_attention_heads": 12}
-    pieces = e5.read_vocabulary(archive)
-    return Encoder(e5.read_weights(archive), {**shape, "vocab_size": len(pieces), "max_position_embeddings": 512}, pieces)
+def read_archive(archive: Path) -> Encoder:
+    """Return e5-small-v2 or BERT-base from a Java archive (see e5.py and bert.py)."""
+    is_bert = bert.is_bert(archive)
+    source, width = (bert, 768) if is_bert else (e5, 384)
+    shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": 12, "num_attention_heads": 12}
+    pieces = source.read_vocabulary(archive)
+    sizes = {"vocab_size": len(pieces), "max_position_embeddings": 512}
+    return Encoder(source.read_weights(archive), {**shape, **sizes}, pieces, is_bert)
 
 
-def build(e5_archive: Path | None = None) -> tuple[DistilBertForTokenClassification, list[str]]:
-    """Return the untrained token classifier, which has a CasedEmbedding, and its vocabulary in the order of ids.
+def build(archive: Path | None = None) -> tuple[DistilBertForTokenClassification, Tokenizer]:
+    """Return the untrained token classifier and its tokenizer.
 
-    The encoder is e5-small-v2 if its archive is given, otherwise all-MiniLM-L6-v2.
+    The encoder is the one in the Java archive, if one is given, otherwise all-MiniLM-L6-v2. If the encoder is uncased, the
+    classifier has a CasedEmbedding.
     """
-    encoder = read_e5(e5_archive) if e5_archive else read_minilm()
-    bert, shape = encoder.weights, encoder.shape
-    pieces, base, casing = cased_vocabulary(encoder.pieces)
+    encoder = read_archive(archive) if archive else read_minilm()
+    weights, shape = encoder.weights, encoder.shape
     config = DistilBertConfig(
         vocab_size=shape["vocab_size"],
         dim=shape["hidden_size"],
@@ -109,33 +116,37 @@ def build(e5_archive: Path | None = None) -> tuple[DistilBertForTokenClassificat
         label2id={label: i for i, label in enumerate(LABELS)},
     )
     model = DistilBertForTokenClassification(config)
-    state = {"embeddings.word_embeddings.weight": bert["embeddings.word_embeddings.weight"]}
+    state = {"embeddings.word_embeddings.weight": weights["embeddings.word_embeddings.weight"]}
     state["embeddings.position_embeddings.weight"] = (
-        bert["embeddings.position_embeddings.weight"] + bert["embeddings.token_type_embeddings.weight"][0]
+        weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
     )
     for part in ("weight", "bias"):
-        state[f"embeddings.LayerNorm.{part}"] = bert[f"embeddings.LayerNorm.{part}"]
+        state[f"embeddings.LayerNorm.{part}"] = weights[f"embeddings.LayerNorm.{part}"]
         for layer in range(config.n_layers):
             for theirs, ours in LAYER.items():
-                state[f"transformer.layer.{layer}.{ours}.{part}"] = bert[f"encoder.layer.{layer}.{theirs}.{part}"]
+                state[f"transformer.layer.{layer}.{ours}.{part}"] = weights[f"encoder.layer.{layer}.{theirs}.{part}"]
     model.distilbert.load_state_dict(state, strict=False)
+    if encoder.is_cased:
+        return model, tokenizer(encoder.pieces, strip_accents=False)
+    pieces, base, casing = cased_vocabulary(encoder.pieces)
     embeddings = model.distilbert.embeddings
     embeddings.word_embeddings = CasedEmbedding(embeddings.word_embeddings.weight.data.clone(), base, casing)
-    return model, pieces
+    return model, tokenizer(pieces, strip_accents=True)
 
 
 def fold(model: DistilBertForTokenClassification) -> None:
-    """Replace a model's CasedEmbedding by an equivalent plain embedding table."""
+    """Replace a model's CasedEmbedding, if it has one, by an equivalent plain embedding table."""
     embeddings = model.distilbert.embeddings
-    embeddings.word_embeddings = embeddings.word_embeddings.folded()
+    if isinstance(embeddings.word_embeddings, CasedEmbedding):
+        embeddings.word_embeddings = embeddings.word_embeddings.folded()
     model.config.vocab_size = embeddings.word_embeddings.num_embeddings
 
 
-def tokenizer(pieces: list[str]) -> Tokenizer:
-    """Return a cased WordPiece tokenizer that strips accents, because the encoder was pre-trained without them."""
+def tokenizer(pieces: list[str], *, strip_accents: bool) -> Tokenizer:
+    """Return a cased WordPiece tokenizer. It must strip accents if the encoder was pre-trained without them."""
     wordpiece = models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]")
     built = Tokenizer(wordpiece)
-    built.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=True)
+    built.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=strip_accents)
     built.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     built.decoder = decoders.WordPiece()
     built.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])

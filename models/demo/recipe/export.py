@@ -25,7 +25,10 @@ from entitymill_models import lower_precision
 
 MINILM = ("distilbert_ner_minilm_l6_384_cased_conll_english", "all-MiniLM-L6-v2", "Apache-2.0")
 E5 = ("distilbert_ner_e5_small_l12_384_cased_conll_english", "e5-small-v2", "MIT")
+BERT = ("distilbert_ner_bert_base_l12_768_cased_conll_english", "BERT-base, cased", "Apache-2.0")
 """Name of the model, its encoder, and the encoder's licence."""
+ENCODERS = {(6, 384): MINILM, (12, 384): E5, (12, 768): BERT}
+"""Dict from number of layers and width to the encoder."""
 CALIBRATION = (
     "gmb/train.bio4.tsv",
     "wnut17/train.bio4.tsv",
@@ -103,8 +106,8 @@ def _name_weights(model: ov.Model) -> None:
 
 def write(model: ov.Model, trained: Path, out: Path, max_length: int, *, quantized: bool) -> None:
     """Write the network `model`, and the tokenizer in the directory `trained`, as a bundle to `out`."""
-    layers = json.loads((trained / "config.json").read_text())["n_layers"]
-    name, encoder, licence = E5 if layers == 12 else MINILM
+    config = json.loads((trained / "config.json").read_text())
+    name, encoder, licence = ENCODERS[config["n_layers"], config["dim"]]
     out.mkdir(parents=True, exist_ok=True)
     ov.save_model(model, out / bundle.NETWORK, compress_to_fp16=False)
     shutil.copy(trained / bundle.TOKENIZER, out / bundle.TOKENIZER)

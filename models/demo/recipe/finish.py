@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from encoder import build, fold, tokenizer
+from encoder import build, fold
 from start import read_weights
 
 
@@ -19,16 +19,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("weights", type=Path, nargs="+")
-    parser.add_argument("--e5", type=Path, help="the Java archive of e5-small-v2, if the weights are for this encoder")
+    parser.add_argument("--archive", type=Path, help="the Java archive of the weights' encoder, if it has one")
     options = parser.parse_args()
-    runs = [read_weights(path, options.e5) for path in options.weights]
-    model, pieces = build(options.e5)
+    runs = [read_weights(path, options.archive) for path in options.weights]
+    model, tok = build(options.archive)
     averaged = {name: torch.stack([run[name] for run in runs]).mean(0) for name in runs[0]}
     model.load_state_dict(averaged, strict=False)
     fold(model)
     options.out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(options.out)
-    tokenizer(pieces).save(str(options.out / "tokenizer.json"))
+    tok.save(str(options.out / "tokenizer.json"))
+    pieces = sorted(tok.get_vocab(), key=tok.token_to_id)
     (options.out / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf8")
 
 

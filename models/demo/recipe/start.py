@@ -27,17 +27,21 @@ def load_bundle(model: DistilBertForTokenClassification, directory: Path) -> Non
     missing, strange = model.load_state_dict({name: torch.tensor(value) for name, value in state.items()}, strict=False)
     if strange or {name for name in missing if not name.startswith(WORDS)}:
         raise SystemExit(f"{directory} is no export of this recipe: {strange or missing}")
-    _unfold(model.distilbert.embeddings.word_embeddings, table)
+    embedding = model.distilbert.embeddings.word_embeddings
+    if isinstance(embedding, CasedEmbedding):
+        _unfold(embedding, table)
+    else:
+        embedding.weight.data.copy_(table)
 
 
-def read_weights(path: Path, e5: Path | None) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, archive: Path | None) -> dict[str, torch.Tensor]:
     """Return weights by the names of parameters, from a file of train.py or from the directory of a bundle.
 
-    e5 is the Java archive of e5-small-v2 (see e5.py) if the weights are for this encoder.
+    archive is the Java archive of the weights' encoder; None for all-MiniLM-L6-v2.
     """
     if path.is_file():
         return torch.load(path, weights_only=True)
-    model, _ = build(e5)
+    model, _ = build(archive)
     load_bundle(model, path)
     return {name: value.detach() for name, value in model.named_parameters()}
 

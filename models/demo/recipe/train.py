@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import math
 import random
 import time
@@ -21,7 +20,7 @@ from typing import Any
 import distillation
 import torch
 from corpus import TAG_ID, Sentence, training_epoch
-from encoder import build, tokenizer
+from encoder import CasedEmbedding, build
 from start import load_bundle, read_weights
 from tokenizers import Tokenizer
 
@@ -154,9 +153,10 @@ def train(
     """Train until the epochs or the minutes are over, whichever is first; return the averaged weights."""
     rng = random.Random(options.seed)
     unlabelled = distillation.read_unlabelled(options.unlabelled)
-    case = model.distilbert.embeddings.word_embeddings.case
-    rest = [p for p in model.parameters() if p is not case.weight]
-    groups = [{"params": rest, "peak": options.rate}, {"params": [case.weight], "peak": options.rate * CASING_FACTOR}]
+    embedding = model.distilbert.embeddings.word_embeddings
+    casings = list(embedding.case.parameters()) if isinstance(embedding, CasedEmbedding) else []
+    rest = [p for p in model.parameters() if all(p is not casing for casing in casings)]
+    groups = [{"params": rest, "peak": options.rate}, {"params": casings, "peak": options.rate * CASING_FACTOR}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
     average, progress, stored = Average(model), Progress(), options.out.with_suffix(".state")
     if stored.is_file():
@@ -182,7 +182,7 @@ def train(
             ids, mask, tags = tensors(batch)
             with bf16:
                 logits = model(input_ids=ids, attention_mask=mask).logits
-                wanted = teachers.probabilities(ids, mask) if teachers else None
+                wanted = teachers.probabilities([sentence.tokens for _, _, sentence in batch]) if teachers else None
             loss = loss_of(logits, tags, batch)
             if wanted is not None:
                 loss = (1 - TAUGHT) * loss + TAUGHT * distillation.loss_of(logits, wanted, tags != IGNORED)
@@ -221,11 +221,15 @@ def resume(state: dict[str, Any], model: torch.nn.Module, optimizer: torch.optim
     return Progress(**state["progress"])
 
 
-def load_teachers(start: torch.nn.Module, options: argparse.Namespace) -> distillation.Teachers:
-    """Return two teachers: the model of --teacher, and a copy of the model from which the student starts."""
-    teacher, _ = build(options.e5)
-    teacher.load_state_dict(read_weights(options.teacher, options.e5), strict=False)
-    return distillation.Teachers([teacher, copy.deepcopy(start)])
+def load_teachers(options: argparse.Namespace) -> distillation.Teachers | None:
+    """Return the teachers that the options name; None without any."""
+    teachers = []
+    for weights, archive in options.teacher:
+        path = None if archive == "minilm" else Path(archive)
+        teacher, tok = build(path)
+        teacher.load_state_dict(read_weights(Path(weights), path), strict=False)
+        teachers.append((teacher, tok))
+    return distillation.Teachers(teachers) if teachers else None
 
 
 def main() -> None:
@@ -238,20 +242,24 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.2e-4, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="a bundle that this recipe exported, to train further")
-    parser.add_argument("--e5", type=Path, help="train e5-small-v2, from this Java archive (see e5.py)")
+    parser.add_argument("--archive", type=Path, help="train the encoder in this Java archive (see e5.py and bert.py)")
     parser.add_argument(
-        "--teacher", type=Path, help="averaged weights or a bundle of e5-small-v2: a teacher, besides --start"
+        "--teacher",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("WEIGHTS", "ARCHIVE"),
+        help="averaged weights or a bundle, and the Java archive of its encoder, or the word minilm; may be repeated",
     )
     parser.add_argument("--unlabelled", type=Path, nargs="*", default=[], help="JSON lines of texts that the teachers tag")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     # In bf16 on an Intel Xeon with AMX, a step without torch's fused attention took 0.6 of the time.
     torch.backends.cuda.enable_flash_sdp(enabled=False)
-    model, pieces = build(None if options.teacher else options.e5)
+    model, tok = build(options.archive)
     if options.start:
         load_bundle(model, options.start)
-    teachers = load_teachers(model, options) if options.teacher else None
-    train(model, tokenizer(pieces), options, teachers).save(options.out)
+    train(model, tok, options, load_teachers(options)).save(options.out)
 
 
 if __name__ == "__main__":
