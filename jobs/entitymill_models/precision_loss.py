@@ -26,7 +26,6 @@ from entitymill.recognition.tagger import Decoding, Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tags_to_mentions import TagScheme
 from entitymill.spark import installation
-from entitymill.tables.runs_without_spark import open_dataset
 
 Mention = tuple[int, int, int, str]
 """A mention: index of its sentence, index of its first token in the sentence, index after its last token, label."""
@@ -302,6 +301,8 @@ def _open_delta_table(path: Path) -> Any:
     """Return a Delta table as a PyArrow dataset; raise ValueError if that fails, SettingsError if deltalake is missing."""
     try:
         import deltalake  # noqa: PLC0415  - needed only if the sample is a Delta table
+
+        from entitymill.tables.runs_without_spark import open_dataset  # noqa: PLC0415  - imports Spark
     except ImportError as error:
         raise SettingsError(f"A sample that is a Delta table needs {installation.PREPARE}.") from error
     try:
