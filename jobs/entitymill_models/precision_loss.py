@@ -291,21 +291,20 @@ def _read_json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_table_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Delta table, of a Parquet file, or of a directory of Parquet files."""
+    """Return the rows of a Delta table, of a Parquet file, or of a directory of Parquet files."""
     found = _open_delta_table(path) if (path / "_delta_log").is_dir() else ds.dataset(path, format="parquet")
-    for batch in found.to_batches(batch_size=1024):
-        yield from batch.to_pylist()
+    return (row for batch in found.to_batches(batch_size=1024) for row in batch.to_pylist())
 
 
 def _open_delta_table(path: Path) -> Any:
     """Return a Delta table as a PyArrow dataset; raise ValueError if that fails, SettingsError if deltalake is missing."""
     try:
-        import deltalake  # noqa: PLC0415  - needed only if the sample is a Delta table
-
-        from entitymill.tables.runs_without_spark import open_dataset  # noqa: PLC0415  - imports Spark
+        from deltalake.exceptions import DeltaError  # noqa: PLC0415  - needed only if the sample is a Delta table
     except ImportError as error:
         raise SettingsError(f"A sample that is a Delta table needs {installation.PREPARE}.") from error
+    from entitymill.tables.runs_without_spark import open_dataset  # noqa: PLC0415  - imports Spark
+
     try:
         return open_dataset(path)
-    except deltalake.exceptions.DeltaError as error:
+    except DeltaError as error:
         raise ValueError("not a Delta table") from error
