@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from corpus import Sentence
+from encoder import NOT_FIRST, cut, padded
 from tokenizers import Tokenizer
 from transformers import DistilBertForTokenClassification
 
@@ -24,18 +25,27 @@ from entitymill.recognition.sentences import SentencexDetector
 TEMPERATURE = 2.0
 SHORTEST, LONGEST = 5, 80
 """Minimum and maximum number of tokens of an unlabeled sentence."""
-LONGEST_INPUT = 128
-"""Maximum number of pieces (subwords) in a teacher's input."""
 IN_AN_EPOCH = 6_000
 """Maximum number of sentences of each unlabeled file in an epoch."""
 PARAGRAPHS_AT_ONCE = 1_000
 
 
 class Teachers:
-    """Trained networks with their tokenizers; a student learns their mean probabilities."""
+    """Trained networks with their tokenizers; a student learns their mean probabilities.
 
-    def __init__(self, models: Sequence[tuple[DistilBertForTokenClassification, Tokenizer]]) -> None:
+    They are asked once about each sentence, and their probabilities are kept in memory.
+    """
+
+    def __init__(
+        self, models: Sequence[tuple[DistilBertForTokenClassification, Tokenizer]], answers: Path | None = None
+    ) -> None:
+        """Take the networks, and the file with what they answered before, if it exists."""
         self._models = [(model.eval().requires_grad_(requires_grad=False), tok) for model, tok in models]
+        self._answers = torch.load(answers, weights_only=True) if answers and answers.is_file() else {}
+
+    def save(self, answers: Path) -> None:
+        """Write all probabilities so far to a file."""
+        torch.save(self._answers, answers)
 
     @torch.no_grad()
     def probabilities(self, sentences: Sequence[Sequence[str]]) -> torch.Tensor:
@@ -43,38 +53,39 @@ class Teachers:
 
         `sentences` has the tokens of each sentence. Tokens beyond a teacher's longest input have the probabilities 0.
         """
-        return torch.stack([self._ask(model, tok, sentences) for model, tok in self._models]).mean(0)
+        keys = ["\t".join(sentence) for sentence in sentences]
+        asked = [i for i, key in enumerate(keys) if key not in self._answers]
+        if asked:
+            chosen = [sentences[i] for i in asked]
+            means = torch.stack([self._ask(model, tok, chosen) for model, tok in self._models]).mean(0).half()
+            for i, mean in zip(asked, means, strict=True):
+                self._answers[keys[i]] = mean[: len(sentences[i])].clone()
+        return torch.nn.utils.rnn.pad_sequence([self._answers[key].float() for key in keys], batch_first=True)
 
     def _ask(
         self, model: DistilBertForTokenClassification, tok: Tokenizer, sentences: Sequence[Sequence[str]]
     ) -> torch.Tensor:
         """Return one teacher's probabilities; those of a token are those of its first piece."""
-        begin, end = tok.token_to_id("[CLS]"), tok.token_to_id("[SEP]")
-        encodings = tok.encode_batch([list(tokens) for tokens in sentences], is_pretokenized=True, add_special_tokens=False)
-        rows = [[begin, *encoding.ids[: LONGEST_INPUT - 2], end] for encoding in encodings]
-        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+        cuts = [cut(tok, tokens) for tokens in sentences]
+        ids, firsts = padded([ids for ids, _ in cuts], 0), padded([firsts for _, firsts in cuts], NOT_FIRST)
         logits = model(input_ids=ids, attention_mask=(ids != 0).long()).logits.float()
-        result = torch.zeros(len(rows), max(map(len, sentences)), logits.shape[-1])
-        for row, encoding in enumerate(encodings):
-            words = encoding.word_ids[: LONGEST_INPUT - 2]
-            firsts = [at for at, word in enumerate(words) if not at or words[at - 1] != word]
-            asked = logits[row, torch.tensor(firsts) + 1]  # + 1 for [CLS]
-            result[row, torch.tensor([words[at] for at in firsts])] = (asked / TEMPERATURE).softmax(-1)
+        result = torch.zeros(len(cuts), max(map(len, sentences)), logits.shape[-1])
+        row, column = (firsts != NOT_FIRST).nonzero(as_tuple=True)
+        result[row, firsts[row, column]] = (logits[row, column] / TEMPERATURE).softmax(-1)
         return result
 
 
-def loss_of(logits: torch.Tensor, wanted: torch.Tensor, is_first: torch.Tensor) -> torch.Tensor:
+def loss_of(logits: torch.Tensor, wanted: torch.Tensor, firsts: torch.Tensor) -> torch.Tensor:
     """Return the mean cross entropy of a student's logits with the teachers' probabilities, over tokens.
 
     Args:
         logits: the student's, shape [sentences, pieces, labels].
         wanted: the teachers' probabilities, shape [sentences, tokens, labels].
-        is_first: whether a piece is the first of a token, shape [sentences, pieces].
+        firsts: the numbers of the tokens that the pieces begin, or NOT_FIRST, shape [sentences, pieces].
     """
-    log_p = (logits.float() / TEMPERATURE).log_softmax(-1)
-    token = (is_first.cumsum(-1) - 1).clamp(min=0)[..., None].expand(-1, -1, wanted.shape[-1])
-    losses = -(wanted.gather(1, token) * log_p).sum(-1)
-    return (losses * is_first).sum() / is_first.sum() * TEMPERATURE**2
+    row, column = (firsts != NOT_FIRST).nonzero(as_tuple=True)
+    log_p = (logits[row, column].float() / TEMPERATURE).log_softmax(-1)
+    return -(wanted[row, firsts[row, column]] * log_p).sum(-1).mean() * TEMPERATURE**2
 
 
 def read_unlabelled(files: Iterable[Path]) -> list[list[Sentence]]:

@@ -8,6 +8,7 @@ adding the embedding of this type to the position embeddings gives exactly the s
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import DistilBertConfig, DistilBertForTokenClassification
 
+MAX_PIECES = 128
+"""Maximum number of pieces (subwords) in an input, with [CLS] and [SEP]."""
+NOT_FIRST = -1
 LAYER = {
     "attention.self.query": "attention.q_lin",
     "attention.self.key": "attention.k_lin",
@@ -151,3 +155,20 @@ def tokenizer(pieces: list[str], *, strip_accents: bool) -> Tokenizer:
     built.decoder = decoders.WordPiece()
     built.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     return built
+
+
+def cut(tok: Tokenizer, tokens: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return the ids of a sentence's pieces with [CLS] and [SEP], and what each piece begins.
+
+    The second list has, for the first piece of a token, the token's number in the sentence; for others NOT_FIRST.
+    """
+    encoding = tok.encode(list(tokens), is_pretokenized=True, add_special_tokens=False)
+    ids, words = encoding.ids[: MAX_PIECES - 2], encoding.word_ids[: MAX_PIECES - 2]
+    firsts = [NOT_FIRST if i and words[i - 1] == word else word for i, word in enumerate(words)]
+    cls, sep = tok.token_to_id("[CLS]"), tok.token_to_id("[SEP]")
+    return [cls, *ids, sep], [NOT_FIRST, *firsts, NOT_FIRST]
+
+
+def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """Return rows of numbers as one tensor [rows, longest row], filled up with `value`."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)

@@ -20,13 +20,12 @@ from typing import Any
 import distillation
 import torch
 from corpus import TAG_ID, Sentence, training_epoch
-from encoder import CasedEmbedding, build
+from encoder import NOT_FIRST, CasedEmbedding, build, cut, padded
 from start import load_bundle, read_weights
 from tokenizers import Tokenizer
 
 from entitymill.recognition.hardware import read_processor
 
-MAX_PIECES = 128
 BATCH_PIECES = 1024
 WARM_UP_STEPS = 60
 CASING_FACTOR = 8
@@ -39,18 +38,7 @@ MISC = [TAG_ID["O"], TAG_ID["B-MISC"], TAG_ID["I-MISC"]]
 IGNORED = -100
 
 Encoded = tuple[list[int], list[int], Sentence]
-
-
-def encode(tok: Tokenizer, sentence: Sentence) -> Encoded:
-    """Return the ids of a sentence's pieces (subwords) with [CLS] and [SEP], the ids of their tags, and the sentence.
-
-    Only the first piece of each token has a tag; other pieces have IGNORED.
-    """
-    encoding = tok.encode(sentence.tokens, is_pretokenized=True, add_special_tokens=False)
-    ids, words = encoding.ids[: MAX_PIECES - 2], encoding.word_ids[: MAX_PIECES - 2]
-    tags = [IGNORED if i and words[i - 1] == word else TAG_ID[sentence.tags[word]] for i, word in enumerate(words)]
-    cls, sep = tok.token_to_id("[CLS]"), tok.token_to_id("[SEP]")
-    return [cls, *ids, sep], [IGNORED, *tags, IGNORED], sentence
+"""What `cut` returns for a sentence, and the sentence."""
 
 
 def batches(encoded: list[Encoded], rng: random.Random) -> list[list[Encoded]]:
@@ -70,14 +58,12 @@ def batches(encoded: list[Encoded], rng: random.Random) -> list[list[Encoded]]:
 
 
 def tensors(batch: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the piece ids, attention mask and tag ids of a batch, each of shape [batch, longest sentence]."""
-    longest = max(len(ids) for ids, _, _ in batch)
-    ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    tags = torch.full((len(batch), longest), IGNORED)
-    for row, (item_ids, item_tags, _) in enumerate(batch):
-        ids[row, : len(item_ids)] = torch.tensor(item_ids)
-        tags[row, : len(item_tags)] = torch.tensor(item_tags)
-    return ids, (ids != 0).long(), tags
+    """Return the piece ids, tag ids, and numbers of the tokens that pieces begin, each of shape [batch, longest sentence].
+
+    Only the first piece of each token has a tag; other pieces have IGNORED.
+    """
+    tags = [[IGNORED if at == NOT_FIRST else TAG_ID[item.tags[at]] for at in firsts] for _, firsts, item in batch]
+    return padded([ids for ids, _, _ in batch], 0), padded(tags, IGNORED), padded([f for _, f, _ in batch], NOT_FIRST)
 
 
 def loss_of(logits: torch.Tensor, tags: torch.Tensor, batch: list[Encoded]) -> torch.Tensor:
@@ -171,7 +157,7 @@ def train(
             rng.setstate(progress.random)
         start, progress.epoch, progress.random = progress.at, number, rng.getstate()
         drawn = training_epoch(options.data, rng) + distillation.draw(unlabelled, rng)
-        epoch = batches([encode(tok, s) for s in drawn], rng)
+        epoch = batches([(*cut(tok, s.tokens), s) for s in drawn], rng)
         for at, batch in enumerate(epoch[start:], start):
             progress.seconds = time.time() - began
             done = max((number + at / len(epoch)) / options.epochs, progress.seconds / 60 / options.minutes)
@@ -179,13 +165,13 @@ def train(
                 return average
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate(progress.step, done)
-            ids, mask, tags = tensors(batch)
+            ids, tags, firsts = tensors(batch)
             with bf16:
-                logits = model(input_ids=ids, attention_mask=mask).logits
+                logits = model(input_ids=ids, attention_mask=(ids != 0).long()).logits
                 wanted = teachers.probabilities([sentence.tokens for _, _, sentence in batch]) if teachers else None
             loss = loss_of(logits, tags, batch)
             if wanted is not None:
-                loss = (1 - TAUGHT) * loss + TAUGHT * distillation.loss_of(logits, wanted, tags != IGNORED)
+                loss = (1 - TAUGHT) * loss + TAUGHT * distillation.loss_of(logits, wanted, firsts)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -229,7 +215,7 @@ def load_teachers(options: argparse.Namespace) -> distillation.Teachers | None:
         teacher, tok = build(path)
         teacher.load_state_dict(read_weights(Path(weights), path), strict=False)
         teachers.append((teacher, tok))
-    return distillation.Teachers(teachers) if teachers else None
+    return distillation.Teachers(teachers, options.answers) if teachers else None
 
 
 def main() -> None:
@@ -251,6 +237,7 @@ def main() -> None:
         metavar=("WEIGHTS", "ARCHIVE"),
         help="averaged weights or a bundle, and the Java archive of its encoder, or the word minilm; may be repeated",
     )
+    parser.add_argument("--answers", type=Path, help="file for the teachers' probabilities, which another student can use")
     parser.add_argument("--unlabelled", type=Path, nargs="*", default=[], help="JSON lines of texts that the teachers tag")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
@@ -259,7 +246,10 @@ def main() -> None:
     model, tok = build(options.archive)
     if options.start:
         load_bundle(model, options.start)
-    train(model, tok, options, load_teachers(options)).save(options.out)
+    teachers = load_teachers(options)
+    train(model, tok, options, teachers).save(options.out)
+    if teachers and options.answers:
+        teachers.save(options.answers)
 
 
 if __name__ == "__main__":
