@@ -140,8 +140,8 @@ def _read_shape(config: dict[str, object], kind: str, where: str) -> encoders.Sh
     """Read the numbers that describe an encoder from config.json, whose keys depend on the architecture `kind`.
 
     The numbers of layers and attention heads are required. The key layer_norm_eps has the default 1e-12, and is ignored for
-    DistilBERT. For OFFSET_POSITIONS, pad_token_id has the default 1. Raise ModelError if a required number is missing, or a
-    number has a wrong type or an impossible value.
+    DistilBERT. For the architectures in OFFSET_POSITIONS, pad_token_id has the default 1. Raise ModelError if a required
+    number is missing, or a number has a wrong type or an impossible value.
     """
     names = ("n_layers", "n_heads") if kind == "distilbert" else ("num_hidden_layers", "num_attention_heads")
     layers, heads = (config.get(name) for name in names)

@@ -127,7 +127,7 @@ def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
 
 
 def _compute_changes(run: Run, before: Sequence[Run], bounds: ReportSettings) -> list[Change]:
-    """Return the changes of each label's share, of the mentions per 1,000 sentences, and of the mean confidence.
+    """Return how each label's share, the mentions per 1,000 sentences and the mean confidence differ from earlier runs.
 
     `before` has the earlier runs. Labels that only some of the runs found are included. The confidence is left out if the
     run, or all earlier runs together, no longer have any mention in the table `entities`.

@@ -274,7 +274,9 @@ def _build_annotation_column(
     results: list[str],
     metadata: list[list[tuple[str, str]]],
 ) -> pa.ListArray:
-    """Return a column of annotations, one list per text; `annotator` is the annotations' type in Spark NLP.
+    """Return a column of annotations, one list per text.
+
+    `annotator` is the value of the annotations' field annotatorType in Spark NLP, such as `chunk`.
 
     Args:
         edges: two arrays, with the index of each annotation's first token and of its last token.

@@ -132,8 +132,8 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
         ) from error
     if lowest < 0 or not all(ids):
         raise ModelError(
-            f"segmentation.model: the metadata of {where} is damaged: it has an empty character or a negative id. "
-            "Copy the model again."
+            f"segmentation.model: the metadata of {where} is damaged: in its list of characters, one is empty or has "
+            "a negative id. Copy the model again."
         )
     return ids, never_last
 

@@ -208,8 +208,9 @@ _LONGER_OR_SHORTER = re.compile(f"[{''.join(_LENGTHS)}]")
 def find_sentences(text: str) -> list[tuple[int, int]]:
     """Return (begin, end) of each sentence, without white space and control characters at its ends.
 
-    The results are offsets in code points, and ends are exclusive. (They are computed from the number of characters that
-    each marker replaces. Spark NLP instead searches the text for each sentence, and returns -1 if the search fails.)
+    The results are offsets in code points, and ends are exclusive. (Spark NLP's rules put
+    markers in place of some characters. The offsets are computed from the number of characters that each marker replaces.
+    Spark NLP instead searches the text for each sentence, and returns -1 if the search fails.)
     """
     marked = text.translate(_REPLACEMENTS)
     for rule in _RULES:

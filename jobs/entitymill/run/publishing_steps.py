@@ -161,7 +161,10 @@ class Run:
         return {**chosen, "annotations": schemas.ANNOTATION_TABLE} if self.settings.output.annotations else chosen
 
     def _find_changes(self) -> Changes:
-        """Return what the run must change so that the output fits the source."""
+        """Return what the run must change so that the output fits the source: documents to process or remove, and the mode.
+
+        If `documents` is empty, the run processes all documents. Otherwise, `guards.find_changes` compares them.
+        """
         tables, full = self.tables, self.options.full
         if tables.is_empty("documents"):
             return changes.select_all_documents(self.source, Mode.FULL if full else Mode.FIRST)

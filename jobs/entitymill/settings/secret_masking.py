@@ -239,7 +239,7 @@ def remember_addresses(settings: Any, key: str = "") -> None:
 def mask_text(text: str) -> str:
     """Return a text, such as a message or another program's output, with the credentials in its addresses masked.
 
-    Addresses are all URIs, and those that were passed to `remember_addresses`.
+    Every URI in the text counts as an address, and so does every text that was passed to `remember_addresses`.
     """
     for address in sorted(_hidden, key=len, reverse=True):  # one address may begin with another one
         text = text.replace(address, _hidden[address])

@@ -101,7 +101,7 @@ def count_cores(spark: SparkSession) -> int:
 
 
 def _count_executor_cores(spark: SparkSession) -> int:
-    """Return how many tasks the registered executors can run at once; 0 if the number cannot be read from Spark."""
+    """Return how many tasks the active executors of a classic session can run at once; 0 if Spark's counters have moved."""
     context: Any = spark.sparkContext
     with contextlib.suppress(Exception):  # each Spark version may keep its counters elsewhere
         executors = context._jsc.sc().statusStore().executorList(True)

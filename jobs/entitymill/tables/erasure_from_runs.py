@@ -72,11 +72,11 @@ def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
 
 
 def find_stale_files(tables: Tables, ids: Sequence[str], *, skip_unreadable: bool) -> set[str]:
-    """Return the names of the old data files of `runs` that contain any of the document ids.
+    """Return the names of old data files of the table `runs`: those in which any of the document ids occurs.
 
     Old files are data files that do not belong to the current version of `runs`, but to an older version or a failed commit.
-    If `runs` has column mapping, which hides the ids, return the names of all old files. With `skip_unreadable`,
-    files that cannot be read are ignored; without it, one of READ_ERRORS is raised.
+    If `runs` has column mapping, the columns have other names in the files. So return the names of all old files.
+    With `skip_unreadable`, files that cannot be read are ignored; without it, one of READ_ERRORS is raised.
     """
     if tables.has_mapped_columns("runs"):  # the ids cannot be looked up by column name
         found = {name for name in list_files(tables) if name.endswith(".parquet")}

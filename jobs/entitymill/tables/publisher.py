@@ -169,7 +169,7 @@ class Publisher:
         *,
         annotations: bool,
     ) -> None:
-        """Prepare to write the existing tables `entities` and `documents`, and also `annotations` if `annotations` is True.
+        """Keep what `publish` needs to write to `entities`, `documents` and, if wanted, `annotations`; write nothing yet.
 
         The Spark session of `tables` must come from `open_private_session`. `passthrough` has the passthrough columns.
         """
@@ -230,10 +230,10 @@ class Publisher:
         self._commits.append(self._fit_file_size(name, frame), name)
 
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
-        """Return a function that deletes a table's rows of documents that a unit publishes or removes, and adds new rows.
+        """Return a function that replaces a table's rows of the documents that the unit publishes or removes.
 
-        The function gets the table's name and the new rows. If all ids are known, and there are at most MAX_LISTED_IDS, the
-        function lists them in a condition; otherwise, it uses a MERGE.
+        The function gets the table's name and the new rows. If the driver has a list of the documents' ids, and there are at
+        most MAX_LISTED_IDS, the function lists them in a condition; otherwise, it uses a MERGE.
         """
         old_ids = unit.recognized.select("doc_id")
         ids = None if unit.doc_ids.ids is None else set(unit.doc_ids.ids)

@@ -137,7 +137,7 @@ def count_rows(rows: DataFrame, prefix: str, *more: Column) -> DataFrame:
 
 
 def is_of_named_run(prefix: str) -> Column:
-    """Return the condition that all rows of a document in a table have the run_id of the document's row in `documents`.
+    """Return a condition: every row that a table has for a document has the run_id that `documents` has for it.
 
     The condition is also true if the table has no rows of the document. The DataFrame must have the column `named`, with the
     run_id from `documents`, and the columns that `count_rows` returned for the table with this `prefix`.

@@ -55,7 +55,7 @@ class Record:
 
     @property
     def epoch(self) -> int:
-        """The greatest epoch; 0 if there has been no run."""
+        """The epoch of the latest run, which is the greatest one; 0 if there has been no run."""
         return 0 if self.latest is None else self.latest.epoch or 0
 
     @property

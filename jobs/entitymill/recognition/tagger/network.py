@@ -116,7 +116,8 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
     Args:
         model: the network. Call `check_precision` before, because this function does not check the precision.
         precision: number format of the computation. In int8, the activations of a network that is not calibrated are
-            quantized per piece. So the results of a sentence hardly depend on the other sentences in its batch.
+            quantized separately for each piece (subword). So the results of a sentence hardly depend on the other sentences
+        in its batch.
         threads: number of threads for inference, at most the number of cores of the task.
     """
     options = {

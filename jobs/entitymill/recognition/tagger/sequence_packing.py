@@ -69,7 +69,9 @@ def _plan_packed_batches(lengths: NDArray[np.int64]) -> Iterator[Batch]:
 
 
 def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
-    """Return two lists with one value per row: the row's sentences, as indices into `lengths`, and its length in pieces.
+    """Return two lists with one value per row: the row's sentences, as indices into `lengths`, and its size in pieces.
+
+    The size includes room that stays empty: it is ROW_PIECES, or more for a longer sentence.
 
     `lengths` has the number of pieces of each sentence. Sentences are assigned from longest to shortest. Each goes to the
     row with the least room that is sufficient, or to a new row. This fills the rows to about 99 %.
