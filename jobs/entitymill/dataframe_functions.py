@@ -1,8 +1,8 @@
 """Find the mentions of entities in a text column of any Spark DataFrame, batch or streaming.
 
-The job finds the same mentions if its settings have the same values as the options. A call of `mentions` or `udf` reads and
-checks the model on the driver, and sends the model to the executors. Spark reads the texts only when it computes the result.
-Neither function writes a table.
+The job (`entitymill extract`) finds the same mentions if its settings have the same values as the options here. A call of
+`mentions` or `udf` reads and checks the model on the driver, and sends the model to the executors. Spark reads the texts
+only when it computes the result. Neither function writes a table.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def mentions(
 
 
 def _read_column_names(df: DataFrame) -> list[str] | None:
-    """Return the names of a DataFrame's columns; None in a query function of a declarative pipeline, which cannot know them.
+    """Return the names of a DataFrame's columns; None if this code runs in a query function of a declarative pipeline.
 
-    Spark does not let these functions read a schema.
+    Spark does not let such query functions read the schema of a DataFrame.
     """
     try:
         return df.columns
@@ -129,7 +129,8 @@ def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **o
 
     Returns:
         A pandas UDF with the result type schemas.MENTIONS: for each text an array of structs with the fields of `Mention`,
-        or null if the text is null.
+        or null if the text is null. When Spark calls the UDF, a task fails if the model crashes on a text, or needs more
+        than batch_seconds for a single text.
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
@@ -215,7 +216,7 @@ def _ship_worker(spark: SparkSession, model: str | os.PathLike[str], chosen: _Op
 
 @dataclass(frozen=True)
 class _ColumnRecognizer:
-    """Finds the mentions in pandas columns of texts, for the pandas UDF that `udf` returns."""
+    """Finds the mentions in pandas columns of texts, for the pandas UDFs of `udf` and `_find_without_schema`."""
 
     worker: Worker
 

@@ -1,4 +1,4 @@
-"""The dataclass `RunRow`: a row of the `runs` table, which describes one run of the job. This module needs no Spark."""
+"""The dataclass `RunRow`: one row of the `runs` table. Each row describes one run. This module needs no Spark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Self
 
 UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=timezone.utc)
-"""Start of a run whose start is not known."""
+"""The value of `started_at` for a run whose start is not known."""
 PROGRESS = (
     "stage", "documents", "planned", "removed", "units", "units_done", "sentences", "rejects", "sentences_per_second",
 )  # fmt: skip
@@ -25,14 +25,15 @@ class RunRow:
     Times are in UTC. A missing count or measurement is 0, a missing map is empty, a missing start is UNKNOWN_TIME.
     Any other missing value is None.
 
-    mode: how the run found its documents, such as "full" or "feed".
+    mode: how the run found the documents to process, such as "full" or "feed".
     scope: digest of the settings that select the source's rows.
     planned: number of documents to process, counted before the first unit.
-    units, units_done: number of units of the run, and number of units published so far.
+    units, units_done: number of units (documents that are published together), and number of units published so far.
     process: host and process id of the run's driver, and the run's limits.lease_seconds, as JSON.
     until: time when another run may take over the output, unless this run writes a heartbeat before that time.
     settled: whether all changes of the run are known to be complete; otherwise the next run checks the tables.
-    slice: digest of `source.where` if the run replaced a slice.
+    slice: digest of `source.where` if the run replaced a slice (setting `output.replace_slice`): only what earlier runs with
+        the same `source.where` wrote.
     source_committed: time when the version `source_version` of a Delta source was committed, in milliseconds since 1970.
     """
 
@@ -86,7 +87,7 @@ class RunRow:
         return cls(**{name: _convert(name, value) for name, value in known.items() if value is not None}, **other)
 
     def to_json(self) -> str:
-        """Return the row as a JSON object, from which `from_values` builds an equal row."""
+        """Return the row as the text of a JSON object. From the parsed object, `from_values` builds an equal row."""
         # Not `dataclasses.asdict`: another thread may add a key to a dict that is being copied.
         return json.dumps(vars(self), default=str)
 

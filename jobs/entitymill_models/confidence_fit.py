@@ -62,7 +62,7 @@ class Bin:
 
     mentions: number of mentions in the bin.
     confidence: mean confidence of the mentions in the bin.
-    correct: share of the mentions in the bin that is correct, 0 to 1.
+    correct: share of correct mentions among the mentions in the bin, 0 to 1.
     """
 
     low: float

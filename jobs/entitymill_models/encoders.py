@@ -126,7 +126,11 @@ class _Builder:
         return None if name is None else self._read_parameter(f"{name}.weight")[0]
 
     def _build_positions(self, ids: ov.Node) -> ov.Node:
-        """Build the position of each piece (subword), shape [1, length]; [batch, length] if `Shape.padding` is not None."""
+        """Build the number by which each piece (subword) finds its row in the table of position embeddings.
+
+        If `Shape.padding` is None, the numbers are 0, 1, 2, …, shape [1, length]. Otherwise, the shape is [batch, length].
+        The pieces of each row are then numbered from the padding piece's id plus 1. Each padding piece gets this id itself.
+        """
         zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
         if self._shape.padding is None:
             length = ops.gather(ops.shape_of(ids, "i64"), one, zero)

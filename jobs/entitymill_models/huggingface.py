@@ -118,7 +118,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 
 
 def _check_architecture(config: dict[str, object], where: str) -> str:
-    """Return the architecture (a key of NAMES) that the content of a config.json names.
+    """Return the architecture, a key of NAMES, that is stated in `config`, the content of a model's config.json.
 
     Raise ModelError if the architecture or one of its options is not supported, or the model is not a token classifier.
     """

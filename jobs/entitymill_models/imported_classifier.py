@@ -1,4 +1,4 @@
-"""Define the parts of a token classifier in memory, which are the same for all file formats; read and write its files.
+"""Define `Parts`, a token classifier in memory; read the files of a model of any format, and write the files of a bundle.
 
 The pieces of a model are the subwords in its vocabulary. The network's input consists of their ids.
 """

@@ -197,7 +197,7 @@ class _Reader:
             raise _DamagedError
 
     def _check_value(self) -> None:
-        """Check the next value and move past it: object, array, string, reference, null, or Class of _LAMBDA_OWNER."""
+        """Check the next value and move past it: object, array, string, reference, null, or _LAMBDA_OWNER's Class object."""
         self._descend()
         kind = self._read_number("B")
         if kind == _REFERENCE:
@@ -233,7 +233,10 @@ class _Reader:
             self._check_value()
 
     def _read_object(self) -> None:
-        """Check an object and move past it: its class, then the fields of all its superclasses, and its own fields."""
+        """Check an object and move past it: its class, then the data of each superclass, and of the class itself.
+
+        The data of a class are the values of its fields and, if its flags are _WITH_OWN_DATA, more data after them.
+        """
         description = self._read_description()
         if description is None or description.name[0] == "[":
             raise _DamagedError

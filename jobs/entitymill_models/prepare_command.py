@@ -170,8 +170,8 @@ def _reduce_and_check(
 ) -> None:
     """Write the model `found` as a bundle to `made`, in the requested precision; add precision and F1 to `manifest`.
 
-    If --precision or --calibrate changes the weights, the original model is also written to `scratch`, and the mentions of
-    both models are compared. With --sample, accuracy is checked even if the weights do not change.
+    If options change the weights, also write the original model to `scratch`, and compare the mentions of both models. With
+    --sample, always check accuracy. Raise ModelError if 8-bit weights would change, and the errors of `_check_accuracy`.
     """
     stored = lower_precision.detect_stored_precision(found.network, str(options.source))
     current = "int8" if stored == "calibrated" else stored
@@ -210,8 +210,8 @@ def _read_samples(
 ) -> tuple[precision_loss.Sample | None, list[dict[str, NDArray[np.int64]]]]:
     """Return the sentences on which to check accuracy (None to skip the check), and the network inputs for calibration.
 
-    Sentences for calibration are not used to check accuracy, unless the table for the check has no other sentences.
-    `original` is the bundle whose tokenizer encodes the sentences for calibration.
+    Without a table, skip the check for f32, otherwise raise SettingsError. Sentences for calibration are left out of the
+    check, unless its table has no others. The tokenizer of the bundle `original` encodes the sentences for calibration.
     """
     table = options.sample or options.calibrate or (DEFAULT_SAMPLE if DEFAULT_SAMPLE.exists() else None)
     if table is None and options.precision != "f32":
@@ -231,7 +231,7 @@ def _read_samples(
 def _check_accuracy(
     scores: precision_loss.Scores, options: argparse.Namespace, manifest: dict[str, object], made: Path, console: Console
 ) -> None:
-    """Print scores; if the sample has gold tags, also write F1 to the manifest of the bundle `made`.
+    """Print scores; if the sample has gold tags, add F1 to `manifest`, and write this manifest to the bundle `made`.
 
     Raise ModelError if the loss of F1 exceeds --max-loss; SettingsError if a model finds no mention, or no correct one.
     """

@@ -144,7 +144,10 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
     """
 
     def match_template(template: bytes, at: int) -> int:
-        """Return the index after the bytes that match `template`; raise ValueError if those from index `at` on do not."""
+        """Return the index after the bytes of `template`; raise ValueError if `content` does not have them at index `at`.
+
+        Any serialVersionUIDs are accepted instead of those in `template`.
+        """
         matched = _PATTERNS[template].match(content, at)
         if matched is None:
             raise ValueError(at)

@@ -1,8 +1,8 @@
 """Convert the tags of any known tagging scheme to the tags of a bundle: O, and B- or I- followed by a label.
 
-A tagging scheme says how the prefixes of tags show where mentions begin and end. Some schemes have a prefix for the last
-token of a mention, which becomes I-, or for the only token, which becomes B-. If several tags become the same tag, their
-probabilities are added.
+A tagging scheme says how the prefixes of tags show where mentions begin and end. Some schemes have more prefixes than B-
+and I-: a prefix for a mention's last token becomes I-, and a prefix for a mention of one token becomes B-. If several tags
+become the same tag, their probabilities are added.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def _compute_recognition_speed(run: Run) -> float | None:
 
 
 def _find_newer_failed_run(content: PageContent) -> Run | None:
-    """Return the newest run if it failed or died and the page shows an older run; otherwise None.
+    """Return the newest run if its status is failed or died, and the page does not show this run; otherwise None.
 
     Also return None if an idle run started later, because an idle run is a success. (Idle runs are not in `content.runs`.)
     """

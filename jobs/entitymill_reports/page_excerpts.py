@@ -73,7 +73,7 @@ _SAMPLED_MENTIONS = f"""
 
 
 def read_samples(reader: TableReader) -> TextSamples:
-    """Return the most frequent entities, and samples of sentences with their mentions.
+    """Return the most frequent entities of each label, and samples of sentences with their mentions.
 
     There are three samples of at most SAMPLE_SIZE mentions each: the least confident mentions, one mention of each of the
     rarest entities, and random mentions. Sentences longer than MAX_CHARS are left out. So are sentences of documents whose

@@ -112,7 +112,7 @@ def read_runs(reader: TableReader, run_id: str | None = None) -> tuple[Run | Non
 
 
 def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
-    """Return the run with an id or, if the id is None, the newest completed run; None if there is no such run.
+    """Return the run whose id is `run_id` or, without an id, the newest completed run; None if there is no such run.
 
     `runs` must be sorted, newest first, and must not contain idle runs (runs that had nothing to do).
     """
@@ -229,7 +229,11 @@ def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, 
 
 
 def _read_lengths(reader: TableReader, mentions: int) -> page_content.Lengths:
-    """Count the sentences with a mention by length; if the number `mentions` is large, only in a sample of documents."""
+    """Count the sentences that contain a mention, in ranges of SENTENCE_BIN characters of length.
+
+    `mentions` is the number of mentions in the table `entities`. If this number is at least twice SAMPLED_MENTIONS, only the
+    sentences of a sample of the documents are counted.
+    """
     one_in = max(1, mentions // SAMPLED_MENTIONS)
     # The hashes of about one in `one_in` documents begin with four hexadecimal digits below this bound.
     bound, last_bin = ("g" if one_in == 1 else f"{max(1, 0x10000 // one_in):04x}"), SENTENCE_BINS - 1

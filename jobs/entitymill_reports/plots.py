@@ -58,7 +58,7 @@ _IDS = re.compile(
 
 
 def choose_color(number: int) -> str:
-    """Return a placeholder for the color of series `number` (counted from 0), which `_render_svg` replaces."""
+    """Return the placeholder color of series `number` (from 0); `_render_svg` replaces the placeholder by a CSS variable."""
     return f"#0102{min(number, COLOR_COUNT - 1):02x}"
 
 

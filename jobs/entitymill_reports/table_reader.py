@@ -51,8 +51,8 @@ class TableReader(Protocol):
     def find_column(self, name: str) -> tuple[str, str] | None:
         """Return the exact name and the type of a column of `entities`; None if there is no such column.
 
-        The case of the argument `name` does not matter.
-        The type is `date`, `timestamp` (with or without a time zone), `string`, or the name of another type.
+        The case of the argument `name` does not matter. The type is `date`, `timestamp` (with or without a time zone),
+        `string`, or the name of another type.
         """
 
     def read_history(self, limit: int) -> list[dict[str, Any]]:
@@ -219,7 +219,7 @@ def _open_local_source(settings: SourceSettings) -> Any:
     """Return the source as a pyarrow dataset; None if pyarrow might not read the same rows and ids as Spark.
 
     Spark is needed for a catalog table, a source on another machine, a source with `source.where`, and ids that are neither
-    strings nor integers.
+    strings nor integers. Also return None if the source cannot be opened, or lacks a column: Spark then raises the error.
     """
     if settings.format == "table" or settings.where is not None or not is_certainly_local(settings.path, {}):
         return None

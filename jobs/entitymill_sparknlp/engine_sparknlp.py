@@ -132,7 +132,10 @@ class _MentionBuilder:
     signature: str
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield, for each batch of tagged documents, a batch of rows with their mentions; skip empty batches."""
+        """Yield, for each batch of tagged documents, a batch of rows with their mentions; skip empty batches.
+
+        Errors of this program (EntityMillError) are signed with `signature` before they are raised.
+        """
         try:
             for batch in batches:
                 if batch.num_rows:

@@ -194,7 +194,8 @@ class Pipeline:
         """Create an object of this class from the stages up to the first token classifier; later stages are left out.
 
         `stages` are Spark ML models, loaded or fitted. `address` is the model's address, for error messages. Raise
-        ModelError if the first stage is not a DocumentAssembler, or no stage is a token classifier.
+        ModelError if the first stage is not a DocumentAssembler, no stage is a token classifier, or an earlier stage has
+        parameters that `_check_parameters` refuses.
         """
         classifiers = [at for at, stage in enumerate(stages) if type(stage).__name__.endswith("ForTokenClassification")]
         if not classifiers or type(stages[0]).__name__ != "DocumentAssembler":
@@ -255,8 +256,8 @@ def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetect
     """Load a sentence detector: for kind `rules` the SentenceDetector, otherwise the SentenceDetectorDLModel `model`.
 
     `model` is the URI or path of a saved detector, whose files are checked first. It may also be pretrained:NAME/LANGUAGE, a
-    detector on the models hub, which is downloaded but not checked. Raise ModelError if the model is missing, or is not a
-    sentence detector.
+    detector on the models hub, which is downloaded, and whose files are not checked. Raise ModelError if the model is
+    missing, could run code, is not a sentence detector, or has parameters that `_check_parameters` refuses.
     """
     if kind == "rules":
         return SentenceDetector()

@@ -75,7 +75,7 @@ def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = F
 
 
 def _write_uncalibrated(files: dict[str, Path], into: Path, where: str) -> dict[str, Path]:
-    """Write a copy of the network without quantized activations to `into`; return the paths of its files by their names."""
+    """Write a copy of a bundle's network, without quantized activations, to `into`; return a dict from file name to path."""
     model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], where)
     network.remove_activation_quantization(model)
     ov.save_model(model, into / bundle.NETWORK, compress_to_fp16=False)

@@ -41,8 +41,8 @@ TIMEOUT_SECONDS = 600.0
 class BenchmarkResult:
     """How fast and how accurate the model is in one precision. In each round, the model recognizes all texts once.
 
-    sentences_per_cpu_second: number of sentences recognized per second of one core, in the fastest round.
-    median_sentences_per_cpu_second: median of this number over all rounds.
+    sentences_per_cpu_second: number of sentences recognized per CPU second, in the fastest round.
+    median_sentences_per_cpu_second: median, over all rounds, of the sentences recognized per CPU second.
     core_hours: core-hours to recognize a million documents of DOCUMENT_CHARACTERS characters, without reading and writing.
     price: price of these core-hours; None if the user gave no price per core-hour.
     f1: mean F1 of mentions in this precision, over the data sets in the bundle's manifest; None if the manifest has none.
@@ -193,9 +193,9 @@ def _run_round(
 def _read_texts(path: Path) -> list[str]:
     """Return the first texts of a file, with at most CHARACTERS characters in total; the last text may be cut.
 
-    The texts are the column `text` of a Parquet file or directory, or the lines of any other file. Blank texts, and values
-    that are not strings, are skipped. Raise SourceError if the file cannot be read or has no text, and SettingsError if
-    `path` is the default file and this installation lacks it.
+    If the path ends in .parquet, the texts are the column `text` of this Parquet file or directory. Otherwise they are the
+    lines of the file. Blank texts, and values that are not strings, are skipped. Raise SourceError if the file cannot be
+    read or has no text, and SettingsError if `path` is the default file and this installation lacks it.
     """
     import pyarrow as pa
 

@@ -50,7 +50,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 class _SafeParser(argparse.ArgumentParser):
-    """A parser whose error messages show control characters as escapes; an argument may be the name of any file."""
+    """Shows control characters as escapes in error messages, since an argument may be a file name that contains them."""
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and `message` on stderr, and end the program with exit code 2."""
@@ -60,7 +60,8 @@ class _SafeParser(argparse.ArgumentParser):
 def build_parser(command: str, description: str, epilog: str, script: str | None = None) -> argparse.ArgumentParser:
     """Return a parser without options, whose usage line names the program that the user started.
 
-    The program is `entitymill COMMAND`, or `script` if the user started that file: a file in jobs/ for the same command.
+    `script` is the name of a file in jobs/ that runs the same command. If the user started this file, the usage line shows
+    its name, and otherwise `entitymill COMMAND`.
     """
     started = Path(sys.argv[0]).name
     prog = started if started == script else f"entitymill {command}"
@@ -161,8 +162,9 @@ def run_and_report(
 ) -> int:
     """Call `work` and return the exit code; print an error as one sentence on stderr, and write its stack trace to the log.
 
-    A log in the temporary directory is deleted if there was no error, or if Ctrl-C or SIGTERM stopped the command and
-    `stop_message`, which does not name the log, is printed.
+    A temporary log is kept only after an error. Ctrl-C and SIGTERM count as an error only if `stop_message` is empty. If
+    `work` fails because the reader of stdout has ended, no error is printed, and the exit code is _PIPE_CLOSED. At the end,
+    the progress display is closed, and the logger gets its earlier handlers and level back.
 
     Args:
         work: function that does the command's work. Its argument is a function that starts the log in a file, and returns
@@ -219,7 +221,7 @@ def run_and_report(
 
 
 def _discard_output_if_unread() -> bool:
-    """If the reader of stdout, such as `head`, has ended, send this process's later output to /dev/null, and return True."""
+    """Return whether the reader of stdout, such as `head`, has ended; if so, send all later output to /dev/null."""
     try:
         stdout = sys.stdout.fileno()
     except (OSError, ValueError):  # a test or a notebook has replaced stdout
@@ -241,7 +243,8 @@ def _delete_temporary_logs(logs: Iterable[str]) -> None:
 def _start_log(path: str | None) -> tuple[logging.Handler, str]:
     """Send this program's log to a file or stderr, and nowhere else; return the handler, and the absolute path or STDERR.
 
-    `path` is a file, STDERR, or None for a new temporary file. Raise SettingsError if it is a URI or cannot be written.
+    `path` is a file, STDERR, or None for a new temporary file. Missing directories are created. Raise SettingsError if
+    `path` is a URI or cannot be written.
     """
     handler: logging.Handler
     if path and re.match(r"[A-Za-z][\w+.-]*:/", path):

@@ -132,7 +132,7 @@ def _describe_old_files(findings: Findings) -> str:
 
 
 def _describe_findings(findings: Findings) -> str:
-    """Return a phrase for messages that says how many rows of each table will be erased."""
+    """Return a phrase, for questions and messages to the user, with the number of rows to be erased from each table."""
     rows = findings.totals()
     nouns = {"documents": "documents", "entities": "mentions", "rejects": "rejects"}
     counts = ", ".join(f"{rows.get(table, 0):,} {noun}" for table, noun in nouns.items())
@@ -146,7 +146,10 @@ def _is_on_terminal() -> bool:
 
 
 def _confirm(findings: Findings, output: str, console: Console) -> bool:
-    """Ask the user whether to continue with the erasure, and return whether the answer is yes."""
+    """Ask the user whether to continue with the erasure, and return whether the answer is `y` or `yes`.
+
+    If nothing was found yet, but a run may be active, the question is whether to wait for this run.
+    """
     question = f"Erase {_describe_findings(findings)} of {output}?"
     if findings.empty:
         question = (

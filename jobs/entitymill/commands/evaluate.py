@@ -181,8 +181,9 @@ def _check_labels(labels: Iterable[str], occurring: Iterable[str], problem: str)
 def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_json: bool) -> None:
     """Score a reviewed sample, and print the scores as a table or as JSON; an empty list of labels means all labels.
 
-    The scores include the smallest `entities.min_confidence` that reaches `wanted_precision`. Raise SettingsError if a label
-    does not occur in the file, and SourceError if the file is not a readable reviewed sample.
+    The scores include the smallest `entities.min_confidence` that reaches `wanted_precision`. Below the table, print how
+    many mentions were not reviewed, if any. Raise SettingsError if a label does not occur in the file, and SourceError if
+    the file is not a readable reviewed sample.
     """
     review = review_file_reader.read_review(file)
     _check_labels(labels, review_scores.list_labels(review), f"not in {file}")

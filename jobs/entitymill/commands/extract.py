@@ -77,7 +77,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job, write its outcome to the file that --result-json names, if any, and return the exit code.
 
-    If the outcome cannot be written, the exit code is 1 for a successful run; a failed run keeps its own exit code.
+    If the outcome cannot be written, the exit code is 1 for a successful run; a failed run keeps its own exit code. With
+    --print-config, only print the settings.
     """
     options = parser().parse_args(arguments)
     results: dict[str, Any] = {}
@@ -133,8 +134,9 @@ def _is_small_local_source(path: str, size: int) -> bool:
 def _run_job(
     settings: settings_module.Settings, options: argparse.Namespace, observer: Any, results: dict[str, Any]
 ) -> None:
-    """Start Spark, run the job or a dry run, show its progress, and print its summary.
+    """Check the installation and the source, start Spark, run the job, show its progress, and print its summary.
 
+    In a dry run, print what a run would do instead of a summary.
     `results` has the log's path under the key `log`; this function adds the run's summary under the key `summary`.
     `observer` writes the run's report page, metrics and lineage; it is None if the settings ask for none of them.
     """
@@ -158,7 +160,7 @@ def _run_job(
     sparknlp = settings.recognition.engine == "sparknlp"
 
     def needs_fast_compiler_only() -> bool:
-        """Return whether this command's source is so small that the JVM should use only its fast compiler."""
+        """Return whether the JVM should use only its fast compiler: the source is small, and the engine not `sparknlp`."""
         return not sparknlp and _is_small_local_source(settings.source.path, SMALL_BYTES)
 
     spark = open_session(settings.spark, "entitymill", sparknlp=sparknlp, brief=needs_fast_compiler_only)

@@ -182,9 +182,10 @@ def _hash_file(path: Path) -> str | None:
 
 
 def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
-    """Fetch the jars with Maven into the directory scratch/jars, but not their dependencies, which Spark contains.
+    """Write a pom.xml with the jars to the scratch directory, and let Maven fetch them into the directory scratch/jars.
 
-    `repository` is the URL of an additional Maven repository, or None.
+    Dependencies of the jars are not fetched, because Spark contains them. `repository` is the URL of an additional Maven
+    repository, or None.
     """
     dependencies = ""
     for jar in jars:

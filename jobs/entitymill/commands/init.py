@@ -190,10 +190,10 @@ def write(file: Path, text: str) -> None:
 
 
 def _name_alternatives(columns: Iterable[str]) -> str:
-    """Return the end of a comment with columns that the user may choose instead, such as "; or title"; empty for none.
+    """Return the end of a comment that lists columns as alternatives to the proposed one, such as "; or title (string)".
 
-    `columns` has the name of each of these columns, with a detail such as its type. The comment contains at most the first
-    _MAX_NAMED of them.
+    `columns` has the name of each alternative column, with a detail such as its type. At most the first _MAX_NAMED are
+    listed. The result is empty if there are none.
     """
     others = list(columns)
     more = ", …" if len(others) > _MAX_NAMED else ""

@@ -120,9 +120,9 @@ def _add_progress(rows: list[RunRow], read_heartbeats: Callable[[], list[RunRow]
 
 
 def _update_progress(row: RunRow, heartbeat: RunRow) -> RunRow:
-    """Return `row` with the progress from `heartbeat`, the row in the run's heartbeat file.
+    """Return `row` with the columns PROGRESS and `until` from `heartbeat`, the row in the run's heartbeat file.
 
-    If one of the two does not have the status "running", return `row` unchanged.
+    Return `row` unchanged unless both rows have the status "running".
     """
     if not row.status == heartbeat.status == "running":
         return row

@@ -72,9 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _read_model(spark: SparkSession, settings: Settings) -> KnownModel | None:
-    """Return the labels and the fingerprint of the model that the settings name.
+    """Return the labels of the model that the settings name, and the fingerprint of a run with these settings.
 
-    Return None for the engine `sparknlp`, or if the model cannot be read.
+    The fingerprint is a digest of everything, except the text, that decides a document's result. Return None for the engine
+    `sparknlp`, or if the model cannot be read.
     """
     if settings.recognition.engine != "openvino":
         return None

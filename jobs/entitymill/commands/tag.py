@@ -93,7 +93,8 @@ def _tag_texts(texts: list[str], options: argparse.Namespace) -> list[list[dict[
     """Return the mentions of each text; each mention is a dictionary with the fields of `python_api.Mention`.
 
     A child process loads the model and tags the texts, so that a damaged model crashes only the child. Raise ModelError if
-    the model cannot be loaded or the child dies, and WorkerError if there is not enough memory.
+    the model cannot be loaded, or if the child crashes or needs more than TIMEOUT_SECONDS for a window. Raise WorkerError if
+    there is not enough memory.
     """
     from entitymill.workers import child_process
 
@@ -156,7 +157,8 @@ def _looks_like_path(text: str) -> bool:
 def _is_file(path: Path) -> bool:
     """Return whether a path names a file or a pipe; False also for a text that cannot be a path.
 
-    If access is denied, return whether it looks like a path; reading the file then fails with an error that says so.
+    If access is denied, return whether the argument is probably meant as a path (see `_looks_like_path`). If it is, reading
+    the file fails later, with an error that says that access is denied.
     """
     try:
         return path.exists() and not path.is_dir()

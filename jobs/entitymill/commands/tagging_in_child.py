@@ -47,7 +47,10 @@ def open_tagger(
 
 
 def _list_bundle_files(model: Path) -> list[Path]:
-    """Return the paths that a bundle's files may have; no other file in its directory may raise the limit for loading it."""
+    """Return the paths of all files that a model bundle may have.
+
+    The memory limit for loading a model is computed from these files, so other files in the directory cannot raise it.
+    """
     return [model / name for name in bundle.FILES]
 
 

@@ -35,7 +35,7 @@ class ViterbiDecoder:
         self._may_follow = self._may_begin[None, :] | (kinds[:, None] == kinds[None, :])
 
     def decode(self, probabilities: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the tags of the most probable valid sequence of every sentence, shape [tokens].
+        """Return one tag for each token, shape [tokens]; each sentence gets its most probable valid sequence of tags.
 
         A tag is an index into the model's list of tags, the argument `labels` of `ViterbiDecoder`.
 

@@ -143,7 +143,8 @@ def memory_limit(limit: int) -> Iterator[None]:
 def loading_memory_limit(files: Iterable[Path]) -> int:
     """Return how many bytes of memory a process may use to load a model with these files; missing files are ignored.
 
-    The result is at most this machine's memory, unless that is very small: a file may claim any size (sparse files).
+    The result is a base amount (2 GiB, and 32 MiB per core) plus 24 times the size of the files. Since a sparse file may
+    claim any size, the result is at most this machine's memory. But it is never less than the base amount.
     """
     size = sum(file.stat().st_size for file in files if file.is_file())
     base = _LOADING_BASE_BYTES + _LOADING_BYTES_PER_CORE * (os.cpu_count() or 1)
@@ -160,7 +161,9 @@ def tagging_memory_limit(
         megabytes: the limit in MB from the `limits.tagger_mb` setting; None to compute it from the number of characters and,
             in a container with a memory limit, from that limit and the number of processes.
         processes: how many processes tag texts in this container at once; None for one per core, as on a Spark executor.
-        share: bytes of the container's memory for this process; None to divide the limit equally among the processes.
+            Ignored if `share` is set.
+        share: bytes of the container's memory for this process; None to divide the limit equally among the processes. The
+            result is at most a quarter of the share, but 256 MB are always allowed.
     """
     if megabytes is not None:
         return megabytes * _MEGABYTE

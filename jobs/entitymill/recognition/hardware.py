@@ -74,9 +74,9 @@ def read_processor(file: Path = _CPU_INFO) -> Processor:
 
 
 def read_memory_limit() -> int | None:
-    """Return the memory limit of this container in bytes; None if there is no limit.
+    """Return the memory limit of this container in bytes; None if there is no limit, or if it cannot be read.
 
-    With version 1 of cgroups, "no limit" is a number that is larger than any memory; this number is returned.
+    In version 1 of cgroups, a number larger than any memory means "no limit". Then this number is returned instead of None.
     """
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # the file is missing, or contains "max"

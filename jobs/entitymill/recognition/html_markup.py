@@ -19,10 +19,10 @@ _OUTSIDE_BMP = re.compile("[\U00010000-\U0010ffff]")
 def blank_markup(text: str) -> str:
     """Return a text of the same length, with blanks or line feeds instead of HTML tags, comments, scripts and styles.
 
-    Comments and the tags of _INLINE, such as <b>, become blanks: "<b>Anna" becomes three blanks and "Anna". Other tags, such
-    as <p> or <br>, and scripts and styles with their content become line feeds, which end the sentence. A comment without an
-    end is not changed. If a script or style has no closing tag, only its opening tag is replaced. The character references
-    for a no-break space and a quotation mark become blanks. All other character references are not changed.
+    Comments and inline tags (of the elements in _INLINE, such as <b>) become blanks: "<b>Anna" becomes three blanks and
+    "Anna". Other tags, such as <p> or <br>, and scripts and styles with their content become line feeds, which end the
+    sentence. A comment without an end is not changed. If a script or style has no closing tag, only its opening tag is
+    replaced. The character references for a no-break space and a quotation mark become blanks. All others are not changed.
 
     Characters outside the Basic Multilingual Plane are never replaced, so the number of UTF-16 code units stays the same.
     The time is linear in the length of the text.

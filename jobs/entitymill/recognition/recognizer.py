@@ -59,7 +59,7 @@ class Recognizer:
 
         Args:
             trim: whether to trim mentions (punctuation, HTML tags, emoji), and to drop those without a letter or digit.
-            consistent_labels: whether to give one label to all mentions in a document that have exactly the same characters.
+            consistent_labels: whether all mentions with exactly the same characters in a document get the same label.
             markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
         """
         self._markup = markup
@@ -150,7 +150,7 @@ def build_recognition(
     Args:
         annotations: whether to also build annotations, in Spark NLP's format.
         scalings: dict from a label to the scaling of its mentions' confidences. Annotations have unscaled confidences.
-        original: the texts before any character was replaced by a blank, to copy `entity` from; None for `tagged.texts`.
+        original: the texts before blanks replaced any character; mentions are copied from them. None for `tagged.texts`.
     """
     original = original or tagged.texts
     segments = tagged.segments

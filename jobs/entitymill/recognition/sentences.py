@@ -75,7 +75,7 @@ def _find_begins(text: str) -> list[int]:
 
 
 def _find_begins_by_passage(text: str) -> Iterator[int]:
-    """Yield the offsets, in code points, at which sentencex begins sentences. It gets one passage of `text` at a time.
+    """Yield the offsets, in code points, at which sentences begin, after passing `text` to sentencex in passages (parts).
 
     The end of a passage may cut the passage's last sentence. If that sentence begins in the second half of the passage, the
     next passage begins where that sentence begins. Otherwise, the next passage begins where this passage ends. So each

@@ -102,7 +102,7 @@ class DeepDetector:
     """A detector that finds the same sentences as Spark NLP's SentenceDetectorDLModel."""
 
     def __init__(self, detector: SavedDetector) -> None:
-        """Take from a saved detector its network, the ids of characters, and the words after which no sentence ends."""
+        """Build the network of a saved detector; store the ids of characters, and the words after which no sentence ends."""
         self._network = Network(detector)
         self._ids = np.zeros(_CODE_UNITS, np.uint16)
         for character, number in detector.ids.items():

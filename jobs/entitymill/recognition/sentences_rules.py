@@ -38,8 +38,9 @@ _COMMON = (
     "feb", "fy", "hr", "i.e", "id", "inc", "jan", "jr", "jul", "jun", "lt", "ltd", "mar", "may", "min", "mr", "mrs", "ms",
     "no", "nov", "oct", "ok", "p", "px", "plz", "prof", "rep", "sec", "sep", "sept", "sr", "st", "u.s", "ver", "vs",
 )  # fmt: skip
-"""Abbreviations without their last full stop. No sentence ends at this full stop if it precedes white space (_PREPOSITIVE),
-a number (_NUMBERED), or some punctuation or a match of _TAIL (_COMMON)."""
+"""Abbreviations without their last full stop. No sentence ends at this full stop if certain characters follow it. For words
+in _PREPOSITIVE, these are white space, or a colon and a digit. For words in _NUMBERED, they are white space and a digit or
+opening parenthesis. For words in _COMMON, they are some punctuation, or a match of _TAIL."""
 _TAIL = r"(?:\s(?:[a-z]|I\s|I'm|I'll|\d))"
 """Matches white space and the beginning of a word that continues a sentence."""
 
@@ -68,8 +69,8 @@ def _enclose_list_item(match: re.Match[str]) -> str:
 def _build_look_behind(words: Iterable[str], edge: str) -> str:
     """Return a look-behind pattern: the text before a match must end with `edge` (a pattern) and one of `words`.
 
-    The case of the words is ignored. The pattern has one look-behind for each length of words, because a look-behind in
-    Python has a fixed width.
+    The case of the words is ignored. A full stop in a word matches any character except a line break. The pattern has one
+    look-behind for each length of words, because a look-behind in Python has a fixed width.
     """
     by_size: dict[int, list[str]] = {}
     for word in words:
@@ -208,9 +209,9 @@ _LONGER_OR_SHORTER = re.compile(f"[{''.join(_LENGTHS)}]")
 def find_sentences(text: str) -> list[tuple[int, int]]:
     """Return (begin, end) of each sentence, without white space and control characters at its ends.
 
-    The results are offsets in code points, and ends are exclusive. (Spark NLP's rules put
-    markers in place of some characters. The offsets are computed from the number of characters that each marker replaces.
-    Spark NLP instead searches the text for each sentence, and returns -1 if the search fails.)
+    The results are offsets in code points, and ends are exclusive. The rules put markers in place of some characters, so the
+    offsets are computed from the number of characters that each marker replaces. (Spark NLP instead searches the text for
+    each sentence, and returns -1 if the search fails.)
     """
     marked = text.translate(_REPLACEMENTS)
     for rule in _RULES:

@@ -59,10 +59,10 @@ class TagScheme:
     def join_spans(self, tags: NDArray[np.int16], confidences: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> Spans:
         """Join the tags of consecutive tokens into spans, and return the spans.
 
-        For example, B-PER, I-PER, O, I-LOC become a PER and a LOC. A span begins at a B- tag, or at an I- tag that comes
-        first in its sentence or after an O. A span gets the label of its first tag, and ends before the next B- or O. So an
-        I- with a different label continues the span, unless `splits_kinds` is set. No span crosses the end of a sentence.
-        (Source: NerTagsEncoding in Spark NLP 5.5.3.)
+        For example, B-PER, I-PER, O, I-LOC become a PER span and a LOC span. A span begins at a B- tag, or at an I- tag that
+        comes first in its sentence or after an O. A span gets the label of its first tag, and ends before the next B- or O.
+        So an I- with a different label continues the span. But if `splits_kinds` is set, it begins a new span. No span
+        crosses the end of a sentence. (Source: NerTagsEncoding in Spark NLP 5.5.3.)
 
         Args:
             tags: tag of each token, as an index into the argument `labels` of `TagScheme`, shape [tokens].

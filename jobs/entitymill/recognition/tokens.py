@@ -1,8 +1,8 @@
 """Split sentences into tokens as Spark NLP 5.5.3's Tokenizer does with its default rules.
 
 A word ends at ASCII white space. All punctuation at the beginning of a word is one token, and so is all punctuation at its
-end. A word that consists only of punctuation is one token. White space outside ASCII does not end a word. But
-unless the encoding is sparknlp, the recognizer replaces it with blanks before it calls this module.
+end. A word that consists only of punctuation is one token. White space outside ASCII does not end a word. But unless the
+encoding is sparknlp, the recognizer replaces such white space with blanks before it calls this module.
 """
 
 from __future__ import annotations

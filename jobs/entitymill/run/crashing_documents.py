@@ -88,7 +88,8 @@ class FailureRecorder:
             The documents that did not fail, and a DataFrame with the doc_id of the failed documents.
 
         Raises:
-            RejectedError: a larger share of documents failed than limits.max_reject_ratio allows.
+            RejectedError: a larger share of documents failed than limits.max_reject_ratio allows. The rows that this call
+                added to `rejects` are kept.
         """
         rows = recognized.where(F.col("failure").isNotNull()).select("doc_id", "failure.code", "failure.detail")
         # Collect the failures on the driver: if Spark recomputed them later, other documents might fail.

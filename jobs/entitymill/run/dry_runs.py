@@ -32,8 +32,8 @@ _RESULT_SETTINGS = {
     "source": ("passthrough", "markup"),
     "output": ("annotations",),
 }
-"""Dict from a section of the settings to its settings that affect results; an empty tuple means all settings of the section.
-Sections without such settings are not in the dict."""
+"""Settings that affect results: a dict from the name of each section to the names of these settings in the section. An empty
+tuple means all settings of the section. Sections without such settings are not in the dict."""
 CORE_SECONDS_PER_PART_SECOND = 1.15
 """Factor by which an estimate multiplies the measured seconds of the parts of recognition (schemas.PARTS), to get the
 core-seconds of recognition. It is greater than 1, because Spark also shuffles rows, which no part measures.
@@ -50,7 +50,7 @@ class Plan:
     refused: for each reject code, the number of rows that would be rejected.
     units: number of units of work (documents that are published together).
     causes: number of changed documents for each Cause (reason why a document counts as changed).
-    changed_settings: names, such as `model.path`, of changed settings because of which documents must be recomputed.
+    changed_settings: names of settings, such as `model.path`, that have changed, so that documents must be recomputed.
     hours, core_hours: estimated wall-clock hours, and these hours multiplied by the number of cores. None if there is no
         earlier run on which to base the estimate.
     same_model: whether the estimate is based on a run with the same model and settings.
@@ -81,9 +81,11 @@ def plan_run(
 ) -> None:
     """Set `summary.plan` and the counts in `summary` to what a run would do; write nothing to the output.
 
+    Also set the mode and the scope in `summary`. If nothing has changed, only count the unchanged documents.
+
     Args:
         full: whether the run would recompute every document, even if nothing changed.
-        allow_removals: whether the run might remove a larger share of documents than limits.max_removed_ratio.
+        allow_removals: whether the run may remove a larger share of documents than limits.max_removed_ratio.
 
     Raises:
         EntityMillError: a check failed; a real run would end with the same error before it publishes anything.
@@ -172,11 +174,11 @@ def _build_plan(
 
 
 def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str) -> tuple[str, ...]:
-    """Return the names, such as `model.path`, of changed settings because of which a run must recompute documents.
+    """Return the names of settings, such as `model.path`, that have changed, so that a run must recompute documents.
 
-    The current settings are compared with those of the latest run that has status done and another fingerprint than
-    `fingerprint` (a digest of model and settings). The tuple is empty if there is no such run. It is also empty if no
-    setting has changed since then, but only this program or the files of the model.
+    `fingerprint` is the digest of this run's model and settings. The current settings are compared with the settings of the
+    latest run that ended with status done and had another fingerprint. The tuple is empty if there is no such run. The tuple
+    is also empty if only this program or the files of the model have changed since that run.
     """
     if not tables.exists("runs"):
         return ()
@@ -254,7 +256,8 @@ def compute_seconds(measured: RunRow, latest: RunRow, chars: int, units: int, co
     Each unit is recognized while the previous one is written. So the result includes the longer of recognition and writing,
     plus the writing of the last unit. The time of the measured parts of recognition (schemas.PARTS) is assumed to grow with
     the number of code points. All other time of recognition is assumed to be the start of the workers, which takes equally
-    long in each run.
+    long in each run. If the parts were not measured, all time of recognition is assumed to grow. If `units` is 0, the result
+    has only the time for preparation and reading the source.
 
     Args:
         measured: row of `runs` of the run on which the estimate of recognition and writing is based.

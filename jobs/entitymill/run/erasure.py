@@ -47,8 +47,8 @@ MAX_IDS = 100_000
 class Findings:
     """Where the documents to erase were found.
 
-    rows: dict from table name to a dict from doc_id to a number: how many rows of the table's current version belong to the
-        document. For `runs`, it is the number of rows whose text contains the id.
+    rows: for each table name, a dict from doc_id to the number of the document's rows in the table's current version. For
+        `runs`, the dict has the number of rows whose text contains the id.
     in_old_files: whether data files, including files of older versions, contain any of the ids; None if this is unknown,
         because some files cannot be read.
     run_is_active: whether a run may be active, and could still publish the documents.
@@ -81,13 +81,13 @@ def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) 
 
 
 def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings: Findings | None = None) -> dict[str, int]:
-    """Remove documents from all tables, delete the files that contained them, and record the erasure.
+    """Remove documents from all tables and their ids from `runs`, delete files that contained them, and record the erasure.
 
     The function first waits until no run works on the output, and then takes the lease (the right to write the output). It
     can safely be called again with the same ids, for example to complete and record an erasure that was interrupted.
 
-    The lease is taken even if there is nothing to erase. A waiting run, which may have read these documents from the
-    source, then notices the new epoch, and opens the source again.
+    The lease is taken even if there is nothing to erase. A run that waits for the lease may have opened the source while the
+    source still had these documents. Such a run notices that the lease was taken, and opens the source again.
 
     Args:
         findings: result of `find_documents` for these ids; if None, this function searches the tables itself.
@@ -124,9 +124,11 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
 def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found_nothing: bool) -> dict[str, int]:
     """Take the lease, erase the documents, record the erasure, and return the number of erased rows of each table.
 
+    Under the lease, check the owner and the source again. Raise SettingsError or SourceError as `find_documents` does.
+
     `found_nothing` says whether an earlier search found nothing to erase. In this case, search again, because a run may
     have changed the tables since. If this search finds nothing either, erase and record nothing, and return an empty dict.
-    But if an earlier erasure of the same ids was interrupted, complete it in any case.
+    But if an earlier erasure of the same ids was interrupted, complete that erasure in any case.
     """
     tables = Tables(spark, settings.output)
     digests = {doc_id: hashlib.sha256(doc_id.encode()).hexdigest() for doc_id in ids}
@@ -238,6 +240,8 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
 
 def _search_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame, *, skip_unreadable: bool) -> bool:
     """Return whether any data file contains one of the ids; raise one of READ_ERRORS if the files cannot be read.
+
+    With `skip_unreadable`, unreadable files are skipped.
 
     Data files keep the rows of removed documents until the files are deleted. Files of the current version are also
     searched, except current files of `runs`. The result is True without a search if a temporary table of a run exists, or a

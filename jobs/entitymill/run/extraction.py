@@ -100,8 +100,11 @@ def _run_or_record_idle(
 ) -> None:
     """Take the lease (the right to write the output) and run the job; if nothing has changed, only record an idle run.
 
-    `large_source_confs` has the caller's values of the Spark properties in SMALL_QUERIES. They are used unless the source is
-    known to be small.
+    If the run fails after it took the lease, log the error, write its message and exit code to the summary, and raise it. An
+    error that explains the failure better may be raised instead (see `_find_reason`).
+
+    `large_source_confs` has the caller's values of the Spark properties in SMALL_QUERIES. These values are used unless the
+    source is known to be small.
     """
     # Read `runs` before the source. If another run begins in between, this run notices it when it takes the lease, and then
     # opens the source again.
@@ -177,7 +180,8 @@ def _record_idle(
 ) -> None:
     """Append the row of an idle run (a run with nothing to do) to `runs`; set the summary's mode, stage and exit code.
 
-    If the output is in a directory, not in a catalog schema, and a heartbeat shows that another run is alive, append no row.
+    If the output is in a directory (not in a catalog schema), first write a heartbeat file, and look for heartbeat files of
+    other runs. If another run is alive, append no row, and log this.
     """
     summary.mode, summary.stage, summary.exit_code = Mode.NONE, "done", 0
     clock.record_total()

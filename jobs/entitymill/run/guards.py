@@ -56,7 +56,8 @@ def locate_source(spark: SparkSession, source: SourceSettings) -> str:
 def check_owner(settings: Settings, here: str, owner: str | None) -> None:
     """Raise SettingsError if the output belongs to another source, because the run would remove that source's documents.
 
-    `here` is the result of `locate_source`. `owner` is the one with which the output was written; None if there was no run.
+    `here` and `owner` are results of `locate_source`: for the source in the settings, and for the source from which the
+    output was written. `owner` is None if there has been no run. With output.adopt_source, no error is raised.
     """
     if not is_another_source(settings, here, owner):
         return
@@ -70,8 +71,9 @@ def check_owner(settings: Settings, here: str, owner: str | None) -> None:
 def is_another_source(settings: Settings, here: str, owner: str | None) -> bool:
     """Return whether the output belongs to a different source than the settings name; False if output.adopt_source is set.
 
-    Spellings of a path and symbolic links make no difference. Nor does a scheme that the settings do not name, but `here`
-    has: Spark Connect does not know it.
+    Spellings of a path and symbolic links make no difference. An `owner` without a scheme, such as `/data`, also counts as
+    the same source if source.path is the same text. An earlier run with Spark Connect, which does not know the scheme, may
+    have recorded such an owner.
 
     Args:
         here: where the settings' source is: the result of `locate_source`.
@@ -184,7 +186,7 @@ def open_checked_source(
 
 
 def read_record(tables: Tables, runs: Runs) -> Record:
-    """Return a summary of the `runs` table.
+    """Return what the `runs` table says about earlier runs, such as the latest run and the source that owns the output.
 
     If the table cannot be read, raise an error: OutputError if another program, or another version of this program, wrote
     any of the output's tables, and otherwise Spark's error.
@@ -255,6 +257,9 @@ def find_changes(
     trusted: bool,
 ) -> Changes:
     """Return what a run must change so that the output fits the source.
+
+    Without `full`, if this run cannot rely on the last run's results, compare all rows and log why. The caller must call
+    `Changes.close` on the result, to release cached data.
 
     Args:
         tables: tables of the output; `documents` must not be empty.

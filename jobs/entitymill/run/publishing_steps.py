@@ -1,5 +1,6 @@
 """Run the steps for which a run must hold the lease (the right to write the output).
 
+The steps prepare the tables, find what changed in the source, publish mentions, and compact the tables' files.
 "The table protocol" in docs/decisions.md explains the order of the steps.
 """
 
@@ -124,6 +125,9 @@ class Run:
     def _prepare_tables(self) -> bool:
         """Create missing tables, and repair the tables if an earlier run may have left its changes incomplete.
 
+        First remove temporary tables of earlier runs. If an earlier run died while it replaced the Parquet export, move the
+        previous export back. Also store the versions of existing tables in `versions_before`.
+
         Return True if the tables need no repair: earlier runs completed all their changes, no table was missing, and no
         other program has changed rows. This is also the case in the first run, if no table existed. Otherwise repair the
         tables, and return False. A run with --full always repairs existing tables.
@@ -163,7 +167,8 @@ class Run:
     def _find_changes(self) -> Changes:
         """Return what the run must change so that the output fits the source: documents to process or remove, and the mode.
 
-        If `documents` is empty, the run processes all documents. Otherwise, `guards.find_changes` compares them.
+        If the table `documents` is empty, the run processes all valid rows of the source. Otherwise,
+        `guards.find_changes` compares the source with this table.
         """
         tables, full = self.tables, self.options.full
         if tables.is_empty("documents"):

@@ -98,10 +98,11 @@ def recognize_ahead(
     recognize: Callable[[PlannedUnit], DataFrame],
     open_results: Callable[[int], TemporaryTable],
 ) -> Generator[PlannedUnit | RecognizedUnit, None, None]:
-    """Yield the units in order, as `RecognizedUnit` if they have documents to recognize, and as `PlannedUnit` otherwise.
+    """Yield the units in order; while the caller works on one unit, recognize the next one in the background.
 
-    While the caller works on a unit, the next unit is recognized. The caller must call `RecognizedUnit.wait` before it reads
-    a unit's results. These results are removed when the caller asks for the next unit, or closes the generator.
+    A unit with documents to recognize is yielded as a `RecognizedUnit`, and any other unit as the given `PlannedUnit`. The
+    caller must call `RecognizedUnit.wait` before it reads a unit's results. These results are removed when the caller asks
+    for the next unit, or closes the generator.
 
     Args:
         recognize: function that returns a DataFrame of a unit's results, without computing it.

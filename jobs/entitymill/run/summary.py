@@ -47,16 +47,18 @@ class Summary:
     waiting: description of the other run for which this run waits, or waited last; empty if this run never waited.
     by_label: number of mentions for each label.
     rejects: number of rejected rows for each reject code.
-    seconds: dict from each stage to its wall-clock seconds, with more keys. `recognition` is only the time in which the run
-        waited for recognition. RECOGNIZING is all the time in which documents were recognized, and `total` is the whole run.
-        The keys in schemas.PARTS, `spark` and `idle` have seconds summed over all cores. Together, they are the core-seconds
-        of RECOGNIZING. schemas.PARTS are the steps of recognition (the engine sparknlp does not measure them). `spark` is
-        the CPU time of the driver and of Spark's tasks; the key is missing if Spark does not report this time. `idle` is the
-        remaining time; if `spark` is missing, it includes Spark's work.
+    seconds: dict with two groups of keys. The first group has wall-clock seconds: each stage, `total` (the whole run), and
+        the key RECOGNIZING (all the time in which documents were being recognized). The stage `recognition` has only the
+        time in which the run waited for recognition. The second group divides the core-seconds (seconds multiplied by cores)
+        of recognition: the keys in schemas.PARTS, `spark` and `idle`. The keys in schemas.PARTS are the steps of
+        recognition, which the engine sparknlp does not measure. `spark` is the CPU time of the driver and of Spark's tasks;
+        the key is missing if Spark does not report this time. `idle` is the rest; if `spark` is missing, `idle` includes
+        Spark's work.
     error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded or has not ended.
     chars: number of code points of the processed documents.
     cores: number of tasks that Spark's executors can run at once, when it was last counted; 0 if it was never counted.
-    core_seconds: sum, over the seconds of the run so far, of the number of cores in each second.
+    core_seconds: seconds of the run so far, multiplied by the number of cores. Each `CostMeter.update` counts the cores,
+        and adds the seconds since the previous update times this number.
     cpu_seconds: dict with two keys. RECOGNITION has the CPU seconds of Python workers and their child processes. JOB has
         the CPU seconds of the whole job, if Spark reports them.
     application_id: id of the Spark application or, with Spark Connect, of the session.
@@ -121,9 +123,10 @@ class Summary:
         self.stage, self.waiting = "waiting", holder
 
     def add_counts(self, rows: list[Row], *, ids_collected: bool = False) -> UnitIds:
-        """Add a unit's counts to the summary, and return the ids of the unit's documents.
+        """Add a unit's counts to the summary; return the unit's smallest, greatest and, if collected, all doc_ids.
 
-        Documents that crashed the tagger or made it hang count only in `chars`, but their ids are returned like all others.
+        The result also says whether recognition of any document failed (crashed the tagger or made it hang). Such documents
+        count only in `chars`, but their ids are returned like all others.
 
         Args:
             rows: rows of `count_by_label` for the unit.
@@ -171,10 +174,10 @@ class Summary:
 def count_by_label(recognized: DataFrame, *, collect_ids: bool) -> DataFrame:
     """Return a DataFrame of a unit's counts: one row with a null label for its documents, and one row for each label.
 
-    `Summary.add_counts` adds the rows to the summary. A row with a label has the number of its mentions in `rows`; its other
-    columns have no meaning. The row with a null label has the number of documents in `rows`, and the smallest and
-    greatest doc_id in `first` and `last`. Its column `failed` counts documents whose recognition failed. Its columns
-    `chars`, `sentences`, `tokens`, `split_sentences` and `…_seconds` are sums over the documents.
+    `Summary.add_counts` adds the rows to the summary. In a row with a label, `rows` is the number of mentions with this
+    label; the other columns have no meaning. The row with a null label has the number of documents in `rows`, and the
+    smallest and greatest doc_id in `first` and `last`. Its column `failed` counts documents whose recognition failed. Its
+    columns `chars`, `sentences`, `tokens`, `split_sentences` and `…_seconds` are sums over the documents.
 
     With `collect_ids`, the row with a null label lists the ids of all documents in `ids`; use this only for small units.
     """

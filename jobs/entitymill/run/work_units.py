@@ -137,8 +137,9 @@ def repartition_unit(
 def count_tasks(chars: int, task_chars: int, cores: int) -> int:
     """Return the number of Spark tasks for a unit with `chars` code points, each of which gets about `task_chars`.
 
-    If this gives a core fewer than EVEN_TASKS_PER_CORE tasks, it gets that many, unless a task would then have fewer than
-    MIN_TASK_CHARS code points. A core gets at least MIN_TASKS_PER_CORE and at most MAX_TASKS_PER_CORE tasks.
+    If these are fewer than EVEN_TASKS_PER_CORE tasks per core, return EVEN_TASKS_PER_CORE tasks per core. But if a task then
+    had fewer than MIN_TASK_CHARS code points, return fewer tasks. In any case, return at least MIN_TASKS_PER_CORE and at
+    most MAX_TASKS_PER_CORE tasks per core.
     """
     even = min(EVEN_TASKS_PER_CORE * cores, chars // MIN_TASK_CHARS)
     return max(MIN_TASKS_PER_CORE * cores, even, min(chars // task_chars, MAX_TASKS_PER_CORE * cores))

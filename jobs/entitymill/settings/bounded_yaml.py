@@ -23,7 +23,9 @@ class YamlLimitError(Exception):
 
 
 def read_text(path: Path) -> str:
-    """Return at most the first MAX_CHARACTERS + 1 characters of a file, enough for `compose` to reject too long a file.
+    """Return at most the first MAX_CHARACTERS + 1 characters of a file.
+
+    The one additional character is enough for `compose` to reject a file that is too long.
 
     Raises:
         OSError: the file cannot be read.

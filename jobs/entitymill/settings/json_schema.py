@@ -24,7 +24,8 @@ def build_schema() -> str:
 def _simplify(part: Any) -> Any:
     """Return a part of pydantic's schema as a changed copy: no key is required, and a string may also be a number.
 
-    The copy has no titles, because they only repeat the names of the settings.
+    But a string that must be one of a list of values stays a string. The copy has no titles, because they only repeat the
+    names of the settings.
     """
     if isinstance(part, list):
         return [_simplify(item) for item in part]

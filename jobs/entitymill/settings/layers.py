@@ -72,8 +72,8 @@ class Layers:
     def describe_origin(self, key: str) -> str:
         """Return, for the end of a message, which file and line or which environment variable set a key.
 
-        An example is ` (base.yaml, line 3)`. If only the key's section was set, the result says what set the section. It is
-        empty if an option `--set` set the key, or if nothing set the key or its section.
+        An example is ` (base.yaml, line 3)`. If only the key's section was set, the result says what set the section. The
+        result is empty if an option `--set` set the key, or if nothing set the key or its section.
         """
         while key and key not in self.origins:
             key = key.rpartition(".")[0]
@@ -121,7 +121,11 @@ def _split_variable(name: str) -> list[str]:
 
 
 def suggest_keys(wrong: str, all_keys: Iterable[str]) -> str:
-    """Return the end of a message about the unknown key path `wrong`: similar key paths, or else all keys of its section."""
+    """Return the end of a message about the unknown key path `wrong`: the keys that the user may have meant.
+
+    These are up to _MAX_SUGGESTED similar key paths. If none is similar, they are all keys of the section in `wrong` or, if
+    there is no such section, all top-level keys.
+    """
     everything = list(all_keys)
     section, _, name = wrong.rpartition(".")
     siblings = [key for key in everything if key.rpartition(".")[0] == section]

@@ -158,7 +158,8 @@ class Settings(sections.Section):
 def load(config: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Settings:
     """Read settings from base.yaml, `config`, the environment and `overrides`, and return them after validation.
 
-    If several of these set the same key, the last one in this order wins.
+    If several of these set the same key, the last one in this order wins. After this call, `secret_masking.mask_text`
+    also masks the credentials in the addresses of these settings.
 
     Args:
         config: YAML file; base.yaml in the same directory, if it exists, is read first. None to read no file.

@@ -89,7 +89,7 @@ _ADDRESS_IN_TEXT = re.compile(
 _MASKED_TAIL = re.compile(r"[?#;&\s]\*\*\*(?:-[0-9a-f]{8})?(?:/[^?#;&\s,@]*)?")
 """Matches what `_mask_tail` has put in the place of a query string, a fragment or JDBC options, and a path after it."""
 _MAY_HOLD_CREDENTIAL = re.compile(r"^(?!/).*[@=:]|[?#;&\s][\w.-]+=", re.DOTALL)
-"""Matches addresses that may hold a credential: not a#b, and not /data/dt=2026-??/*.parquet."""
+"""Matches addresses that may hold a credential. For example, a#b and /data/dt=2026-??/*.parquet do not match."""
 _MIN_HIDDEN_CHARACTERS = 8
 _hidden: dict[str, str] = {}
 """Dict from each address with a credential, in settings that this process has loaded, to the masked address."""
@@ -148,7 +148,7 @@ def _mask_list(addresses: str) -> str:
 
 
 def _mask_property(name: str, value: Any) -> str:
-    """Return the value of a Spark property if it is in _SHOWN_PROPERTIES and cannot contain a credential, else MASK."""
+    """Return a Spark property's value; MASK if _SHOWN_PROPERTIES lacks the property, or the value may hold a credential."""
     listed = any(name.startswith(shown) if shown.endswith(".") else name == shown for shown in _SHOWN_PROPERTIES)
     return str(value) if listed and _PLAIN_VALUE.fullmatch(str(value)) else MASK
 
@@ -168,7 +168,8 @@ def mask_address(address: str, *, with_digest: bool = True) -> str:
     For example, `https://me:pw@host/a?key=1` becomes `https://***@host/a?***`. Masked URIs of different tables must differ,
     since a run compares them to decide whether an output belongs to its job. In local paths and URIs of Hadoop storages,
     the text after `?`, `#` or `;` belongs to the path, and may be all that differs. So in these, a digest of the masked text
-    follows MASK, unless `with_digest` is False.
+    follows MASK, unless `with_digest` is False. A connection string, such as `AccountKey=…`, is masked as a whole, with a
+    digest in the same way.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None or address.startswith(_PRETRAINED):
@@ -204,7 +205,8 @@ def _has_no_user(scheme: str, authority: str) -> bool:
 def _mask_tail(before: str, rest: str, *, with_digest: bool = False) -> str:
     """Return `before` + `rest`, but replace the query string, fragment or JDBC options at the end of `rest` by MASK.
 
-    With `with_digest`, a digest of the replaced text follows MASK, so that different texts still look different.
+    With `with_digest`, a digest of the replaced text follows MASK, so that different texts still look different. Text that
+    is masked already is not masked again.
     """
     tail = _TAIL.search(rest)
     if tail is None:
@@ -224,6 +226,7 @@ def _digest(hidden: str) -> str:
 def remember_addresses(settings: Any, key: str = "") -> None:
     """Make `mask_text` mask the credentials in all addresses of these settings, also those that are not URIs.
 
+    This holds for the rest of this process. Addresses with fewer than _MIN_HIDDEN_CHARACTERS characters are left out.
     `settings` and `key` are as in `mask_settings`.
     """
     if isinstance(settings, dict):
@@ -239,7 +242,7 @@ def remember_addresses(settings: Any, key: str = "") -> None:
 def mask_text(text: str) -> str:
     """Return a text, such as a message or another program's output, with the credentials in its addresses masked.
 
-    Every URI in the text counts as an address, and so does every text that was passed to `remember_addresses`.
+    Every URI in the text counts as an address, and so does every address that `remember_addresses` has stored.
     """
     for address in sorted(_hidden, key=len, reverse=True):  # one address may begin with another one
         text = text.replace(address, _hidden[address])

@@ -20,7 +20,7 @@ PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
 
 
 class Section(BaseModel):
-    """Base class of all sections. An unknown key is an error, and a section is immutable after validation."""
+    """Base class of all sections: an unknown key is an error, sections are immutable, and a number is valid for a string."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
@@ -239,7 +239,7 @@ class EntitySettings(Section):
 
     @property
     def by_label(self) -> dict[str, float]:
-        """Return a dict from labels to their smallest confidence; empty if `min_confidence` is one number for all labels."""
+        """Return `min_confidence` if it is a dict from labels to numbers; if it is one number, return an empty dict."""
         return self.min_confidence if isinstance(self.min_confidence, dict) else {}
 
     @property

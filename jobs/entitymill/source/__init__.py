@@ -5,6 +5,6 @@ No other package reads the source. `reader` opens the source and reads its rows;
 
 `changes` finds the documents that a run must process, and `rows_against_output` compares rows with the output. `change_feed`
 reads which rows were inserted, updated or deleted in the source since the last run. `feed_against_output` compares only
-these changes with the output. If the changes do not show in which rows of the source an id still occurs, it looks up the id
-in the source.
+these changes with the output. If the changes do not show in which rows of the source an id still occurs,
+`feed_against_output` looks up the id in the source.
 """

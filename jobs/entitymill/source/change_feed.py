@@ -101,13 +101,17 @@ def read_changes_since(spark: SparkSession, source: Source, version: str, commit
 
 
 def log_unreadable(error: Exception) -> None:
-    """Log `error`, which reading the change feed raised, perhaps after a VACUUM; all rows must be compared."""
+    """Log that reading the change feed failed with `error`, so that the caller compares all rows instead.
+
+    For example, a VACUUM may have deleted files of the feed. The message contains only the type of the error.
+    """
     log.warning("change feed unavailable (%s while reading it); comparing all rows instead", type(error).__name__)
 
 
 def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> Feed:
     """Return what changed after version `after`; raise FeedUnavailableError or Spark's error if that cannot be read.
 
+    If no commit changed rows, the result has no events. If the change feed is off, the added data files are read instead.
     `recorded_ms` is the commit time that the last run recorded for `after`, in ms since 1970 UTC; None if it recorded none.
     """
     commits = _read_commits_since(spark, source, after, recorded_ms)
@@ -134,7 +138,7 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
 
     `recorded_ms` is the commit time of `after` that the last run recorded, in ms since 1970 UTC. Raise FeedUnavailableError
     if that time is None, a commit is not in the history or may lack change events, or there are more than MAX_COMMITS. Raise
-    SourceReplacedError if `after` is newer than the version that this run reads, or has another commit time.
+    SourceReplacedError if `after` is newer than the version that this run reads, or `recorded_ms` is not its commit time.
     """
     until = int(source.version)
     if until - after > MAX_COMMITS:
@@ -217,7 +221,8 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
     This runs a Spark job that reads the commit files.
 
     Raises:
-        FeedUnavailableError: a version did anything but add rows, or Spark might read the files differently from Delta.
+        FeedUnavailableError: a version did anything but add rows, more than MAX_FILES data files were added, or Spark might
+            read the files differently from Delta.
         PySparkException, Py4JJavaError: a commit or a data file is missing.
     """
     detail = source.detail

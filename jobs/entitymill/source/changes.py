@@ -38,7 +38,8 @@ class Changes:
     compared_ids: DataFrame with each doc_id that was compared; null stands for rows without an id. The run replaces the rows
         of these ids in `rejects`. None if all rows of the source were compared; the run then replaces all rows of `rejects`,
         or all rows of its slice (the rows that source.where selects).
-    adopted: DataFrame with the doc_id of each unchanged document of another slice, which the run assigns to its own slice.
+    adopted: DataFrame with the doc_id of each unchanged document that the run's slice contains, although the output assigns
+        the document to another slice or to none. The run assigns these documents to its own slice.
     rows: number by which a run divides the number of rejected rows, to check limits.max_reject_ratio. If all rows were
         compared, it is the number of rows of the source or slice. If only changed rows were compared, it is the number of
         documents in the output or slice, plus the number of rejected rows; 0 if no row was rejected.
@@ -139,7 +140,8 @@ def _restrict_to_slice(
     """Return the number of rows of the run's slice, their ids, and the published documents to compare with them.
 
     The slice is the rows that source.where selects. The ids are a DataFrame with the column doc_id. The documents are those
-    in `published` that belong to the slice or have one of the ids.
+    in `published` that belong to the slice or have one of the ids. This runs a Spark job, and caches the ids on disk until
+    the stack `cached` is closed.
     """
     ids = cache_on_disk(source.rows.select("doc_id"), cached)
     span = (F.count("*").alias("rows"), F.min("doc_id").alias("least"), F.max("doc_id").alias("most"))
@@ -162,9 +164,9 @@ def compare_feed(
 ) -> Changes | None:
     """Compare the output only with rows of the source that changed since the last run, and return what the run must do.
 
-    If the change events do not show in which rows a changed id still occurs, the id is looked up in the source. If Delta
-    cannot read the events, return None: the caller must then call `compare_all`. This runs Spark jobs, and caches data
-    until `Changes.close` is called.
+    If the change events do not show in which rows a changed id still occurs, the id is looked up in the source. If
+    reading the events fails, log the error and return None: the caller must then call `compare_all`. This runs Spark
+    jobs, and caches data until `Changes.close` is called.
 
     Args:
         source: the source, opened at the version that this run reads.
@@ -203,7 +205,9 @@ def _build_changes(
 ) -> Changes:
     """Return `Changes` from a comparison; the caller must set `rows`, `compared_ids`, `stale_rejects` and `close`.
 
-    `differing` is the result of `rows_against_output.compare_rows` without rows of kind SAME; `totals` counts its rows.
+    `differing` is the result of `rows_against_output.compare_rows` without rows of kind SAME; `totals` counts the rows of
+    `differing`. If rows are rejected and documents are removed, a Spark job counts the removed documents.
+
     `documents` has at least all new and changed documents, with their texts. Raise OutputError if the policy refuses the
     fingerprint (digest of models and settings) of a document that the run would change.
     """

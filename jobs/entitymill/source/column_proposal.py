@@ -91,7 +91,9 @@ class Proposal:
 def propose_columns(
     spark: SparkSession, table: str, key: str | None = None, text: str | None = None
 ) -> tuple[SourceSettings, Proposal]:
-    """Inspect the first rows of a table, and propose its id column, text column and passthrough columns.
+    """Inspect the first SAMPLE rows of a table, and propose its id column, text column and passthrough columns.
+
+    This runs Spark jobs.
 
     Args:
         table: path of the table, or its name in the catalog.
@@ -102,6 +104,8 @@ def propose_columns(
 
     Raises:
         SourceError: the table is missing or empty, lacks a column that the user chose, or has no suitable id or text column.
+            Or the user chose the same column as id and text.
+        SettingsError, StorageError: `reader.open_table` raised it.
     """
     local = make_absolute(spark, table) if exists_here(table) else table
     kind = _detect_format(spark, local)

@@ -100,9 +100,9 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
     """Open the source, check its columns, and return it, without reading rows.
 
     Raises:
-        SettingsError: `source.format` is parquet, but the source is a Delta table.
-        SourceError: the source is missing or unreadable, a column that the settings name is missing or of an unsuitable
-            type, or `source.where` is invalid.
+        SettingsError: `source.format` is parquet, but the source is a Delta table or inside one.
+        SourceError: the source is missing, unreadable or cached (see `open_table`). Or a column that the settings name is
+            missing or of an unsuitable type, or `source.where` is invalid.
         StorageError: the storage of a catalog table failed.
     """
     table = open_table(spark, settings)
@@ -232,11 +232,12 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
 def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
     """Return the source with all its columns, without checking the columns and without reading rows.
 
-    A Delta table is read at its current version, so that a run that reads it several times always gets the same rows.
+    For a Delta table, the DataFrame always reads the version that is current now, even if others write the table later.
 
     Raises:
-        SettingsError: `source.format` is parquet, but the source is a Delta table.
-        SourceError: the source is missing or unreadable.
+        SettingsError: `source.format` is parquet, but the source is a Delta table or inside one.
+        SourceError: the source is missing or unreadable. Or the source is a view, or a catalog table that is not Delta, and
+            Spark would read cached rows, which may be outdated.
         StorageError: the storage of a catalog table failed.
     """
     try:

@@ -217,9 +217,9 @@ def is_nondeterministic(spark: SparkSession, where: str | None) -> bool:
 
 
 def has_nondeterministic_part(where: str) -> bool:
-    """Return whether a condition contains a word, such as `now`, that can make the result depend on more than the row.
+    """Return whether a condition has a part, such as `now`, that can make the result depend on more than the row.
 
-    Words in string literals and in names of columns count, too.
+    _NONDETERMINISTIC matches these parts. Words in string literals and in names of columns count, too.
     """
     return _NONDETERMINISTIC.search(where) is not None
 

@@ -69,7 +69,8 @@ def _explain_file_error(settings: SourceSettings, error: Exception) -> str:
 def summarize_error(error: Exception) -> str:
     """Return the first line of an error message of Spark or Delta, without its error codes and final period.
 
-    Use this only for errors that occur while Spark plans a query: errors from tasks may quote the content of rows.
+    The line is cut to MAX_SUMMARY_CHARS characters, and its first letter is made lower case, to fit into a sentence. Use
+    this only for errors that occur while Spark plans a query: errors from tasks may quote the content of rows.
     """
     text = storage.java_message(error) if isinstance(error, Py4JJavaError) else str(error)
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
@@ -163,7 +164,10 @@ def _build_parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
 
 
 def _find_unreadable_type(spark: SparkSession, converter: Any, columns: Iterable[Any]) -> str | None:
-    """Return the type of the first column that Spark's schema `converter` cannot convert; None if it can convert all."""
+    """Return the Parquet type of the first column that Spark's schema `converter` cannot convert; None if it converts all.
+
+    Raise the converter's error if this error names no type.
+    """
     try:
         converter.convert(_build_parquet_schema(spark, columns))
     except (Py4JError, PySparkException) as error:

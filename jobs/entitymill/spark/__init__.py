@@ -1,1 +1,4 @@
-"""Open Spark sessions (classic or Spark Connect), access storage, and quote SQL names. No module here handles mentions."""
+"""Open Spark sessions (classic or Spark Connect), check the installation, access storage and local files, quote SQL names.
+
+No module here handles documents, or the mentions of entities in them.
+"""

@@ -132,8 +132,9 @@ def write_atomically(file: Path, content: bytes, *, private: bool = False) -> No
 def open_private_directory(parent: Path | None = None) -> Path:
     """Return this process's private directory in `parent`; None stands for Python's directory for temporary files.
 
-    The first call for a parent creates the private directory, and deletes the private directories of processes that have
-    ended. Raise OSError if the parent cannot be written.
+    The first call for a parent creates the private directory and, if it is missing, the parent. This call also deletes the
+    private directories of processes that have ended. When this process exits, it deletes its private directory. Raise
+    OSError if the parent cannot be written.
     """
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     key = (os.getpid(), parent)

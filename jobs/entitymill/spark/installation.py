@@ -141,7 +141,8 @@ def check_spark(version: str) -> None:
 def check_delta(jar: str | None, spark: str, scala: str) -> None:
     """Raise SessionError if Delta is missing, or is not built for these versions of Spark and Scala.
 
-    Without this check, a jar for a different Scala version could make any call of Delta raise NoSuchMethodError.
+    Without this check, a jar for a different Scala version could make any call of Delta raise NoSuchMethodError. The
+    versions are read from the jar's file name; a jar whose name does not show them is accepted.
 
     Args:
         jar: location of Delta's classes, which usually names a jar; None if Delta is not on Spark's class path.
@@ -199,7 +200,10 @@ def require_extra(asked_by: str, extra: str) -> None:
 
 
 def explain_missing_package(error: ModuleNotFoundError) -> str | None:
-    """Return a message that says how to install the module that `error` names; None if it is a module of entitymill."""
+    """Return a message that says how to install the module that `error` names.
+
+    Return None if `error` names no module, or a module of entitymill itself.
+    """
     module = (error.name or "").partition(".")[0]
     if not module or module == "entitymill":
         return None

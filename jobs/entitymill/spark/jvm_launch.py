@@ -175,7 +175,10 @@ def _hash_class_path(jars: Sequence[str]) -> str:
 
 
 def _stop_jvm_and_store_archive(new_archive: Path, directory: Path) -> None:
-    """Stop Spark's JVM, so that it writes `new_archive`; move this file to `directory`, and delete older archives there."""
+    """Stop Spark's JVM, so that it writes `new_archive`; move this file to `directory`, and delete older archives there.
+
+    If this process did not start the JVM, do nothing. If the archive cannot be stored, log the error and raise nothing.
+    """
     gateway: Any = SparkContext._gateway
     process = getattr(gateway, "proc", None)
     if process is None:

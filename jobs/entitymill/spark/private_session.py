@@ -85,12 +85,15 @@ _SESSION_LOCKS: dict[str, threading.RLock] = {}
 
 @contextmanager
 def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str, str]) -> Iterator[SparkSession]:
-    """Yield a session for one run: a copy of the caller's session, with the properties PINNED and `confs`, without UNSET.
+    """Yield a session for one run: a copy of the caller's session, in which all properties that affect results are fixed.
 
-    The copy has the tables, temporary views, functions and cached data of the caller's session, but its own properties. So
-    if a run sets Delta's txnVersion in the copy, statements of other threads do not use it. Until the block ends, the copy
-    is the active session. Spark Connect cannot copy a session. Instead, the properties of the caller's session are changed,
-    and restored at the end of the block. Runs in the same session then wait for each other.
+    The properties in PINNED, the time zone and `confs` are set; the properties in UNSET are unset. The copy has the
+    tables, temporary views, functions and cached data of the caller's session, but not its properties. So if a run sets
+    Delta's txnVersion in the copy, statements of other threads do not use this value. Until the block ends, the copy is
+    the active session; then the caller's session is.
+
+    Spark Connect cannot copy a session. Instead, the properties of the caller's session are changed, and restored at the
+    end of the block. Runs in the same session then wait for each other.
 
     Args:
         spark: the caller's session.
@@ -150,7 +153,10 @@ def _clear_inherited(spark: SparkSession) -> Iterator[None]:
 
 
 def _check_transaction_numbers(spark: SparkSession) -> None:
-    """Raise SessionError if a session refuses to set Delta's transaction numbers; the session is changed by the test."""
+    """Raise SessionError if a session refuses to set Delta's transaction numbers.
+
+    To find out, set Delta's property txnAppId to a random value. The caller must unset or restore this property.
+    """
     try:
         # The value is random: if another thread writes a table at this moment, Delta must not find an earlier commit with
         # the same value, and skip the write.
@@ -240,7 +246,10 @@ def override_conf(spark: SparkSession, values: Mapping[str, str]) -> Iterator[No
 
 
 def _restore_conf(spark: SparkSession, values: Mapping[str, str | None]) -> None:
-    """Set properties of a session as `_set_conf` does; if Ctrl-C interrupts this, first set the remaining properties."""
+    """Set properties of a session, and unset properties whose value is None, even if Ctrl-C interrupts this function.
+
+    After an interruption, the remaining properties are set first; then KeyboardInterrupt is raised again.
+    """
     interrupted: KeyboardInterrupt | None = None
     for key, value in values.items():
         try:

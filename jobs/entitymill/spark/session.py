@@ -86,7 +86,7 @@ def open_session(
 
 
 def find_session() -> SparkSession | None:
-    """Return the active session or, if none is active in this thread, the session of this process; None if it has none."""
+    """Return the active session or, if none is active in this thread, the session of this process; None without either."""
     found = SparkSession.getActiveSession()
     if found is None and SparkContext._active_spark_context is not None:
         with _preserve_sigint():
@@ -116,8 +116,9 @@ def on_databricks() -> bool:
 def _start_session(settings: SparkSettings, name: str, *, brief: bool) -> SparkSession:
     """Start Spark's JVM, and return a new session with the application name `name`.
 
-    `brief` says whether the run is so small that Java should compile fast instead of optimizing. Raise SessionError if
-    Java is missing, if a directory listed in the setting `spark.jars` contains no jar, or if Spark cannot start.
+    This also sets environment variables of this process that are not set yet, such as PYSPARK_PYTHON. `brief` says whether
+    the run is so small that Java should compile fast instead of optimizing. Raise SessionError if Java is missing, if a
+    directory listed in the setting `spark.jars` contains no jar, or if Spark cannot start.
     """
     no_java = installation.explain_missing_java()
     if no_java:

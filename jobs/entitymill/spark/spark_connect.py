@@ -101,7 +101,10 @@ def count_cores(spark: SparkSession) -> int:
 
 
 def _count_executor_cores(spark: SparkSession) -> int:
-    """Return how many tasks the active executors of a classic session can run at once; 0 if Spark's counters have moved."""
+    """Return how many tasks the active executors of a classic session can run at once.
+
+    Return 0 if no executor has registered, or if this version of Spark offers these numbers in another place.
+    """
     context: Any = spark.sparkContext
     with contextlib.suppress(Exception):  # each Spark version may keep its counters elsewhere
         executors = context._jsc.sc().statusStore().executorList(True)

@@ -57,7 +57,8 @@ def forget_configuration(spark: SparkSession) -> None:
 def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
     """Return Hadoop's FileSystem and Path objects for a path or URI, as py4j proxies.
 
-    Raise OSError, with Hadoop's message, if the scheme is unknown or the storage client for it is not configured.
+    This also records the URI's scheme and bucket, so that error messages may name them. Raise OSError, with Hadoop's
+    message, if the scheme is unknown or the storage client for it is not configured.
     """
     if root := _ROOT.match(path):
         _roots.add(root[0])
@@ -273,9 +274,9 @@ def find_storage_fault(text: str, address: str | None = None) -> StorageError | 
 
 
 def _find_used_bucket(text: str) -> str:
-    """Return, of the buckets (such as `s3a://b`) that `text` contains, the first that this program has used.
+    """Return the first bucket in `text`, such as `s3a://b`, that this program has used.
 
-    If there is none, return the words "source, model or output", which then replace the bucket in the message.
+    If there is no such bucket, return the words "source, model or output", which then replace the bucket in the message.
     """
     roots = (_ROOT.match(found[0]) for found in _ADDRESS.finditer(text))
     return next((root[0] for root in roots if root and root[0] in _roots), "source, model or output")

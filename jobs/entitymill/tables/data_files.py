@@ -98,10 +98,10 @@ def count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, i
     VACUUM may keep such a file if the clock of the machine that wrote or removed it is ahead of this machine's clock.
 
     Args:
-        files: result of `list_files` before VACUUM. Files that were written later do not count. Files in a hidden directory
-            (whose name begins with _ or a full stop) do not count either, except in _change_data.
+        files: path, size in bytes and modification time in ms of each file that may count, listed before VACUUM. Files in a
+            hidden directory (whose name begins with _ or a full stop) do not count, except in _change_data.
 
-    Raise OutputError if the table cannot be read.
+    Raise OutputError if the table cannot be read, or its files cannot be listed.
     """
     root = tables.location(name).rstrip("/")
     listed = {path for path, *_ in files if path.endswith(".parquet")}
@@ -141,11 +141,13 @@ def select_deletable_files(
 
 
 def select_named_files(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
-    """Return those of the given files that are data files, and that a commit in the table's Delta log adds or removes.
+    """Return those of the given files that a commit in the Delta log adds or removes, or that are older than _LOG_MS.
 
-    Any other data file may belong to a commit that another program is about to make, unless it is so old that the log may no
-    longer contain the commit that removed it: such files are returned, too. `files` has the path, size in bytes and
-    modification time in ms of each file in the table's directory.
+    Files of the Delta log itself are never returned. A younger data file that is in no commit is left out, because another
+    program may be about to commit the file. For an older file, the log may no longer contain the commit that removed it.
+
+    `files` has the path, size in bytes and modification time in ms of each file in the table's directory. The time of the
+    Delta log's newest file serves as the current time.
     """
     named = set()
     log_directory = f"{tables.location(name)}/_delta_log"
@@ -197,11 +199,11 @@ def _select_young(files: Sequence[tuple[str, int, int]], ending: str) -> set[str
 
 
 def _find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: DataFrame) -> set[str]:
-    """Return the names of those of the given data files that contain any of the ids in the column doc_id of `id_frame`.
+    """Search the data files named in `files` for the ids in `id_frame`; return the names of the files that contain any.
 
-    `files` has the names of the data files to search. If the table has column mapping, which hides the ids, return all of
-    `files`. A file that cannot be read, perhaps because it is incomplete, counts as empty; a warning is logged. If none can
-    be read, return an empty set.
+    `id_frame` has the ids in the column doc_id. If the table has column mapping, the files name this column differently. In
+    this case, return all of `files`. A file that cannot be read, perhaps because it is incomplete, counts as empty, and a
+    warning is logged. If no file can be read, return an empty set.
     """
     if not files or tables.has_mapped_columns(name):  # the ids cannot be looked up by column name
         return files
@@ -217,9 +219,9 @@ def _find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: D
 
 
 def _select_names(actions: DataFrame) -> DataFrame:
-    """Return the name of the data file that each entry of a Delta log adds or removes, or null.
+    """Return a DataFrame with the column FILE: the name of the data file that each Delta log entry adds or removes, or null.
 
-    `actions` has one row per entry, with the columns _NAMED_FILES.
+    `actions` has one row per entry, with the schema _NAMED_FILES.
     """
     return actions.select(F.substring_index(F.coalesce("add.path", "remove.path"), "/", -1).alias(FILE))
 

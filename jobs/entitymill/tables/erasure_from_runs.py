@@ -146,7 +146,7 @@ def _warn_about_old_files(tables: Tables, error: Exception) -> None:
 
 
 def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str], set[str]]]:
-    """Return each distinct row of `runs` whose `error` or `source.where` contains any of `ids`, with the set of these ids.
+    """Return each distinct row of `runs` whose `error` or `source.where` contains any of `ids`, and which ids it contains.
 
     A row is a dict; its key `where` has the value of `source.where` from the column `settings`.
     """

@@ -46,7 +46,8 @@ class Heartbeat:
         self._own = f"{self._directory}/{run_id}"
         self._milliseconds = 1000 * lease_seconds
         self._seen: dict[str, tuple[int, float]] = {}
-        """Modification time of each file that was newer than the current time, and when this was first seen."""
+        """For each file that was newer than the current time: its modification time, in milliseconds since 1970, and when
+        this process first saw that time. The latter is in seconds of `time.monotonic`."""
         self.dead: dict[str, RunRow] = {}
         """Dead runs whose heartbeat files `read_other_runs` has deleted: a dict from run id to the run's last row."""
 

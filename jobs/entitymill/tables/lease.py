@@ -165,9 +165,10 @@ class Lease:
         )
 
     def _try_to_take(self) -> str | None:
-        """Try to take the lease; return None on success, or else a description of the run that holds it.
+        """Try to take the lease; return None on success, or else a description of the run that holds the lease.
 
-        The description is empty if another run has just committed to `runs`.
+        The description is empty if another run has just committed to `runs`. Where runs write heartbeat files, this run
+        first writes its own file. If the lease is not taken, the file is deleted again.
         """
         taken = False
         try:

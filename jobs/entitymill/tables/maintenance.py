@@ -160,8 +160,8 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
 def exclusive_access(tables: Tables, settings: Settings, run_id: str, note: str | None = None) -> Iterator[Lease]:
     """Hold the lease (the right to write the output) inside the context, so that no job runs, and yield the lease.
 
-    On entry, repair changes that dead runs left incomplete. On exit, update the Parquet export, unless the `with` block
-    raised an error.
+    On entry, make Delta refuse later commits of earlier runs, remove their temporary tables, and repair changes that dead
+    runs left incomplete. On exit, update the Parquet export, unless the `with` block raised an error.
 
     The lease writes a row with the mode MAINTENANCE to `runs`. This row contains the tables' versions only if nothing had to
     be repaired and no other program has changed rows. If a row has no versions, the next run compares all documents.
@@ -263,7 +263,8 @@ def _apply_to_tables(tables: Tables, change: Callable[[str], object], names: Seq
 def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, int, int]] | None = None) -> None:
     """Delete the files of a table that no table version of the last `hours` hours refers to.
 
-    `files` has path, size in bytes and modification time in ms of each file that may be deleted; None allows all files.
+    `files` has path, size in bytes and modification time in ms of each file that may be deleted; None allows all files. If
+    the Delta of a platform does not accept such a list, all files are allowed, too.
     """
     spark = tables.spark
     tasks = _LISTING_TASKS_PER_CORE * spark_connect.count_cores(spark)

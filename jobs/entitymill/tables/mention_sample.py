@@ -245,9 +245,10 @@ def _add_sentences(
 
 
 def _find_text_hashes(spark: SparkSession, tables: Tables, drawn: Sequence[Row]) -> dict[tuple[str, str], str]:
-    """Return what `documents` says about the documents of the drawn mentions: a dict from (doc_id, run_id) to text_hash.
+    """Read the text hashes of the drawn mentions' documents; return a dict from (doc_id, run_id) to text_hash.
 
-    text_hash is the SHA-256 of the text in which the run run_id found the document's mentions.
+    All three values come from `documents`. text_hash is the SHA-256 of the text in which the run with this run_id found the
+    document's mentions.
     """
     # A mention whose run_id differs from its document's run_id in `documents` is outdated.
     ids = create_frame(spark, sorted({(row["doc_id"],) for row in drawn}), "doc_id string")

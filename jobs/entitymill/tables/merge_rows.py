@@ -41,9 +41,9 @@ def replace_documents(
     """Delete all rows of some documents from the table `name` and insert new rows, in one commit.
 
     Args:
-        old_ids: DataFrame with the distinct doc_ids whose rows are deleted. For the table `rejects`, a null doc_id stands
-            for the rows that have no doc_id: only those of the slice that the column `slice` of `old_ids` names, or all of
-            them if this column is null or missing.
+        old_ids: DataFrame with the distinct doc_ids whose rows are deleted. In the table `rejects`, a null doc_id stands for
+            all rows without a doc_id. If `old_ids` also has a `slice` that is not null, only the rows without a doc_id that
+            have this value in their column `slice` are deleted.
         rows: rows to insert.
         between: smallest and greatest doc_id in `old_ids`, so that Delta can skip files; None if they are not known.
         confs: Spark properties that apply only to this statement, such as a transaction number.

@@ -144,7 +144,8 @@ class Commits:
     def check_committed(self, name: str) -> None:
         """Raise OutputError if Delta skipped this run's latest commit to a table, because a later run has written there.
 
-        Delta skips a commit without an error if its transaction number is not greater than the table's last one.
+        Delta skips a commit without an error if its transaction number is not greater than the table's last one. Before the
+        error is raised, `found_later_run` becomes True.
         """
         if not self.has_committed(name):
             self.found_later_run = True
@@ -174,9 +175,10 @@ class Commits:
             self.counts[name] += 1
 
     def _number_commit(self, name: str) -> dict[str, str]:
-        """Return options for Delta's writer, for the next commit to a table.
+        """Take the next transaction number for a commit to a table, and return options for Delta's writer.
 
-        The options are the next transaction number, and a JSON object for the table's history (see `read_notes`).
+        The options contain the number, and a JSON object for the table's history (see `read_notes`). The number is also
+        stored, so that `has_committed` can look for it.
         """
         number = self._last_numbers[name] = next(self._numbers)
         about: dict[str, object] = {"entitymill": self.run_id, "epoch": self.epoch, "number": number}
@@ -204,7 +206,8 @@ def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
 def retry(what: str, change: Callable[[], object], tries: int = TRIES, *, after_conflict: bool = True) -> None:
     """Call a function that changes a table, and call it again after errors that may be temporary.
 
-    An error that is certainly not temporary is raised at once. If all attempts fail, the last error is raised.
+    Before each retry, log a warning and pause (see PAUSE_SECONDS). Raise any other error at once. If all attempts fail,
+    raise the last error.
 
     Args:
         what: name of the table or files that the function changes, for log messages.

@@ -81,6 +81,8 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     run is suspended after `check_now`, it may replace the export of a later run. In this case, this run finds a greater
     epoch in the marker file of the replaced export, and moves that export back.
 
+    At the end, delete the temporary directories (see _WRITTEN and _REPLACED) of this run and of earlier runs.
+
     Args:
         epoch: epoch of this run.
         check_now: `Lease.check_now`, which raises OutputError if another run took over.

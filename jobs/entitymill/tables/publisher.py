@@ -100,7 +100,7 @@ def build_entities(recognized: DataFrame, provenance: Provenance) -> DataFrame:
 
 
 def build_documents(recognized: DataFrame, provenance: Provenance) -> DataFrame:
-    """Return rows of `documents`, one per recognized document; the status is `blank` if it has no tokens, or else `done`."""
+    """Return one row of `documents` per recognized document; a document without tokens has status `blank`, others `done`."""
     return recognized.withColumns(
         {
             "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),

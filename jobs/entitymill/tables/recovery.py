@@ -46,9 +46,10 @@ def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
 
 
 def block_earlier_runs(tables: Tables, commits: Commits) -> None:
-    """Make Delta refuse later commits of earlier runs to all tables in FENCED that exist.
+    """Make Delta refuse later commits of earlier runs to the tables in FENCED, by an empty commit to each table that exists.
 
-    Raise OutputError if a run that began after this run has written to any of the tables.
+    Then clear the cached details of all tables. Raise OutputError if a run that began after this run has written to any of
+    the tables.
     """
     for name in FENCED:
         if tables.exists(name):
@@ -91,13 +92,15 @@ def read_settled_documents(tables: Tables) -> DataFrame:
 def find_unsound_documents(tables: Tables) -> DataFrame:
     """Return a DataFrame with doc_id, run_id and slice of each unsound document that is not PENDING yet.
 
-    `slice` is a digest of source.where if a run replaced only the rows that source.where selects; otherwise null. A document
-    is sound if all of these are true:
+    If `documents` has no row of the document, `run_id` comes from its rows in `entities` or `annotations`. `slice` is a
+    digest of source.where if a run replaced only the rows that source.where selects; otherwise null.
+
+    A document is sound if all of these are true:
 
     - `documents` has exactly one row of the document.
     - `entities` has exactly as many rows of the document as its row in `documents` states, all with that row's run_id.
     - If that run wrote annotations, `annotations` has one row of the document, with the same run_id; otherwise no row. If
-      somebody has deleted the run's row of `runs`, it may be one row or none.
+      somebody has deleted the run's row of `runs`, both one row (with the same run_id) and no row are accepted.
     """
     copies = F.count("*").over(Window.partitionBy("doc_id")).alias("copies")
     columns = ("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice", copies)
@@ -137,7 +140,7 @@ def count_rows(rows: DataFrame, prefix: str, *more: Column) -> DataFrame:
 
 
 def is_of_named_run(prefix: str) -> Column:
-    """Return a condition: every row that a table has for a document has the run_id that `documents` has for it.
+    """Return a condition: all of a document's rows in a table have the run_id of the document's row in `documents`.
 
     The condition is also true if the table has no rows of the document. The DataFrame must have the column `named`, with the
     run_id from `documents`, and the columns that `count_rows` returned for the table with this `prefix`.

@@ -131,10 +131,10 @@ class Runs:
         return max((int(note["epoch"]) for note in read_notes(self._tables, "runs") if "epoch" in note), default=0)
 
     def find_unfinished_full_runs(self, fingerprint: str) -> frozenset[str]:
-        """Return the ids of the runs with --full and the given fingerprint that began after the latest run with status done.
+        """Return the ids of runs with --full and this fingerprint, looking only at runs after the latest one that is done.
 
-        So none of them has status done. An idle run and maintenance do not count as this latest run. The fingerprint is a
-        digest of the model and the settings that decide results.
+        A run is done if it has the status done; idle runs and maintenance are ignored. So none of the returned runs is done.
+        The fingerprint is a digest of the model and the settings that decide results.
         """
         rows = self._tables.read_latest("runs").where(F.col("epoch").isNotNull() & (F.col("mode") != MAINTENANCE))
         kinds = rows.select("run_id", "epoch", "mode", "status", "fingerprint").orderBy(F.desc("epoch")).collect()
@@ -179,7 +179,7 @@ class Runs:
         commits.replace(rows.coalesce(1), "runs", RUNNING, after_conflict=False)
 
     def update_row(self, row: RunRow, commits: Commits) -> None:
-        """Replace this run's row, and delete the rows of other runs that have the status running, in one commit.
+        """Replace all rows with the status running, normally only this run's row, by `row`, in one commit.
 
         Delta skips the commit, without an error, if a later run has begun.
         """
@@ -206,7 +206,10 @@ class Runs:
 
 
 def _update_progress(name: str, heartbeats: Mapping[str, RunRow]) -> Column:
-    """Return an expression for column `name`: the heartbeat's value for runs in `heartbeats`, the old value for others."""
+    """Return an expression for column `name`: the heartbeat's value for runs in `heartbeats`, the old value for others.
+
+    A heartbeat whose status is not running is ignored.
+    """
     column = F.col(name)
     for run_id, row in heartbeats.items():
         if row.status == "running":  # otherwise, the heartbeat was written before the run began

@@ -36,7 +36,8 @@ first number is for output outside a catalog. If a directory without a commit is
 def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
     """Check that tables can be written to the output; create the output's directory or catalog schema if it is missing.
 
-    With `create_schema` False, a missing catalog schema is accepted, but not created.
+    With `create_schema` False, a missing catalog schema is accepted, but not created. A directory on a local disk is also
+    registered, so that later errors can be recognized as caused by a full disk.
 
     Raises:
         OutputError: the directory cannot be written; the catalog schema cannot be found or created; or the settings ask for
@@ -92,7 +93,7 @@ def check_tables(tables: Tables) -> None:
 
 
 def _explain_read_error(tables: Tables, name: str) -> str | None:
-    """Return why Delta cannot read a table that exists, as a phrase; None if it can, or if a directory is no Delta table."""
+    """Return why Delta cannot read an existing table, as a phrase; None if Delta can, or if a directory has no Delta log."""
     try:
         tables.spark.sql(f"DESCRIBE DETAIL {tables.sql_name(name)}").collect()
     except (PySparkException, Py4JJavaError) as error:

@@ -95,8 +95,8 @@ class TemporaryTable:
     def _was_dropped(self) -> bool:
         """Return whether a later run has dropped the table from the catalog, because this run was frozen.
 
-        If so, tasks of this run may have written texts into the table's directory since. No other run would find them there.
-        With Spark Connect, which gives no access to files, the result is False.
+        If so, tasks of this run may have written texts into the table's directory since. No other run would delete these
+        texts. With Spark Connect, which gives no access to files, the result is False.
         """
         tables = self._tables
         if tables.root is not None or spark_connect.is_remote(tables.spark):

@@ -27,9 +27,10 @@ _EDIT_ONLY_TAGS = "edit only the tags, which are O, B-LABEL or I-LABEL, and dele
 def format_conll(sentences: Sequence[Sentence]) -> str:
     """Return the content of a CoNLL file: on each line a token, its begin and end in the document, and its IOB2 tag.
 
-    The columns are separated by tabs. Each sentence is preceded by two comments, with the id of the document and with the
-    mentions of the entity table, both as JSON. It is followed by an empty line. A token is a word, or one character that is
-    not part of a word; the model's tokens differ. Of two mentions that overlap, only the first is written.
+    The columns are separated by tabs; begin and end count code points. Before each sentence are two comments in JSON: the id
+    of the document, and the mentions that the `entities` table has in the sentence. After each sentence is an empty line. A
+    token is a word, or one character that is not part of a word; the model's tokens differ. Of two mentions that overlap,
+    only the first is written.
     """
     lines = []
     for sentence in sentences:
@@ -97,7 +98,7 @@ class ReviewedSentence:
         return set(_join_tokens(self.tokens))
 
     def fit_mentions_to_tokens(self) -> None:
-        """Remove blanks from the start and the end of mentions: no token contains them, and so no tag can mark them."""
+        """Remove blanks from both ends of each of `mentions`, in place: no token has blanks, so no tag can mark them."""
         for mention in self.mentions:
             begin, end = mention["begin"], mention["end"]
             inside = [token for token in self.tokens if begin <= token[0] and token[1] <= end]
@@ -152,9 +153,9 @@ def _read_sentence(lines: Sequence[str], where: str, first: int) -> ReviewedSent
 
 
 def _check_facts(mention: dict[str, Any]) -> dict[str, Any]:
-    """Return a mention of a comment.
+    """Return the facts about a mention, from the comment before a sentence, with begin and end as integers.
 
-    Raise KeyError, OverflowError, TypeError or ValueError if it lacks what `list_facts` has written.
+    Raise KeyError, OverflowError, TypeError or ValueError if a fact that `format_conll` wrote is missing or malformed.
     """
     facts = {name: mention[name] for name in ("mention_id", "label", "confidence", "drawn")}
     return {**facts, "begin": int(mention["begin"]), "end": int(mention["end"])}

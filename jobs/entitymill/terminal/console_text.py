@@ -131,8 +131,8 @@ def describe_exception(error: BaseException | None) -> str:
     """Return a traceback as one text: the types, stack frames, error classes and SQL states of an exception and its causes.
 
     The root cause comes first; at most 10 exceptions are described. The messages of EntityMillError are included, because
-    they never quote a document. Spark's messages are left out, because they may quote texts of documents, for example in
-    `cast('…' as int)` or `raise_error`.
+    they never quote a document. Of other messages, only the parts that `_extract_safe_message` returns are included, because
+    Spark's messages may quote texts of documents, for example in `cast('…' as int)` or `raise_error`.
     """
     parts: list[str] = []
     while error is not None and len(parts) < _MAX_CAUSES:

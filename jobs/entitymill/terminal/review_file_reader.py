@@ -112,7 +112,7 @@ def _read_row(row: dict[str, Any], where: str) -> Judgment | None:
     """Return the reviewer's answer in a row of the CSV file; None if the reviewer has not filled in the row.
 
     A mention counts as wrong if the reviewer corrected its label, even if the `correct` column is empty. Raise SourceError
-    if the row has no label, an unknown or contradictory answer, or an invalid confidence. Its message begins with `where`.
+    if the row has no label, an unknown or contradictory answer, or an invalid confidence; the message begins with `where`.
     """
     label, answer = (row["label"] or "").strip(), (row[CORRECT] or "").strip().lower()
     corrected = (row.get(CORRECTED_LABEL) or "").strip()

@@ -73,9 +73,8 @@ def choose_format(file: Path) -> str | None:
 def write_file(file: Path, content: str, *, private: bool) -> None:
     """Write a text to a file in UTF-8; an existing file is replaced at once, so that nobody sees half of the new text.
 
-    `private` says whether only this user may read the file: for one with texts of documents.
-
-    Raise OutputError, which names the option --to, if the file cannot be written.
+    `private` says whether only this user may read the file; it must be true if the file contains text of documents. Raise
+    OutputError, which names the option --to, if the file cannot be written.
     """
     try:
         files_on_this_machine.write_atomically(file, content.encode("utf8"), private=private)
@@ -121,7 +120,10 @@ def _quote_formula(text: str) -> str:
 
 
 def list_facts(mention: Mention) -> dict[str, Any]:
-    """Return what a review file repeats of a mention, so that the corrected file can be scored without the tables."""
+    """Return a dict with a mention's id, begin, end, label and confidence.
+
+    Review files contain these facts, so that a corrected file can be scored without the tables.
+    """
     return {name: getattr(mention, name) for name in ("mention_id", "begin", "end", "label", "confidence")}
 
 

@@ -43,8 +43,8 @@ class ReviewScore:
     reviewed, correct: number of reviewed mentions, and how many of them are correct.
     precision: correct / reviewed; None if no mention was reviewed.
     low, high: ends of the confidence interval of the precision (see `compute_wilson_interval`).
-    threshold: the smallest confidence for which mentions with at least this confidence reach the wanted precision; None
-        if there is no such confidence.
+    threshold: the smallest `min_confidence` with which the remaining mentions reach the wanted precision; None if there is
+        no such value.
     annotated: number of mentions that reviewers marked in the sentences shown to them; None for a CSV file, in which
         reviewers cannot mark mentions.
     recall: share of these marked mentions that are also in the `entities` table; None if `annotated` is None or 0.
@@ -80,10 +80,11 @@ def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -
 
 
 def find_threshold(judgments: Iterable[Judgment], wanted_precision: float) -> Threshold | None:
-    """Return the smallest confidence for which mentions with at least this confidence have at least `wanted_precision`.
+    """Find the smallest `min_confidence` for which the remaining mentions reach `wanted_precision`; return a Threshold.
 
-    The confidence is 0 if all mentions together have at least this precision. The result is None if no confidence is high
-    enough. Every confidence in the sample is tried, because the precision may fall when the threshold rises.
+    This `min_confidence` is a multiple of 1 / _STEPS, and 0 if all mentions together have at least the wanted precision.
+    Return None if no value achieves it. Every confidence in the sample is tried, because the precision may fall when the
+    threshold rises.
 
     Args:
         judgments: the reviewers' answers, one per mention.

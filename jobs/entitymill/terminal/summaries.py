@@ -147,7 +147,8 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
 def _print_sentences(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
     """Print up to SHOWN_SENTENCES short sentences of different documents, with their mentions marked.
 
-    Sentences with the most different labels come first.
+    Sentences with the most different labels come first. Their texts are read from the source. Sentences of documents that
+    the source lacks are skipped.
     """
     entities = tables.read("entities")
     key = ["doc_id", "sentence_id", "sentence_begin", "sentence_end"]

@@ -36,10 +36,11 @@ _OUT_OF_MEMORY_TEXTS = ("bad_alloc", "Failed to allocate", "out_of_memory")
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Receive a `Work` from the worker, call its factory, and process the worker's batches until the connection is closed.
+    """Receive a `Work` from the worker, call the factory in it, and process batches until the worker closes the connection.
 
-    The worker gets None when the factory has succeeded, and then the result of each batch. If the factory or a batch fails,
-    the worker gets the error, and this process ends.
+    While the factory runs, the worker gets a `Loading` message whenever the loading of a model file begins or ends. The
+    worker then gets None when the factory has succeeded, and after that the result of each batch. If the factory or a batch
+    fails, the worker usually gets the error, and this process ends (see `_run_or_send_error`).
 
     Args:
         descriptor: file descriptor of the connection to the worker.

@@ -1,7 +1,7 @@
 """Recognize the documents of a Spark task with engine openvino; this module runs in Spark's Python workers.
 
 A worker sends documents to a child process in windows (batches). If the child dies or exceeds the time limit of a window,
-the worker starts a new child, and sends it the window's documents one by one. If the child also fails on one document alone,
+the worker starts a new child, and sends it the window's documents one by one. If the child also fails on a single document,
 this document gets a row with a `failure`. Every new child first tags a test text, so that no document is blamed if the child
 fails on every text. The worker itself does not load OpenVINO.
 """
@@ -35,7 +35,8 @@ MAX_WAIT_SECONDS = 14 * 86_400.0
 """Greatest time limit of a window: 14 days, in seconds. Longer waits are not safe, because the operating system counts them
 in milliseconds, and this number overflows after 24 days."""
 MAX_FAILED_DOCUMENTS = 20
-"""If more documents than this fail in one Spark task, the cause is assumed to be the machine, not the documents."""
+"""Maximum number of failed documents in one Spark task. If more fail, the task ends with a WorkerError, because the cause is
+probably the machine, not the documents."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,8 @@ class Worker:
     def _recognize_window(self, work: child_process.Work, window: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """Send a window (a batch of documents) to the child process, and yield batches with one row for each document.
 
-        Usually, one batch with all rows is yielded. If the child dies or exceeds the time limit, the documents are sent one
-        by one to a new child. Then one batch is yielded for each document.
+        Usually, one batch with all rows is yielded. If the child dies or exceeds the time limit, log a warning, send the
+        documents one by one to a new child, and yield one batch for each document.
         """
         try:
             yield child_process.get_child(work)(window, self._compute_time_limit(window))

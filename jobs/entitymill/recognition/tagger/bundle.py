@@ -207,7 +207,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def check_labels(tags: Sequence[str], where: str) -> None:
-    """Raise a ModelError if a label cannot be part of a directory's name; `entities` has one directory for each label.
+    """Raise a ModelError if a label cannot be part of a directory's name (the table `entities` is partitioned by label).
 
     Args:
         tags: tags in the order of the network's outputs; the part after B- or I- is the label.
@@ -224,7 +224,7 @@ def check_labels(tags: Sequence[str], where: str) -> None:
 
 
 def find_label_fault(label: str) -> str | None:
-    """Return why a label cannot be part of a directory's name in `entities`, such as "is empty"; None if it can."""
+    """Return why a label cannot be part of a directory's name in the table `entities`: "is empty", …; None if it can."""
     # Spark writes many ASCII signs in directory names as %XX, so a sign may take three bytes.
     signs = sum(char.isascii() and not char.isalnum() for char in label)
     faults = (
@@ -247,10 +247,10 @@ def shorten_label(label: str) -> str:
 
 
 def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
-    """Write a manifest with the SHA-256 of each of FILES that the bundle's directory contains, and return the manifest.
+    """Write the file manifest.json of a bundle, with the SHA-256 of each of the bundle's files, and return the manifest.
 
     Args:
-        manifest: every field of `Manifest` except `files`. If a field is invalid, a ModelError is raised.
+        manifest: the fields of `Manifest` except `files`. Raise a ModelError if one is invalid or a file is missing.
     """
     files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name in FILES}
     written = read_manifest(json.dumps({**manifest, "files": files}), str(directory))
@@ -259,7 +259,7 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
 
 
 def update_manifest(directory: Path, **fields: object) -> Manifest:
-    """Rewrite a bundle's manifest with new values of some fields, and the current SHA-256 of each file; return it."""
+    """Rewrite a bundle's manifest with new values of some fields and the current SHA-256 of each file; return the result."""
     manifest, _ = read_directory(directory)
     return write_manifest(directory, manifest.model_copy(update=fields).model_dump(exclude={"files"}))
 

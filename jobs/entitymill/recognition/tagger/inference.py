@@ -109,8 +109,9 @@ class Tagger:
             where: path or URI of the bundle, for error messages; if empty, they contain the model's name instead.
 
         Raises:
-            ModelError: a file is missing or altered, the files do not fit each other, or the model cannot run in
-                `execution.precision`.
+            ModelError: a file is missing or altered, the files do not fit each other, the model cannot run in
+                `execution.precision`, or it computes NaN or infinity for the test sentence.
+            SettingsError: the encoding is sparknlp, but the extension entitymill_sparknlp is not installed.
         """
         where = where or manifest.name
         bundle.check_files(files, manifest, where)

@@ -111,13 +111,16 @@ def count_positions(model: ov.Model) -> int | None:
 
 
 def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.CompiledModel:
-    """Return a network compiled for one Spark task, with one inference stream; `model` may be changed in place.
+    """Return a network compiled for one Spark task, with one inference stream.
+
+    Unless the precision is int8, `model` is changed in place: activations are no longer quantized, and the 8-bit weights of
+    matrix products become floats.
 
     Args:
         model: the network. Call `check_precision` before, because this function does not check the precision.
         precision: number format of the computation. In int8, the activations of a network that is not calibrated are
             quantized separately for each piece (subword). So the results of a sentence hardly depend on the other sentences
-        in its batch.
+            in its batch.
         threads: number of threads for inference, at most the number of cores of the task.
     """
     options = {

@@ -71,7 +71,7 @@ def _plan_packed_batches(lengths: NDArray[np.int64]) -> Iterator[Batch]:
 def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
     """Return two lists with one value per row: the row's sentences, as indices into `lengths`, and its size in pieces.
 
-    The size includes room that stays empty: it is ROW_PIECES, or more for a longer sentence.
+    The size of a row includes room that stays empty. The size is ROW_PIECES, doubled until the row's longest sentence fits.
 
     `lengths` has the number of pieces of each sentence. Sentences are assigned from longest to shortest. Each goes to the
     row with the least room that is sufficient, or to a new row. This fills the rows to about 99 %.
@@ -103,7 +103,7 @@ def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]
 def _compute_columns(lengths: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the position of each sentence's first piece in its row.
 
-    `lengths` has the number of pieces of each sentence, and `row` the index of its row; `row` must be ascending.
+    `lengths` has the number of pieces of each sentence. `row` has the index of each sentence's row, and must be ascending.
     """
     before = np.cumsum(lengths) - lengths
     return before - before[np.searchsorted(row, row)]

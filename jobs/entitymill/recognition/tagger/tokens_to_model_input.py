@@ -1,8 +1,8 @@
 """Split tokens into pieces, put them into rows for the model, and determine which piece decides the tag of each token.
 
-Pieces are subwords in the model's vocabulary. A sentence becomes one row. A sentence longer than the model's limit becomes
-several overlapping windows, each of which is one row. Afterwards, `sequence_packing` puts several of these rows into one row
-of the network's input.
+Pieces are subwords in the model's vocabulary. The network predicts the tag of every piece; its prediction for one piece of a
+token decides the token's tag. A sentence becomes one row. A sentence longer than the model's limit becomes several
+overlapping windows, each of which is one row. Afterwards, `sequence_packing` puts several of these rows into one input row.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Pieces:
 
 
 class WordCache(ABC):
-    """A cache of what words are encoded to, such as the ids of their pieces; a subclass says how a word is encoded.
+    """A cache of the encoded form of words, such as the ids of their pieces; a subclass says how a word is encoded.
 
-    A word is always encoded to the same values, whatever its sentence. So it is encoded only when it is not in the cache.
-    This is faster than encoding sentences, because a text has far fewer distinct words than words.
+    A word is encoded to the same values in every sentence. So it is encoded only when it is not in the cache. This is faster
+    than encoding sentences, because a text has far fewer distinct words than words.
     """
 
     def __init__(self, *shape: int) -> None:
@@ -72,7 +72,8 @@ class WordCache(ABC):
     def _encode_tokens(self, tokens: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Return the stored values of all tokens' pieces, concatenated, and the index at which each token's values start.
 
-        The shapes are [pieces, *shape] and [tokens + 1]. Words that are not in the cache are encoded and added to it.
+        The shapes are [pieces, *shape] and [tokens + 1]. New words are added to the cache; if it would grow too large, it
+        is cleared first.
         """
         new = [word for word in dict.fromkeys(tokens) if word not in self._word_numbers]
         added = sum(map(len, new))
@@ -204,7 +205,7 @@ class RowMaker(Protocol):
 
 
 class CompleteRows:
-    """The default encoding, which uses every piece of every token and splits a long sentence into overlapping windows."""
+    """The default encoding, which splits a long sentence into overlapping windows. Only a token longer than a row is cut."""
 
     def __init__(self, encoder: Encoder, max_length: int) -> None:
         """Create the encoding; `encoder` must return at most `max_length - SPECIAL_PIECES` pieces for a token."""
