@@ -96,7 +96,7 @@ class _Builder:
             )
 
     def build(self) -> ov.Model:
-        """Return the complete network (see `build_classifier`)."""
+        """Return the token classifier as an OpenVINO network: inputs INPUTS (see `build_classifier`), output `logits`."""
         ids, mask = (ops.parameter([-1, -1], np.int64, name=name) for name in INPUTS)
         for node, name in zip((ids, mask), INPUTS, strict=True):
             node.output(0).get_tensor().set_names({name})

@@ -50,7 +50,8 @@ class Observer:
         """Write the report page of a run that has published its results, and compare the run with earlier runs.
 
         The page is written only if report.path is set; if it cannot be written, the run does not fail. Raise DriftError if
-        report.fail_on_drift is set, and the run differs too much from earlier runs.
+        report.fail_on_drift is set, and the run differs too much from earlier runs. The summary and the result of the
+        comparison are kept, also if DriftError is raised.
         """
         self._outcome.summary = summary
         self._outcome.drift = write_page_and_compare_runs(spark, self._settings, tables, summary, console)

@@ -104,7 +104,7 @@ def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[
 
 
 def _write_field(into: Path, name: str, pairs: list[tuple[str, int]]) -> None:
-    """Write pairs to fields/NAME of a saved model, in records of _PAIRS_IN_RECORD pairs, as Spark does."""
+    """Write a field's (key, value) pairs to fields/NAME of a saved model, _PAIRS_IN_RECORD to a record, as Spark does."""
     records = (
         sparknlp_field_files.write_pairs(pairs[first : first + _PAIRS_IN_RECORD])
         for first in range(0, len(pairs), _PAIRS_IN_RECORD)

@@ -32,7 +32,8 @@ class Recognition:
     """The results of recognition; each array has one value per text, in the order of the texts.
 
     sentences, tokens: int32, number of sentences and of tokens; a sentence has at least one token.
-    split_sentences: int32, number of sentences longer than the model's limit. (Encoding sparknlp truncates them.)
+    split_sentences: int32, number of sentences longer than the model's limit. With `encoding: sparknlp`, they
+        are truncated.
     mentions: list of the text's mentions in order; each is a struct with the fields of `python_api.Mention`. The fields
         entity and label are strings, confidence is float32, and all others are int32. Offsets are in code points of the
         text, and ends are exclusive. token_count is the number of tokens that the mention overlaps.

@@ -123,10 +123,10 @@ class Summary:
         self.stage, self.waiting = "waiting", holder
 
     def add_counts(self, rows: list[Row], *, ids_collected: bool = False) -> UnitIds:
-        """Add a unit's counts to the summary; return the unit's smallest, greatest and, if collected, all doc_ids.
+        """Add a unit's counts to the summary; return its doc_ids: the smallest, the greatest and, if collected, all.
 
-        The result also says whether recognition of any document failed (crashed the tagger or made it hang). Such documents
-        count only in `chars`, but their ids are returned like all others.
+        The result also says whether recognition of any document failed (crashed the tagger or made it hang). The
+        characters of such documents are added to `chars`, but no other count includes them. Their ids are returned, too.
 
         Args:
             rows: rows of `count_by_label` for the unit.

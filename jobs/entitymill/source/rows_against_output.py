@@ -215,7 +215,7 @@ def build_fingerprint_error(refused: str, policy: Policy) -> OutputError:
 class Totals:
     """Numbers of compared rows (new, changed, removed, rejected and others) in a comparison of the source with the output.
 
-    sums: result of `sum_outcomes`: one Row per combination of Kind, reject code and Cause, with numbers and totals.
+    sums: result of `sum_outcomes`: one Row per combination of Kind, reject code and Cause.
     """
 
     sums: list[Row]

@@ -78,11 +78,11 @@ def exists_here(path: str | Path) -> bool:
 
 
 def find_installed(path: str) -> str:
-    """Return the absolute path of a file in the Git clone that contains this program, if the working directory lacks it.
+    """Return the absolute path of a relative path in this program's Git clone, if the working directory has no such path.
 
-    A path that does not exist in the clone, or that exists in the working directory, is returned unchanged. In the working
-    directory, a path does not count if a directory or link in it belongs to another user (except root): its jars or models
-    could be a stranger's. Absolute paths, URIs, and paths with `..` are always returned unchanged.
+    A path that does not exist in the clone, or that exists in the working directory, is returned unchanged. A path in the
+    working directory is ignored if a directory or link on it belongs to another user (except root), because this user could
+    have put other jars or models there. Absolute paths, URIs, and paths with `..` are always returned unchanged.
     """
     relative = Path(path)
     if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts:

@@ -82,7 +82,7 @@ def qualify(spark: SparkSession, path: str) -> str:
 def prefer_local_file(path: str) -> str:
     """Return the `file:` URI of a path that exists on the driver's own disk; return any other path unchanged.
 
-    A relative path that does not exist in the working directory is also looked up in this program's own clone.
+    A relative path is looked up in the working directory, then in the Git clone that contains this program.
 
     Hadoop's client looks for a path without a scheme on the default file system, which is not the local disk on YARN and
     Databricks. Volumes of Databricks (/Volumes/...) are also found, because they are mounted on the local disk.

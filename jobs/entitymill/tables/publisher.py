@@ -259,7 +259,7 @@ class Publisher:
         self._commits.execute(name, partial(merge_rows.replace_documents, self.tables, name, old_ids, frame, between))
 
     def _fit_file_size(self, name: str, frame: DataFrame) -> DataFrame:
-        """Return rows of table `name`, repartitioned for files of about the target size; repartition `entities` by label."""
+        """Return rows of table `name`, repartitioned so that files have the target size; `entities` also by label."""
         return self.tables.fit_file_size(frame, by="label" if name == "entities" else None)
 
 

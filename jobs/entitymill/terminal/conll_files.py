@@ -107,10 +107,10 @@ class ReviewedSentence:
 
 
 def read_sentences(text: str, where: str) -> Iterator[ReviewedSentence]:
-    """Yield the sentences of a corrected CoNLL file.
+    """Yield the sentences of a CoNLL file whose tags a person has corrected.
 
-    Raise SourceError if a line is missing or malformed. The error message begins with `where`, followed by the number of the
-    line.
+    Raise SourceError if a line is malformed, or if a sentence lacks lines. The error message begins with `where`, followed
+    by the number of the line.
     """
     first: int | None = None
     lines: list[str] = []
