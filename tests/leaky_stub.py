@@ -1,4 +1,4 @@
-"""A stub for `recognition_in_child.open_recognition` whose error quotes the text, as a bug in a package might."""
+"""A stub for `child_recognition.open_recognition` whose error quotes the text, as a bug in a package might."""
 
 from __future__ import annotations
 

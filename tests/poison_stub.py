@@ -1,4 +1,4 @@
-"""A stub for `recognition_in_child.open_recognition`: the real recognizer, but some texts crash or hang it."""
+"""A stub for `child_recognition.open_recognition`: the real recognizer, but some texts crash or hang it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from entitymill.workers import recognition_in_child
+from entitymill.workers import child_recognition
 
 FACTORY = "poison_stub:open_recognition"
 NAMES = ("segfault", "kill", "loop", "memory", "native", "bug")
@@ -23,7 +23,7 @@ DEADLY = {SEGFAULT: signal.SIGSEGV, KILL: signal.SIGKILL}
 
 
 def open_recognition(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    recognize = recognition_in_child.open_recognition(*arguments)
+    recognize = child_recognition.open_recognition(*arguments)
 
     def poisoned(window: pa.RecordBatch) -> pa.RecordBatch:
         text = " ".join(window.column("text").to_pylist())

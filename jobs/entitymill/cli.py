@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {visible(name)} is not a command.{hint}\n\n{_help()}", file=sys.stderr)
         return 2
     try:
-        command = installation.load(COMMANDS[name][0], f"entitymill {name}")
+        command = installation.import_extension(COMMANDS[name][0], f"entitymill {name}")
     except SettingsError as error:
         print(visible(f"error: {error}"), file=sys.stderr)
         return error.exit_code

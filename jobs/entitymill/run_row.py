@@ -83,7 +83,7 @@ class RunRow:
         datetime without a time zone counts as this machine's local time. A map may also be a list of (key, value) pairs.
         `other`: values for the fields that a subclass of RunRow adds.
         """
-        known = {name: values.get(name) for name in NAMES}
+        known = {name: values.get(name) for name in COLUMN_NAMES}
         return cls(**{name: _convert(name, value) for name, value in known.items() if value is not None}, **other)
 
     def to_json(self) -> str:
@@ -108,7 +108,7 @@ class RunRow:
             return 0.0
 
 
-NAMES = tuple(field.name for field in dataclasses.fields(RunRow))
+COLUMN_NAMES = tuple(field.name for field in dataclasses.fields(RunRow))
 """Names of the columns of `runs`."""
 TIMES = ("started_at", "ended_at", "until")
 """Names of the columns that are times."""

@@ -131,4 +131,4 @@ def write_parts(parts: Parts, directory: Path) -> None:
             )
         (directory / bundle.VOCABULARY).write_bytes("".join(f"{piece}\n" for piece in pieces).encode("utf8"))
     (directory / bundle.LABELS).write_text(json.dumps(parts.labels) + "\n", encoding="utf8")
-    bundle.read_labels(directory / bundle.LABELS)
+    bundle.read_tags(directory / bundle.LABELS)

@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass, field
 
 from entitymill.errors import ModelError
-from entitymill.recognition.guarded_loading import MAX_JAVA_DEPTH
+from entitymill.recognition.model_loading_limits import MAX_JAVA_DEPTH
 
 _MAGIC = b"\xac\xed\0\5"
 _NULL, _REFERENCE, _CLASS_DESCRIPTION, _OBJECT, _STRING, _ARRAY, _CLASS, _BLOCK, _END = range(0x70, 0x79)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError, is_rust_panic
-from entitymill.recognition.guarded_loading import loading
+from entitymill.recognition.model_loading_limits import loading
 from entitymill.recognition.tagger import bundle
 from entitymill_models.imported_classifier import Casing, parse_json, read_json, read_text, read_vocabulary
 
@@ -132,7 +132,7 @@ def _read_casing(directory: Path, where: str) -> Casing:
     return "uncased" if lower else "cased"
 
 
-def read_labels(directory: Path, where: str) -> tuple[str, ...]:
+def read_tags(directory: Path, where: str) -> tuple[str, ...]:
     """Return the tags that a network predicts, such as B-PER, in the order of the logits.
 
     The sources of the tags are labels.json, id2label in config.json, and labels.txt; the first that exists is read. Raise

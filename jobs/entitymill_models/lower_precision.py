@@ -51,7 +51,7 @@ def detect_stored_precision(network: ov.Model, where: str) -> Stored:
     return "bf16" if ov.Type.bf16 in types else "f32"
 
 
-def reduce_precision(
+def convert_precision(
     network: ov.Model, precision: Precision, calibration: Sequence[dict[str, NDArray[np.int64]]] = ()
 ) -> ov.Model:
     """Convert the weights of a network to the requested precision, and return the resulting network.

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.recognition.guarded_loading import loading
+from entitymill.recognition.model_loading_limits import loading
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill_models import huggingface, network_import, sparknlp_saved
@@ -66,7 +66,7 @@ def _detect_and_read(source: Path, where: str, scratch: Path, casing: Casing | N
         ), None
     if (source / bundle.MANIFEST).is_file():
         return _read_bundle(source, casing)
-    if sparknlp_saved.is_saved(source):
+    if sparknlp_saved.is_saved_model(source):
         return sparknlp_saved.read_saved_model(source, network_scratch, where, casing), None
     if huggingface.is_model_directory(source):
         return huggingface.read_directory(source, where, casing), None
@@ -92,7 +92,7 @@ def _read_bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.
     positions = network.count_positions(model)
     parts = Parts(
         network=model,
-        labels=bundle.read_labels(files[bundle.LABELS]),
+        labels=bundle.read_tags(files[bundle.LABELS]),
         tokenizer=files[bundle.TOKENIZER].read_text(encoding="utf8") if has_json else None,
         vocabulary=None if has_json else read_vocabulary(files[bundle.VOCABULARY]),
         casing=manifest.casing,

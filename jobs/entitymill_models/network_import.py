@@ -9,7 +9,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from entitymill.errors import ModelError
-from entitymill.recognition.guarded_loading import loading
+from entitymill.recognition.model_loading_limits import loading
 from entitymill.recognition.tagger.network import INPUTS, count_positions
 from entitymill_models import labels_and_tokenizer_files
 from entitymill_models.imported_classifier import Casing, Parts
@@ -40,7 +40,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
             "tokenizer in its name): add the network, or move the others elsewhere."
         )
     network = read_network(networks[0], None if onnx else networks[0].with_suffix(".bin"), where)
-    labels = labels_and_tokenizer_files.read_labels(directory, where)
+    labels = labels_and_tokenizer_files.read_tags(directory, where)
     tokenizer = labels_and_tokenizer_files.read_tokenizer(directory, where, casing)
     network = normalize(network, len(labels), where)
     limit = count_positions(network)

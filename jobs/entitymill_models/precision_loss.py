@@ -108,10 +108,10 @@ def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Seq
 
     Raise ModelError if the bundle cannot be run.
     """
-    return set(find_confidences(directory, precision, sentences))
+    return set(predict_confidences(directory, precision, sentences))
 
 
-def find_confidences(
+def predict_confidences(
     directory: Path, precision: Precision, sentences: Sequence[Sequence[str]], decoding: Decoding = "argmax"
 ) -> dict[Mention, float]:
     """Tag sentences with a bundle; return a dict from each mention to its confidence before scaling.

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from entitymill.commands import common
 from entitymill.errors import ModelError, SettingsError, WorkerError
-from entitymill.recognition.guarded_loading import blame_file, list_model_files, loading, loading_memory_limit, memory_limit
+from entitymill.recognition import model_loading_limits
 from entitymill.recognition.tagger import Execution, bundle, list_precisions, network
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.recognition.tagger.tokens_to_model_input import SPECIAL_PIECES
@@ -142,8 +142,8 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
         ModelError: the source cannot be read or run, or its conversion loses more accuracy than allowed.
         SettingsError: an option is missing, or contradicts the source.
     """
-    limit = loading_memory_limit(list_model_files(options.source))
-    with memory_limit(limit), blame_file(str(options.source)):
+    limit = model_loading_limits.compute_loading_limit(model_loading_limits.list_model_files(options.source))
+    with model_loading_limits.limited_memory(limit), model_loading_limits.blame_file(str(options.source)):
         found, origin = model_formats.read_model(options.source, unpacked, options.casing)
         if origin is not None and options.labels is not None:
             raise SettingsError(f"--labels: the bundle {options.source} already states its scheme: leave the option out.")
@@ -158,8 +158,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
         if options.calibrate_confidence is not None:
             confidence_fit.calibrate_bundle(made, options.calibrate_confidence, open_console())
         if options.to == "sparknlp":
-            export = installation.load(f"{installation.SPARKNLP}.saved_model_writer", "--to sparknlp")
-
+            export = installation.import_extension(f"{installation.SPARKNLP}.saved_model_writer", "--to sparknlp")
             written = scratch / _DIRECTORIES["sparknlp"]
             written.mkdir()
             export.write_saved_model(made, written)
@@ -197,7 +196,7 @@ def _reduce_and_check(
     bundle.write_manifest(original, {**manifest, "precision": "f32" if stored == "f32" else "bf16"})
     _try_longest_sentence(original, options.source)
     checked, feeds = _read_samples(options, original)
-    reduced = lower_precision.reduce_precision(found.network, target, feeds)
+    reduced = lower_precision.convert_precision(found.network, target, feeds)
     parts_module.write_parts(replace(found, network=reduced), made)
     manifest |= {"precision": target, "calibrated": bool(feeds)}
     bundle.write_manifest(made, manifest)
@@ -286,7 +285,7 @@ def _try_longest_sentence(directory: Path, source: Path) -> None:
     manifest, files = bundle.read_directory(directory)
     where = f"{source} (as a bundle)"
     tagger = Tagger.load(files, manifest, Execution(list_precisions(manifest.precision)[0]), where)
-    with loading(f"{where}/{bundle.NETWORK}"):
+    with model_loading_limits.loading(f"{where}/{bundle.NETWORK}"):
         try:
             tagger.tag(["."] * (manifest.max_length - SPECIAL_PIECES), np.array([manifest.max_length - SPECIAL_PIECES]))
         except (RuntimeError, IndexError, ValueError) as error:  # IndexError, ValueError: logits of wrong shape

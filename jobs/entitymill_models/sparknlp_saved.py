@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from entitymill.errors import ModelError
-from entitymill.recognition import guarded_loading
+from entitymill.recognition import model_loading_limits
 from entitymill.recognition.sentences_dl_saved import DAMAGE_ERRORS
 from entitymill.recognition.tagger.network import count_positions
 from entitymill_models import network_import, sparknlp_field_files
@@ -41,8 +41,8 @@ class Allowance:
     @classmethod
     def for_archive(cls, archive: Path) -> Allowance:
         """Return how many bytes and files may be unpacked from an archive; the bytes grow with its size, up to a limit."""
-        size = guarded_loading.UNPACKED_BASE_BYTES + guarded_loading.MAX_UNPACKED_RATIO * archive.stat().st_size
-        return cls(min(guarded_loading.MAX_UNPACKED_BYTES, size), guarded_loading.MAX_UNPACKED_FILES)
+        size = model_loading_limits.UNPACKED_BASE_BYTES + model_loading_limits.MAX_UNPACKED_RATIO * archive.stat().st_size
+        return cls(min(model_loading_limits.MAX_UNPACKED_BYTES, size), model_loading_limits.MAX_UNPACKED_FILES)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class SavedDescription:
     max_length: int
 
 
-def is_saved(directory: Path) -> bool:
+def is_saved_model(directory: Path) -> bool:
     """Return whether a directory contains a `metadata` directory, as saved Spark ML and Spark NLP models do."""
     return (directory / METADATA).is_dir()
 
@@ -78,7 +78,7 @@ def find_model(unpacked: Path, where: str) -> Path:
     """
     folders = [path for path in sorted(unpacked.iterdir()) if path.is_dir() and not path.name.startswith("__")]
     for candidate in (unpacked, *(folders if len(folders) == 1 else ())):
-        if is_saved(candidate):
+        if is_saved_model(candidate):
             return candidate
     raise ModelError(f"{where} contains no saved Spark NLP model, neither at its root nor in its only folder.")
 
@@ -230,8 +230,8 @@ def unpack(archive: Path, into: Path | None, where: str, allowance: Allowance) -
             allowance.files -= len(members)
             if allowance.files < 0:
                 raise ModelError(
-                    f"{where} unpacks to more than {guarded_loading.MAX_UNPACKED_FILES:,} files, more than any model has: "
-                    "copy the model again from a source that you trust."
+                    f"{where} unpacks to more than {model_loading_limits.MAX_UNPACKED_FILES:,} files, more than any model "
+                    "has: copy the model again from a source that you trust."
                 )
             for member in members:
                 target = _resolve_target(member, into or Path(), where)

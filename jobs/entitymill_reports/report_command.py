@@ -63,7 +63,7 @@ def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
 
     installation.require_extra("entitymill report", "report")
     common.check_output_exists(settings)
-    progress.begin("reading the tables")
+    progress.begin_step("reading the tables")
     reader = open_local_reader(settings)
     if reader is not None:
         page_drift = reports_of_a_run.write_page(reader, settings, to, run_id)
@@ -80,8 +80,8 @@ def _write_page_with_spark(settings: Settings, to: str, run_id: str | None) -> D
     from entitymill_reports import reports_of_a_run
     from entitymill_reports.table_reader import open_spark_reader
 
-    progress.begin("starting Spark")
+    progress.begin_step("starting Spark")
     spark = open_session(settings.spark, "entitymill report")
-    progress.begin("reading the tables")
+    progress.begin_step("reading the tables")
     with open_spark_reader(spark, settings, Tables(spark, settings.output)) as reader:
         return reports_of_a_run.write_page(reader, settings, to, run_id)

@@ -37,7 +37,7 @@ class Observer:
         self._outcome = outcome
         self._events = events
 
-    def open_tables(self, tables: Tables) -> None:
+    def set_tables(self, tables: Tables) -> None:
         """Keep a reference to the output's tables, from which metrics are read when the run ends; nothing is read yet."""
         self._outcome.tables = tables
 

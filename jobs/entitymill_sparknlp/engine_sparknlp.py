@@ -58,7 +58,7 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
     is_classifier = saved.kind != "PipelineModel"
     detector = settings.detector, settings.detector_model
     pipeline = pipeline_stages.load_pipeline(saved, pipeline_stages.build_stages(spark, *detector) if is_classifier else [])
-    mentioned = settings.entities.mentioned_labels
+    mentioned = settings.entities.referenced_labels
     if mentioned:
         engine_openvino.refuse_unknown_labels(saved.address, mentioned, pipeline.list_entity_labels())
     digest = (

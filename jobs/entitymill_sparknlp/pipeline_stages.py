@@ -19,7 +19,7 @@ from sparknlp.base import DocumentAssembler
 from entitymill.errors import ModelError
 from entitymill.recognition.sentences import Kind
 from entitymill.recognition.tagger import Precision
-from entitymill.recognition.tagger.network import precision_properties
+from entitymill.recognition.tagger.network import build_precision_properties
 from entitymill.settings.sections import PRETRAINED
 from entitymill.spark import storage
 from entitymill.workers import engine_openvino
@@ -129,7 +129,7 @@ def configure_openvino(spark: SparkSession, precision: Precision) -> None:
     local = (context.master or "").startswith("local")
     cores = context.defaultParallelism if local else int(context.getConf().get("spark.executor.cores", "0") or 0)
     properties = {
-        **precision_properties(precision, _DYNAMIC_GROUP),
+        **build_precision_properties(precision, _DYNAMIC_GROUP),
         "ENABLE_CPU_PINNING": "NO",
         # The tasks of an executor share one compiled model, which therefore needs a stream and a thread for each task.
         "NUM_STREAMS": cores or "AUTO",

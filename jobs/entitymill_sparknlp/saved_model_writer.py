@@ -46,7 +46,7 @@ def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = F
     """
     manifest, files = bundle.read_directory(directory)
     vocabulary = _read_vocabulary(files, manifest)
-    labels = bundle.read_labels(files[bundle.LABELS])
+    labels = bundle.read_tags(files[bundle.LABELS])
     _write_field(into, "vocabulary", sorted(vocabulary.items(), key=lambda item: item[1]))
     _write_field(into, "labels", [(label, number) for number, label in enumerate(labels)])
     defaults = {"batchSize": 8, "caseSensitive": True, "maxSentenceLength": 128, "lazyAnnotator": False}

@@ -17,7 +17,7 @@ import texts
 
 from entitymill.recognition import sentences
 from entitymill.recognition.tagger import Execution, bundle
-from entitymill.workers import child_process, recognition_in_child
+from entitymill.workers import child_process, child_recognition
 from entitymill.workers.engine_openvino import FACTORY
 from entitymill.workers.worker import RecognitionOptions, cut_windows
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         detector,
         RecognitionOptions(Execution(options.precision), "dl", trim=True),
     )
-    work, here = child_process.Work(FACTORY, given), recognition_in_child.open_recognition(*given)
+    work, here = child_process.Work(FACTORY, given), child_recognition.open_recognition(*given)
     many = batches(count)
     ways = {
         "in this process": lambda: [here(batch) for batch in many],

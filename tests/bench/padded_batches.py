@@ -69,7 +69,7 @@ class PaddedTagger:
         """Load the model of a bundle."""
         manifest, files = bundle.read_directory(directory)
         bundle.check_files(files, manifest, str(directory))
-        self.labels = bundle.read_labels(files[bundle.LABELS])
+        self.labels = bundle.read_tags(files[bundle.LABELS])
         self._maker = build_row_maker(read_tokenizer(files, manifest), manifest, "complete")
         model = network.read_network(files[bundle.NETWORK], files[bundle.WEIGHTS], str(directory))
         self._request = network.compile_model(model, precision, 1).create_infer_request()

@@ -70,7 +70,7 @@ def write_random_model(directory: Path, shape: Shape, outside: float = 3.0) -> N
         outside: added to the logit of the tag O; the larger, the fewer mentions.
     """
     directory.mkdir()
-    labels = bundle.read_labels(DEMO / bundle.LABELS)
+    labels = bundle.read_tags(DEMO / bundle.LABELS)
     shutil.copy(DEMO / bundle.TOKENIZER, directory / bundle.TOKENIZER)
     vocabulary = len(json.loads((DEMO / bundle.TOKENIZER).read_text(encoding="utf8"))["model"]["vocab"])
     save_file(_tensors(shape, vocabulary, len(labels), outside), directory / "model.safetensors", {"format": "pt"})
@@ -132,7 +132,7 @@ def make_bundle(saved: Path, directory: Path, kind: Kind) -> Path:
     }
     if kind != "f32":
         feeds = _calibration_inputs(saved) if kind == "calibrated" else []
-        found = replace(found, network=lower_precision.reduce_precision(found.network, "int8", feeds))
+        found = replace(found, network=lower_precision.convert_precision(found.network, "int8", feeds))
     parts_module.write_parts(found, directory)
     bundle.write_manifest(directory, manifest)
     return directory

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from entitymill.errors import ModelError
-from entitymill.recognition import guarded_loading
+from entitymill.recognition import model_loading_limits
 from entitymill.recognition.tagger import bundle
 from entitymill.workers import child_process
 from entitymill_models import huggingface, imported_classifier, java_stream_check, model_formats, sparknlp_field_files
@@ -266,7 +266,9 @@ def test_no_archive_writes_more_than_its_size_allows(tmp_path: Path) -> None:
             except ModelError:
                 refused += 1
             written = sum(path.stat().st_size for path in (directory / "scratch").rglob("*") if path.is_file())
-            allowed = guarded_loading.MAX_UNPACKED_RATIO * source.stat().st_size + guarded_loading.UNPACKED_BASE_BYTES
+            allowed = (
+                model_loading_limits.MAX_UNPACKED_RATIO * source.stat().st_size + model_loading_limits.UNPACKED_BASE_BYTES
+            )
             assert written <= allowed
             shutil.rmtree(directory)
     assert refused == count  # the archives contain only zeros, which are not a network

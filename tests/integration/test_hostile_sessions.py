@@ -25,7 +25,7 @@ from entitymill.run_row import RunRow
 from entitymill.settings import sections
 from entitymill.spark.private_session import PINNED, UNSET
 from entitymill.spark.session import open_session
-from entitymill.tables import merge_rows, publisher
+from entitymill.tables import publisher, row_changes
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.publisher import Publisher
 from small_queries import SMALL_QUERIES
@@ -228,7 +228,7 @@ def test_another_threads_appends_to_its_own_table_are_not_skipped(world: World, 
         other.join()
 
     monkeypatch.setattr(publisher, "MAX_LISTED_IDS", 0)
-    hook(monkeypatch, merge_rows, "replace_documents", meanwhile)
+    hook(monkeypatch, row_changes, "replace_documents", meanwhile)
     world.put({"d00": "Changed Once text"})
     world.run()
     world.check()

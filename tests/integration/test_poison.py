@@ -15,7 +15,7 @@ from pyspark.sql import Row
 import poison_stub
 from entitymill.errors import RejectedError
 from entitymill.run.crashing_documents import AGAIN, STAGE
-from entitymill.run.recognition_ahead import RecognizedUnit
+from entitymill.run.recognition_ahead import UnitInRecognition
 from entitymill.workers.engine_openvino import FACTORY
 
 from .conftest import Job
@@ -119,15 +119,15 @@ def test_a_document_that_fails_only_when_a_lost_part_is_computed_again_fails_the
     """If a document fails only when Spark recomputes a partition, the run must fail, not publish it without mentions."""
     marker = job.directory / "now"
     job.texts([(doc_id, f"{text} {poison_stub.WHEN}{marker}") for doc_id, text in GOOD[:3]])
-    wait = RecognizedUnit.wait
+    wait = UnitInRecognition.wait
 
-    def then_loses_it(unit: RecognizedUnit) -> list[Row]:
+    def then_loses_it(unit: UnitInRecognition) -> list[Row]:
         counts = wait(unit)
         unit.recognized.unpersist(blocking=True)  # as the death of an executor does
         marker.touch()
         return counts
 
-    monkeypatch.setattr(RecognizedUnit, "wait", then_loses_it)
+    monkeypatch.setattr(UnitInRecognition, "wait", then_loses_it)
     with pytest.raises((PySparkException, Py4JJavaError), match="only when Spark recomputed a lost partition"):
         job.run(*LIMITS)
     assert marker.exists()

@@ -171,8 +171,8 @@ def test_a_run_goes_on_only_from_a_whole_one_with_the_same_settings(
     last = replace(RunRow("r1", status="done", scope="s", fingerprint="f1", settled=True), **changed)
     summary, provenance = Summary("r2", DAY, scope="s"), Provenance("r2", DAY, "/texts", "m", "f1", "1")
     source = replace(source_of(), nondeterministic=moving)
-    assert guards.explain_other_job(Record(last=last, latest=last), summary, provenance, source) == reason
-    assert guards.explain_other_job(Record(), summary, provenance, source) is not None
+    assert guards.explain_distrust_of_last_run(Record(last=last, latest=last), summary, provenance, source) == reason
+    assert guards.explain_distrust_of_last_run(Record(), summary, provenance, source) is not None
 
 
 @pytest.mark.parametrize(

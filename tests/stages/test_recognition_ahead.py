@@ -16,7 +16,13 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from entitymill import schemas
-from entitymill.run.recognition_ahead import MAX_HELD_UNITS, BackgroundAction, BusySeconds, RecognizedUnit, recognize_ahead
+from entitymill.run.recognition_ahead import (
+    MAX_HELD_UNITS,
+    BackgroundAction,
+    BusySeconds,
+    UnitInRecognition,
+    recognize_ahead,
+)
 from entitymill.run.work_units import PlannedUnit
 from entitymill.settings.sections import OutputSettings
 from entitymill.spark import spark_connect
@@ -25,7 +31,7 @@ from entitymill.tables.temporary_tables import TemporaryTable
 
 PATIENCE = 60.0
 """Seconds that a test waits for what must happen."""
-Units = Generator[PlannedUnit | RecognizedUnit, None, None]
+Units = Generator[PlannedUnit | UnitInRecognition, None, None]
 
 
 def wait_for(path: Path) -> bool:
@@ -89,7 +95,7 @@ def publish(ahead: Units, each: Callable[[list[Row]], None]) -> None:
     """Wait for each unit, and pass its counts to `each`."""
     with contextlib.closing(ahead):
         for unit in ahead:
-            assert isinstance(unit, RecognizedUnit)
+            assert isinstance(unit, UnitInRecognition)
             each(unit.wait())
 
 
@@ -123,7 +129,7 @@ def test_results_are_stored_in_a_table_where_the_session_does_not_cache_them(
     units = recognize_ahead(spark, planned(2), recognize_into(marks), partial(TemporaryTable, tables, 7))
     with contextlib.closing(units):
         for number, unit in enumerate(units):
-            assert isinstance(unit, RecognizedUnit)
+            assert isinstance(unit, UnitInRecognition)
             assert [row["rows"] for row in unit.wait()] == [1]
             (marks / str(number)).unlink()
             assert [row["doc_id"] for row in unit.recognized.collect()] == [str(number)]

@@ -59,14 +59,14 @@ class Died(BaseException):
 
 def die_before(patched: pytest.MonkeyPatch, table: str) -> None:
     """Let runs die just before their first commit to a table."""
-    options = Commits._number_commit
+    options = Commits._take_commit_number
 
     def instead(commits: Commits, name: str) -> dict[str, str]:
         if name == table:
             raise Died
         return options(commits, name)
 
-    patched.setattr(Commits, "_number_commit", instead)
+    patched.setattr(Commits, "_take_commit_number", instead)
 
 
 def publish_half(writing: Writing, *rows: tuple[str, str], removed: tuple[str, ...] = (), known: bool = True) -> None:

@@ -32,11 +32,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_long_step_is_mentioned_again_and_again_and_a_short_one_never(capsys: pytest.CaptureFixture[str]) -> None:
-    progress.begin("starting Spark")
+    progress.begin_step("starting Spark")
     time.sleep(0.1)
-    progress.begin("reading the tables")
+    progress.begin_step("reading the tables")
     time.sleep(0.7)
-    progress.end()
+    progress.end_step()
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines()[:2] == ["reading the tables …", "reading the tables, 0 s so far …"]
@@ -46,7 +46,7 @@ def test_a_long_step_is_mentioned_again_and_again_and_a_short_one_never(capsys: 
 
 def test_a_step_ends_with_its_command(capsys: pytest.CaptureFixture[str]) -> None:
     def fails(_: object) -> None:
-        progress.begin("starting Spark")
+        progress.begin_step("starting Spark")
         raise OSError("gone")
 
     assert common.run_and_report(fails, "interrupted.") == 1
@@ -173,15 +173,15 @@ def test_a_reader_of_stdout_that_ends_first_is_no_error(tmp_path: Path, options:
 
 
 def test_a_path_that_may_be_elsewhere_is_left_to_spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert common.describe_missing(f"{tmp_path}/no", {}) == f"there is nothing at {tmp_path}/no"
-    assert common.describe_missing(str(tmp_path), {}) is None
+    assert common.describe_missing_path(f"{tmp_path}/no", {}) == f"there is nothing at {tmp_path}/no"
+    assert common.describe_missing_path(str(tmp_path), {}) is None
     for path in ("s3a://lake/no", "table:main.texts", "dbfs:/no"):
-        assert common.describe_missing(path, {}) is None
+        assert common.describe_missing_path(path, {}) is None
     for path in ("/no", TOO_LONG):
-        assert common.describe_missing(path, {"spark.hadoop.fs.defaultFS": "hdfs://name:8020"}) is None
+        assert common.describe_missing_path(path, {"spark.hadoop.fs.defaultFS": "hdfs://name:8020"}) is None
     monkeypatch.setenv("HADOOP_CONF_DIR", "/etc/hadoop")
     for path in ("/no", TOO_LONG):
-        assert common.describe_missing(path, {}) is None
+        assert common.describe_missing_path(path, {}) is None
 
 
 def test_a_path_that_cannot_be_looked_up_is_left_to_spark(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_labels_must_be_iob2_tags(tmp_path: Path, content: str) -> None:
     path = tmp_path / bundle.LABELS
     path.write_text(content)
     with pytest.raises(ModelError, match=r"labels\.json"):
-        bundle.read_labels(path)
+        bundle.read_tags(path)
 
 
 UNFIT = {
@@ -132,7 +132,7 @@ def test_a_label_that_cannot_name_a_partition_is_refused_with_its_position(tmp_p
     path = tmp_path / bundle.LABELS
     path.write_text(json.dumps(["O", "B-PER", "I-PER", f"B-{label}"]))
     with pytest.raises(ModelError) as refused:
-        bundle.read_labels(path)
+        bundle.read_tags(path)
     said = str(refused.value)
     assert said.startswith("Label 3 (counted from 0) of labels.json of the model, ")
     assert UNFIT[label] in said
@@ -143,7 +143,7 @@ def test_a_label_that_cannot_name_a_partition_is_refused_with_its_position(tmp_p
 def test_a_label_that_can_name_a_partition_is_taken(tmp_path: Path, label: str) -> None:
     path = tmp_path / bundle.LABELS
     path.write_text(json.dumps(["O", f"B-{label}"]))
-    assert bundle.read_labels(path) == ("O", f"B-{label}")
+    assert bundle.read_tags(path) == ("O", f"B-{label}")
 
 
 def test_spark_nlps_tags_have_the_same_limits() -> None:

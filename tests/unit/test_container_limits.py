@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import entitymill
-from entitymill.recognition import guarded_loading, hardware
+from entitymill.recognition import hardware, model_loading_limits
 from entitymill.recognition.tagger import Execution
 from entitymill.recognition.tagger.inference import Tagger
 from entitymill.workers import engine_openvino
@@ -68,7 +68,7 @@ def test_the_default_limit_is_a_quarter_of_a_cores_share_of_the_container(
         monkeypatch.setenv("SPARK_EXECUTOR_CORES", executor_cores)
     assert hardware.read_memory_limit() == memory
     assert hardware.count_cores() == cores
-    assert guarded_loading.tagging_memory_limit(1000, None) == limit
+    assert model_loading_limits.compute_tagging_limit(1000, None) == limit
 
 
 class FakeSession:
@@ -95,19 +95,19 @@ class FakeSession:
 def test_on_yarn_the_driver_computes_the_share_of_each_core(conf: dict[str, str], share: int | None) -> None:
     assert engine_openvino.compute_memory_share(FakeSession(**{"spark_master": "yarn"} | conf)) == share  # type: ignore[arg-type]
     if share is not None:
-        limit = guarded_loading.tagging_memory_limit(1000, share=share)
+        limit = model_loading_limits.compute_tagging_limit(1000, share=share)
         assert limit == min(2**30 + 512_000, max(256_000_000, share // 4))
 
 
 def test_a_limit_in_the_settings_is_not_changed_by_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cgroups(tmp_path, SMALL, monkeypatch)
-    assert guarded_loading.tagging_memory_limit(1000, 5000) == 5 * GB
-    assert guarded_loading.tagging_memory_limit(1000, 10) == 10_000_000
+    assert model_loading_limits.compute_tagging_limit(1000, 5000) == 5 * GB
+    assert model_loading_limits.compute_tagging_limit(1000, 10) == 10_000_000
 
 
 def test_the_share_is_that_of_the_processes_that_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cgroups(tmp_path, POD, monkeypatch)
-    limits = [guarded_loading.tagging_memory_limit(1000, processes=processes) for processes in (1, 3)]
+    limits = [model_loading_limits.compute_tagging_limit(1000, processes=processes) for processes in (1, 3)]
     assert limits == [2**30 + 512_000, 500_000_000]  # the pod has 6 GB
 
 

@@ -20,8 +20,8 @@ SAID = "org.apache.spark.SparkException: Job aborted: Lost task 0.0: java.io.IOE
 def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Watch two directories, and none that other tests of this process have watched."""
     monkeypatch.setattr(files_on_this_machine, "_watched", {})
-    files_on_this_machine.watch(f"file:{tmp_path}/out/new", "output.path")
-    files_on_this_machine.watch("s3a://lake/out", "output.path")
+    files_on_this_machine.register_directory(f"file:{tmp_path}/out/new", "output.path")
+    files_on_this_machine.register_directory("s3a://lake/out", "output.path")
     return tmp_path
 
 

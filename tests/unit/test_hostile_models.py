@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from entitymill.errors import ModelError
-from entitymill.recognition import guarded_loading, sentences, sentences_dl_saved
+from entitymill.recognition import model_loading_limits, sentences, sentences_dl_saved
 from entitymill.recognition.tagger import Execution, bundle
 from entitymill.workers import child_process
 from entitymill.workers.engine_openvino import FACTORY
@@ -124,13 +124,13 @@ def test_a_large_file_raises_no_limit_above_the_memory_of_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2**25, "SC_PAGE_SIZE": 4096}.__getitem__)
-    plain = guarded_loading.loading_memory_limit([])
+    plain = model_loading_limits.compute_loading_limit([])
     pad = tmp_path / "pad"
     with pad.open("wb") as file:
         file.truncate(2**22)
-        assert guarded_loading.loading_memory_limit([pad]) == plain + 24 * 2**22
+        assert model_loading_limits.compute_loading_limit([pad]) == plain + 24 * 2**22
         file.truncate(2**40)
-    assert guarded_loading.loading_memory_limit([pad]) == 2**37
+    assert model_loading_limits.compute_loading_limit([pad]) == 2**37
 
 
 def test_a_file_that_is_not_of_the_bundle_raises_no_limit_of_tag(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_file_that_is_not_of_the_bundle_raises_no_limit_of_tag(tmp_path: Path)
 def test_descriptions_of_a_model_are_bounded(tmp_path: Path) -> None:
     model = hostile.changed_bundle(tmp_path / "model", bundle.LABELS, lambda text: text + " " * 2**20)
     with pytest.raises(ModelError, match=r"labels\.json of the model is not JSON"):
-        bundle.read_labels(model / bundle.LABELS)
+        bundle.read_tags(model / bundle.LABELS)
     manifest = model / bundle.MANIFEST
     text = manifest.read_text(encoding="utf8")
     manifest.write_text(text + " " * 2**20, encoding="utf8")

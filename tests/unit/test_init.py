@@ -26,19 +26,19 @@ COLUMN = Column("id", "string", atomic=True, text=True, unique=True, length=1.0,
 )
 def test_the_command_for_the_next_step_can_be_copied(name: str, argument: str) -> None:
     proposal = Proposal(1, COLUMN, COLUMN, [], [], [], [])
-    text = init.render(Path(name), SourceSettings(path="texts"), proposal, "out", "build/jars", "")
+    text = init.render_configuration(Path(name), SourceSettings(path="texts"), proposal, "out", "build/jars", "")
     assert f"\n#   entitymill extract --config {argument} --dry-run\n" in text
 
 
 @pytest.mark.parametrize("name", ["two\nlines: x", "next\x85line: x", "separated\u2028line: x"])
 def test_a_column_of_several_lines_stays_in_its_comment(name: str) -> None:
     proposal = Proposal(1, COLUMN, COLUMN, [], [], [], [(name, "a map")])
-    text = init.render(Path("x.yaml"), SourceSettings(path="texts"), proposal, "out", "build/jars", "")
+    text = init.render_configuration(Path("x.yaml"), SourceSettings(path="texts"), proposal, "out", "build/jars", "")
     assert set(yaml.safe_load(text)["source"]) == {"format", "path", "id_column", "text_column", "passthrough"}
 
 
 @pytest.mark.parametrize("name", ["two\nlines: x", "next\x85line: x", "separated\u2028line: x"])
 def test_a_name_of_several_lines_stays_in_its_comment(name: str) -> None:
     proposal = Proposal(1, COLUMN, COLUMN, [], [], [], [])
-    text = init.render(Path(name), SourceSettings(path="texts"), proposal, "out", "build/jars", "")
+    text = init.render_configuration(Path(name), SourceSettings(path="texts"), proposal, "out", "build/jars", "")
     assert set(yaml.safe_load(text)) == {"source", "output", "model"}

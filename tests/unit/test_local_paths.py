@@ -77,7 +77,7 @@ def test_permissions_are_those_of_any_new_file_and_nothing_is_left(tmp_path: Pat
 
 def test_the_schema_beside_new_settings_is_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "schema.json").symlink_to(tmp_path / "nowhere")
-    init.write(tmp_path / "mine.yaml", "source: {path: x}\noutput: {path: y}\n")
+    init.write_configuration(tmp_path / "mine.yaml", "source: {path: x}\noutput: {path: y}\n")
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -187,7 +187,7 @@ def test_other_networks_are_refused(given: ov.Model, message: str) -> None:
 def test_rounding_to_bfloat16_is_to_nearest_even_and_calibration_is_seen(tmp_path: Path) -> None:
     network_of = huggingface.read_directory(tiny.TINY / "distilbert", "here").network
     weights = {node.get_friendly_name(): node.data.copy() for node in lower_precision._find_weights(network_of.get_ops())}
-    reduced = lower_precision.reduce_precision(network_of, "bf16")
+    reduced = lower_precision.convert_precision(network_of, "bf16")
     ov.save_model(reduced, tmp_path / "m.xml", compress_to_fp16=False)
     again = ov.Core().read_model(tmp_path / "m.xml")
     assert lower_precision.detect_stored_precision(again, "here") == "bf16"

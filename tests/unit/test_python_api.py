@@ -22,7 +22,7 @@ import entitymill
 from entitymill import cli, python_api
 from entitymill.commands import tag, tagging_in_child
 from entitymill.errors import ModelError, SettingsError, SourceError
-from entitymill.recognition import guarded_loading, hardware
+from entitymill.recognition import hardware, model_loading_limits
 from entitymill.workers import child_process
 
 ROOT = Path(__file__).parents[2]
@@ -280,7 +280,7 @@ def test_a_text_that_needs_more_memory_than_the_container_has_says_so(
 def open_tagger_in_small_container(*arguments: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """Return a tagger that may use 150 MB in addition to its model."""
     hardware.read_memory_limit = lambda: 4 * 150_000_000
-    guarded_loading._MIN_TAGGING_BYTES = 1
+    model_loading_limits._MIN_TAGGING_BYTES = 1
     return tagging_in_child.open_tagger(*arguments)
 
 

@@ -15,8 +15,8 @@ FULL = RunRow("r1", START, status="running", entities_by_label={"PER": 3}, docum
 
 
 def test_a_run_has_the_columns_of_the_table() -> None:
-    assert list(run_row.NAMES) == schemas.RUNS.names
-    assert set(run_row.PROGRESS) <= set(run_row.NAMES)
+    assert list(run_row.COLUMN_NAMES) == schemas.RUNS.names
+    assert set(run_row.PROGRESS) <= set(run_row.COLUMN_NAMES)
 
 
 def test_a_run_survives_its_heartbeat_file() -> None:

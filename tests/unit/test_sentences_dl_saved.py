@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from entitymill.errors import ModelError
-from entitymill.recognition import guarded_loading, sentences, sentences_dl_saved
+from entitymill.recognition import model_loading_limits, sentences, sentences_dl_saved
 from entitymill.recognition.sentences_dl_saved import METADATA, NETWORK
 from fuzzing import attempt, report, tries
 from unit.damage import damaged, repacked
@@ -134,6 +134,6 @@ def test_damaged_files_raise_a_model_error_and_nothing_else(tmp_path: Path, what
 
 
 def test_a_part_that_would_unpack_to_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarded_loading, "MAX_DETECTOR_FILE_BYTES", 1000)
+    monkeypatch.setattr(model_loading_limits, "MAX_DETECTOR_FILE_BYTES", 1000)
     with pytest.raises(ModelError, match="a file in the archive has more than 1,000 bytes"):
         read(FILES[METADATA], FILES[NETWORK])

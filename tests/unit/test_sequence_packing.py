@@ -43,7 +43,7 @@ def test_rows_of_real_lengths_are_full() -> None:
 
 def test_sentences_that_say_the_same_are_found() -> None:
     ids = np.array([1, 2, 3, 1, 2, 1, 2, 3], np.int32)
-    kept, same = sequence_packing.find_distinct_sentences(ids, np.array([0, 3, 5]), np.array([3, 5, 8]))
+    kept, same = sequence_packing.find_distinct_rows(ids, np.array([0, 3, 5]), np.array([3, 5, 8]))
     assert (kept, same.tolist()) == ([0, 1], [0, 1, 0])
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from entitymill.errors import ModelError
-from entitymill.recognition import guarded_loading
+from entitymill.recognition import model_loading_limits
 from entitymill_models import sparknlp_saved
 from entitymill_models.sparknlp_saved import Allowance
 from unit import tiny
@@ -126,7 +126,7 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path) -> None:
     content = packed({"zeros": bytes(64 * 2**20)})
     with pytest.raises(ModelError, match="far more than its own size"):
         unpack(content, tmp_path)
-    assert (tmp_path / "into" / "zeros").stat().st_size < 2**20 + guarded_loading.MAX_UNPACKED_RATIO * len(content)
+    assert (tmp_path / "into" / "zeros").stat().st_size < 2**20 + model_loading_limits.MAX_UNPACKED_RATIO * len(content)
 
 
 def test_a_member_that_is_said_to_begin_at_the_end_is_refused(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_member_that_is_said_to_begin_at_the_end_is_refused(tmp_path: Path) ->
 
 
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarded_loading, "MAX_UNPACKED_FILES", 2)
+    monkeypatch.setattr(model_loading_limits, "MAX_UNPACKED_FILES", 2)
     with pytest.raises(ModelError, match="more than 2 files"):
         unpack(packed(FILES), tmp_path)
 

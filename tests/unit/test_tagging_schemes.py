@@ -42,7 +42,7 @@ def test_probabilities_add_where_labels_become_one(tmp_path: Path, scheme: str) 
     assert code == 0
     manifest, files = bundle.read_directory(place)
     assert manifest.scheme == joined
-    names = bundle.read_labels(files[bundle.LABELS])
+    names = bundle.read_tags(files[bundle.LABELS])
     assert list(names) == list(dict.fromkeys(expected))
 
     scores = np.exp(tiny.expected_logits(KIND).astype(np.float64))

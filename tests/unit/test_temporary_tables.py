@@ -53,7 +53,7 @@ def test_in_a_catalog_rows_are_written_to_a_table_that_is_there_and_have_a_numbe
     tables, documents = MagicMock(root=None), MagicMock()
     tables.sql_name.return_value = "`s`.`entitymill_units_7_results_2`"
     table = TemporaryTable(tables, 7, results_of=2)
-    table.create(documents)
+    table.prepare(documents)
     documents.limit.assert_called_once_with(0)
     tables.append.assert_not_called()
     table.fill(documents)

@@ -137,12 +137,12 @@ def check_output_exists(settings: settings_module.Settings) -> None:
     Nothing is checked if the output is a catalog schema, or if the path may be on another machine's disk.
     """
     path = settings.output.path
-    fault = describe_missing(path, settings.spark.conf, "no entity tables") if path is not None else None
+    fault = describe_missing_path(path, settings.spark.conf, "no entity tables") if path is not None else None
     if fault is not None:
         raise OutputError(f"output: {fault}; check output.path or output.schema.")
 
 
-def describe_missing(path: str, conf: Mapping[str, str], nothing: str = "there is nothing") -> str | None:
+def describe_missing_path(path: str, conf: Mapping[str, str], nothing: str = "there is nothing") -> str | None:
     """Return a phrase for an error message if a path does not exist, or if this machine denies access; otherwise None.
 
     Args:
@@ -211,7 +211,7 @@ def run_and_report(
         _delete_temporary_logs(temporary)
         return 0
     finally:
-        progress.end()
+        progress.end_step()
         # Restore the logger, because the program that called this function may use the logger, too.
         for handler in handlers:
             log.removeHandler(handler)

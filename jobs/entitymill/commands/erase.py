@@ -83,12 +83,12 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
         )
     common.check_output_exists(settings)
     source_checks.check_source(settings)
-    progress.begin("starting Spark")
+    progress.begin_step("starting Spark")
     spark = open_session(settings.spark, "entitymill erase")
-    progress.begin("looking for the documents")
+    progress.begin_step("looking for the documents")
     output = str(settings.output.path or settings.output.schema_)
     findings = erasure.find_documents(spark, settings, ids)
-    progress.end()
+    progress.end_step()
     nothing = f"None of the {len(ids):,} ids is in documents, entities, rejects or runs of {output}"
     nothing += f"{_describe_old_files(findings)}: nothing was erased; "
     if findings.empty and options.dry_run:
@@ -107,11 +107,11 @@ def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, cons
     if not certain and not options.yes and not _confirm(findings, output, console):
         console.print("nothing was changed")
         return
-    progress.begin("waiting until no run is active, then erasing")
+    progress.begin_step("waiting until no run is active, then erasing")
     shown = Table("table", "rows erased")
     erased = erasure.erase(spark, settings, ids, findings)
     if not erased:
-        progress.end()
+        progress.end_step()
         ended = "no run is active any more, and none of the ids was found; nothing was erased"
         console.print(ended if findings.run_is_active else f"{nothing}check the ids.", markup=False, soft_wrap=True)
         return

@@ -139,16 +139,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print_review(options.reviewed, options.wanted_precision, labels or [], as_json=options.json)
             return
         for option, path in (("--entities", options.entities), ("--gold", options.gold)):
-            fault = common.describe_missing(path, {})
+            fault = common.describe_missing_path(path, {})
             if fault is not None:
                 raise SourceError(f"{option}: {fault}; check the path.")
             source_checks.check_columns(path, source_checks.list_columns(path, {}), [(option, column) for column in KEY])
-        progress.begin("starting Spark")
+        progress.begin_step("starting Spark")
         from entitymill.source.reader import read_mentions
         from entitymill.spark.session import open_session
 
         spark = open_session(SparkSettings(jars=options.jars), "entitymill evaluation")
-        progress.begin("comparing the mentions")
+        progress.begin_step("comparing the mentions")
         entities = read_mentions(spark, options.entities, "--entities", KEY)
         gold = read_mentions(spark, options.gold, "--gold", KEY)
         for option, path, frame in (("--entities", options.entities, entities), ("--gold", options.gold, gold)):

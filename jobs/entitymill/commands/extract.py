@@ -116,7 +116,7 @@ def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> Abst
     report, metrics = settings.report, settings.metrics
     if not (report.path or report.fail_on_drift or metrics.textfile or metrics.pushgateway or settings.lineage.url):
         return contextlib.nullcontext()
-    module = installation.load(f"{installation.REPORTS}.reports_of_a_run", "report, metrics, lineage")
+    module = installation.import_extension(f"{installation.REPORTS}.reports_of_a_run", "report, metrics, lineage")
     observer: AbstractContextManager[Any] = module.observe(settings, dry_run=dry_run)
     return observer
 
@@ -166,7 +166,7 @@ def _run_job(
     spark = open_session(settings.spark, "entitymill", sparknlp=sparknlp, brief=needs_fast_compiler_only)
     tables = Tables(spark, settings.output)
     if observer is not None:
-        observer.open_tables(tables)
+        observer.set_tables(tables)
     display = progress.Progress(options.progress, options.progress_seconds)
 
     def watch(summary: Summary) -> None:

@@ -82,19 +82,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             source_checks.check_source_exists(loaded)
             named = [(option, column) for option, column in (("--id", options.id), ("--text", options.text)) if column]
             source_checks.check_columns(options.table, source_checks.list_columns(options.table, loaded.spark.conf), named)
-        progress.begin("starting Spark")
+        progress.begin_step("starting Spark")
         from entitymill.source import column_proposal  # imports Spark
         from entitymill.spark import session  # imports Spark
 
         spark = session.open_session(loaded.spark, "entitymill init")
-        progress.begin("inspecting the table")
+        progress.begin_step("inspecting the table")
         source, proposal = column_proposal.propose_columns(spark, options.table, options.id, options.text)
         output = options.output and column_proposal.make_absolute(spark, options.output)
         default_output = source.path.rstrip("/").removesuffix(".parquet") + "_entities"
         if source.format == "table":
             default_output = column_proposal.make_absolute(spark, f"entities/{_build_file_stem(source.path)}")
         bad_ids = column_proposal.describe_bad_ids(proposal.key, proposal.rows)
-        write(file, render(file, source, proposal, output or default_output, loaded.spark.jars, bad_ids))
+        write_configuration(
+            file, render_configuration(file, source, proposal, output or default_output, loaded.spark.jars, bad_ids)
+        )
         columns = f"id {proposal.key.name}, text {proposal.text.name}, {len(proposal.passthrough)} passthrough columns"
         note = f"\nnote: {proposal.key.name}: {bad_ids}" if bad_ids else ""
         print(visible(f"wrote {file}: {columns}{note}\nnext: {_format_dry_run(file)}"))
@@ -111,7 +113,9 @@ def _build_file_stem(table: str) -> str:
     return "".join(character if character.isalnum() or character in "-_" else "_" for character in last) or "table"
 
 
-def render(file: Path, source: SourceSettings, proposal: Proposal, output: str, jars: str, bad_ids: str) -> str:
+def render_configuration(
+    file: Path, source: SourceSettings, proposal: Proposal, output: str, jars: str, bad_ids: str
+) -> str:
     """Return the text of the settings file for a table.
 
     The file must mean the same in every working directory. So relative paths of the model and the jars are made absolute if
@@ -161,7 +165,7 @@ def _format_dry_run(file: Path) -> str:
     return f"entitymill extract --config {quoted if quoted.isprintable() else json.dumps(str(file))} --dry-run"
 
 
-def write(file: Path, text: str) -> None:
+def write_configuration(file: Path, text: str) -> None:
     """Write a new settings file and, next to it, the JSON Schema to which the file's first line refers.
 
     Missing directories are created. An existing schema is not overwritten.

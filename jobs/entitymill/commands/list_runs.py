@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         common.check_output_exists(settings)
         runs = _read_local_runs(settings.output, settings.spark.conf, options.last)
         if runs is None:
-            progress.begin("starting Spark")
+            progress.begin_step("starting Spark")
             from entitymill.spark.session import open_session  # imports Spark
             from entitymill.tables import Tables
 

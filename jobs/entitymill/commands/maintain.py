@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(settings: Settings) -> None:
         """Start Spark, run the task that the options name, and print what it changed."""
         common.check_output_exists(settings)
-        progress.begin("starting Spark")
+        progress.begin_step("starting Spark")
         spark = open_session(settings.spark, "entitymill maintenance")
-        progress.begin(f"running {options.task}, after waiting for active runs if necessary")
+        progress.begin_step(f"running {options.task}, after waiting for active runs if necessary")
         _run_task(spark, settings, options)
 
     return common.run_with_settings(options, work, "interrupted; finished steps are kept, and it is safe to run this again.")

@@ -59,9 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SettingsError("--labels: name at least one label, or leave the option out to mask all labels.")
         common.check_output_exists(settings)
         source_checks.check_source(settings)
-        progress.begin("starting Spark")
+        progress.begin_step("starting Spark")
         spark = open_session(settings.spark, "entitymill redact")
-        progress.begin("writing the texts with their mentions masked")
+        progress.begin_step("writing the texts with their mentions masked")
         model = _read_model(spark, settings) if labels else None
         done = redact(spark, settings, options.to, labels, options.mask, partly=options.partly, model=model)
         left = f"; {done.left_out:,} rows left out" if done.left_out else ""

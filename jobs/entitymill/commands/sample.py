@@ -77,13 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         common.check_output_exists(settings)
         if options.show_text:
             source_checks.check_source(settings)
-        progress.begin("starting Spark")
+        progress.begin_step("starting Spark")
         from entitymill.spark.session import open_session  # imports Spark
         from entitymill.tables.mention_sample import SampleRequest, draw_sample
 
         # `brief` selects the JVM's fast compiler, with which sampling 10 million mentions takes about half as long.
         spark = open_session(settings.spark, "entitymill sample", brief=lambda: True)
-        progress.begin("drawing mentions")
+        progress.begin_step("drawing mentions")
         request = SampleRequest(int(options.count), options.strategy, options.by, options.seed)
         sample = draw_sample(spark, settings, request, show_text=options.show_text)
         review_file_writer.write_file(options.to, format_sample(sample, kind), private=options.show_text)

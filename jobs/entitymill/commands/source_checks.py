@@ -50,7 +50,9 @@ def check_source_exists(settings: settings_module.Settings) -> None:
     Some sources are not checked: catalog tables, paths with wildcards, versions of Delta tables, and paths that may be on
     another machine's disk.
     """
-    fault = common.describe_missing(settings.source.path, settings.spark.conf) if _is_plain_path(settings.source) else None
+    fault = (
+        common.describe_missing_path(settings.source.path, settings.spark.conf) if _is_plain_path(settings.source) else None
+    )
     if fault is not None:
         raise SourceError(f"source.path: {fault}; check the path.")
 

@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 
 from entitymill import python_api
 from entitymill.recognition import sentences
-from entitymill.recognition.guarded_loading import (
+from entitymill.recognition.model_loading_limits import (
+    compute_loading_limit,
+    compute_tagging_limit,
     limit_memory,
+    limited_memory,
     list_model_files,
-    loading_memory_limit,
-    memory_limit,
     read_used_memory,
-    tagging_memory_limit,
 )
 from entitymill.recognition.tagger import Markup, Precision, bundle
 
@@ -40,9 +40,9 @@ def open_tagger(
         model, precision, detector, detector_model, markup: as in `python_api.load`.
     """
     files = [*_list_bundle_files(model), *(list_model_files(detector_model) if detector_model else ())]
-    with memory_limit(loading_memory_limit(files)):
+    with limited_memory(compute_loading_limit(files)):
         tagger = python_api.load(model, precision=precision, detector=detector, detector_model=detector_model, markup=markup)
-    limit_memory(read_used_memory() + tagging_memory_limit(characters, processes=1))
+    limit_memory(read_used_memory() + compute_tagging_limit(characters, processes=1))
     return lambda batch: pa.RecordBatch.from_arrays([tagger.tag_window(batch.column("text"))], ["mentions"])
 
 
@@ -66,9 +66,9 @@ def open_measured_tagger(
         characters: the total number of characters in the texts.
         processes: number of processes, including this one, that have a model loaded at the same time and share the memory.
     """
-    with memory_limit(loading_memory_limit(_list_bundle_files(model))):
+    with limited_memory(compute_loading_limit(_list_bundle_files(model))):
         recognizer = python_api.load(model, precision=precision, threads=1).recognizer
-    limit_memory(read_used_memory() + tagging_memory_limit(characters, processes=processes))
+    limit_memory(read_used_memory() + compute_tagging_limit(characters, processes=processes))
 
     def measure(batch: pa.RecordBatch) -> pa.RecordBatch:
         """Recognize the texts, and return the number of their sentences and the CPU seconds."""

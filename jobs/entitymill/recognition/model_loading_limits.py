@@ -130,7 +130,7 @@ def limit_memory(limit: int) -> None:
 
 
 @contextmanager
-def memory_limit(limit: int) -> Iterator[None]:
+def limited_memory(limit: int) -> Iterator[None]:
     """Limit this process to `limit` bytes of memory, as `limit_memory` does, until the `with` block ends."""
     before = resource.getrlimit(resource.RLIMIT_DATA)
     limit_memory(limit)
@@ -140,7 +140,7 @@ def memory_limit(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def loading_memory_limit(files: Iterable[Path]) -> int:
+def compute_loading_limit(files: Iterable[Path]) -> int:
     """Return how many bytes of memory a process may use to load a model with these files; missing files are ignored.
 
     The result is a base amount (2 GiB, and 32 MiB per core) plus 24 times the size of the files. Since a sparse file may
@@ -151,7 +151,7 @@ def loading_memory_limit(files: Iterable[Path]) -> int:
     return min(base + _LOADING_RATIO * size, max(base, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
 
 
-def tagging_memory_limit(
+def compute_tagging_limit(
     characters: int, megabytes: int | None = None, processes: int | None = None, share: int | None = None
 ) -> int:
     """Return how many bytes of memory a process may use to tag texts, in addition to its loaded model.

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entitymill.errors import ModelError
-from entitymill.recognition import guarded_loading
-from entitymill.recognition.guarded_loading import loading
+from entitymill.recognition import model_loading_limits
+from entitymill.recognition.model_loading_limits import loading
 
 METADATA, NETWORK = "metadata", "generic_classifier_tensorflow"
 """Names of the two parts of a saved detector: METADATA is a directory with one file part-*, and NETWORK is a file."""
@@ -104,7 +104,7 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
     Raise a ModelError if the file is damaged, describes no SentenceDetectorDLModel, or has an unsupported parameter value.
     """
     try:
-        saved = json.loads(guarded_loading.read_limited(metadata, _MAX_METADATA_BYTES))
+        saved = json.loads(model_loading_limits.read_limited(metadata, _MAX_METADATA_BYTES))
         kind = saved["class"]
         chosen = {**saved["defaultParamMap"], **saved["paramMap"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -143,8 +143,8 @@ def _read_weights(network: Path) -> dict[str, NDArray[np.float32]]:
     with zipfile.ZipFile(network) as archive:
         members = {Path(member.filename).name: member for member in archive.infolist()}
         index, data = members["variables.index"], members["variables.data-00000-of-00001"]
-        if max(index.file_size, data.file_size) > guarded_loading.MAX_DETECTOR_FILE_BYTES:
-            raise ValueError(f"a file in the archive has more than {guarded_loading.MAX_DETECTOR_FILE_BYTES:,} bytes")
+        if max(index.file_size, data.file_size) > model_loading_limits.MAX_DETECTOR_FILE_BYTES:
+            raise ValueError(f"a file in the archive has more than {model_loading_limits.MAX_DETECTOR_FILE_BYTES:,} bytes")
         entries, content = _read_table(archive.read(index)), archive.read(data)
     return {name: _read_tensor(entries[name.encode()], content) for name in _WEIGHTS}
 
@@ -159,14 +159,15 @@ def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) 
     fits = (inner, hidden[0], weights[OUTPUT].shape) == (width, filters, (hidden[1], 1))
     biased = (len(weights[FILTER_BIAS]), len(weights[HIDDEN_BIAS]), len(weights[OUTPUT_BIAS])) == (filters, hidden[1], 1)
     characters = max(ids.values()) + 1
-    if not fits or not biased or characters > min(rows, guarded_loading.MAX_DETECTOR_CHARACTERS):
+    if not fits or not biased or characters > min(rows, model_loading_limits.MAX_DETECTOR_CHARACTERS):
         raise ValueError("the layers do not fit each other, or do not fit the character ids")
     if not 0 < kernel <= CONTEXT_WIDTH:
         raise ValueError(f"the convolution spans {kernel} characters; 1 to {CONTEXT_WIDTH} are supported")
     size = CONTEXT_WIDTH * characters * (CONTEXT_WIDTH - kernel + 1) * filters * np.dtype(np.float64).itemsize
-    if size > guarded_loading.MAX_DETECTOR_TABLE_BYTES:
+    if size > model_loading_limits.MAX_DETECTOR_TABLE_BYTES:
         raise ValueError(
-            f"the network would need {size:,} bytes of memory; the limit is {guarded_loading.MAX_DETECTOR_TABLE_BYTES:,}"
+            f"the network would need {size:,} bytes of memory; "
+            f"the limit is {model_loading_limits.MAX_DETECTOR_TABLE_BYTES:,}"
         )
     if not all(np.isfinite(array).all() for array in weights.values()):
         raise ValueError("some weights are not finite numbers")

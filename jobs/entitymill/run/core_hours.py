@@ -12,7 +12,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from entitymill.errors import LimitError
-from entitymill.run.summary import JOB, RECOGNITION, Clock, Summary
+from entitymill.run.summary import JOB_CPU, RECOGNITION_CPU, Clock, Summary
 from entitymill.run.work_units import PlannedUnit
 from entitymill.spark import session, spark_connect
 
@@ -51,7 +51,7 @@ class CostMeter:
         self._counted_at = total
         job = self._cpu.read_seconds()
         if job is not None:
-            summary.cpu_seconds[JOB] = job + summary.cpu_seconds.get(RECOGNITION, 0.0)
+            summary.cpu_seconds[JOB_CPU] = job + summary.cpu_seconds.get(RECOGNITION_CPU, 0.0)
 
     def read_spark_seconds(self) -> float | None:
         """Return the CPU seconds that the driver and Spark's tasks have used since this meter was created; None if unknown.

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from entitymill import schemas
 from entitymill.run import guards
 from entitymill.run.guards import find_changes
-from entitymill.run.summary import RECOGNIZING, Summary
+from entitymill.run.summary import RECOGNIZING_SECONDS, Summary
 from entitymill.run.work_units import choose_sizes, count_units, read_speed
 from entitymill.run_row import RunRow
 from entitymill.settings import Settings
@@ -90,7 +90,7 @@ def plan_run(
     Raises:
         EntityMillError: a check failed; a real run would end with the same error before it publishes anything.
     """
-    record = guards.read_record(tables, Runs(tables))
+    record = guards.read_runs_record(tables, Runs(tables))
     source, provenance = guards.open_checked_source(spark, settings, summary, engine, record.owner)
     _check_output(tables)
     table_setup.check_tables_to_write(tables)
@@ -239,7 +239,7 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
     """
     if not tables.exists("runs"):
         return None
-    is_measured = f"chars > 0 AND cores > 0 AND units_done > 0 AND seconds['{RECOGNIZING}'] IS NOT NULL"
+    is_measured = f"chars > 0 AND cores > 0 AND units_done > 0 AND seconds['{RECOGNIZING_SECONDS}'] IS NOT NULL"
     usable = tables.read("runs").where(f"status IN ('done', 'stopped') AND {is_measured}")
     rows = collect_rows(usable.orderBy(F.desc("started_at")).limit(_MAX_RUNS))
     if not rows:
@@ -272,8 +272,8 @@ def compute_seconds(measured: RunRow, latest: RunRow, chars: int, units: int, co
     before = measured.seconds
     work = CORE_SECONDS_PER_PART_SECOND * sum(before.get(part, 0.0) for part in schemas.PARTS)
     if not work:  # the engine sparknlp does not measure its parts
-        work = before[RECOGNIZING] * measured.cores
-    start = max(0.0, before[RECOGNIZING] - work / measured.cores)
+        work = before[RECOGNIZING_SECONDS] * measured.cores
+    start = max(0.0, before[RECOGNIZING_SECONDS] - work / measured.cores)
     recognition = start + work / measured.chars * chars / cores
     writing = before.get("writing", 0.0) / measured.units_done
     return seconds + max(recognition, (units - 1) * writing) + writing

@@ -29,7 +29,7 @@ from entitymill.tables import (
     data_files,
     erasure_from_runs,
     maintenance,
-    merge_rows,
+    row_changes,
     table_setup,
     temporary_tables,
 )
@@ -113,7 +113,7 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
     if not tables.exists("documents"):
         raise OutputError(f"output: no entity tables at {tables.output}; check output.path or output.schema.")
     table_setup.check_tables_to_write(tables)
-    _check_owner(settings, tables, guards.read_record(tables, Runs(tables)).owner)
+    _check_owner(settings, tables, guards.read_runs_record(tables, Runs(tables)).owner)
     id_frame = _create_id_frame(spark, ids)
     _check_source(spark, settings, id_frame)
     rows, in_old_files = _count_rows(tables, ids, id_frame), _occurs_in_old_files(tables, ids, id_frame)
@@ -151,7 +151,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
             for table in DOCUMENT_TABLES:
                 if rows.get(table):
                     no_rows = tables.read(table).limit(0)
-                    commits.execute(table, partial(merge_rows.replace_documents, tables, table, id_frame, no_rows))
+                    commits.execute(table, partial(row_changes.replace_documents, tables, table, id_frame, no_rows))
                     commits.check_committed(table)
         maintenance.purge_tables(tables, lease.check_now, 0, id_frame)
         erasure_from_runs.erase_ids(tables, ids, files_of_runs)

@@ -109,7 +109,7 @@ def _run_or_record_idle(
     # Read `runs` before the source. If another run begins in between, this run notices it when it takes the lease, and then
     # opens the source again.
     runs = Runs(tables)
-    record = guards.read_record(tables, runs)
+    record = guards.read_runs_record(tables, runs)
     source, provenance = guards.open_checked_source(spark, settings, summary, engine, record.owner)
     table_setup.check_writable(tables)
     clock.lap("preparation")

@@ -185,7 +185,7 @@ def open_checked_source(
     return source, provenance
 
 
-def read_record(tables: Tables, runs: Runs) -> Record:
+def read_runs_record(tables: Tables, runs: Runs) -> Record:
     """Return what the `runs` table says about earlier runs, such as the latest run and the source that owns the output.
 
     If the table cannot be read, raise an error: OutputError if another program, or another version of this program, wrote
@@ -198,7 +198,7 @@ def read_record(tables: Tables, runs: Runs) -> Record:
         raise
 
 
-def explain_other_job(record: Record, summary: Summary, provenance: Provenance, source: Source) -> str | None:
+def explain_distrust_of_last_run(record: Record, summary: Summary, provenance: Provenance, source: Source) -> str | None:
     """Return why this run cannot rely on the last run's results, as text for the log; None if this run can rely on them.
 
     This run can rely on them if the last run had the same source, slice, model and settings, ended with status done, and
@@ -233,7 +233,7 @@ def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenan
     last = record.last
     if last is None or provenance.source_version == "unversioned":
         return False
-    if explain_other_job(record, summary, provenance, source) is not None:
+    if explain_distrust_of_last_run(record, summary, provenance, source) is not None:
         return False
     if (last.source_version, last.source_committed) != (provenance.source_version, provenance.source_committed):
         return False
@@ -276,7 +276,7 @@ def find_changes(
         interrupted = recovery.select_undisturbed_runs(tables, interrupted)
     policy = changes.Policy(provenance.fingerprint, how, provenance.slice, full=full, interrupted_runs=interrupted)
     if not full:
-        reason = explain_other_job(record, summary, provenance, source)
+        reason = explain_distrust_of_last_run(record, summary, provenance, source)
         if reason is None and not trusted:
             reason = "an earlier run did not complete its changes, or another program has changed the tables"
         found = _find_feed_changes(tables, source, record, published, policy) if reason is None else None

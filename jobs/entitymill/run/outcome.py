@@ -59,7 +59,7 @@ def convert_error(error: BaseException) -> EntityMillError:
     Spark's error. Full disks, missing packages, storage faults and damaged source files are recognized, and get messages
     that say what to do. For any other error, the result names only the type of the error, and refers to the log.
     """
-    known = error if isinstance(error, EntityMillError) else files_on_this_machine.find_fault(error)
+    known = error if isinstance(error, EntityMillError) else files_on_this_machine.detect_full_disk(error)
     if known is not None:
         return known
     if isinstance(error, ModuleNotFoundError):

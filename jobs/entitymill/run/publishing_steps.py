@@ -19,8 +19,8 @@ from entitymill import schemas
 from entitymill.run import crashing_documents, guards, work_units
 from entitymill.run.core_hours import CostMeter
 from entitymill.run.crashing_documents import FailureRecorder
-from entitymill.run.recognition_ahead import BusySeconds, RecognizedUnit, recognize_ahead
-from entitymill.run.summary import RECOGNIZING, Clock, Summary
+from entitymill.run.recognition_ahead import BusySeconds, UnitInRecognition, recognize_ahead
+from entitymill.run.summary import RECOGNIZING_SECONDS, Clock, Summary
 from entitymill.run.work_units import UnitSizes
 from entitymill.settings import Settings
 from entitymill.source import changes
@@ -240,10 +240,10 @@ class Run:
         open_results = partial(TemporaryTable, self.tables, self.lease.epoch)
         with contextlib.closing(recognize_ahead(self.spark, split_work, recognize_unit, open_results)) as ahead:
             for unit in ahead:
-                if isinstance(unit, RecognizedUnit):
+                if isinstance(unit, UnitInRecognition):
                     self._publish_unit(unit, publisher, failures)
                     busy.add(unit.action)
-                    self.summary.seconds[RECOGNIZING] = busy.seconds
+                    self.summary.seconds[RECOGNIZING_SECONDS] = busy.seconds
                 elif unit.removed is not None:
                     self.lease.check_if_due()
                     publisher.remove(unit.removed)
@@ -264,7 +264,7 @@ class Run:
             publisher.clear_slices()
         self.summary.units = self.summary.units_done  # with few, large documents, some planned units are empty
 
-    def _publish_unit(self, unit: RecognizedUnit, publisher: Publisher, failures: FailureRecorder) -> None:
+    def _publish_unit(self, unit: UnitInRecognition, publisher: Publisher, failures: FailureRecorder) -> None:
         """Wait until a unit is recognized, publish its documents, and count it in the summary.
 
         Documents that crashed the tagger or made it hang are rejected instead, and removed from the output. If there are too

@@ -39,7 +39,7 @@ _CANCEL_SECONDS, _POLL_SECONDS = 60.0, 0.2
 T = TypeVar("T")
 
 
-class RecognizedUnit:
+class UnitInRecognition:
     """A unit of work whose documents are being recognized in the background.
 
     work: the unit's documents to recognize and to remove.
@@ -67,7 +67,7 @@ class RecognizedUnit:
         if self._cached:
             count = count_by_label(recognized, collect_ids=self.lists_ids).collect
         else:
-            results.create(recognized)
+            results.prepare(recognized)
             count = self._write_and_count
         self.action: BackgroundAction[list[Row]] = BackgroundAction(spark, count)
 
@@ -97,24 +97,26 @@ def recognize_ahead(
     units: Iterator[PlannedUnit],
     recognize: Callable[[PlannedUnit], DataFrame],
     open_results: Callable[[int], TemporaryTable],
-) -> Generator[PlannedUnit | RecognizedUnit, None, None]:
+) -> Generator[PlannedUnit | UnitInRecognition, None, None]:
     """Yield the units in order; while the caller works on one unit, recognize the next one in the background.
 
-    A unit with documents to recognize is yielded as a `RecognizedUnit`, and any other unit as the given `PlannedUnit`. The
-    caller must call `RecognizedUnit.wait` before it reads a unit's results. These results are removed when the caller asks
-    for the next unit, or closes the generator.
+    A unit with documents to recognize is yielded as a `UnitInRecognition`, and any other unit as the given `PlannedUnit`.
+    The caller must call `UnitInRecognition.wait` before it reads a unit's results. These results are removed when the
+    caller asks for the next unit, or closes the generator.
 
     Args:
         recognize: function that returns a DataFrame of a unit's results, without computing it.
         open_results: function that takes the unit's number, counted from 1, and returns a temporary table for its results.
             The table is created only if Spark Connect refuses to cache the results.
     """
-    held: deque[PlannedUnit | RecognizedUnit] = deque()
+    held: deque[PlannedUnit | UnitInRecognition] = deque()
     numbers = itertools.count(1)
     try:
         while True:
             while len(held) < MAX_HELD_UNITS and (unit := next(units, None)) is not None:
-                held.append(RecognizedUnit(spark, unit, recognize(unit), open_results(next(numbers))) if unit.rows else unit)
+                held.append(
+                    UnitInRecognition(spark, unit, recognize(unit), open_results(next(numbers))) if unit.rows else unit
+                )
             if not held:
                 return
             yield held[0]
@@ -124,9 +126,9 @@ def recognize_ahead(
             _release(left)
 
 
-def _release(unit: PlannedUnit | RecognizedUnit) -> None:
+def _release(unit: PlannedUnit | UnitInRecognition) -> None:
     """Remove the stored results of a unit, if it has any."""
-    if isinstance(unit, RecognizedUnit):
+    if isinstance(unit, UnitInRecognition):
         unit.release()
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from entitymill.run.dry_runs import Plan
 
 log = logging.getLogger(__name__)
-RECOGNITION, JOB = "recognition", "job"
+RECOGNITION_CPU, JOB_CPU = "recognition", "job"
 """Keys of `Summary.cpu_seconds`."""
-RECOGNIZING = "recognizing"
+RECOGNIZING_SECONDS = "recognizing"
 """Key of `Summary.seconds`: wall-clock seconds in which any documents were being recognized, including time in which other
 documents were being written."""
 
@@ -48,9 +48,9 @@ class Summary:
     by_label: number of mentions for each label.
     rejects: number of rejected rows for each reject code.
     seconds: dict with two groups of keys. The first group has wall-clock seconds: each stage, `total` (the whole run), and
-        the key RECOGNIZING (all the time in which documents were being recognized). The stage `recognition` has only the
-        time in which the run waited for recognition. The second group divides the core-seconds (seconds multiplied by cores)
-        of recognition: the keys in schemas.PARTS, `spark` and `idle`. The keys in schemas.PARTS are the steps of
+        the key RECOGNIZING_SECONDS (all the time in which documents were being recognized). The stage `recognition` has
+        only the time in which the run waited for recognition. The second group divides the core-seconds (seconds multiplied
+        by cores) of recognition: the keys in schemas.PARTS, `spark` and `idle`. The keys in schemas.PARTS are the steps of
         recognition, which the engine sparknlp does not measure. `spark` is the CPU time of the driver and of Spark's tasks;
         the key is missing if Spark does not report this time. `idle` is the rest; if `spark` is missing, `idle` includes
         Spark's work.
@@ -59,8 +59,8 @@ class Summary:
     cores: number of tasks that Spark's executors can run at once, when it was last counted; 0 if it was never counted.
     core_seconds: seconds of the run so far, multiplied by the number of cores. Each `CostMeter.update` counts the cores,
         and adds the seconds since the previous update times this number.
-    cpu_seconds: dict with two keys. RECOGNITION has the CPU seconds of Python workers and their child processes. JOB has
-        the CPU seconds of the whole job, if Spark reports them.
+    cpu_seconds: dict with two keys. RECOGNITION_CPU has the CPU seconds of Python workers and their child processes. JOB_CPU
+        has the CPU seconds of the whole job, if Spark reports them.
     application_id: id of the Spark application or, with Spark Connect, of the session.
     log: path of this program's log file.
     plan: plan of a dry run; None for other runs.
@@ -143,7 +143,7 @@ class Summary:
         self.split_sentences += documents["split_sentences"] or 0
         for stage in schemas.PARTS:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + (documents[f"{stage}_seconds"] or 0.0)
-        self.cpu_seconds[RECOGNITION] = self.cpu_seconds.get(RECOGNITION, 0.0) + (documents["cpu_seconds"] or 0.0)
+        self.cpu_seconds[RECOGNITION_CPU] = self.cpu_seconds.get(RECOGNITION_CPU, 0.0) + (documents["cpu_seconds"] or 0.0)
         for label in sorted(found):
             self.by_label[label] = self.by_label.get(label, 0) + found[label]["rows"]
         return UnitIds(
@@ -155,7 +155,7 @@ class Summary:
 
         Columns such as status, ended_at and epoch are not set; the class `Lease` sets them when it writes the row.
         """
-        counted = {name: getattr(self, name) for name in run_row.NAMES if hasattr(self, name)}
+        counted = {name: getattr(self, name) for name in run_row.COLUMN_NAMES if hasattr(self, name)}
         about = {
             "mode": self.mode or None,
             "settings": json.dumps(settings.dump_masked()),

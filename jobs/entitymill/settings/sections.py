@@ -25,7 +25,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
-def _wrap_in_tuple(names: Any) -> Any:
+def _parse_names(names: Any) -> Any:
     """Wrap a single name, as in `passthrough=year`, in a tuple; return () for None, and any other value unchanged.
 
     Raise a ValueError for a string with commas, which is probably several names without brackets, and for duplicate names.
@@ -80,7 +80,7 @@ class SourceSettings(Section):
             raise ValueError(f"{format_} is not supported; {advice}")
         return format_
 
-    _list = field_validator("passthrough", mode="before")(_wrap_in_tuple)
+    _list = field_validator("passthrough", mode="before")(_parse_names)
 
     @model_validator(mode="after")
     def _check_table_name(self) -> SourceSettings:
@@ -213,7 +213,7 @@ class EntitySettings(Section):
         0.0, description="smallest confidence of a mention: one number, or one per label, as in {PER: 0.8} (other labels: 0)"
     )
 
-    _list = field_validator("labels", mode="before")(_wrap_in_tuple)
+    _list = field_validator("labels", mode="before")(_parse_names)
 
     @field_validator("min_confidence", mode="before")
     @classmethod
@@ -243,7 +243,7 @@ class EntitySettings(Section):
         return self.min_confidence if isinstance(self.min_confidence, dict) else {}
 
     @property
-    def mentioned_labels(self) -> tuple[str, ...]:
+    def referenced_labels(self) -> tuple[str, ...]:
         """Return the labels that `labels` or `min_confidence` names, without duplicates."""
         return tuple(dict.fromkeys((*self.labels, *self.by_label)))
 

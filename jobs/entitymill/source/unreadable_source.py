@@ -143,7 +143,7 @@ def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructTy
 def _read_parquet_columns(spark: SparkSession, address: str) -> tuple[list[Any], Any]:
     """Return the columns of a Parquet file, and Spark's converter for Parquet schemas, as py4j proxies."""
     java_session: Any = spark._jsparkSession
-    _, path = storage.hadoop_path(spark, address)
+    _, path = storage.get_file_system_and_path(spark, address)
     input_file = session.get_class(spark, "org.apache.parquet.hadoop.util.HadoopInputFile")
     file = input_file.fromPath(path, java_session.sessionState().newHadoopConf())
     reader = session.get_class(spark, "org.apache.parquet.hadoop.ParquetFileReader").open(file)

@@ -148,7 +148,7 @@ def open_private_directory(parent: Path | None = None) -> Path:
         return _directories[key][0]
 
 
-def list_parents() -> list[Path]:
+def list_private_parents() -> list[Path]:
     """Return the directories that contain a private directory of this process, created by `open_private_directory`."""
     return [parent for pid, parent in _directories if pid == os.getpid()]
 
@@ -223,8 +223,8 @@ def _lock(directory: Path) -> IO[str]:
     return file
 
 
-def watch(directory: str, setting: str) -> None:
-    """Register a directory to which this program writes, so that `find_fault` checks whether its disk is full.
+def register_directory(directory: str, setting: str) -> None:
+    """Register a directory to which this program writes, so that `detect_full_disk` checks whether its disk is full.
 
     A URI that does not name a local disk is ignored. `setting` is the setting that names the directory, for the message.
     """
@@ -233,17 +233,17 @@ def watch(directory: str, setting: str) -> None:
         _watched[path] = setting
 
 
-def find_fault(error: BaseException) -> StorageError | None:
+def detect_full_disk(error: BaseException) -> StorageError | None:
     """Return a StorageError that names the full disks if `error` occurred because a disk is full; otherwise None.
 
     The error number of an OSError is reliable. The text of an error is not: it may quote a document that contains "No space
     left on device". So the text counts only if a disk really is full. The checked disks are those of the directories
-    that `watch` registered, and of this process's private directories.
+    that `register_directory` registered, and of this process's private directories.
     """
     full_by_number = isinstance(error, OSError) and error.errno in _ERRNOS
     if not full_by_number and not any(message in str(error) for message in _FULL_DISK_MESSAGES):
         return None
-    watched = {**_watched, **{str(path): LOCAL for path in list_parents()}}
+    watched = {**_watched, **{str(path): LOCAL for path in list_private_parents()}}
     full = [f"{setting}: the disk of {path} is full" for path, setting in watched.items() if _is_full(path)]
     if full_by_number and not full:
         full = [f"{getattr(error, 'filename', None) or 'a disk of this machine'}: there is no space left"]

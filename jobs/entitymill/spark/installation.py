@@ -276,7 +276,7 @@ def _is_spark_provided(master: str) -> bool:
     return not master.startswith("local") or bool(provided & set(os.environ))
 
 
-def load(module: str, needed_by: str) -> ModuleType:
+def import_extension(module: str, needed_by: str) -> ModuleType:
     """Import a module of an extension, such as entitymill_reports.reports_of_a_run, and return it.
 
     Args:

@@ -54,7 +54,7 @@ def forget_configuration(spark: SparkSession) -> None:
     _confs.pop(spark, None)
 
 
-def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
+def get_file_system_and_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
     """Return Hadoop's FileSystem and Path objects for a path or URI, as py4j proxies.
 
     This also records the URI's scheme and bucket, so that error messages may name them. Raise OSError, with Hadoop's
@@ -76,7 +76,11 @@ def qualify(spark: SparkSession, path: str) -> str:
     With Spark Connect, a path that is not on this program's own disk is returned unchanged. Raise OSError if the scheme is
     unknown or the storage client for it is not configured.
     """
-    return spark_connect.qualify(path) if spark_connect.is_remote(spark) else str(hadoop_path(spark, path)[1].toString())
+    return (
+        spark_connect.qualify(path)
+        if spark_connect.is_remote(spark)
+        else str(get_file_system_and_path(spark, path)[1].toString())
+    )
 
 
 def prefer_local_file(path: str) -> str:
@@ -96,7 +100,7 @@ def exists(spark: SparkSession, path: str) -> bool:
     """Return whether a path or URI exists; raise OSError if the file system cannot be accessed."""
     if spark_connect.is_remote(spark):
         return spark_connect.exists(spark, path)
-    system, java_path = hadoop_path(spark, path)
+    system, java_path = get_file_system_and_path(spark, path)
     with _translate_errors(path):
         return bool(system.exists(java_path))
 
@@ -109,7 +113,7 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
     if spark_connect.is_remote(spark):
         yield from spark_connect.list_files(spark, path)
         return
-    system, java_path = hadoop_path(spark, path)
+    system, java_path = get_file_system_and_path(spark, path)
     with _translate_errors(path):
         if system.getScheme() == "file":
             local = spark_connect.list_local_files(Path(java_path.toUri().getPath()))
@@ -130,7 +134,7 @@ def list_names(spark: SparkSession, pattern: str) -> list[str]:
     if spark_connect.is_remote(spark):
         return spark_connect.list_names(spark, pattern)
     directory, _, name = pattern.rpartition("/")
-    system, java_path = hadoop_path(spark, f"{escape_pattern(directory)}/{name}")
+    system, java_path = get_file_system_and_path(spark, f"{escape_pattern(directory)}/{name}")
     with _translate_errors(pattern):
         return sorted(str(status.getPath().getName()) for status in system.globStatus(java_path) or ())
 
@@ -140,9 +144,9 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
     if spark_connect.is_remote(spark):
         spark_connect.fetch(spark, path, into)
         return
-    system, java_path = hadoop_path(spark, path)
+    system, java_path = get_file_system_and_path(spark, path)
     # as_uri() would encode blanks and letters outside ASCII, which Hadoop's client does not decode.
-    _, local = hadoop_path(spark, f"file://{into.absolute()}")
+    _, local = get_file_system_and_path(spark, f"file://{into.absolute()}")
     with _translate_errors(path):
         # Arguments: do not delete the source, and write no .crc file next to the copy.
         system.copyToLocalFile(False, java_path, local, True)
@@ -150,7 +154,7 @@ def fetch(spark: SparkSession, path: str, into: Path) -> None:
 
 def write(spark: SparkSession, path: str, text: str) -> None:
     """Write a small file in UTF-8, and replace an existing file; raise OSError if the file cannot be written."""
-    system, java_path = hadoop_path(spark, path)
+    system, java_path = get_file_system_and_path(spark, path)
     with _translate_errors(path):
         stream = system.create(java_path, True)
         stream.write(bytearray(text.encode()))
@@ -159,7 +163,7 @@ def write(spark: SparkSession, path: str, text: str) -> None:
 
 def remove_empty(spark: SparkSession, path: str) -> None:
     """Delete a directory if it exists and is empty; otherwise do nothing."""
-    system, java_path = hadoop_path(spark, path)
+    system, java_path = get_file_system_and_path(spark, path)
     # An OSError means that the directory is not empty.
     with suppress(OSError), _translate_errors(path):
         if system.getScheme() == "file":
@@ -171,15 +175,15 @@ def remove_empty(spark: SparkSession, path: str) -> None:
 
 def remove(spark: SparkSession, path: str) -> None:
     """Delete a file, or a directory with its content, if it exists; raise OSError if the file system cannot delete it."""
-    system, java_path = hadoop_path(spark, path)
+    system, java_path = get_file_system_and_path(spark, path)
     with _translate_errors(path):
         system.delete(java_path, True)
 
 
 def rename(spark: SparkSession, path: str, to: str) -> bool:
     """Rename the file or directory `path` to `to`; return False, or raise OSError, if the file system does not rename it."""
-    system, source = hadoop_path(spark, path)
-    _, target = hadoop_path(spark, to)
+    system, source = get_file_system_and_path(spark, path)
+    _, target = get_file_system_and_path(spark, to)
     with _translate_errors(path):
         return bool(system.rename(source, target))
 
@@ -209,7 +213,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
 
     To find out, create the directory if it is missing, then create and delete an empty file in it.
     """
-    system, java_path = hadoop_path(spark, directory)
+    system, java_path = get_file_system_and_path(spark, directory)
     # The name is unique, so that runs that start at the same time do not delete each other's file.
     probe = session.get_class(spark, session.HADOOP_PATH)(java_path, f".entitymill-probe-{uuid.uuid4().hex}")
     with _translate_errors(directory):
@@ -283,7 +287,7 @@ def _find_used_bucket(text: str) -> str:
 
 
 @contextmanager
-def raise_storage_errors() -> Iterator[None]:
+def convert_spark_errors() -> Iterator[None]:
     """Convert Spark errors in the block to StorageError if the storage failed; other errors pass unchanged.
 
     Without this, a caller could mistake an unreadable table for a missing one.

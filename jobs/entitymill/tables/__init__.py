@@ -1,7 +1,7 @@
 """Create, write and maintain the tables of an output (the tables of one job); no other package writes tables.
 
 - Tables: `output_tables` locates, reads and changes tables; `table_setup` checks and creates them. `half_made_tables` cleans
-  up what a failed creation left behind; `merge_rows` runs MERGE statements.
+  up what a failed creation left behind; `row_changes` runs MERGE statements.
 - Runs: `lease` lets one run at a time work on an output, and `heartbeats` show that a run is alive. `numbered_commits` makes
   Delta refuse commits of older runs. `runs` reads and writes the `runs` table; `recovery` repairs tables after a run died.
 - Documents: `publisher` publishes and removes documents; `temporary_tables` stores the texts of a run's units of work

@@ -140,7 +140,7 @@ def select_deletable_files(
     return [file for file in files if _file_name(file[0]) not in kept]
 
 
-def select_named_files(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+def select_files_in_log(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
     """Return those of the given files that a commit in the Delta log adds or removes, or that are older than _LOG_MS.
 
     Files of the Delta log itself are never returned. A younger data file that is in no commit is left out, because another

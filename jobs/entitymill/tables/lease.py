@@ -137,7 +137,7 @@ class Lease:
         """
         self._stopped.set()
         self._thread.join()
-        self._runs.update_row(self._build_row(status), self.commits)
+        self._runs.replace_running_rows(self._build_row(status), self.commits)
         if status == "done" and not self.commits.has_committed("runs"):
             self._raise_lost()
 
@@ -276,7 +276,7 @@ class Lease:
                 if self._heartbeat is not None:
                     self._heartbeat.beat(self._build_row("running"))
                 else:
-                    runs.update_row(self._build_row("running"), self.commits)
+                    runs.replace_running_rows(self._build_row("running"), self.commits)
             except Exception:
                 log.exception(
                     "the heartbeat could not be written; without one, another run may take over after limits.lease_seconds"

@@ -23,9 +23,9 @@ from entitymill.tables import (
     Tables,
     data_files,
     heartbeats,
-    merge_rows,
     parquet_export,
     recovery,
+    row_changes,
     temporary_tables,
 )
 from entitymill.tables.lease import Lease
@@ -134,7 +134,7 @@ def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange
         if name == "runs":
             with suppress(OSError, StorageError):  # if files cannot be listed, VACUUM lists them itself
                 files = data_files.list_files(tables, name)
-        _vacuum(tables, name, hours, None if files is None else data_files.select_named_files(tables, name, files))
+        _vacuum(tables, name, hours, None if files is None else data_files.select_files_in_log(tables, name, files))
 
     return _apply_to_tables(tables, vacuum_table)
 
@@ -277,7 +277,7 @@ def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, 
         rows = [(path, size, False, modified) for path, size, modified in files if "/_delta_log/" not in path]
         inventory = create_frame(spark, rows, "path string, length long, isDir boolean, modificationTime long")
         try:
-            merge_rows.run_with_view(
+            row_changes.run_with_view(
                 tables,
                 inventory,
                 lambda view: f"VACUUM {tables.sql_name(name)} USING INVENTORY (TABLE {view}) {retained}",

@@ -106,7 +106,7 @@ class Commits:
 
     def append(self, frame: DataFrame, name: str) -> None:
         """Append rows to a table in one commit."""
-        options = self._number_commit(name)
+        options = self._take_commit_number(name)
         self._commit(name, lambda: self._tables.append(frame, name, options))
 
     def replace(self, frame: DataFrame, name: str, condition: str | None = None, *, after_conflict: bool = True) -> None:
@@ -114,7 +114,7 @@ class Commits:
 
         The new rows need not meet the condition. `after_conflict` says whether to retry if another writer committed first.
         """
-        options = self._number_commit(name)
+        options = self._take_commit_number(name)
         self._commit(name, lambda: self._tables.replace(frame, name, condition, options), after_conflict=after_conflict)
 
     def execute(self, name: str, statement: Callable[..., object]) -> None:
@@ -125,7 +125,7 @@ class Commits:
             statement: function that runs the SQL statement, and makes at most one commit. It must use the Spark properties
                 that it gets as `confs`. It is called again after an error that may be temporary.
         """
-        options = self._number_commit(name)
+        options = self._take_commit_number(name)
         confs = {
             f"{_SESSION}write.txnAppId": options["txnAppId"],
             f"{_SESSION}write.txnVersion": options["txnVersion"],
@@ -174,7 +174,7 @@ class Commits:
             retry(name, commit, self._tries, after_conflict=after_conflict)
             self.counts[name] += 1
 
-    def _number_commit(self, name: str) -> dict[str, str]:
+    def _take_commit_number(self, name: str) -> dict[str, str]:
         """Take the next transaction number for a commit to a table, and return options for Delta's writer.
 
         The options contain the number, and a JSON object for the table's history (see `read_notes`). The number is also

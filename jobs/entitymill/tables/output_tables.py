@@ -130,7 +130,7 @@ class Tables:
         """
         if name not in self._details:
             try:
-                with storage.raise_storage_errors():
+                with storage.convert_spark_errors():
                     row = self.spark.sql(f"DESCRIBE DETAIL {self.sql_name(name)}").collect()[0]
             except (PySparkException, Py4JJavaError):
                 return None

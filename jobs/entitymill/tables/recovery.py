@@ -24,7 +24,7 @@ from entitymill.run_row import RunRow
 from entitymill.source.change_feed import NON_DATA_OPERATIONS
 from entitymill.source.rows_against_output import PENDING
 from entitymill.spark.spark_connect import cache_on_disk
-from entitymill.tables import merge_rows, table_setup
+from entitymill.tables import row_changes, table_setup
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import DOCUMENT_TABLES, PUBLISHED_TABLES, Tables
 
@@ -70,7 +70,7 @@ def settle(tables: Tables, commits: Commits) -> int:
         if number:
             log.warning("an earlier run published the results of %d documents only in part; the job recomputes them", number)
             pending = unsound.withColumns({"status": F.lit(PENDING), "entities": F.lit(0)})
-            commits.execute("documents", partial(merge_rows.upsert, tables, "documents", pending, ["status"]))
+            commits.execute("documents", partial(row_changes.upsert, tables, "documents", pending, ["status"]))
             # If Delta skipped this commit, this run might append mentions that `entities` already contains.
             commits.check_committed("documents")
             tables.forget("documents")  # the cached detail may say that the table is empty
@@ -108,7 +108,7 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
     checks = count_rows(tables.read_latest("entities"), "mention")
     joined = known.join(checks, "doc_id", "full")
     sound = (F.col("copies") == 1) & (F.coalesce("mention_rows", F.lit(0)) == F.col("entities"))
-    sound &= is_of_named_run("mention")
+    sound &= rows_match_documents_run("mention")
     if tables.exists("annotations"):
         joined = joined.join(count_rows(tables.read_latest("annotations"), "annotation"), "doc_id", "full")
         annotates = F.get_json_object("settings", "$.output.annotations").eqNullSafe("true")
@@ -116,7 +116,7 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
         joined = joined.join(due, "named", "left")
         number = F.coalesce("annotation_rows", F.lit(0))
         sound &= F.when(F.col("due").isNull(), number <= 1).otherwise(number == F.col("due"))
-        sound &= is_of_named_run("annotation")
+        sound &= rows_match_documents_run("annotation")
         writer = F.coalesce("named", "mention_last", "annotation_last")
     else:
         writer = F.coalesce("named", "mention_last")
@@ -139,7 +139,7 @@ def count_rows(rows: DataFrame, prefix: str, *more: Column) -> DataFrame:
     return rows.groupBy("doc_id").agg(F.count("*").alias(f"{prefix}_rows"), *runs, *more)
 
 
-def is_of_named_run(prefix: str) -> Column:
+def rows_match_documents_run(prefix: str) -> Column:
     """Return a condition: all of a document's rows in a table have the run_id of the document's row in `documents`.
 
     The condition is also true if the table has no rows of the document. The DataFrame must have the column `named`, with the

@@ -136,7 +136,7 @@ def _select_verified_texts(source: Source, documents: DataFrame, entities: DataF
     columns = (F.col("run_id").alias("named"), "entities", "fingerprint", F.col("text_hash").alias("known_hash"))
     known = documents.where(F.col("status") != PENDING).select("doc_id", *columns)
     is_counted = F.coalesce("mention_rows", F.lit(0)) == F.col("entities")
-    sound = known.join(held, "doc_id", "left").where(is_counted & recovery.is_of_named_run("mention"))
+    sound = known.join(held, "doc_id", "left").where(is_counted & recovery.rows_match_documents_run("mention"))
     current = source.rows.join(sound, "doc_id").where(F.sha2("text", 256) == F.col("known_hash"))
     passthrough = [name for name in source.rows.columns if name == "passthrough"]
     spans = F.coalesce("spans", F.array().cast(_SPANS)).alias("spans")

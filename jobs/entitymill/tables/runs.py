@@ -178,7 +178,7 @@ class Runs:
         # These rows were read before the commit: if another run commits first, they may be outdated.
         commits.replace(rows.coalesce(1), "runs", RUNNING, after_conflict=False)
 
-    def update_row(self, row: RunRow, commits: Commits) -> None:
+    def replace_running_rows(self, row: RunRow, commits: Commits) -> None:
         """Replace all rows with the status running, normally only this run's row, by `row`, in one commit.
 
         Delta skips the commit, without an error, if a later run has begun.

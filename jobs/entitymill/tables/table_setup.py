@@ -49,7 +49,7 @@ def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
                 f"output.format: parquet needs storage that renames a directory atomically, which the storage of "
                 f"{tables.settings.path} does not; set output.format=delta, or choose another output.path."
             )
-        files_on_this_machine.watch(tables.root or tables.settings.path, "output.path")
+        files_on_this_machine.register_directory(tables.root or tables.settings.path, "output.path")
         try:
             storage.check_writable(tables.spark, tables.settings.path)
         except OSError as error:
@@ -57,7 +57,7 @@ def check_writable(tables: Tables, *, create_schema: bool = True) -> None:
         return
     name = quote_name(tables.spark, tables.settings.schema_ or "")
     try:
-        with storage.raise_storage_errors():
+        with storage.convert_spark_errors():
             # CREATE SCHEMA IF NOT EXISTS fails for users who may only create tables, even if the schema exists.
             if not tables.spark.catalog.databaseExists(name) and create_schema:
                 tables.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {name}")

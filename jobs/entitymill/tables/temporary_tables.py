@@ -45,10 +45,10 @@ class TemporaryTable:
 
     def write(self, documents: DataFrame) -> DataFrame:
         """Create the table, write documents to it, and return a DataFrame of the written rows."""
-        self.create(documents)
+        self.prepare(documents)
         return self.fill(documents)
 
-    def create(self, documents: DataFrame) -> None:
+    def prepare(self, documents: DataFrame) -> None:
         """Drop any table with this table's name and, in a catalog, create an empty table with the columns of `documents`.
 
         Outside a catalog, `fill` creates the table. Call this method in the thread that makes the run's commits, because
@@ -67,7 +67,7 @@ class TemporaryTable:
     def fill(self, documents: DataFrame) -> DataFrame:
         """Write documents in one commit, partitioned by the column UNIT if there is one; return the table as a DataFrame.
 
-        The caller must have called `create`.
+        The caller must have called `prepare`.
         """
         if self._tables.root is not None:
             writer = documents.write.format("delta").option(*_NO_STATISTICS)

@@ -176,20 +176,20 @@ def _compute_finished_share() -> float:
     return largest.numCompletedTasks / max(1, largest.numTasks) if largest is not None else 0.0
 
 
-def begin(step: str) -> None:
+def begin_step(step: str) -> None:
     """Start to show on stderr that the command now does `step`, such as "starting Spark"; stop showing the previous step.
 
     If the step takes longer than FIRST_NOTE_SECONDS, a separate thread prints it. Then, every NOTE_SECONDS, the thread
-    prints how long the step has taken. The thread prints nothing more after the next call of `begin` or `end`.
+    prints how long the step has taken. The thread prints nothing more after the next call of `begin_step` or `end_step`.
     """
-    end()
+    end_step()
     ended = threading.Event()
     thread = threading.Thread(target=_print_step, args=(step, ended), daemon=True)
     _steps.append((ended, thread))
     thread.start()
 
 
-def end() -> None:
+def end_step() -> None:
     """Stop showing the command's current step, if one is shown; this does not stop the work of the step."""
     while _steps:
         ended, thread = _steps.pop()

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from entitymill import schemas
 from entitymill.run.dry_runs import Plan
-from entitymill.run.summary import RECOGNIZING, Summary
+from entitymill.run.summary import RECOGNIZING_SECONDS, Summary
 from entitymill.settings import Settings
 from entitymill.source import reader
 from entitymill.source.rows_against_output import Cause
@@ -53,7 +53,7 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
     for code, rows in sorted(summary.rejects.items()):
         counts.add_row(Text(f"  {visible(code, lines=False)}"), f"{rows:,}")
     counts.add_row("sentences/s, set-up included", f"{summary.sentences_per_second:,.0f}")
-    recognizing = summary.seconds.get(RECOGNIZING)
+    recognizing = summary.seconds.get(RECOGNIZING_SECONDS)
     if recognizing:
         counts.add_row("sentences/s, recognition only", f"{summary.sentences / recognizing:,.0f}")
     add_cost(counts, summary.core_hours, summary.documents, settings)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from entitymill.errors import EntityMillError, hide_message, is_rust_panic
-from entitymill.recognition import guarded_loading
+from entitymill.recognition import model_loading_limits
 from entitymill.workers.child_process import (
     OUT_OF_MEMORY,
     PANICKED,
-    Batch,
+    BatchFunction,
     Loading,
     Work,
     deserialize_batch,
@@ -50,9 +50,9 @@ def serve(descriptor: int, parent: int) -> None:
     with Connection(descriptor) as connection:
         try:
             work: Work = connection.recv()
-            guarded_loading.report_files_to(lambda file: connection.send(Loading(file)))
+            model_loading_limits.report_files_to(lambda file: connection.send(Loading(file)))
             module, _, name = work.factory.partition(":")
-            tag: Batch = _run_or_send_error(
+            tag: BatchFunction = _run_or_send_error(
                 connection, lambda: getattr(importlib.import_module(module), name)(*work.arguments)
             )
             connection.send(None)
@@ -64,7 +64,7 @@ def serve(descriptor: int, parent: int) -> None:
             return
 
 
-def _tag_serialized(tag: Batch, content: bytes) -> bytes:
+def _tag_serialized(tag: BatchFunction, content: bytes) -> bytes:
     """Deserialize a batch, call the function `tag` with it, and return the serialized result."""
     return serialize_batch(tag(deserialize_batch(content)))
 

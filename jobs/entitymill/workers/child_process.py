@@ -49,7 +49,7 @@ from entitymill.workers import child_main_loop
 child_main_loop.serve(int(sys.argv[2]), int(sys.argv[3]))
 """
 
-Batch = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
+BatchFunction = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
 """Type of the function that a child calls for each batch of documents; the function returns the rows of results."""
 
 

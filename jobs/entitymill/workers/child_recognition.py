@@ -11,7 +11,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from entitymill.recognition import sentences
-from entitymill.recognition.guarded_loading import loading_memory_limit, memory_limit, read_used_memory, tagging_memory_limit
+from entitymill.recognition.model_loading_limits import (
+    compute_loading_limit,
+    compute_tagging_limit,
+    limited_memory,
+    read_used_memory,
+)
 from entitymill.recognition.recognizer import Recognizer
 from entitymill.recognition.tagger import bundle
 from entitymill.recognition.tagger.inference import Tagger
@@ -42,7 +47,7 @@ def open_recognition(
         ModelError: a file on this machine differs from the file that the driver checked, or cannot be loaded.
     """
     files, digests, where = detector
-    with memory_limit(loading_memory_limit([*model[0].values(), *files.values()])):
+    with limited_memory(compute_loading_limit([*model[0].values(), *files.values()])):
         for name, digest in digests.items():
             bundle.check_file(files[name], digest, name, where)
         opened = sentences.open_detector(options.detector, files, where)
@@ -58,7 +63,7 @@ def open_recognition(
         """Return one row with mentions per document of a window; meanwhile, limit the memory of this process."""
         seconds_before, cpu_before = asdict(recognizer.seconds), time.process_time()
         characters = sum(window.column("chars").to_pylist())
-        with memory_limit(loaded + tagging_memory_limit(characters, options.memory_mb, share=options.memory_share)):
+        with limited_memory(loaded + compute_tagging_limit(characters, options.memory_mb, share=options.memory_share)):
             recognition = recognizer(window.column("text"), annotations=options.annotations)
         spent = {part: seconds - seconds_before[part] for part, seconds in asdict(recognizer.seconds).items()}
         spent["cpu"] = time.process_time() - cpu_before

@@ -105,7 +105,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     """
     recognition = settings.recognition
     manifest = engine_openvino.read_manifest(spark, settings.model.path)
-    engine_openvino.check_labels(spark, settings.model.path, settings.entities.mentioned_labels)
+    engine_openvino.check_labels(spark, settings.model.path, settings.entities.referenced_labels)
     check_precision(recognition.precision, manifest.precision)
     drawback = hardware.read_processor().find_drawback(recognition.precision)
     if drawback is not None and (spark.conf.get("spark.master", "") or "").startswith("local"):
@@ -158,7 +158,7 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
     Raise ModelError if a model is missing or does not fit the settings. Raise SettingsError if the engine is not installed,
     or if the settings name a label that the model does not have.
     """
-    extension = installation.load(f"{installation.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
+    extension = installation.import_extension(f"{installation.SPARKNLP}.engine_sparknlp", "recognition.engine: sparknlp")
     name, parts, recognize = extension.open_pipeline(spark, settings)
     return Engine(name, _compute_fingerprint({**parts, **_list_result_settings(settings)}), lambda: recognize)
 

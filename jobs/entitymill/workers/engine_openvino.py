@@ -1,7 +1,7 @@
 """Recognize documents with OpenVINO: check the models, send them to executors, and run them on the rows of a DataFrame.
 
 Recognition is one call of `mapInArrow`, so texts are sent to Python workers once and results are returned once. The modules
-`worker` and `recognition_in_child` run on executors. A worker's child process compiles the model once, and uses it for as
+`worker` and `child_recognition` run on executors. A worker's child process compiles the model once, and uses it for as
 long as the worker lives (spark.python.worker.reuse).
 """
 
@@ -24,7 +24,7 @@ from entitymill.spark import installation, session, storage
 from entitymill.spark.files_on_this_machine import create_scratch_directory
 from entitymill.workers.worker import RecognitionOptions, ShippedDetector, ShippedModel, Worker
 
-FACTORY = "entitymill.workers.recognition_in_child:open_recognition"
+FACTORY = "entitymill.workers.child_recognition:open_recognition"
 """Name of the function that a child process calls to load the models, as `module:function` (see `child_process.Work`)."""
 
 _MEGABYTE = 2**20
@@ -81,7 +81,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
                 f"model.path: {path} has no {name}, which its manifest lists ({error}). Copy the bundle again."
             ) from error
     bundle.check_files({name: scratch / shipped for name, shipped in names.items()}, manifest, path)
-    bundle.read_labels(scratch / names[bundle.LABELS])
+    bundle.read_tags(scratch / names[bundle.LABELS])
     for shipped in names.values():
         session.send_file(spark, scratch / shipped)
     return ShippedModel(names, path, manifest)
@@ -120,7 +120,7 @@ def list_entity_labels(spark: SparkSession, path: str) -> list[str]:
         storage.fetch(spark, f"{storage.prefer_local_file(path).rstrip('/')}/{bundle.LABELS}", copy)
     except OSError as error:
         raise ModelError(f"model.path: {path} has no {bundle.LABELS} ({error}). Copy the bundle again.") from error
-    return sorted({tag.partition("-")[2] for tag in bundle.read_labels(copy)} - {""})
+    return sorted({tag.partition("-")[2] for tag in bundle.read_tags(copy)} - {""})
 
 
 def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:

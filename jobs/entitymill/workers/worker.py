@@ -109,7 +109,7 @@ class Worker:
     seconds: time limit, in seconds, for a window (a batch of documents) of up to WINDOW_CHARS code points. A longer window
         has a proportionally longer time limit.
     factory: the function that the child calls, as `module:function` (see `child_process.Work`). It is
-        `recognition_in_child.open_recognition` or, in tests, a function with the same arguments that fails on some texts.
+        `child_recognition.open_recognition` or, in tests, a function with the same arguments that fails on some texts.
     signature: the driver's `errors.SIGNATURE`, which is added to this worker's errors so that the driver recognizes them.
     """
 

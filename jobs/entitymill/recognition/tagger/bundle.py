@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entitymill.errors import ModelError
 from entitymill.recognition.best_tags_and_confidence import Scaling
-from entitymill.recognition.guarded_loading import MAX_LABEL_BYTES, MAX_LABEL_CHARACTERS, read_limited
+from entitymill.recognition.model_loading_limits import MAX_LABEL_BYTES, MAX_LABEL_CHARACTERS, read_limited
 from entitymill.spark import installation
 
 MANIFEST = "manifest.json"
@@ -186,7 +186,7 @@ def check_file(path: Path, expected: str, name: str, where: str) -> None:
         )
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
+def read_tags(path: Path) -> tuple[str, ...]:
     """Return a model's tags in the order of the network's outputs: O and tags such as B-PER and I-PER.
 
     Raise a ModelError if the file is not a JSON list of O and distinct tags, or if `check_labels` finds an invalid label.

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, is_rust_panic
 from entitymill.recognition.best_tags_and_confidence import Scaling, ViterbiDecoder
-from entitymill.recognition.guarded_loading import loading
+from entitymill.recognition.model_loading_limits import loading
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger import (
     Decoding,
@@ -115,7 +115,7 @@ class Tagger:
         """
         where = where or manifest.name
         bundle.check_files(files, manifest, where)
-        labels = bundle.read_labels(files[bundle.LABELS])
+        labels = bundle.read_tags(files[bundle.LABELS])
         check_precision(execution.precision, manifest.precision)
         tokenizer = read_tokenizer(files, manifest, where)
         with loading(f"{where}/{_tokenizer_file_name(manifest)}"):
@@ -197,7 +197,7 @@ class Tagger:
         began = perf_counter()
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         rows = self._maker.make_rows(tokens, starts, begins)
-        distinct, index = sequence_packing.find_distinct_sentences(rows.ids, rows.begin, rows.end)
+        distinct, index = sequence_packing.find_distinct_rows(rows.ids, rows.begin, rows.end)
         pieces = (rows.end - rows.begin)[distinct] + SPECIAL_PIECES
         batches = list(sequence_packing.plan_batches(pieces, self._maker.max_length, packed=self._positions is not None))
         encoded = perf_counter()
@@ -266,7 +266,9 @@ def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: E
     """
     if encoding == "complete":
         return CompleteRows(Encoder(tokenizer, manifest.max_length - SPECIAL_PIECES), manifest.max_length)
-    extension = installation.load(f"{installation.SPARKNLP}.subwords_as_in_sparknlp", "recognition.encoding: sparknlp")
+    extension = installation.import_extension(
+        f"{installation.SPARKNLP}.subwords_as_in_sparknlp", "recognition.encoding: sparknlp"
+    )
     maker: RowMaker = extension.SparkNlpRows(tokenizer, manifest.sparknlp_max_length, lowercase=manifest.casing == "uncased")
     return maker
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from openvino import passes
 
 from entitymill.errors import ModelError
-from entitymill.recognition.guarded_loading import loading
+from entitymill.recognition.model_loading_limits import loading
 from entitymill.recognition.tagger import Precision, bundle
 
 INPUTS = ("input_ids", "attention_mask")
@@ -128,7 +128,7 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
         "INFERENCE_NUM_THREADS": threads,
         # With pinning, all workers of a machine would run on the same first core.
         "ENABLE_CPU_PINNING": False,
-        **precision_properties(precision, embedding_shape(model)[1]),
+        **build_precision_properties(precision, embedding_shape(model)[1]),
         "CPU_RUNTIME_CACHE_CAPACITY": MAX_CACHED_SHAPES,
     }
     if precision != "int8":
@@ -165,7 +165,7 @@ def decompress_weights(model: ov.Model) -> None:
         folding.run_passes(ov.Model([port.get_source_output() for port in ports], [], "weights"))
 
 
-def precision_properties(precision: Precision, group: int) -> dict[str, str | int]:
+def build_precision_properties(precision: Precision, group: int) -> dict[str, str | int]:
     """Return OpenVINO's properties for running a network in a precision, as a dict from names to values.
 
     Args:

@@ -125,7 +125,7 @@ def _plan_unpacked_batches(lengths: NDArray[np.int64], limit: int) -> Iterator[B
         end -= count
 
 
-def find_distinct_sentences(
+def find_distinct_rows(
     ids: NDArray[np.int32], begins: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[list[int], NDArray[np.int64]]:
     """Return the indices of the distinct sentences, and for each sentence its index among the distinct sentences.
