@@ -2,8 +2,8 @@
 
 The package `source` reads the texts, `workers` calls `recognition` to find the entities, `tables` writes them, and
 `terminal` prints a summary. `run` controls one run of the job, `commands` contains the commands of the command line,
-`settings` defines all settings, and `spark` opens the Spark session. Python programs call `load` to find mentions in texts,
-and `mentions` or `udf` to find mentions in a DataFrame. They call `extract` to run the job on a table.
+`settings` defines all settings, and `spark` opens the Spark session. Python programs call `load` to find mentions (places
+where a text names an entity) in texts, `mentions` or `udf` to find them in a DataFrame, and `extract` to run the job.
 """
 
 from __future__ import annotations

@@ -100,9 +100,9 @@ def _read_column_names(df: DataFrame) -> list[str] | None:
 
 
 def _find_without_schema(df: DataFrame, id_column: str, text_column: str, worker: Worker) -> DataFrame:
-    """Return the result of `mentions` for a DataFrame whose schema is not known; `worker` recognizes the texts.
+    """Return the result of `mentions` for a DataFrame whose schema is not known; `worker` finds the mentions.
 
-    `mapInArrow` would need the type of the id column, so a pandas UDF is called instead.
+    `mentions` itself calls `mapInArrow`, which needs the type of the id column. This function calls a pandas UDF instead.
     """
     make_udf: Any = pandas_udf
     find = make_udf(_ColumnRecognizer(worker).build_function(), schemas.MENTIONS)
@@ -124,13 +124,13 @@ def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **o
 
     Args:
         model: directory of a model bundle, such as models/demo, on any file system that Spark can read.
-        spark: session whose executors get the model; None for the active session or, if none is active, the process's own.
+        spark: session whose executors get the model; None for the active session or, without one, this process's session.
         options: the same options that `mentions` accepts.
 
     Returns:
-        A pandas UDF with the result type schemas.MENTIONS: for each text an array of structs with the fields of `Mention`,
-        or null if the text is null. When Spark calls the UDF, a task fails if the model crashes on a text, or needs more
-        than batch_seconds for a single text.
+        A pandas UDF with the result type schemas.MENTIONS. For each text, its result is an array of structs with the fields
+        of `Mention`, or null if the text is null. When Spark calls the UDF, a task fails if the model crashes on a text, or
+        needs more than batch_seconds for a single text.
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
@@ -152,7 +152,7 @@ class _Options:
     """The options of `mentions` and `udf`.
 
     detector, detector_model: kind of sentence detector, and directory of its saved model; None for the default.
-    precision: number format in which the model runs.
+    precision: number format in which the model runs: f32, bf16 or int8.
     trim: whether to remove possessive endings and stray punctuation from mentions.
     decoding: viterbi for the most probable valid sequence of tags, or argmax for each token's most probable tag.
     consistent_labels: whether all mentions with the same spelling in a text get the same label.

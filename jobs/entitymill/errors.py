@@ -12,17 +12,17 @@ import traceback
 from pathlib import Path
 
 SIGNATURE = secrets.token_hex(8)
-"""Random text that this driver's own workers put in front of their error messages (see `sign_error`). Spark passes errors
-to the driver as text. An error text without SIGNATURE does not come from these workers, and may quote a document."""
+"""Random text that this driver's own workers put in front of their error messages (see `sign_error`). The driver gets errors
+only as text from Spark. If the text lacks SIGNATURE, the error is not from these workers, and may quote a document."""
 
 _QUOTES_VALUES = re.compile(
     r"org\.apache\.spark\.(?:\w{1,60}\.){0,8}(?:Spark\w{1,60}Exception|PythonException)"
-    # An error of Spark 3.5's raise_error, whose message is a text, unless the message names another error.
+    # Matches what raise_error throws in Spark 3.5, but no RuntimeException whose message begins with another error's class.
     r"|java\.lang\.RuntimeException: (?!(?:java|org|com|software)\.[\w.$]{1,200}(?:Exception|Error)\b)"
     r"|\[(?!FAILED_READ_FILE|TASK_WRITE_FAILED)[A-Z][A-Z_.]{1,160}\]"
 )
-"""Matches the beginning of the part of a Spark error that may quote a row's value: an exception class, or an error condition
-such as [CAST_INVALID_INPUT]. The repetitions are limited, so that a long text takes no long time."""
+"""Matches an exception class, or an error condition such as [CAST_INVALID_INPUT], after which the text of a Spark error may
+quote a row's value. The repetitions have upper limits, so that matching is fast even for long texts."""
 
 
 class EntityMillError(Exception):
@@ -91,7 +91,7 @@ class WorkerError(EntityMillError):
 
 
 def sign_error(error: EntityMillError, signature: str) -> EntityMillError:
-    """Return a copy of `error` with `[signature]` in front of the message, which proves that a worker raised it."""
+    """Return a copy of `error` with `[signature]` in front of the message, so that the driver trusts it (see SIGNATURE)."""
     return type(error)(f"[{signature}] {error}")
 
 

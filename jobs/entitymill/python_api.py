@@ -173,16 +173,16 @@ def load(
         detector: kind of sentence detector: dl, rules or sentencex. None means dl if `detector_model` is set,
             otherwise sentencex.
         detector_model: directory of a saved SentenceDetectorDLModel, for detector dl. None means the directory
-            `sentence_detector` next to the model's directory. If there is none, the bundled detector is used, which
-            exists only in a clone of this program's repository.
-        precision: number format in which the model runs.
+            `sentence_detector` next to the model's directory. If there is none, and this program runs from a clone of its
+            repository, the clone's models/sentence_detector is used.
+        precision: number format in which the model runs: f32, bf16 or int8.
         trim: whether to remove possessive endings and stray punctuation from mentions, and to drop mentions that have no
             letter or digit.
         decoding: viterbi for the most probable valid sequence of tags, or argmax for each token's most probable tag.
         consistent_labels: whether all mentions with the same spelling in a text get the same label: the label whose
             confidences have the greatest sum.
         markup: `html` to ignore HTML tags in the texts, `none` to treat them as text. Offsets always count the tags, too.
-        threads: number of threads for inference; None for one per core that this container may use.
+        threads: number of threads for inference; None for one per core that this process or its container may use.
 
     Raises:
         ModelError: a model is missing, altered or damaged, or does not run in `precision`.

@@ -14,8 +14,8 @@ UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=timezone.utc)
 PROGRESS = (
     "stage", "documents", "planned", "removed", "units", "units_done", "sentences", "rejects", "sentences_per_second",
 )  # fmt: skip
-"""Columns that show a run's progress. An active run rewrites its heartbeat file at short intervals. So the file has newer
-values of these columns than the run's row in `runs`."""
+"""Columns that show a run's progress. An active run often rewrites its row in its heartbeat file (see `tables.heartbeats`),
+so these columns have newer values in this file than in the table `runs`."""
 
 
 @dataclass(frozen=True)

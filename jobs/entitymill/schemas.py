@@ -1,4 +1,4 @@
-"""Schemas of all tables that this program writes, with a comment on each column."""
+"""Define the schemas of all tables that this program writes, with a comment on each column."""
 
 from __future__ import annotations
 
@@ -197,8 +197,8 @@ FAILURE = T.StructType([T.StructField("code", _STRING), T.StructField("detail", 
 PARTS = ("segmentation", "encoding", "inference", "mentions")
 """The steps of recognition in a worker, in order. `mentions` is everything after inference."""
 TIMES = (*PARTS, "cpu")
-"""Times that a worker measures for each batch of documents: the wall-clock seconds of each of PARTS, and the CPU seconds of
-the worker and its child process."""
+"""Names of the times that a worker measures for each batch of documents, in seconds. Those of PARTS are wall-clock times;
+`cpu` is the CPU time of the worker and its child process."""
 
 RECOGNIZED = [
     T.StructField("doc_id", _STRING, False),
@@ -213,5 +213,5 @@ RECOGNIZED = [
     *(T.StructField(f"{name}_seconds", T.DoubleType(), False) for name in TIMES),
     T.StructField("failure", FAILURE, True),
 ]
-"""Columns that every engine returns, one row per document. A struct column `passthrough` follows if there are passthrough
-columns. `failure` is null, except for a document that crashes the tagger (the model's process) or makes it hang."""
+"""Columns that both engines (setting `recognition.engine`) return, one row per document. If there are passthrough columns, a
+struct column `passthrough` follows. `failure` is null, unless the document crashes the model's process or makes it hang."""

@@ -13,7 +13,7 @@ from entitymill_models import sparknlp_saved
 
 
 def check_destination(dest: Path, *, overwrite: bool) -> None:
-    """Raise SettingsError if `dest` exists, unless it is the directory of a model and `overwrite` is true.
+    """Raise SettingsError if `dest` exists, unless `overwrite` is true and `dest` is a directory that contains a model.
 
     A model is a bundle or a saved Spark NLP model. A symbolic link is always refused, even if it leads to a model.
     """

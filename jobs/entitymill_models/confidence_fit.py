@@ -22,7 +22,7 @@ from entitymill.spark import installation
 from entitymill_models import precision_loss
 
 MIN_MENTIONS = 50
-"""Minimum number of mentions for a scaling. A label with fewer gets the scaling fitted to the mentions of all labels."""
+"""Minimum number of mentions to fit a scaling. A label with fewer gets the scaling fitted to the mentions of all labels."""
 BINS = 10
 """Number of bins of equal width, from 0 to 1, into which mentions are sorted by confidence."""
 OPTION = "--calibrate-confidence"

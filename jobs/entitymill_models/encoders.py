@@ -51,7 +51,7 @@ class Names:
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers that describe an encoder, besides its parameters.
+    """The configuration of an encoder, in addition to its parameters (weights).
 
     layers, heads: number of layers, and number of attention heads in each layer.
     epsilon: the constant that a layer normalization adds to the variance.
@@ -126,9 +126,9 @@ class _Builder:
         return None if name is None else self._read_parameter(f"{name}.weight")[0]
 
     def _build_positions(self, ids: ov.Node) -> ov.Node:
-        """Build the number by which each piece (subword) finds its row in the table of position embeddings.
+        """Build the positions: for each piece (subword), the index of its row in the table of position embeddings.
 
-        If `Shape.padding` is None, the numbers are 0, 1, 2, …, shape [1, length]. Otherwise, the shape is [batch, length].
+        If `Shape.padding` is None, positions are 0, 1, 2, …, shape [1, length]. Otherwise, the shape is [batch, length].
         The pieces of each row are then numbered from the padding piece's id plus 1. Each padding piece gets this id itself.
         """
         zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))

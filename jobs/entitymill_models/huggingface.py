@@ -61,7 +61,7 @@ NAMES = {
 (Source: models/*/modeling_*.py of the library transformers.)
 """
 OFFSET_POSITIONS = ("roberta", "xlm-roberta")
-"""Architectures that number positions from the padding piece's id plus 1, and whose models need a tokenizer.json."""
+"""Architectures that number positions from the padding piece's id plus 1. Their models need a tokenizer.json."""
 DISTILBERT_EPSILON = 1e-12
 """The epsilon of DistilBERT's normalizations, a constant in the code of transformers that is not in config.json."""
 

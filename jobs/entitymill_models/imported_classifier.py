@@ -1,4 +1,4 @@
-"""Define `Parts`, a token classifier in memory; read the files of a model of any format, and write the files of a bundle.
+"""Define `Parts`, a token classifier in memory; read a model's text, JSON and vocabulary files, and write a bundle's files.
 
 The pieces of a model are the subwords in its vocabulary. The network's input consists of their ids.
 """

@@ -1,4 +1,4 @@
-"""Before a JVM reads a serialized stream, check which Java objects the stream contains, without instantiating them.
+"""Check which Java objects a serialized stream contains, without instantiating them, before a JVM reads the stream.
 
 A JVM that deserializes a stream instantiates any class that the stream names, and some classes run code when that happens.
 So each class must be in ALLOWED, which lists the few classes that Spark NLP's models need. The grammar of a stream is in the
@@ -25,8 +25,8 @@ _PRIMITIVES = {"B": 1, "C": 2, "D": 8, "F": 4, "I": 4, "J": 8, "S": 2, "Z": 1}
 """The size in bytes of each primitive type, by the code of the type in a stream."""
 _LAMBDA = "java.lang.invoke.SerializedLambda"
 _LAMBDA_OWNER = "com.johnsnowlabs.nlp.util.regex.RuleFactory"
-"""The only class whose lambdas a stream may contain: this class turns a SerializedLambda only into a function of its own. A
-stream may also contain the java.lang.Class object of this class, but of no other class."""
+"""The only class whose lambdas a stream may contain: it turns a SerializedLambda only into one of its own functions. It is
+also the only class whose java.lang.Class object a stream may contain."""
 ALLOWED = {
     **dict.fromkeys(
         (

@@ -16,7 +16,7 @@ from entitymill_models.imported_classifier import Casing, parse_json, read_json,
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 MAX_PIECES, DEFAULT_LENGTH = 512, 128
-"""Maximum number of pieces (subwords) in an input row: the largest for any model, and the default if a model states none."""
+"""Maximum numbers of pieces (subwords) in an input row: the largest accepted from a model's files, and the default."""
 _FOLDERS = ("", "assets")
 """Where the files may be: in the model's directory, or in its folder assets/, where Spark NLP's import expects them."""
 
@@ -135,7 +135,7 @@ def _read_casing(directory: Path, where: str) -> Casing:
 def read_tags(directory: Path, where: str) -> tuple[str, ...]:
     """Return the tags that a network predicts, such as B-PER, in the order of the logits.
 
-    The sources of the tags are labels.json, id2label in config.json, and labels.txt; the first that exists is read. Raise
+    The first of these sources that exists is read: labels.json, the key id2label of config.json, labels.txt. Raise
     ModelError if none exists, or the one that is read is damaged. `where` is the path of the model, for error messages.
     """
     file = _find_file(directory, bundle.LABELS)
@@ -180,8 +180,8 @@ def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]
 def read_max_length(directory: Path) -> int:
     """Return the maximum number of pieces (subwords) in one input row of a model, at most MAX_PIECES.
 
-    The configurations of the tokenizer and of the network may each state a maximum. The smaller one is returned;
-    DEFAULT_LENGTH if neither states one. Raise ModelError if a configuration is not JSON.
+    tokenizer_config.json and config.json may each state a maximum. Return the smaller one, or DEFAULT_LENGTH if neither
+    states one. Raise ModelError if a configuration is not JSON.
     """
     allowed = []
     for name, key in ((TOKENIZER_CONFIG, "model_max_length"), (CONFIG, "max_position_embeddings")):

@@ -17,7 +17,7 @@ FORMATS = (
     "a bundle, a saved Spark NLP model (directory or zip), a Hugging Face directory, or a directory with one ONNX or "
     "OpenVINO network"
 )
-"""The supported formats of a model, for error messages and the --help text."""
+"""Phrase that lists the supported formats of a model, for error messages and the --help text."""
 _SNAPSHOTS, _BLOBS = "snapshots", "blobs"
 """Directories of the Hugging Face cache, in which `snapshots/REVISION/config.json` is a link to `../../blobs/DIGEST`."""
 

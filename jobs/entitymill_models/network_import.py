@@ -130,8 +130,8 @@ def normalize(network: ov.Model, labels: int, where: str) -> ov.Model:
 def _find_logits(network: ov.Model, labels: int, where: str) -> ov.Output:
     """Return the network's output of shape [batch, length, labels]; if several have this shape, the one named logits.
 
-    `labels` is the number of tags. Raise ModelError if no output has this shape, or several have it and not exactly one of
-    them is named logits.
+    `labels` is the number of tags. An output whose last dimension is dynamic also counts. Raise ModelError if no output has
+    this shape, or several have it and not exactly one of them is named logits.
     """
     shaped = []
     for port in network.outputs:

@@ -48,7 +48,7 @@ class Scores:
     mentions: number of mentions that the original model finds in f32.
     original: a dict from "f32" to the span F1 of the original model against gold (correct) tags; empty without gold tags.
     reduced: a dict from each precision of the reduced model to the span F1 against gold tags; empty without gold tags.
-    agreement: a dict from each precision of the reduced model to the span F1 against what the original model finds in f32.
+    agreement: a dict from each precision of the reduced model to the span F1 of its mentions against the original's in f32.
     """
 
     sentences: int
@@ -58,7 +58,7 @@ class Scores:
     agreement: dict[str, float]
 
     def compute_loss(self) -> float:
-        """Return how much F1 the reduced model loses, in the precision in which it loses most.
+        """Return the loss of span F1 of the reduced model, in the precision with the largest loss.
 
         The loss is the decrease of F1 against gold (correct) tags, negative if F1 increases. Without gold tags, the loss is
         1 minus `agreement`.
@@ -104,7 +104,7 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
 
 
 def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]]) -> Mentions:
-    """Return the set of mentions that a bundle finds in sentences, each of which is a list of tokens.
+    """Tag sentences (lists of tokens) with a bundle, and return the set of mentions that it finds.
 
     Raise ModelError if the bundle cannot be run.
     """
@@ -114,7 +114,7 @@ def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Seq
 def predict_confidences(
     directory: Path, precision: Precision, sentences: Sequence[Sequence[str]], decoding: Decoding = "argmax"
 ) -> dict[Mention, float]:
-    """Tag sentences with a bundle; return a dict from each mention to its confidence before scaling.
+    """Tag sentences with a bundle; return a dict from each mention to its confidence, without the manifest's scaling.
 
     Args:
         precision: the precision in which the bundle runs; all cores of this container are used.
@@ -201,8 +201,8 @@ class Sample:
 def read_sample(path: Path, option: str) -> Sample:
     """Read the sentences of a table.
 
-    A table with a `tokens` column (lists of strings) has one sentence per row. A `tags` column (one IOB2 tag per token)
-    is optional. Any other table needs a `text` column, or exactly one column of strings. `split_text` splits the texts into
+    A table with a `tokens` column (lists of strings) has one sentence per row, and may have a `tags` column (an IOB2 tag per
+    token). Any other table needs a `text` column, or exactly one column of strings; `split_text` splits these texts into
     sentences and words. Reading stops after the row that brings the number of sentences to MAX_SENTENCES or more.
 
     Args:
@@ -268,7 +268,7 @@ def _check_tokens(tokens: object, tags: object, path: Path, option: str) -> None
 
 
 def _select_text(row: dict[str, Any], path: Path, option: str) -> str:
-    """Return the value of a row's column `text` or, without this column, of the only column of strings; "" for null.
+    """Return the text in a row's column `text` or, without this column, in the only column of strings; "" if not a string.
 
     Raise SettingsError if the row has no column `text`, and not exactly one column of strings.
     """

@@ -169,8 +169,8 @@ def _reduce_and_check(
 ) -> None:
     """Write the model `found` as a bundle to `made`, in the requested precision; add precision and F1 to `manifest`.
 
-    If options change the weights, also write the original model to `scratch`, and compare the mentions of both models. With
-    --sample, always check accuracy. Raise ModelError if 8-bit weights would change, and the errors of `_check_accuracy`.
+    If weights change, also write the original model to `scratch`, and compare the mentions of both models. Otherwise, check
+    accuracy only with --sample. Raise ModelError if 8-bit weights would change, and the errors of `_check_accuracy`.
     """
     stored = lower_precision.detect_stored_precision(found.network, str(options.source))
     current = "int8" if stored == "calibrated" else stored
@@ -209,8 +209,8 @@ def _read_samples(
 ) -> tuple[precision_loss.Sample | None, list[dict[str, NDArray[np.int64]]]]:
     """Return the sentences on which to check accuracy (None to skip the check), and the network inputs for calibration.
 
-    Without a table, skip the check for f32, otherwise raise SettingsError. Sentences for calibration are left out of the
-    check, unless its table has no others. The tokenizer of the bundle `original` encodes the sentences for calibration.
+    If there is no table, skip the check for --precision f32, and raise SettingsError otherwise. Calibration sentences are
+    left out of the check, unless its table has no others; the tokenizer of the bundle `original` encodes them.
     """
     table = options.sample or options.calibrate or (DEFAULT_SAMPLE if DEFAULT_SAMPLE.exists() else None)
     if table is None and options.precision != "f32":
@@ -230,7 +230,7 @@ def _read_samples(
 def _check_accuracy(
     scores: precision_loss.Scores, options: argparse.Namespace, manifest: dict[str, object], made: Path, console: Console
 ) -> None:
-    """Print scores; if the sample has gold tags, add F1 to `manifest`, and write this manifest to the bundle `made`.
+    """Print scores, and check the loss of F1; with gold tags, also write F1 to `manifest` and to the bundle `made`.
 
     Raise ModelError if the loss of F1 exceeds --max-loss; SettingsError if a model finds no mention, or no correct one.
     """
@@ -302,7 +302,7 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def _parse_share(text: str) -> float:
-    """Return a command-line value as a number; if it is not a number from 0 to 1, raise an error, which argparse reports."""
+    """Return a command-line value as a number from 0 to 1; if it is not one, raise an error, which argparse reports."""
     share = float(text)
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")

@@ -144,9 +144,9 @@ def read_pairs(content: bytes, where: str) -> list[tuple[str, int]]:
     """
 
     def match_template(template: bytes, at: int) -> int:
-        """Return the index after the bytes of `template`; raise ValueError if `content` does not have them at index `at`.
+        """Match `template` with `content` at index `at`; return the index after the matched bytes, or raise ValueError.
 
-        Any serialVersionUIDs are accepted instead of those in `template`.
+        The serialVersionUIDs in `content` may differ from those in `template`.
         """
         matched = _PATTERNS[template].match(content, at)
         if matched is None:

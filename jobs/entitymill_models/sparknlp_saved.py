@@ -26,14 +26,14 @@ NETWORKS = {
     f"{PACKAGE}.DistilBertForTokenClassification": "distilbert_classification",
     f"{PACKAGE}.BertForTokenClassification": "bert_classification",
 }
-"""For each class of models, how the name of the network's zip archive begins; "_" and the name of the engine follow."""
+"""Dict from each supported class of Spark NLP models to PREFIX. The zip archive of the network is named PREFIX_ENGINE."""
 METADATA, FIELDS = "metadata", "fields"
 _BLOCK = 2**20
 
 
 @dataclass
 class Allowance:
-    """The numbers of bytes and files that may still be unpacked from a model's archive and from archives inside it."""
+    """How many more bytes and files may be unpacked from a model's archive and from archives inside it, in total."""
 
     bytes: int
     files: int
@@ -153,7 +153,7 @@ def read_description(directory: Path, where: str) -> SavedDescription:
 
 
 def _read_metadata(directory: Path, where: str) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the metadata of a saved model, and the model's parameters: default values, overridden by values that were set.
+    """Return all metadata of a saved model, and its parameters: a dict of default values, overridden by chosen values.
 
     Raise ModelError if the metadata is missing or damaged, or has no parameters.
     """
@@ -214,7 +214,7 @@ def _list_supported_classes() -> str:
 
 
 def unpack(archive: Path, into: Path | None, where: str, allowance: Allowance) -> None:
-    """Unpack all files of a zip archive, or only check that they can be unpacked.
+    """Unpack all files of a zip archive or, if `into` is None, only check that they can be unpacked.
 
     Args:
         into: an empty directory; None to only check.

@@ -39,7 +39,7 @@ def convert_labels(found: Parts, where: str, specified: LabelScheme | None = Non
         found: the model; its network is changed and must not be used again.
         where: path of the model, for error messages.
         specified: the scheme that the user specified; in the scheme "plain", a tag is O or a label without a prefix such as
-            B-. None to detect the scheme, which may be wrong, because tags do not always show whether they are IOB1 or IOB2.
+            B-. None to detect the scheme. The result may be wrong: tags do not always show whether they are IOB1 or IOB2.
 
     Raises:
         ModelError: the tags follow no known scheme, or a label cannot be the name of a directory; the `entities` table has
@@ -54,7 +54,7 @@ def convert_labels(found: Parts, where: str, specified: LabelScheme | None = Non
 
 
 def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -> tuple[list[str], Scheme]:
-    """Return the tag in the bundle for each tag of a model (`labels`), and the tagging scheme of the returned tags.
+    """Return a bundle's tag for each tag of a model (`labels`), in the same order, and the scheme of the returned tags.
 
     If `specified` is "plain", or no tag has a prefix such as B-, I- is put before each tag except O, and the scheme is IOB1.
     Otherwise, the scheme is `specified` or, if this is None, IOB2 if every label has a tag with B-, and IOB1 if not. Raise

@@ -40,7 +40,7 @@ class Change:
 
     @property
     def name(self) -> str:
-        """The name of the measure for messages and the report page, such as "share of PER"; it has no text of documents."""
+        """The measure's name for messages and the report page, such as "share of PER"; it contains no document text."""
         return {"share": f"share of {self.label}", "rate": "mentions per 1,000 sentences"}.get(
             self.measure, "mean confidence"
         )
@@ -56,8 +56,7 @@ class Drift:
     """The result of comparing a run with earlier runs.
 
     run: the run that was compared; None if the output has no run to compare.
-    runs: number of earlier runs in the comparison. If nothing was compared because there were too few sentences, the number
-        of earlier runs that were found.
+    runs: number of earlier runs in the comparison; if there were too few sentences to compare, number of those available.
     sentences: total number of sentences that these earlier runs tagged.
     changes: one Change per label for the measure `share`, and one for each other measure; empty if nothing was compared.
     why_not_compared: the reason, as a sentence, if nothing was compared; otherwise empty.
@@ -130,7 +129,7 @@ def _compute_changes(run: Run, before: Sequence[Run], bounds: ReportSettings) ->
     """Return how each label's share, the mentions per 1,000 sentences and the mean confidence differ from earlier runs.
 
     `before` has the earlier runs. Labels that only some of the runs found are included. The confidence is left out if the
-    run, or all earlier runs together, no longer have any mention in the table `entities`.
+    table `entities` no longer has any mention of the run, or no longer any of the earlier runs.
     """
     mentions, earlier_mentions = run.mentions, sum(other.mentions for other in before)
     changes = []

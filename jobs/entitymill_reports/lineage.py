@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from entitymill.run.summary import Summary
 
-log = logging.getLogger(f"entitymill.{__name__}")  # a child of `entitymill`, whose log is free of texts
+log = logging.getLogger(f"entitymill.{__name__}")  # a child of the logger `entitymill`, so that its handler is used
 PRODUCER = "entitymill"
 JOB = "entitymill.extract"
 TIMEOUT_SECONDS = 5
@@ -57,7 +57,7 @@ class Lineage:
 
     def _send(self, summary: Summary, state: str, error: str | None = None) -> None:
         """Send an event, without retries; report a failure in the log and on stderr, but do not fail the run."""
-        from openlineage.client import OpenLineageClient  # noqa: PLC0415  # installed only with the extra
+        from openlineage.client import OpenLineageClient  # noqa: PLC0415  # installed only with the extra `lineage`
         from openlineage.client.transport.http import HttpConfig, HttpTransport  # noqa: PLC0415
 
         address = str(self._settings.lineage.url)

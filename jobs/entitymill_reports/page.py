@@ -47,7 +47,6 @@ def render(content: PageContent, drift: Drift) -> str:
         drift=drift,
         modes=MODES,
         samples=SAMPLES,
-        stages=STAGES,
         plots={name: Markup(drawn) for name, drawn in _draw_plots(content).items()},  # noqa: S704  # escaped by matplotlib
         colors=colors,
         script=Markup(script),  # noqa: S704  # file of this package
@@ -101,7 +100,7 @@ def _list_steps(days: Days) -> list[date]:
     months = {"month": 1, "year": 12}.get(days.step)
     while at < last:  # never step past `last`: a date after 9999-12-31 would be an error
         found.append(at)
-        if len(found) > MAX_BARS:  # probably a date means "never", such as 9999-12-31
+        if len(found) >= MAX_BARS:  # probably a date means "never", such as 9999-12-31
             return sorted(days.counts)
         if months is None:
             at += timedelta(days=7 if days.step == "week" else 1)
@@ -122,7 +121,8 @@ def _draw_runs(content: PageContent) -> dict[str, str]:
     if runs:
         days = [f"{run.started_at:%-d %b}" for run in runs]
         labels = days if len(set(days)) == len(days) else [f"{run.started_at:%-d %b %H:%M}" for run in runs]
-        stages = {stage: [run.seconds.get(stage, 0.0) for run in runs] for stage in STAGES}
+        known = [stage for stage in STAGES if stage != "waiting" or any(stage in run.seconds for run in runs)]
+        stages = {stage: [run.seconds.get(stage, 0.0) for run in runs] for stage in known}
         found["seconds"] = plots.draw_stacked_bars(labels, stages, "Seconds by stage and run", about="run of", seconds=True)
         speeds: dict[str, list[float | None]] = {
             "complete run": [run.sentences_per_second for run in runs],
@@ -144,7 +144,10 @@ def _compute_rates(runs: list[Run], label: str) -> list[float]:
 
 
 def _compute_recognition_speed(run: Run) -> float | None:
-    """Return the sentences per second of recognition, without other stages; None if the run has no time of recognition."""
+    """Return how many sentences a run tagged per second of recognition; None if the run recorded no such time.
+
+    The time is `seconds["recognizing"]`. If that is missing, it is `recognition`: only the time of waiting for results.
+    """
     seconds = run.seconds.get("recognizing") or run.seconds.get("recognition")
     return run.sentences / seconds if seconds else None
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from entitymill.run_row import RunRow
 
-STAGES = ("preparation", "source", "recognition", "writing")
-"""The stages of a run, in order. Their durations are wall-clock times."""
+STAGES = ("preparation", "waiting", "source", "recognition", "writing")
+"""The stages of a run, in order. Their durations are wall-clock times; `waiting` is the time of waiting for other runs."""
 CONFIDENCE_BINS = 20
 """Number of bins for confidences; the bins have equal widths and cover 0 to 1."""
 SENTENCE_BIN = 20
@@ -199,7 +199,7 @@ class PageContent:
     days: the mentions by time; None if report.date_column is not set.
     units: the speed of each unit of work of `run`; units whose speed is not known are left out.
     settings: the settings of `run` as YAML, without secrets; empty if they are not known.
-    shown: samples of text from the documents; None if report.show_text does not allow text.
+    shown: samples of text from the documents; None if report.show_text is false.
     last_idle: when the latest idle run started, in UTC; None if there is no idle run.
     """
 

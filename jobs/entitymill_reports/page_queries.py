@@ -120,7 +120,7 @@ def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
 
 
 def _build_runs(rows: list[dict[str, Any]], counts: list[dict[str, Any]]) -> tuple[Run, ...]:
-    """Build a Run from each row of `runs`, in the same order; `counts` has mentions grouped by run (`_count_mentions`)."""
+    """Build a Run from each of `rows`, rows of the table `runs`, in the same order; `counts` is from `_count_mentions`."""
     found = []
     for row in rows:
         own = [count for count in counts if count["run_id"] == row["run_id"]]
@@ -131,9 +131,9 @@ def _build_runs(rows: list[dict[str, Any]], counts: list[dict[str, Any]]) -> tup
 
 
 def _select_day(reader: TableReader, name: str | None) -> str | None:
-    """Return an SQL expression for the day of a mention, from the column `name` of `entities`; None if `name` is None.
+    """Return an SQL expression that converts the column `name` of `entities` to a date; None if `name` is None.
 
-    A text that does not begin with a date such as 2026-11-30 becomes null, and so does a date outside _DAYS. Raise
+    The result is null for a string that does not begin with a date such as 2026-11-30, and for a date outside _DAYS. Raise
     SettingsError if the table lacks the column, or the column's type is neither date, timestamp nor string.
     """
     if name is None:
@@ -271,7 +271,7 @@ def _format_settings(rows: list[dict[str, Any]], run: Run | None) -> str:
 
 
 def read_unit_speeds(reader: TableReader, run: Run | None) -> tuple[UnitSpeed, ...]:
-    """Return the speed of each unit of work of a run, from the history of the `documents` table; nothing if `run` is None.
+    """Return the speed of each unit of work of a run, from the history of the `documents` table; empty if `run` is None.
 
     A unit (documents published together) is left out if the previous unit's commit is not in the latest MAX_COMMITS.
     """

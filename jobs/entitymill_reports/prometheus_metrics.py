@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from entitymill.tables import Tables
     from entitymill_reports.drift import Drift
 
-log = logging.getLogger(f"entitymill.{__name__}")  # a child of `entitymill`, whose log is free of texts
+log = logging.getLogger(f"entitymill.{__name__}")  # a child of the logger `entitymill`, so that its handler is used
 JOB = "entitymill"
 """Name of the job for the Pushgateway, and prefix of the names of all metrics."""
 PUSH_SECONDS = 5
@@ -39,7 +39,7 @@ _OVER_ALL = "over all runs of the output"
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over all runs of an output that have ended, except the runs of `entitymill maintain`.
+    """Sums over all runs of an output that have ended, except maintenance (`entitymill maintain` and `entitymill erase`).
 
     runs: number of runs by the status with which they ended, without idle runs (runs that had nothing to do).
     documents, sentences, rejects: numbers of processed documents, tagged sentences and rejected rows.
@@ -62,7 +62,7 @@ class RunOutcome:
     output: path or schema of the run's tables, without secrets.
     started, ended: when the run began and ended, in UTC.
     exit_code: 0, or the exit code of the run's error.
-    summary: the run's summary if the run published its results; otherwise None.
+    summary: the run's summary if the run published all its results; otherwise None.
     drift: the result of comparing the run with earlier runs; None if they were not compared.
     tables: the tables from which the totals are read; None if the run ended before it opened the tables.
     totals: the sums over all runs of the output; None until they are read, or if they cannot be read.
@@ -137,9 +137,9 @@ def _write_metrics(settings: Settings, run_outcome: RunOutcome, *, totals: bool)
 def read_totals(tables: Tables) -> Totals | None:
     """Return the sums over all runs in the `runs` table that have ended; None if the table does not exist.
 
-    Maintenance is left out. Idle runs count only for `last_success`, because `optimize` deletes their rows after some time,
-    and a counter must never decrease. If there are more than MAX_LABELS labels, only the mentions of MAX_LABELS arbitrary
-    labels are counted. This function runs two Spark queries.
+    Maintenance is left out. Idle runs (runs that had nothing to do) count only for `last_success`: later, `entitymill
+    maintain optimize` deletes their rows, and a counter must never decrease. If there are more than MAX_LABELS labels, only
+    the mentions of MAX_LABELS arbitrary labels are counted. This function runs two Spark queries.
     """
     from pyspark.sql import functions as F  # noqa: PLC0415  # imports Spark, which --help does not need
 
@@ -222,10 +222,7 @@ def _add_totals(metrics: _Metrics, totals: Totals) -> None:
 
 
 class _Metrics:
-    """The metrics of one output, as a collector for prometheus_client.
-
-    Each metric has the label `output`, and at most one other label.
-    """
+    """Collects the metrics of one output for prometheus_client. Each has the label `output`, and at most one other label."""
 
     def __init__(self, output: str) -> None:
         """Create an empty collector; every metric will have the label `output` with this value."""
@@ -273,8 +270,8 @@ def write_textfile(registry: Any, path: str, _: RunOutcome) -> None:
 def push(registry: Any, address: str, run_outcome: RunOutcome) -> None:
     """Send the metrics to a Pushgateway, which keeps a group of metrics for each output.
 
-    After a run that published its results, the metrics replace all metrics of the group. After any other run, they replace
-    only the metrics with the same names. A user and password in the URL `address` are sent as basic authentication.
+    After a run that published all its results, the metrics replace all metrics of the group. After any other run, they
+    replace only metrics with the same names. A user and password in the URL `address` are sent as basic authentication.
     """
     from prometheus_client import exposition, push_to_gateway, pushadd_to_gateway  # noqa: PLC0415  # installed only with the extra
 

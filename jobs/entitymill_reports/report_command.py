@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write_page(settings: Settings, to: str, run_id: str | None) -> None:
     """Write the report page to the file `to`, and print its path; start Spark only if the tables cannot be read without it.
 
-    If `run_id` is None, the page shows the latest run that processed or removed documents. After the page is written, raise
-    DriftError if the run differs too much from earlier runs, and report.fail_on_drift is set.
+    If `run_id` is None, the page shows the latest completed run that processed or removed documents. After writing the page,
+    raise DriftError if the run differs too much from earlier runs, and report.fail_on_drift is set.
     """
     # Imported only here: importing Spark takes a second, which --help and errors in the settings do not need.
     from entitymill_reports import drift, reports_of_a_run

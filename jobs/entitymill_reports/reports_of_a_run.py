@@ -25,11 +25,11 @@ from entitymill_reports import lineage, prometheus_metrics
 from entitymill_reports.drift import Drift
 from entitymill_reports.table_reader import TableReader, open_spark_reader
 
-log = logging.getLogger(f"entitymill.{__name__}")  # a child of `entitymill`, whose log is free of texts
+log = logging.getLogger(f"entitymill.{__name__}")  # a child of the logger `entitymill`, so that its handler is used
 
 
 class Observer:
-    """Writes and sends the reports on one run. `observe` creates this object, and the job calls its methods in the run."""
+    """Writes and sends the reports on one run. `observe` creates this object, and the job calls its methods as it runs."""
 
     def __init__(self, settings: Settings, outcome: prometheus_metrics.RunOutcome, events: lineage.Lineage | None) -> None:
         """Keep references to the arguments; if `events` is None, the observer sends no lineage events."""
@@ -51,7 +51,7 @@ class Observer:
 
         The page is written only if report.path is set; if it cannot be written, the run does not fail. Raise DriftError if
         report.fail_on_drift is set, and the run differs too much from earlier runs. The summary and the result of the
-        comparison are kept, also if DriftError is raised.
+        comparison are stored for the metrics, even if DriftError is raised.
         """
         self._outcome.summary = summary
         self._outcome.drift = write_page_and_compare_runs(spark, self._settings, tables, summary, console)
@@ -85,10 +85,10 @@ def write_page(reader: TableReader, settings: Settings, to: str, run_id: str | N
 
     Args:
         to: path of the page's file.
-        run_id: the id of the run to show, or None for the latest run that processed or removed documents.
+        run_id: the id of the run to show, or None for the latest completed run that processed or removed documents.
 
     Raises:
-        SettingsError: the run is not in the table `runs`, report.date_column has no dates, or the page cannot be written.
+        SettingsError: no recent run has this id, report.date_column has a wrong type, or the page cannot be written.
     """
     from entitymill_reports import page, page_queries  # noqa: PLC0415  # imports libraries of the extra `report`
 
@@ -111,8 +111,8 @@ def write_page_and_compare_runs(
     """If report.path is set, write the report page and print its path; return how the run compares with earlier runs.
 
     The result is None if the run had nothing to do, or if no page was written and report.fail_on_drift is not set. If the
-    page cannot be written, this is reported in the log and on the console, but no error is raised, because the run has
-    already published its results.
+    page cannot be written, this function reports the failure in the log and on the console. It raises no error, because the
+    run has already published its results.
     """
     report = settings.report
     drift: Drift | None = None

@@ -183,7 +183,7 @@ def open_local_reader(settings: Settings) -> LocalReader | None:
     Spark is needed in any of these cases:
     - The package deltalake is not installed.
     - The tables are not on this machine's disk.
-    - A table is missing or damaged, or another version of this program wrote it. Opening it with Spark then raises an error.
+    - A table (except `rejects`) is missing, or one is damaged or from another program version. Spark then raises an error.
     - report.date_column is a timestamp, and source.time_zone is not UTC.
     - The page shows text, and pyarrow might not read the source as Spark does (see `_open_local_source`).
 
@@ -227,7 +227,7 @@ def _open_local_source(settings: SourceSettings) -> Any:
     try:
         found = _open_dataset(path, is_delta=settings.format == "delta")
         kinds = [found.schema.field(name).type for name in (settings.id_column, settings.text_column)]
-    except Exception:  # noqa: BLE001  # whatever is wrong, Spark finds out and says it
+    except Exception:  # noqa: BLE001  # whatever is wrong, the caller then uses Spark, which raises an error
         return None
     is_simple = pa.types.is_string(kinds[0]) or pa.types.is_large_string(kinds[0]) or pa.types.is_integer(kinds[0])
     return found if is_simple else None

@@ -1,6 +1,6 @@
-"""Recognize documents with Spark NLP in the executors' JVM: assembler, sentence detector, tokenizer, token classifier.
+"""Recognize documents with Spark NLP in the executors' JVM, which splits texts into sentences and tokens, and tags tokens.
 
-The tags of the token classifier are joined to mentions by the same code as for the engine `openvino`.
+The same code as for the engine `openvino` then joins the tags to mentions.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class _MentionBuilder:
             raise errors.sign_error(error, self.signature) from error
 
     def _build_rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return a batch of rows with the mentions of a batch of tagged documents."""
+        """Return a batch of rows, each with the mentions of one document, for a batch of tagged documents."""
         texts = offsets.read_texts(batch.column("text"))
         segments = read_segments(batch, texts)
         tags, labels = read_tags(batch, texts, segments)

@@ -26,7 +26,7 @@ from entitymill.workers import engine_openvino
 from entitymill_sparknlp import saved_model_check
 
 _LIBRARY, _PROPERTIES = "entitymill.openvino.library", "entitymill.openvino.properties"
-"""Names of properties that OpenVINO's Java binding reads: the directory of OpenVINO's library, and how models run."""
+"""Names of properties that OpenVINO's Java binding reads: the directory of OpenVINO's library, and OpenVINO's settings."""
 _DYNAMIC_GROUP = 128
 """Number of activations that share a scale if OpenVINO quantizes the activations of a model in int8."""
 
@@ -37,7 +37,7 @@ class SavedModel:
 
     address: URI or path of a saved model's directory, or pretrained:NAME/LANGUAGE for a model on the models hub.
     kind: the name of the model's class, without its package.
-    engine: what runs the network: openvino, onnx or tensorflow; `unknown` for a model on the models hub.
+    engine: the engine that runs the network: openvino, onnx or tensorflow; `unknown` for a model on the models hub.
     """
 
     address: str
@@ -46,8 +46,9 @@ class SavedModel:
 
     @property
     def name(self) -> str:
-        """The part of the address after the last slash; a slash at the end is ignored."""
-        return self.address.rstrip("/").rpartition("/")[2]
+        """The name on the models hub, or the last part of a saved model's address."""
+        hub = PRETRAINED.fullmatch(self.address)
+        return hub[1] if hub else self.address.rstrip("/").rpartition("/")[2]
 
     @property
     def pretrained(self) -> bool:
@@ -191,7 +192,7 @@ class Pipeline:
 
     @classmethod
     def from_stages(cls, stages: Sequence[Any], address: str) -> Pipeline:
-        """Create an object of this class from the stages up to the first token classifier; later stages are left out.
+        """Create a Pipeline of the stages up to and including the first token classifier; later stages are left out.
 
         `stages` are Spark ML models, loaded or fitted. `address` is the model's address, for error messages. Raise
         ModelError if the first stage is not a DocumentAssembler, no stage is a token classifier, or an earlier stage has
@@ -255,9 +256,9 @@ def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
 def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetector | SentenceDetectorDLModel:
     """Load a sentence detector: for kind `rules` the SentenceDetector, otherwise the SentenceDetectorDLModel `model`.
 
-    `model` is the URI or path of a saved detector, whose files are checked first. It may also be pretrained:NAME/LANGUAGE, a
-    detector on the models hub, which is downloaded, and whose files are not checked. Raise ModelError if the model is
-    missing, could run code, is not a sentence detector, or has parameters that `_check_parameters` refuses.
+    `model` is the URI or path of a saved detector, whose files and parameters are checked. It may also be
+    pretrained:NAME/LANGUAGE, a detector on the models hub, which is downloaded without these checks. Raise ModelError if the
+    model is missing, could run code, is not a sentence detector, or has parameters that `_check_parameters` refuses.
     """
     if kind == "rules":
         return SentenceDetector()
@@ -289,7 +290,7 @@ def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
 
     For a detector on the models hub, the string is `model` itself (pretrained:NAME/LANGUAGE). For a saved detector, it is
     `dl` and a digest of the detector's files; for kind `rules`, it is `rules`. Raise ModelError if a saved detector is
-    missing.
+    missing or cannot be read.
     """
     if kind == "dl" and PRETRAINED.fullmatch(model):
         return model

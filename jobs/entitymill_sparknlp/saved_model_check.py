@@ -47,10 +47,10 @@ _COPY_AGAIN = "copy the model again from a source that you trust"
 
 
 def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[str, Any]:
-    """Check every file of a saved model and, if the model is a pipeline, the class of each stage.
+    """Check every visible file of a saved model and, if the model is a pipeline, the class of each stage.
 
-    The class of the model itself is not checked: the caller must compare the class in the returned metadata with the classes
-    that the caller accepts. `setting` is the name of the setting that contains `address`, for error messages.
+    The class of the model itself is not checked: the caller must check the value of `class` in the returned metadata.
+    `setting` is the name of the setting that contains `address`, for error messages.
 
     Returns:
         The model's metadata, parsed from JSON; the value of `class` is the name of the model's class.
@@ -106,7 +106,7 @@ def _list_visible_files(spark: SparkSession, address: str, setting: str) -> Iter
 
 
 def _fetch_file(spark: SparkSession, uri: str, copy: Path) -> Path:
-    """Return a local path of the file `uri`; if the file is on another machine, copy it to `copy`, and return `copy`."""
+    """Return a local path of the file `uri`; if the file is not on a local disk, copy it to `copy`, and return `copy`."""
     local = Path(uri.removeprefix("file:"))
     if uri.startswith("file:") and local.is_file():
         return local
@@ -127,7 +127,7 @@ def _parse_metadata(file: Path, where: str) -> dict[str, Any]:
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return pairs as a dict; raise ValueError if a key occurs twice, because Spark might use another one of the values."""
+    """Return pairs as a dict; raise ValueError if a key occurs twice, because Spark might use another value than Python."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a duplicate key")
@@ -137,9 +137,9 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
     """Raise ModelError if a stage has a class that is not allowed, or if a pipeline's metadata is damaged or uses Python.
 
-    `directory` is the place of `metadata` inside the model: "." for the model itself, otherwise the path of a stage. If
-    the model is a pipeline, its metadata must list the stages, none of which may be written in Python. The class of any
-    other model is not checked here, but by the caller of `check_model_files`. `where` begins the error messages.
+    `directory` is the directory to which `metadata` belongs: "." for the model itself, otherwise the path of a stage. If the
+    model is a pipeline, its metadata must list the stages, none of which may be written in Python. The class of any other
+    model is not checked here, but by the caller of `check_model_files`. `where` begins the error messages.
     """
     kind = str(metadata.get("class"))
     if kind == PIPELINE and directory == ".":

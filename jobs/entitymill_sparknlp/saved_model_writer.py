@@ -1,8 +1,8 @@
 """Write a bundle as a saved Spark NLP model that DistilBertForTokenClassification.load can read.
 
 Each class of Spark NLP splits words differently and gives the network different inputs. The DistilBERT class fits any
-network with a WordPiece vocabulary and without token types. So every bundle with a WordPiece vocabulary is saved as this
-class, even if its network is not DistilBERT.
+network that has a WordPiece vocabulary and no input token_type_ids, which a bundle's network never has. So every bundle with
+a WordPiece vocabulary is saved as this class, even if its network is not DistilBERT.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _read_vocabulary(files: dict[str, Path], manifest: bundle.Manifest) -> dict[
 
 
 def _write_field(into: Path, name: str, pairs: list[tuple[str, int]]) -> None:
-    """Write a field's (key, value) pairs to fields/NAME of a saved model, _PAIRS_IN_RECORD to a record, as Spark does."""
+    """Write (key, value) pairs to fields/`name` of the saved model `into`, _PAIRS_IN_RECORD to a record, as Spark does."""
     records = (
         sparknlp_field_files.write_pairs(pairs[first : first + _PAIRS_IN_RECORD])
         for first in range(0, len(pairs), _PAIRS_IN_RECORD)

@@ -1,8 +1,8 @@
-"""Split tokens into pieces (subwords) as DistilBertForTokenClassification of Spark NLP 5.5.3 does, for migrations.
+"""Split tokens into pieces (subwords) as Spark NLP 5.5.3 does, so that users who migrate from it can get the same tags.
 
 Spark NLP uses only the pieces of a token's first word: "well-known" is tagged as "well". It strips accents even if the model
-is cased. By default, it tags nothing after piece 127 of a sentence. With this module, tags are exactly the same as with the
-classes DistilBertClassification, BasicTokenizer and WordpieceEncoder of Spark NLP (tests/spark_nlp/test_parity.py).
+is cased. By default, it tags nothing after piece 127 of a sentence. This module does what Spark NLP's classes
+DistilBertClassification, BasicTokenizer and WordpieceEncoder do; tests/spark_nlp/test_parity.py compares the tags.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class SparkNlpRows(WordCache):
         )
 
     def _encode(self, words: list[str]) -> list[list[tuple[int, int]]]:
-        """Return, for each token in `words`, the id and the offset (in UTF-16 units) of each piece of its first word."""
+        """Return, for each token in `words`, the pieces of its first word: each piece's id, and its offset in the word."""
         first = ("" if word == " " else extract_first_word(word, lowercase=self._lowercase) for word in words)
         return [split_word(word, self._vocabulary, self._unknown) if word else [] for word in first]
 
@@ -137,10 +137,10 @@ def extract_first_word(token: str, *, lowercase: bool) -> str:
 
 
 def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tuple[int, int]]:
-    """Split a word into pieces (subwords), longest match first; return each piece's id and offset in UTF-16 code units.
+    """Split a word into pieces (subwords), longest match first; return each piece's id and its offset in the word.
 
-    `vocabulary` is a dict from pieces to ids. If the word is longer than MAX_WORD, or a part of it matches no piece, the
-    whole word becomes one piece [UNK], with the id `unknown`.
+    Offsets count UTF-16 code units. `vocabulary` is a dict from pieces to ids. If the word is longer than MAX_WORD, or a
+    part of it matches no piece, the whole word becomes one piece [UNK], with the id `unknown`.
     """
     if utf16_length(word) > MAX_WORD:
         return [(unknown, 0)]

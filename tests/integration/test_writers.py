@@ -73,6 +73,8 @@ def test_two_processes_at_once_end_with_a_correct_table(job: Job, truth: Expecte
     assert second.run_id == mine.run_id
     assert mine.waiting.startswith(f"run {first.run_id} (on "), "they have to meet"
     assert first.ended_at <= second.started_at
+    assert second.seconds["waiting"] > 0
+    assert "waiting" not in first.seconds
 
 
 @pytest.mark.deep

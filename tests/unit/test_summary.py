@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyspark.sql import Row
 from rich.console import Console
 
 from entitymill import settings
@@ -20,6 +21,22 @@ def printed_rows(console: Console) -> list[list[str]]:
     """Return the cells of each row of the printed tables."""
     file: Any = console.file
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in file.getvalue().splitlines() if "│" in line]
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [({"waiting": 30.0}, [["waiting", "30.0"]]), ({}, [])])
+def test_the_time_of_waiting_for_another_run_is_printed_if_there_was_any(
+    seconds: dict[str, float], expected: list[list[str]]
+) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    summary = Summary("r1", datetime(2026, 11, 20, tzinfo=timezone.utc), seconds={"source": 1.0, "total": 31.0, **seconds})
+    tables: Any = SimpleNamespace(address=lambda name: name)
+    summaries.print_summary(console, summary, settings.load(None, ["source.path=a", "output.path=b"], {}), tables)
+    assert [row for row in printed_rows(console) if row[0] == "waiting"] == expected
+
+
+def test_of_each_document_the_best_sentence_is_printed_and_the_best_documents_come_first() -> None:
+    ranked = [Row(doc_id=doc_id, sentence_id=sentence) for doc_id, sentence in (("b", 4), ("a", 1), ("b", 2), ("b", 0))]
+    assert summaries._keep_first_of_each_document(ranked) == ranked[:2]
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("entitymill")
 _TEMPORARY_PREFIX = "entitymill-log-"
-"""Beginning of the names of temporary directories for logs. After a process is killed, the next process deletes the other
-temporary files of the killed process, but not these directories: the log of a killed run must remain."""
+"""Beginning of the names of temporary directories for logs. If a process is killed, the next process of this program deletes
+its other temporary files (see `files_on_this_machine`), but not these: the log may say why the process ended."""
 MAX_NUMBER = 1_000_000
 """Largest number that `positive_number` accepts by default."""
 _PIPE_CLOSED = 128 + signal.SIGPIPE
-"""Exit code if the program that reads stdout ends first; a program that SIGPIPE kills has the same exit code."""
+"""Exit code if the reader of stdout, such as `head`, ends first. Shells report it for a program that SIGPIPE kills, too."""
 STDERR = "stderr"
 """The value of the `log` setting that sends the log to stderr."""
 
@@ -69,9 +69,9 @@ def build_parser(command: str, description: str, epilog: str, script: str | None
 
 
 def describe_lost_child(lost: ChildLostError, model: Path) -> EntityMillError:
-    """Return the error to raise after a child process of `tag` or `benchmark` crashed on texts, or took too long.
+    """Return the exception to raise after a child process of `tag` or `benchmark` crashed on texts, or took too long.
 
-    The error is a WorkerError if a lack of memory seems to be the reason, and otherwise a ModelError.
+    It is a WorkerError if a lack of memory seems to be the reason, and otherwise a ModelError. `model` is for the message.
     """
     if lost.suggests_lack_of_memory:
         return WorkerError(
@@ -148,7 +148,7 @@ def describe_missing_path(path: str, conf: Mapping[str, str], nothing: str = "th
     Args:
         path: path, URI or name of a table. If it might be elsewhere than on this machine's disk, the result is None.
         conf: the setting `spark.conf`, which may select a file system on other machines.
-        nothing: words before "at PATH" in the phrase that is returned if the path does not exist.
+        nothing: beginning of the phrase if the path does not exist: "there is nothing" gives "there is nothing at PATH".
     """
     try:
         fault = None if Path(path).exists() else f"{nothing} at {path}"
@@ -167,8 +167,8 @@ def run_and_report(
     the progress display is closed, and the logger gets its earlier handlers and level back.
 
     Args:
-        work: function that does the command's work. Its argument is a function that starts the log in a file, and returns
-            the log's path. If the file is None, the log is a temporary file.
+        work: function that does the command's work. Its argument is a function that starts the log: this function takes the
+            log file's path, STDERR, or None for a temporary file, and returns the log's absolute path, or STDERR.
         stop_message: message to print after Ctrl-C or SIGTERM; empty for the message of `outcome.describe_error`.
         results: dict to which the caught exception is added, under the key `error`; None if the caller does not need it.
     """
@@ -241,7 +241,7 @@ def _delete_temporary_logs(logs: Iterable[str]) -> None:
 
 
 def _start_log(path: str | None) -> tuple[logging.Handler, str]:
-    """Send this program's log to a file or stderr, and nowhere else; return the handler, and the absolute path or STDERR.
+    """Send this program's log only to a file or to stderr; return (log handler, the file's absolute path or STDERR).
 
     `path` is a file, STDERR, or None for a new temporary file. Missing directories are created. Raise SettingsError if
     `path` is a URI or cannot be written.

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
     """Start Spark, find the documents, ask for confirmation, erase them, and print the number of erased rows per table.
 
-    If --yes is set, or if there is certainly nothing to erase, do not ask. In a dry run, or if the user does not confirm,
+    Do not ask if --yes is set, or if nothing was found and no run is active. In a dry run, or if the user does not confirm,
     change nothing. Raise SettingsError if there is no terminal on which to ask, and neither --yes nor --dry-run is set.
     """
     if not (options.yes or options.dry_run or _is_on_terminal()):

@@ -108,10 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> AbstractContextManager[Any]:
-    """Return a context manager whose value is an observer: an object that writes a run's report page, metrics and lineage.
+    """Return a context manager that yields an observer: an object that writes a run's report page, metrics and lineage.
 
-    The value is None if no setting asks for a page, metrics, lineage or a check for drift. In a dry run, the observer writes
-    no metrics and sends no lineage events. Raise SettingsError if a package that the observer needs is not installed.
+    It yields None if no setting asks for a page, metrics, lineage or a check for drift. In a dry run, the observer writes no
+    metrics and sends no lineage events. Raise SettingsError if a package that the observer needs is not installed.
     """
     report, metrics = settings.report, settings.metrics
     if not (report.path or report.fail_on_drift or metrics.textfile or metrics.pushgateway or settings.lineage.url):
@@ -136,9 +136,9 @@ def _run_job(
 ) -> None:
     """Check the installation and the source, start Spark, run the job, show its progress, and print its summary.
 
-    In a dry run, print what a run would do instead of a summary.
-    `results` has the log's path under the key `log`; this function adds the run's summary under the key `summary`.
-    `observer` writes the run's report page, metrics and lineage; it is None if the settings ask for none of them.
+    In a dry run, print what a run would do instead of a summary. `results` has the log's path under the key `log`. As soon
+    as the run begins, this function adds its summary under the key `summary`; the run then updates this summary. `observer`
+    writes the run's report page, metrics and lineage; it is None if the settings ask for none of them.
     """
     installation.check_installation(settings)
     source_checks.check_source(settings)
@@ -160,7 +160,7 @@ def _run_job(
     sparknlp = settings.recognition.engine == "sparknlp"
 
     def needs_fast_compiler_only() -> bool:
-        """Return whether the JVM should use only its fast compiler: the source is small, and the engine not `sparknlp`."""
+        """Return whether Java should compile fast rather than optimize: the source is small, the engine not `sparknlp`."""
         return not sparknlp and _is_small_local_source(settings.source.path, SMALL_BYTES)
 
     spark = open_session(settings.spark, "entitymill", sparknlp=sparknlp, brief=needs_fast_compiler_only)

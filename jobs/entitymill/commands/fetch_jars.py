@@ -209,8 +209,8 @@ def _fetch_with_maven(jars: Sequence[Jar], scratch: Path, repository: str | None
 def _fetch_with_spark(jars: Sequence[Jar], scratch: Path, repository: str | None) -> None:
     """Fetch the jars with spark-submit into the directory scratch/jars.
 
-    Ivy, which is part of Spark, downloads them because the option --packages names them. spark-submit runs an empty program.
-    `repository` is the URL of an additional Maven repository, or None.
+    spark-submit runs an empty program with the option --packages; before that, Ivy, which is part of Spark, downloads these
+    packages. `repository` is the URL of an additional Maven repository, or None.
     """
     (scratch / "nothing.py").touch()
     packages = ",".join(jar.coordinates for jar in jars)
@@ -222,7 +222,7 @@ def _fetch_with_spark(jars: Sequence[Jar], scratch: Path, repository: str | None
 
 
 def _find_maven() -> list[str]:
-    """Return the program that starts Maven, as a list to which arguments are added; empty if Maven is not installed."""
+    """Return the path of mvn, as a list to which arguments are added; empty if Maven is not installed."""
     found = shutil.which("mvn")
     return [found] if found else []
 

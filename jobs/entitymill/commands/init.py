@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(start_log: Callable[[str | None], str]) -> None:
         """Start Spark, inspect the table, write a new settings file, and print the proposed columns.
 
-        Before Spark starts, raise SettingsError if the file exists already, and SourceError if the table is missing or, as
-        far as this can be seen without Spark, lacks a column that the user named.
+        Before Spark starts, raise SettingsError if the file exists already. Raise SourceError if the table is missing, or
+        lacks a column that the user named. If Spark is needed to see this, the error is raised after Spark has started.
         """
         file = options.to or Path(f"{_build_file_stem(options.table)}.yaml")
         if exists_here(file):
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _build_file_stem(table: str) -> str:
     """Return the last part of a table's path, or the table's name, as a file name without suffix.
 
-    Characters other than letters, digits, `-` and `_` are replaced by `_`. If none is left, the file name is "table".
+    Characters other than letters, digits, `-` and `_` are replaced by `_`. If no character is left, return "table".
     """
     last = table.rstrip("/").rpartition("/")[2].removesuffix(".parquet")
     return "".join(character if character.isalnum() or character in "-_" else "_" for character in last) or "table"
@@ -194,10 +194,10 @@ def write_configuration(file: Path, text: str) -> None:
 
 
 def _name_alternatives(columns: Iterable[str]) -> str:
-    """Return the end of a comment that lists columns as alternatives to the proposed one, such as "; or title (string)".
+    """Return the alternatives to a proposed column as the end of a comment, such as "; or title (string)"; empty if none.
 
     `columns` has the name of each alternative column, with a detail such as its type. At most the first _MAX_NAMED are
-    listed. The result is empty if there are none.
+    listed; "…" stands for the others.
     """
     others = list(columns)
     more = ", …" if len(others) > _MAX_NAMED else ""

@@ -120,9 +120,9 @@ def _add_progress(rows: list[RunRow], read_heartbeats: Callable[[], list[RunRow]
 
 
 def _update_progress(row: RunRow, heartbeat: RunRow) -> RunRow:
-    """Return `row` with the columns PROGRESS and `until` from `heartbeat`, the row in the run's heartbeat file.
+    """Return `row` with newer values of `until` (the lease's end) and of the columns in PROGRESS, copied from `heartbeat`.
 
-    Return `row` unchanged unless both rows have the status "running".
+    `heartbeat` is the row in the run's heartbeat file. Return `row` unchanged unless both rows have the status "running".
     """
     if not row.status == heartbeat.status == "running":
         return row
@@ -150,7 +150,7 @@ def _add_error_from_log(run: RunRow) -> RunRow:
 
 
 def _format_json(row: RunRow) -> str:
-    """Return the columns _COLUMNS of a run as a JSON object; times are in UTC, in ISO format."""
+    """Return a run as a JSON object with the keys in _COLUMNS; times are in UTC, in ISO format."""
     return json.dumps({name: getattr(row, name) for name in _COLUMNS}, default=datetime.isoformat)
 
 
@@ -182,7 +182,7 @@ def _cell(value: str | None) -> Text:
 
 
 def _describe_run(run: RunRow) -> str:
-    """Return a line about the progress of an active run, or about why a run failed or died; empty for other runs."""
+    """Return a line with an active run's progress, a run's error, or the last stage of a run that died; otherwise empty."""
     text, log = "", f" Log: {run.log or 'not recorded'}, on {run.host}."
     if run.status == "running":
         text = f"{run.stage or 'active'}, {_format_progress(run)}"

@@ -82,7 +82,7 @@ def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespa
 
 
 def _change_tables(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[TableChange], str]:
-    """Run optimize, vacuum or purge; return how each table's files changed, and a note for the user about what was done.
+    """Run the task in `options`; return how each table's files changed, and a note for the user about what was done.
 
     Raise SettingsError if --retain-hours is too small for vacuum.
     """
@@ -113,7 +113,7 @@ def _format_number(value: float | None, decimals: int) -> str:
 
 
 def _print_changes(changes: list[TableChange], note: str) -> None:
-    """Print a table with the number and size of each table's files before and after the task, and then the note."""
+    """Print each table's number of data files, their total MB, and all files on disk, before and after; then the note."""
     table = Table("table", "files", "MB", "files on disk")
     for change in changes:
         counts = zip(change.before, change.after, (0, 1, 0), strict=True)

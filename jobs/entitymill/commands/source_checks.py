@@ -13,7 +13,7 @@ from entitymill.settings.sections import SourceSettings
 from entitymill.spark.files_on_this_machine import is_certainly_local
 
 _PATTERN_OR_VERSION = re.compile(r"[*?@]")
-"""Matches a wildcard, or the `@` before the version of a Delta table; only the run itself checks a path that has one."""
+"""Matches a wildcard, or the `@` before the version of a Delta table; only Spark checks paths with these characters."""
 
 
 def check_source(settings: settings_module.Settings) -> None:

@@ -28,7 +28,7 @@ _TEXT_SUFFIXES = (".txt", ".md", ".html", ".json")
 _MAX_NAME = 255
 """Maximum length of a file's name on Linux."""
 _MAX_WORDS = 3
-"""Maximum number of words in the name of a file: a text with more words is a sentence."""
+"""An argument that names no file, and has more words than this, is a text, even if it ends in a suffix such as .txt."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -93,8 +93,8 @@ def _tag_texts(texts: list[str], options: argparse.Namespace) -> list[list[dict[
     """Return the mentions of each text; each mention is a dictionary with the fields of `python_api.Mention`.
 
     A child process loads the model and tags the texts, so that a damaged model crashes only the child. Raise ModelError if
-    the model cannot be loaded, or if the child crashes or needs more than TIMEOUT_SECONDS for a window. Raise WorkerError if
-    there is not enough memory.
+    the model cannot be loaded, if the child crashes, or if it needs more than TIMEOUT_SECONDS for the texts that it gets at
+    once. Raise WorkerError if there is not enough memory.
     """
     from entitymill.workers import child_process
 
@@ -155,10 +155,10 @@ def _looks_like_path(text: str) -> bool:
 
 
 def _is_file(path: Path) -> bool:
-    """Return whether a path names a file or a pipe; False also for a text that cannot be a path.
+    """Return whether a path names a file or a pipe; False for a directory, and for a text that cannot be a path.
 
-    If access is denied, return whether the argument is probably meant as a path (see `_looks_like_path`). If it is, reading
-    the file fails later, with an error that says that access is denied.
+    If access to a directory on the path is denied, return whether the text is probably meant as a path, as
+    `_looks_like_path` does. If it is, reading the file fails later, with an error that says that access is denied.
     """
     try:
         return path.exists() and not path.is_dir()

@@ -1,4 +1,4 @@
-"""The code of the child processes of `tag` and `benchmark`: a separate module, so that no child imports the command."""
+"""Load a model and recognize texts in a child process of `tag` or `benchmark`; the child need not import the commands."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def open_tagger(
 
 
 def _list_bundle_files(model: Path) -> list[Path]:
-    """Return the paths of all files that a model bundle may have.
+    """Return the paths of all files that a model bundle may have, whether or not they exist.
 
     The memory limit for loading a model is computed from these files, so other files in the directory cannot raise it.
     """

@@ -65,10 +65,9 @@ class ViterbiDecoder:
         lengths: NDArray[np.int64],
         tags: NDArray[np.int64],
     ) -> None:
-        """Find the most probable valid sequences of tags of some sentences, and write them into the array `tags`, in place.
+        """Find the most probable valid tags of some sentences with Viterbi's algorithm; write them into the array `tags`.
 
-        The sequences are found with Viterbi's algorithm. `starts` has the index of the first token of each of the
-        sentences, and `lengths` has the number of tokens of each; `lengths` must be descending.
+        `starts` has the index of each sentence's first token, and `lengths` has its number of tokens, in descending order.
         """
         steps = np.where(self._may_follow, 0.0, -np.inf)
         best = np.where(self._may_begin, _compute_logarithms(probabilities[starts]), -np.inf)
@@ -101,7 +100,7 @@ def make_labels_consistent(
     mention whose label changes gets the mean confidence of the mentions that already had the winning label.
 
     Args:
-        keys: (document, spelling) of each mention.
+        keys: (index of the document, exact text) of each mention; mentions with equal keys get the same label.
         kinds: label of each mention, as an index in a list of labels, shape [mentions].
         confidences: confidence of each mention, shape [mentions].
     """

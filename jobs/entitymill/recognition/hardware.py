@@ -19,7 +19,7 @@ _INSTRUCTION_SETS: dict[Precision, frozenset[str]] = {
     "bf16": frozenset({"avx512_bf16", "amx_bf16"}),
     "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8"}),
 }
-"""The instruction sets for each precision. A processor with at least one of them computes in the precision without
+"""The instruction sets for each precision. A processor with at least one of them computes in the precision natively, without
 converting numbers. f32 needs none of them."""
 _DRAWBACKS = {
     "bf16": "bf16 is no faster than f32 on a processor without AVX512_BF16 or AMX",
@@ -51,7 +51,7 @@ class Processor:
         return _DRAWBACKS.get(precision)
 
     def computes_in(self, precision: Precision) -> bool:
-        """Return whether the processor can compute in a precision without converting numbers; always True for f32.
+        """Return whether the processor has instructions for a precision and so computes in it natively; always True for f32.
 
         For bf16 and int8, the result is False if the instruction sets are not known.
         """
@@ -76,7 +76,7 @@ def read_processor(file: Path = _CPU_INFO) -> Processor:
 def read_memory_limit() -> int | None:
     """Return the memory limit of this container in bytes; None if there is no limit, or if it cannot be read.
 
-    In version 1 of cgroups, a number larger than any memory means "no limit". Then this number is returned instead of None.
+    But with cgroups version 1, "no limit" is stored as a number larger than any memory, and this number is returned.
     """
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # the file is missing, or contains "max"

@@ -1,4 +1,4 @@
-"""Blank out HTML markup in a text without moving any character, so that offsets still refer to the stored text."""
+"""Blank out HTML markup in a text without moving any character, so that offsets still refer to the original text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 _OPENING = re.compile(r"<!--|</?([a-zA-Z][a-zA-Z0-9-]*+)[^<>]*+>|<[!?][^<>]*+>|&(?:nbsp|#160|quot|#34);")
-"""Matches the beginning of markup. The possessive quantifiers (*+) keep the time linear for a long name without >."""
+"""Matches the beginning of a comment, a tag, a declaration (<!…> or <?…>), or a reference to a no-break space or a
+quotation mark. The possessive quantifiers (*+) keep the time linear for a long name without >."""
 _CLOSING = {"script": re.compile(r"</script\s*>", re.IGNORECASE), "style": re.compile(r"</style\s*>", re.IGNORECASE)}
 _INLINE = frozenset({
     "a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "del", "dfn", "em", "font", "i", "img", "ins", "kbd", "mark", "q",
@@ -21,8 +22,8 @@ def blank_markup(text: str) -> str:
 
     Comments and inline tags (of the elements in _INLINE, such as <b>) become blanks: "<b>Anna" becomes three blanks and
     "Anna". Other tags, such as <p> or <br>, and scripts and styles with their content become line feeds, which end the
-    sentence. A comment without an end is not changed. If a script or style has no closing tag, only its opening tag is
-    replaced. The character references for a no-break space and a quotation mark become blanks. All others are not changed.
+    sentence. If a comment has no end, its <!-- is treated as text. If a script or style has no closing tag, only its
+    opening tag is replaced. The references &nbsp;, &#160;, &quot; and &#34; become blanks; others, such as &amp;, stay.
 
     Characters outside the Basic Multilingual Plane are never replaced, so the number of UTF-16 code units stays the same.
     The time is linear in the length of the text.

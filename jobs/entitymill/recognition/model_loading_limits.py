@@ -22,9 +22,9 @@ MAX_UNPACKED_BYTES = 16 * 2**30
 MAX_UNPACKED_RATIO = 200
 """Maximum ratio of the total size of a model's unpacked files to the size of its archive. Real models need far less."""
 UNPACKED_BASE_BYTES = 2**20
-"""Bytes that an archive may unpack to in addition to what MAX_UNPACKED_RATIO allows, for the sake of small archives."""
+"""Bytes added to the limit that follows from MAX_UNPACKED_RATIO, so that small archives are not rejected."""
 MAX_DETECTOR_FILE_BYTES = 64 * 2**20
-"""Maximum size of each file in a sentence detector's archive; the largest in models/sentence_detector has 0.2 MB."""
+"""Maximum size of each file in a sentence detector's archive; the largest in models/sentence_detector has 0.6 MB."""
 MAX_DETECTOR_TABLE_BYTES = 256 * 2**20
 """Maximum size, in memory, of the look-up tables computed from a sentence detector's network. The tables of
 models/sentence_detector take 0.15 MB."""
@@ -48,8 +48,8 @@ _TAGGING_BYTES_PER_CHARACTER = 512
 _TAGGING_BASE_BYTES = 2**30
 _MIN_TAGGING_BYTES = 256_000_000
 _TAGGING_SHARE = 4
-"""In a container with a memory limit, each process has an equal share of the limit, and may tag with a quarter of its share.
-It may always use _MIN_TAGGING_BYTES. For one batch of texts, models/demo needs 75 MB, and DistilBERT-base in f32 120 MB."""
+"""In a container with a memory limit, each process may use at most a quarter of its share of the limit to tag texts, but
+always _MIN_TAGGING_BYTES. For one batch of texts, models/demo needs 75 MB, and DistilBERT-base in f32 needs 120 MB."""
 _MEGABYTE = 1_000_000
 _STATUS = Path("/proc/self/status")
 _FAILURES = (
@@ -59,7 +59,7 @@ _FAILURES = (
 _listeners: list[Callable[[str], None]] = []
 """At most one listener: the one that was last passed to `report_files_to`."""
 _files: list[str] = [""]
-"""A stack of what is being loaded: a model, and then a file of the model. The first entry, "", stands for nothing."""
+"""A stack of what is being loaded: first "", which stands for nothing, then a model, and then a file of the model."""
 
 
 def report_files_to(listener: Callable[[str], None]) -> None:

@@ -20,7 +20,7 @@ SPACE, SKIP, MARK, AFFIX, GRAPHIC = 1, 2, 4, 8, 16
 SentenceDetectorDLModel skips. MARK: a character at which SentenceDetectorDLModel may end a sentence. AFFIX: punctuation
 that the Tokenizer splits off the ends of words. GRAPHIC: a code unit that java.lang.String.trim does not remove."""
 NUMERIC_SEPARATOR = "\u2187"
-"""The Roman numeral \u2187, at which Spark NLP's Tokenizer splits words as at white space, although it is a number."""
+"""The Roman numeral \u2187. Spark NLP's Tokenizer puts it between words internally, so in a text it separates words, too."""
 _CHARACTERS = {SPACE: f" \t\n\v\f\r{NUMERIC_SEPARATOR}", SKIP: " \n", MARK: ".:?!;\n", AFFIX: ".,;:!?*-()\"'"}
 _CODE_UNITS = 1 << 16
 _WIDE_BLANKS = re.compile("[" + "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace()) + "]")

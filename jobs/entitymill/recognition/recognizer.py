@@ -32,8 +32,8 @@ class Recognition:
     """The results of recognition; each array has one value per text, in the order of the texts.
 
     sentences, tokens: int32, number of sentences and of tokens; a sentence has at least one token.
-    split_sentences: int32, number of sentences longer than the model's limit. With `encoding: sparknlp`, they
-        are truncated.
+    split_sentences: int32, number of sentences longer than the model's limit. They are tagged in overlapping parts or, with
+        `encoding: sparknlp`, truncated.
     mentions: list of the text's mentions in order; each is a struct with the fields of `python_api.Mention`. The fields
         entity and label are strings, confidence is float32, and all others are int32. Offsets are in code points of the
         text, and ends are exclusive. token_count is the number of tokens that the mention overlaps.
@@ -112,8 +112,8 @@ class Recognizer:
     def _find_breaks(self, visible: Texts, original: Texts) -> NDArray[np.int64]:
         """Return the positions where sentences begin or end, from the detector and from HTML tags such as <p>.
 
-        `visible` has a line feed in place of each of these tags. A sentence always ends there, whichever detector is used.
-        (Without this rule, only the detector sentencex would always end it.)
+        `visible` has line feeds in place of these tags. Each of these line feeds becomes a break, because not every detector
+        ends a sentence at a line feed.
         """
         breaks = self._detector.find_breaks(visible)
         if self._markup == "none":

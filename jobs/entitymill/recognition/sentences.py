@@ -75,11 +75,11 @@ def _find_begins(text: str) -> list[int]:
 
 
 def _find_begins_by_passage(text: str) -> Iterator[int]:
-    """Yield the offsets, in code points, at which sentences begin, after passing `text` to sentencex in passages (parts).
+    """Yield the offsets, in code points, at which sentences begin; `text` is passed to sentencex in parts, called passages.
 
-    The end of a passage may cut the passage's last sentence. If that sentence begins in the second half of the passage, the
-    next passage begins where that sentence begins. Otherwise, the next passage begins where this passage ends. So each
-    passage begins at least half a passage after the previous passage.
+    A passage may end inside its last sentence. If that sentence begins in the second half of the passage, the next passage
+    begins with the same sentence. Otherwise, the next passage begins where this passage ends. So each passage begins at
+    least half the maximum length of a passage after the previous passage.
     """
     at, begins_here = 0, True
     while at < len(text):
@@ -99,7 +99,8 @@ def _find_begins_by_passage(text: str) -> Iterator[int]:
 def _find_passage_end(text: str, at: int) -> int:
     """Return the offset at which the passage that begins at the offset `at` ends.
 
-    A passage has at most _PASSAGE_CHARACTERS characters. It ends at a blank in its second half, if there is one.
+    A passage has at most _PASSAGE_CHARACTERS characters. The last passage ends with the text. Every other passage ends at
+    the last blank in its second half, if there is one.
     """
     end = at + _PASSAGE_CHARACTERS
     if end >= len(text):
@@ -131,7 +132,7 @@ def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detect
 def find_detector_files(directory: Path) -> dict[str, Path]:
     """Return the local paths of a saved detector's two files, as the argument `files` of `open_detector` needs them.
 
-    Raise a ModelError if a file is missing in `directory`. The content of the files is not checked.
+    Raise a ModelError if `directory` lacks a file, or has several files metadata/part-*. The files are not read.
     """
     parts = sorted((directory / sentences_dl_saved.METADATA).glob("part-*"))
     network = directory / sentences_dl_saved.NETWORK

@@ -47,9 +47,9 @@ _SUPPORTED_VALUES: dict[str, Any] = {
 CONTEXT_WIDTH = 11
 """Number of UTF-16 code units that the network sees: a mark, which may end a sentence, and five on either side."""
 _MAX_INDEX_ENTRIES = 1000
-"""Maximum number of entries in a checkpoint's index, counted in all its blocks; models/sentence_detector has 34."""
+"""Maximum number of blocks, and of entries in all blocks, of a checkpoint's index; models/sentence_detector: 24 entries."""
 _MAX_ENTRY_BYTES = 1024
-"""Maximum size of the key, and of the value, of an entry of a checkpoint's index; those of real detectors have 70."""
+"""Maximum size of a key, and of a value, in a checkpoint's index; the largest in models/sentence_detector has 32 bytes."""
 _MAX_METADATA_BYTES = 16 * 2**20
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
 _FLOAT32 = 1
@@ -176,7 +176,7 @@ def _check_shapes(weights: dict[str, NDArray[np.float32]], ids: dict[str, int]) 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     """Return a protocol buffer's variable-length integer (varint) at index `at` of `data`, and the index after the integer.
 
-    Raise a ValueError if the integer has more than 64 bits, and an IndexError if it is incomplete.
+    Raise a ValueError if the integer has more than ten bytes (64 bits need ten), and an IndexError if it is incomplete.
     """
     value = shift = 0
     while True:

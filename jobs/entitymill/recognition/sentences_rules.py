@@ -1,8 +1,8 @@
 """Find the sentences that Spark NLP 5.5.3's rule-based SentenceDetector finds with its default settings.
 
 The regular expressions of Spark NLP's PragmaticContentFormatter put markers (special characters) into a copy of the text,
-and the markers say where sentences end. Expressions that take quadratic time are rewritten to scan each sequence of
-characters once, with the same results. docs/migration.md says for which texts the results differ from Spark NLP's.
+and the markers say where sentences end. Expressions that take quadratic time in Spark NLP are rewritten to take linear time,
+with the same results. docs/migration.md says for which texts the sentences differ from Spark NLP's.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _Rule = Callable[[str], str]
 def _build_rule(
     pattern: str, replacement: str | Callable[[re.Match[str]], str], required: str = "", flags: int = re.ASCII
 ) -> _Rule:
-    """Return a rule that replaces the matches of a pattern, but only in texts that contain the string `required`."""
+    """Return a rule that replaces the matches of a pattern; texts without the string `required` are skipped to save time."""
     compiled = re.compile(pattern, flags)
     return lambda text: compiled.sub(replacement, text) if required in text else text
 
@@ -67,7 +67,7 @@ def _enclose_list_item(match: re.Match[str]) -> str:
 
 
 def _build_look_behind(words: Iterable[str], edge: str) -> str:
-    """Return a look-behind pattern: the text before a match must end with `edge` (a pattern) and one of `words`.
+    """Return a zero-width pattern that matches directly after one of `words`, if `edge` (a pattern) matches before the word.
 
     The case of the words is ignored. A full stop in a word matches any character except a line break. The pattern has one
     look-behind for each length of words, because a look-behind in Python has a fixed width.
@@ -86,7 +86,7 @@ def _build_abbreviation_rule(
     Args:
         words: the abbreviations, without their last full stop.
         ahead: pattern that must match after the full stop.
-        required: the rule does not change texts that do not contain this string.
+        required: a string that each match contains; to save time, texts without it are skipped.
         ahead_at_start: pattern to use instead of `ahead` if the abbreviation begins the text; None to use `ahead`.
     """
     words = tuple(words)

@@ -125,10 +125,10 @@ MAX_TRIMMED_CHARS = 500
 def measure_trim(entity: str) -> tuple[int, int]:
     """Return how many characters to trim from the front and from the end of a mention: (0, 2) for "America's".
 
-    What is trimmed: parts of HTML tags and emoji at either end; a possessive ending; quotes and brackets that enclose the
-    mention or are unpaired; other punctuation with which no name begins or ends; and a full stop at the end, unless it
-    belongs to an abbreviation. Nothing is trimmed if no letter or digit would remain, or if the mention is longer than
-    MAX_TRIMMED_CHARS characters. Trimming a trimmed mention changes nothing.
+    What is trimmed: an HTML tag, or the end of one, at the front; everything from a later tag on; emoji at either end; a
+    possessive ending; quotes and brackets that enclose the mention or are unpaired; other punctuation with which no name
+    begins or ends; a full stop at the end, unless it belongs to an abbreviation. Nothing is trimmed if no letter or digit
+    would remain, or from more than MAX_TRIMMED_CHARS characters. Trimming a trimmed mention changes nothing.
     """
     return _measure_trim(entity) if len(entity) <= MAX_TRIMMED_CHARS else (0, 0)
 
@@ -149,13 +149,13 @@ def _measure_trim(entity: str) -> tuple[int, int]:
 
 
 def _measure_stray(entity: str) -> tuple[int, int]:
-    """Return how many characters of stray punctuation to trim from the front and from the end of a mention: 0 or 1 each."""
+    """Return how many characters of LEADING to trim from a mention's front, and of STRAY from its end: 0 or 1 each."""
     front = entity[0] in LEADING and not OWN_LEADING.match(entity)
     return int(front), int(entity[-1] in STRAY and len(entity) > front)
 
 
 def _measure_pair(entity: str) -> tuple[int, int]:
-    """Return (1, 1) if a pair of brackets or quotes encloses the whole mention, otherwise (0, 0).
+    """Return (1, 1) if a pair of brackets or quotes encloses a mention, and neither occurs inside it, otherwise (0, 0).
 
     The numbers say how many characters to trim from the front and from the end. They are (1, 1) for "(NATO)", but (0, 0) for
     "(I) and (II)".
@@ -218,9 +218,10 @@ def _get_last_word(entity: str) -> str:
 
 
 def _measure_markup(entity: str) -> tuple[int, int]:
-    """Return how many characters to trim from the front and from the end of a mention, to remove a part of an HTML tag.
+    """Return how many characters to trim from a mention because of an HTML tag: from the front, or else from the end.
 
-    At least one of the two numbers is 0. For "<p>Satya", the result is (3, 0).
+    From the front, trim a tag or the end of one: (3, 0) for "<p>Satya", (2, 0) for "b>Satya". From the end, trim everything
+    from the first tag or unfinished tag on: (0, 12) for "Satya</p> Nadella".
     """
     if "<" not in entity and ">" not in entity:
         return 0, 0

@@ -1,8 +1,8 @@
 """Split sentences into tokens as Spark NLP 5.5.3's Tokenizer does with its default rules.
 
-A word ends at ASCII white space. All punctuation at the beginning of a word is one token, and so is all punctuation at its
-end. A word that consists only of punctuation is one token. White space outside ASCII does not end a word. But unless the
-encoding is sparknlp, the recognizer replaces such white space with blanks before it calls this module.
+A word ends at ASCII white space. All punctuation (one of .,;:!?*-()"') at the beginning of a word is one token, and so is
+all punctuation at its end. A word of only punctuation is one token. White space outside ASCII does not end a word. But
+unless the encoding is sparknlp, the recognizer replaces such white space with blanks before it calls this module.
 """
 
 from __future__ import annotations
@@ -43,10 +43,8 @@ class Segments:
 def tokenize(texts: Texts, begins: NDArray[np.int64]) -> Segments:
     """Return the sentences and tokens of texts, given the positions that a sentence detector has found.
 
-    A position is an index into the concatenation of all texts, in UTF-16 code units.
-
-    Sentences without a token are omitted. So are sentences that consist only of control characters, unless the sentence is a
-    complete text of at least two code units.
+    A position is an index into the concatenation of all texts, in UTF-16 code units. Sentences without a token are omitted.
+    So are sentences of only control characters, unless the sentence is a complete text of at least two code units.
 
     Args:
         begins: positions where sentences begin or end. The beginnings of texts may be missing: a sentence also begins there.

@@ -91,7 +91,7 @@ class CpuMeter:
 
     def __init__(self, spark: SparkSession) -> None:
         self._spark = spark
-        self._tasks: dict[int, float] = {}
+        self._tasks: dict[tuple[int, int], float] = {}
         self._before = 0.0
         self._before = self.read_seconds() or 0.0
 
@@ -118,13 +118,13 @@ def _read_process_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _read_task_seconds(context: Any) -> dict[int, float]:
-    """Return a dict from the id of each Spark stage to the CPU seconds of its tasks; `context` is the SparkContext.
+def _read_task_seconds(context: Any) -> dict[tuple[int, int], float]:
+    """Return a dict from a Spark stage's id and attempt number to the CPU seconds of its tasks.
 
-    Stages that Spark has already forgotten are missing (spark.ui.retainedStages).
+    `context` is the SparkContext. Stages that Spark has already forgotten are missing (spark.ui.retainedStages).
     """
     store, java = context._jsc.sc().statusStore(), context._jvm
     no_quantiles = context._gateway.new_array(java.double, 0)
     stages = store.stageList(None, False, False, no_quantiles, java.java.util.ArrayList())
     found = (stages.apply(at) for at in range(stages.size()))
-    return {int(stage.stageId()): float(stage.executorCpuTime()) / _NANOSECONDS for stage in found}
+    return {(int(each.stageId()), int(each.attemptId())): each.executorCpuTime() / _NANOSECONDS for each in found}

@@ -28,7 +28,8 @@ _REJECTED = "doc_id string, stage string, code string, detail string"
 def read_known_failures(tables: Tables) -> set[str]:
     """Return the ids of documents that crashed the tagger or made it hang in an earlier run whose status is done.
 
-    The ids are read from `rejects`. A document is missing if a later run replaced or deleted its row there.
+    The ids are read from `rejects`, where a later run may have replaced or deleted a document's row. Failures in runs with
+    another status are left out: if they stopped a run (see `check_ratio`), they must stop the next run, too.
     """
     if not tables.exists("rejects") or tables.is_empty("rejects"):
         return set()
@@ -65,7 +66,6 @@ class FailureRecorder:
     """Records the failed documents of one run: documents that crashed the tagger (the model's process) or made it hang.
 
     summary: summary of the run, in which the failed documents are counted.
-    rejects: writer that adds the failed documents to the `rejects` table.
     before: ids of documents that failed in earlier runs; the caller must read them with `read_known_failures` before this
         run changes `rejects`.
     """

@@ -253,11 +253,11 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
 def compute_seconds(measured: RunRow, latest: RunRow, chars: int, units: int, cores: int) -> float:
     """Return the estimated wall-clock seconds of a run, based on earlier runs.
 
-    Each unit is recognized while the previous one is written. So the result includes the longer of recognition and writing,
-    plus the writing of the last unit. The time of the measured parts of recognition (schemas.PARTS) is assumed to grow with
-    the number of code points. All other time of recognition is assumed to be the start of the workers, which takes equally
-    long in each run. If the parts were not measured, all time of recognition is assumed to grow. If `units` is 0, the result
-    has only the time for preparation and reading the source.
+    Each unit is recognized while the previous one is written. So the result includes the longer of two times: to recognize
+    all units, or to write all but the last. The time to write the last unit is added. The time of the measured parts of
+    recognition (schemas.PARTS) is assumed to grow with the number of code points. All other time of recognition is assumed
+    to be the start of the workers, which takes equally long in each run. If the parts were not measured, all time of
+    recognition is assumed to grow. If `units` is 0, the result has only the time for preparation and reading the source.
 
     Args:
         measured: row of `runs` of the run on which the estimate of recognition and writing is based.

@@ -1,4 +1,4 @@
-"""Erase documents by their ids: from all tables, from old files of the tables, and from texts in the `runs` table.
+"""Erase documents by their ids: from all tables, files of older table versions, and messages and settings in `runs`.
 
 Each erasure is recorded in the table `erasures`.
 """
@@ -48,7 +48,7 @@ class Findings:
     """Where the documents to erase were found.
 
     rows: for each table name, a dict from doc_id to the number of the document's rows in the table's current version. For
-        `runs`, the dict has the number of rows whose text contains the id.
+        `runs`, the dict has the number of rows whose error message or `source.where` contains the id.
     in_old_files: whether data files, including files of older versions, contain any of the ids; None if this is unknown,
         because some files cannot be read.
     run_is_active: whether a run may be active, and could still publish the documents.
@@ -64,7 +64,7 @@ class Findings:
         return not any(self.rows.values()) and not self.in_old_files
 
     def totals(self) -> dict[str, int]:
-        """Return a dict from table name to the number of rows that belong to any of the documents."""
+        """Return a dict from table name to number of rows found; each row of `runs` counts once per id in it."""
         return {table: sum(found.values()) for table, found in self.rows.items()}
 
 
@@ -93,8 +93,8 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
         findings: result of `find_documents` for these ids; if None, this function searches the tables itself.
 
     Returns:
-        A dict from table name to number of erased rows; for `runs`, the number of rows in which a text was replaced. The
-        dict is empty if there was nothing to erase; then no erasure is recorded.
+        A dict from table name to number of erased rows, counted as in `Findings.totals`; in `runs`, only texts are replaced.
+        The dict is empty if there was nothing to erase; then no erasure is recorded.
 
     Raises:
         OutputError: the tables do not exist, a run still works on the output after `limits.wait_seconds`, or another run
@@ -244,8 +244,8 @@ def _search_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame, *, sk
     With `skip_unreadable`, unreadable files are skipped.
 
     Data files keep the rows of removed documents until the files are deleted. Files of the current version are also
-    searched, except current files of `runs`. The result is True without a search if a temporary table of a run exists, or a
-    table's files have other column names than the table.
+    searched, except current files of `runs`. Two things are not searched, although they may contain ids: a temporary table
+    of a run, and a table whose files have other column names than the table. If there is one, return True.
     """
     if temporary_tables.find_temporary_tables(tables):
         return True

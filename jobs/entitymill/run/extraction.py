@@ -30,7 +30,7 @@ from entitymill.workers.engine_choice import Engine, open_engine
 
 log = logging.getLogger(__name__)
 SMALL_BYTES = 64_000_000
-"""Maximum size of a source, in bytes, for which a run sets the Spark properties in SMALL_QUERIES."""
+"""Maximum size of a source, in bytes, that a run processes with the Spark properties in SMALL_QUERIES."""
 SMALL_QUERIES = {
     # With few rows, adaptive execution (one Spark job per shuffle) and compiling queries would take half of the time.
     ADAPTIVE: "false",
@@ -62,7 +62,8 @@ def extract(
         log_path: path of this program's log file, to record in the run's row of `runs`; None if there is no log file.
 
     Raises:
-        EntityMillError: the run failed; the subclass tells why. Units that are already published stay published.
+        EntityMillError: the run failed; the subclass tells why. Other errors, such as Spark's, may be raised, too. In any
+            case, units that are already published stay published.
     """
     if full and settings.output.replace_slice:
         raise SettingsError(
@@ -103,8 +104,8 @@ def _run_or_record_idle(
     If the run fails after it took the lease, log the error, write its message and exit code to the summary, and raise it. An
     error that explains the failure better may be raised instead (see `_find_reason`).
 
-    `large_source_confs` has the caller's values of the Spark properties in SMALL_QUERIES. These values are used unless the
-    source is known to be small.
+    `large_source_confs` has the caller's values of the Spark properties in SMALL_QUERIES. The source is processed with these
+    values, unless it is known to have at most SMALL_BYTES.
     """
     # Read `runs` before the source. If another run begins in between, this run notices it when it takes the lease, and then
     # opens the source again.
@@ -127,6 +128,8 @@ def _run_or_record_idle(
     with Lease(tables, settings.limits, summary.run_id, build_row, record, summary.start_waiting) as lease:
         summary.started_at = lease.started
         run = None
+        if summary.waiting:
+            clock.lap("waiting")
         try:
             if lease.earlier_runs.latest != record.latest or not lease.earlier_runs.certain:
                 # Another run has begun meanwhile, and may have read a newer version of the source: open the source again.

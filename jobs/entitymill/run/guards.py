@@ -125,12 +125,12 @@ def check_removals(settings: Settings, tables: Tables, found: Changes, slice_: s
 
 
 def exceeds_reject_ratio(settings: Settings, found: Changes) -> bool:
-    """Return whether a larger share of rows is rejected than limits.max_reject_ratio allows; False for an empty source."""
+    """Return whether the ratio of rejected rows to `found.rows` exceeds limits.max_reject_ratio; False if `rows` is 0."""
     return bool(found.rows) and sum(found.reject_counts.values()) / found.rows > settings.limits.max_reject_ratio
 
 
 def check_rejects(settings: Settings, found: Changes, verb: str = "were") -> None:
-    """Raise RejectedError if a larger share of the source's rows is rejected than limits.max_reject_ratio allows.
+    """Raise RejectedError if the ratio of rejected rows to `found.rows` exceeds limits.max_reject_ratio.
 
     `verb` is for the message: "were", or "would be" in a dry run.
     """
@@ -258,8 +258,8 @@ def find_changes(
 ) -> Changes:
     """Return what a run must change so that the output fits the source.
 
-    Without `full`, if this run cannot rely on the last run's results, compare all rows and log why. The caller must call
-    `Changes.close` on the result, to release cached data.
+    If this run can rely on the last run's results, and the source shows which rows changed since then, compare only
+    these rows. Otherwise, and with `full`, compare all rows. The caller must call `Changes.close`, to release cached data.
 
     Args:
         tables: tables of the output; `documents` must not be empty.

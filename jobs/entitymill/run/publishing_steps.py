@@ -143,7 +143,7 @@ class Run:
         tables_existed = any(tables.exists(name) for name in output_tables.PUBLISHED_TABLES)
         first_run = earlier.latest is None
         created = recovery.create_missing(tables, self._build_schemas())
-        # Older runs can still write tables that are created after this line, so the versions of such tables are left out.
+        # An older run may still create a table after this line and write to it, so the table's version must not be recorded.
         existing = [name for name in output_tables.DOCUMENT_TABLES if tables.exists(name)]
         self.versions_before = recovery.read_versions(tables, existing)
         settled = not self.options.full and not created and earlier.settled
@@ -254,9 +254,9 @@ class Run:
         self.summary.add_idle_seconds(busy.seconds, spark)
         if found.to_adopt:
             publisher.move_to_slice(found.adopted)
-        # Documents that are still to be removed must stay in their slices, so that runs on these slices can remove them.
-        # `runs` may have lost the rows of runs on slices if the tables cannot be trusted. The last run may have found that,
-        # and then ended before it cleared the slices.
+        # If the run stopped early, documents that it has not removed keep their slices: runs on these slices remove them.
+        # If the tables cannot be trusted, `runs` may have lost rows, and `sliced` may be wrong. Perhaps the last run noticed
+        # this, but ended before it cleared the slices.
         last = self.earlier_runs.last
         last_ended_early = last is not None and last.status != "done"
         may_have_slices = self.earlier_runs.sliced or not self.trusted or last_ended_early

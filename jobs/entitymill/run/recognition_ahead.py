@@ -1,4 +1,4 @@
-"""Find the mentions of the next unit of work while the driver publishes the current unit, so that executors have work.
+"""Find the mentions of the next unit of work while the driver publishes the current unit, so that executors are not idle.
 
 A unit is a set of documents that are published together. Recognition of each unit runs in a separate thread. But all commits
 to the output's tables are made in the run's main thread, in the order of the units.
@@ -46,7 +46,8 @@ class UnitInRecognition:
     recognized: DataFrame of the recognized documents, with the columns schemas.RECOGNIZED, cached or in a temporary table.
         The caller must call `wait` before reading it.
     lists_ids: whether the rows that `wait` returns contain the ids of all documents of the unit. They do if the unit has at
-        most MAX_LISTED_IDS documents to recognize, and may replace or remove rows of the output.
+        most MAX_LISTED_IDS documents to recognize, and may replace or remove rows of the output. A unit that only appends
+        rows needs no ids.
     action: the action in the background that recognizes the documents and stores the results.
     """
 
@@ -140,7 +141,7 @@ class BusySeconds:
         self._until = 0.0
 
     def add(self, action: BackgroundAction[list[Row]]) -> None:
-        """Add the seconds from begin to end of an action that has ended, without time in which an earlier action also ran.
+        """Add how long an action ran, without the time in which an earlier action also ran; the action must have ended.
 
         The caller must add the actions in the order in which they began.
         """

@@ -34,8 +34,7 @@ class Summary:
     """Counts, times and outcome of a run.
 
     scope: digest of the source table and of the settings that decide which documents the run processes.
-    mode: how the run found the documents to process: `first`, `full`, `compare`, `feed`, `arrivals`, or `none` if there was
-        nothing to do.
+    mode: value of the enum `Mode`, such as `full`: how the run found the documents to process; empty if not yet known.
     output_versions: Delta version of each table when the run ended.
     documents, sentences, tokens: number of documents, sentences and tokens that the run processed.
     split_sentences: number of sentences longer than the model's limit.
@@ -47,13 +46,13 @@ class Summary:
     waiting: description of the other run for which this run waits, or waited last; empty if this run never waited.
     by_label: number of mentions for each label.
     rejects: number of rejected rows for each reject code.
-    seconds: dict with two groups of keys. The first group has wall-clock seconds: each stage, `total` (the whole run), and
-        the key RECOGNIZING_SECONDS (all the time in which documents were being recognized). The stage `recognition` has
-        only the time in which the run waited for recognition. The second group divides the core-seconds (seconds multiplied
-        by cores) of recognition: the keys in schemas.PARTS, `spark` and `idle`. The keys in schemas.PARTS are the steps of
-        recognition, which the engine sparknlp does not measure. `spark` is the CPU time of the driver and of Spark's tasks;
-        the key is missing if Spark does not report this time. `idle` is the rest; if `spark` is missing, `idle` includes
-        Spark's work.
+    seconds: dict with two groups of keys. The first group has wall-clock seconds: `preparation`, `waiting` (only
+        if the run waited for another run), `source`, `recognition` (the time until each unit was recognized, without the
+        time in which another unit was published), `writing`, `total` (the whole run), and RECOGNIZING_SECONDS. The second
+        group divides the core-seconds (seconds multiplied by cores) of recognition: the keys in schemas.PARTS, `spark` and
+        `idle`. The keys in schemas.PARTS are the steps of recognition, which the engine sparknlp does not measure. `spark`
+        is the CPU time of the driver and of Spark's tasks; the key is missing if Spark does not report this time. `idle` is
+        the rest; if `spark` is missing, `idle` includes Spark's work.
     error, exit_code: outcome of the run; `error` is one sentence, or None if the run succeeded or has not ended.
     chars: number of code points of the processed documents.
     cores: number of tasks that Spark's executors can run at once, when it was last counted; 0 if it was never counted.
@@ -217,8 +216,8 @@ class Clock:
 def compute_scope(settings: Settings, identity: str, address: str) -> str:
     """Return a digest of the source table and of the settings that decide which documents a run processes.
 
-    `identity` is the id that Delta gave the source table; empty if the source is not a Delta table. `address` is where the
-    source is, in the same spelling in each run.
+    `identity` is the id that Delta gave the source table; empty if the source is not a Delta table. `address` is the result
+    of `guards.locate_source`, which has the same spelling in each run.
     """
     about = {
         "source": {**settings.source.model_dump(mode="json"), "path": address},

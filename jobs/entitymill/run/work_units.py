@@ -23,8 +23,8 @@ from entitymill.tables.temporary_tables import UNIT
 MAX_UNITS = 10_000
 _IS_REMOVED = "_is_removed"
 MIN_TASKS_PER_CORE, EVEN_TASKS_PER_CORE, MAX_TASKS_PER_CORE = 2, 8, 1000
-"""Limits for the number of a unit's tasks per core. With EVEN_TASKS_PER_CORE, cores end at about the same time, although
-tasks have different lengths."""
+"""A unit has at least MIN_TASKS_PER_CORE and at most MAX_TASKS_PER_CORE Spark tasks per core. From EVEN_TASKS_PER_CORE tasks
+on, all cores finish at about the same time, although some tasks take longer than others."""
 CHARS_PER_MB = 1_000_000
 MIN_UNIT_ROWS, MIN_UNIT_CHARS = 100_000, 256_000_000
 """Lower bounds for the two values that `choose_sizes` computes: the maximum number of documents in a unit, and the maximum
@@ -125,7 +125,7 @@ def repartition_unit(
 
     Args:
         task_chars: about how many code points each Spark task should get.
-        partitions: number of partitions, which replaces `task_chars`; None to compute it from the length of the texts.
+        partitions: number of partitions; None to compute it from `task_chars` and the total length of the texts.
         drop_duplicates: whether to keep only one row per id; needed if the source may have changed since its rows were
             counted.
     """
@@ -135,11 +135,10 @@ def repartition_unit(
 
 
 def count_tasks(chars: int, task_chars: int, cores: int) -> int:
-    """Return the number of Spark tasks for a unit with `chars` code points, each of which gets about `task_chars`.
+    """Return the number of Spark tasks for a unit with `chars` code points, so that each task gets about `task_chars`.
 
-    If these are fewer than EVEN_TASKS_PER_CORE tasks per core, return EVEN_TASKS_PER_CORE tasks per core. But if a task then
-    had fewer than MIN_TASK_CHARS code points, return fewer tasks. In any case, return at least MIN_TASKS_PER_CORE and at
-    most MAX_TASKS_PER_CORE tasks per core.
+    A small unit gets more tasks with fewer code points: up to EVEN_TASKS_PER_CORE tasks per core, as long as each task gets
+    at least MIN_TASK_CHARS. The result is always between MIN_TASKS_PER_CORE and MAX_TASKS_PER_CORE tasks per core.
     """
     even = min(EVEN_TASKS_PER_CORE * cores, chars // MIN_TASK_CHARS)
     return max(MIN_TASKS_PER_CORE * cores, even, min(chars // task_chars, MAX_TASKS_PER_CORE * cores))

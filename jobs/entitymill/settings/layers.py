@@ -47,9 +47,9 @@ class Layers:
     def add_environment(self, environment: Mapping[str, str], all_keys: Collection[str]) -> None:
         """Add, as the next layer, the settings in those environment variables whose names begin with ENVIRONMENT_PREFIX.
 
-        ENTITYMILL__SOURCE__PATH sets source.path, for example. Case does not matter, except in names of Spark properties
-        (see `_split_variable`). Raise a SettingsError if a value is not valid YAML, or if a variable without this prefix
-        looks like a misspelled setting. `all_keys` has the key paths of all settings.
+        ENTITYMILL__SOURCE__PATH sets source.path, for example. After the prefix, case does not matter, except in names of
+        Spark properties (see `_split_variable`). Raise a SettingsError if a value is not valid YAML, or if a variable
+        without this prefix looks like a misspelled setting. `all_keys` has the key paths of all settings.
         """
         for name, text in sorted(environment.items()):
             if name.startswith(ENVIRONMENT_PREFIX):
@@ -82,9 +82,10 @@ class Layers:
     def _assign(self, path: list[str], text: str, origin: str) -> None:
         """Set one key in `merged` to the value that `text` contains, and its entry in `origins` to `origin`.
 
-        `path` has the parts of the key path: ["source", "path"] for source.path. A list, mapping or null is parsed as YAML;
-        any other value stays a string, which `Settings` parses later. Raise a SettingsError if the YAML is not valid, or if
-        an earlier layer set the key's section to a single value.
+        `path` has the parts of the key path: ["source", "path"] for source.path. All parts after spark.conf become one key,
+        the name of a Spark property. A list, mapping or null is parsed as YAML; any other value stays a string, which
+        `Settings` parses later. Raise a SettingsError if the YAML is not valid, or an earlier layer set the key's section to
+        a single value.
         """
         if path[:2] == ["spark", "conf"] and len(path) > 2:
             path = ["spark", "conf", ".".join(path[2:])]

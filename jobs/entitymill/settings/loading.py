@@ -1,7 +1,7 @@
 """Load all settings and validate them; an unknown key is an error.
 
-Settings are read in layers, and later layers override earlier ones: first `base.yaml` in the directory of the settings file,
-then the settings file, then environment variables `ENTITYMILL__KEY__PATH`, then options `--set key.path=value`.
+Settings are read in layers, and later layers override earlier ones. First comes `base.yaml`, in the settings file's
+directory, then the settings file, environment variables `ENTITYMILL__KEY__PATH`, and options `--set key.path=value`.
 """
 
 from __future__ import annotations

@@ -167,9 +167,9 @@ def mask_address(address: str, *, with_digest: bool = True) -> str:
 
     For example, `https://me:pw@host/a?key=1` becomes `https://***@host/a?***`. Masked URIs of different tables must differ,
     since a run compares them to decide whether an output belongs to its job. In local paths and URIs of Hadoop storages,
-    the text after `?`, `#` or `;` belongs to the path, and may be all that differs. So in these, a digest of the masked text
-    follows MASK, unless `with_digest` is False. A connection string, such as `AccountKey=…`, is masked as a whole, with a
-    digest in the same way.
+    the text after `?`, `#` or `;` belongs to the path, and may be all that differs. So if they name no user, a digest of the
+    masked text follows MASK, unless `with_digest` is False. A connection string, such as `AccountKey=…`, is masked as a
+    whole, with a digest in the same way.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None or address.startswith(_PRETRAINED):
@@ -224,10 +224,10 @@ def _digest(hidden: str) -> str:
 
 
 def remember_addresses(settings: Any, key: str = "") -> None:
-    """Make `mask_text` mask the credentials in all addresses of these settings, also those that are not URIs.
+    """Make `mask_text` mask the credentials in all addresses of these settings, including those that are not URIs.
 
-    This holds for the rest of this process. Addresses with fewer than _MIN_HIDDEN_CHARACTERS characters are left out.
-    `settings` and `key` are as in `mask_settings`.
+    This lasts until the process ends. Addresses with fewer than _MIN_HIDDEN_CHARACTERS characters are left out. `settings`
+    and `key` are as in `mask_settings`.
     """
     if isinstance(settings, dict):
         for name, value in settings.items():

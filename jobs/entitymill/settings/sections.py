@@ -20,7 +20,7 @@ PRETRAINED = re.compile(r"pretrained:([^/]+)/([a-z]{2,3})")
 
 
 class Section(BaseModel):
-    """Base class of all sections: an unknown key is an error, sections are immutable, and a number is valid for a string."""
+    """Base class of all sections: unknown keys are errors, sections are immutable, and numbers are accepted for strings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
@@ -257,7 +257,7 @@ class IncrementalSettings(Section):
 
 
 class LimitSettings(Section):
-    """How much a run may reject, remove, use and cost, and how long it waits for its tagger and for other runs."""
+    """How much a run may reject, remove, use and cost, and how long it waits for the model's process and for other runs."""
 
     max_reject_ratio: float = Field(0.05, ge=0, le=1, description="share of rejected rows above which nothing is published")
     max_removed_ratio: float = Field(

@@ -35,7 +35,7 @@ ROW_OPERATIONS = frozenset({"WRITE", "MERGE", "UPDATE", "DELETE", "STREAMING UPD
 """Delta operations that write an event to the change feed for every row that they change. All operations that are neither
 here nor in NON_DATA_OPERATIONS, such as replacing a column, may change rows without an event."""
 WRITE_EVENTS = ("insert", "update_postimage")
-"""Types of events that have a row as the commit wrote it; all others have a row that the commit deleted or replaced."""
+"""Types of events that contain a row that the commit wrote; all others contain a row that it deleted or replaced."""
 CHANGE, COMMIT = "_change_type", "_commit_version"
 """Columns of Delta's change feed: the type of the event, and the version of the commit."""
 _ACTIONS = (
@@ -109,9 +109,9 @@ def log_unreadable(error: Exception) -> None:
 
 
 def _read_changes(spark: SparkSession, source: Source, after: int, recorded_ms: int | None) -> Feed:
-    """Return what changed after version `after`; raise FeedUnavailableError or Spark's error if that cannot be read.
+    """Return what changed after version `after`; raise FeedUnavailableError or Spark's error if the changes cannot be read.
 
-    If no commit changed rows, the result has no events. If the change feed is off, the added data files are read instead.
+    If no commit changed rows, the result has no events. If the change feed is off, return the rows of added data files.
     `recorded_ms` is the commit time that the last run recorded for `after`, in ms since 1970 UTC; None if it recorded none.
     """
     commits = _read_commits_since(spark, source, after, recorded_ms)
@@ -196,7 +196,7 @@ def aggregate_events(feed: Feed) -> DataFrame:
     - row: one of the rows with this id that the latest commit inserted or updated, as a struct of text and, if present,
       `passthrough`; null if this commit only deleted rows.
     - rows_written: number of rows with this id that the latest commit inserted or updated.
-    - net_rows: number of added minus number of removed rows with this id, over all commits; updates do not change it.
+    - net_rows: number of rows with this id that all commits added minus removed; an update removes one row and adds one.
     """
     written = F.col(CHANGE).isin(*WRITE_EVENTS)
     columns = [name for name in feed.events.columns if name not in ("doc_id", CHANGE, COMMIT)]
@@ -251,7 +251,7 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
 def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list[Row]:
     """Return the log entries by which versions `first` to `last` change rows, columns or properties; at most MAX_FILES + 1.
 
-    `root` is the URI of the table's directory. This runs a Spark job. Each Row has a path and booleans such as `removes`.
+    `root` is the table's URI. This runs a Spark job. A Row has the added file's path, if any, and flags such as `removes`.
     """
     commits = [f"{root}/_delta_log/{version:020}.json" for version in range(first, last + 1)]
     actions = spark.read.schema(_ACTIONS).option("mode", "FAILFAST").options(**_STRICT_OPTIONS).json(commits)

@@ -40,7 +40,7 @@ class Changes:
         or all rows of its slice (the rows that source.where selects).
     adopted: DataFrame with the doc_id of each unchanged document that the run's slice contains, although the output assigns
         the document to another slice or to none. The run assigns these documents to its own slice.
-    rows: number by which a run divides the number of rejected rows, to check limits.max_reject_ratio. If all rows were
+    rows: denominator of the ratio of rejected rows, which a run compares with limits.max_reject_ratio. If all rows were
         compared, it is the number of rows of the source or slice. If only changed rows were compared, it is the number of
         documents in the output or slice, plus the number of rejected rows; 0 if no row was rejected.
     reject_counts: dict from each reject code to the number of rows in `rejected`.
@@ -48,8 +48,8 @@ class Changes:
     chars: total number of code points of the texts in `documents`.
     to_replace: number of `documents` that are already in the output.
     close: function that releases the cached data of the DataFrames above; call it when they are no longer needed.
-    stale_rejects: number of `compared_ids` that earlier runs rejected, so that the run must replace their rows in `rejects`;
-        0 if `compared_ids` is None. A null in `compared_ids` counts if `rejects` has any rows.
+    stale_rejects: number of `compared_ids` that already have rows in `rejects`, which the run must replace; 0 if
+        `compared_ids` is None. A null in `compared_ids` counts as such an id if `rejects` has any rows.
     causes: dict from each Cause (why a document counts as changed) to the number of changed documents.
     """
 
@@ -203,13 +203,13 @@ def compare_feed(
 def _build_changes(
     mode: Mode, source: Source, policy: Policy, differing: DataFrame, totals: Totals, documents: DataFrame
 ) -> Changes:
-    """Return `Changes` from a comparison; the caller must set `rows`, `compared_ids`, `stale_rejects` and `close`.
+    """Return `Changes` from a comparison; the caller sets `rows`, `close` and, for a feed, `compared_ids`, `stale_rejects`.
 
-    `differing` is the result of `rows_against_output.compare_rows` without rows of kind SAME; `totals` counts the rows of
-    `differing`. If rows are rejected and documents are removed, a Spark job counts the removed documents.
+    `differing` is a result of `rows_against_output.compare_rows`, without rows of kind SAME. `totals` counts its rows and,
+    for a feed, also rows of kind SAME. `documents` has at least all new and changed documents, with their texts.
 
-    `documents` has at least all new and changed documents, with their texts. Raise OutputError if the policy refuses the
-    fingerprint (digest of models and settings) of a document that the run would change.
+    If rows are rejected and documents are removed, a Spark job counts the removed documents. Raise OutputError if the policy
+    refuses the fingerprint (digest of models and settings) of a document that the run would change.
     """
     other_fingerprint = totals.find_refused_fingerprint()
     if other_fingerprint is not None:

@@ -100,12 +100,12 @@ def propose_columns(
         key, text: names of the id column and the text column that the user chose; None to find a suitable column.
 
     Returns:
-        A tuple: settings that contain only the path and the format of the table, and the proposal.
+        A tuple: settings with only the table's format and its absolute path or name; and the proposal.
 
     Raises:
         SourceError: the table is missing or empty, lacks a column that the user chose, or has no suitable id or text column.
             Or the user chose the same column as id and text.
-        SettingsError, StorageError: `reader.open_table` raised it.
+        SettingsError, StorageError: see `reader.open_table`.
     """
     local = make_absolute(spark, table) if exists_here(table) else table
     kind = _detect_format(spark, local)
@@ -218,9 +218,9 @@ def _is_internal(name: str) -> bool:
 
 
 def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: str) -> Column:
-    """Return the candidate that is the best id column. This may run Spark jobs.
+    """Return the first candidate, in the order of `_rank_as_id`, with few null and repeated ids. This may run Spark jobs.
 
-    Raise SourceError if a run would reject too many rows, whichever candidate is the id column.
+    Few means at most MAX_REJECT_RATIO of the inspected rows. Raise SourceError if there is no such candidate.
     """
     closest = None
     for column in sorted(candidates, key=_rank_as_id):
@@ -246,7 +246,7 @@ def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: 
 def _is_utf8(table: DataFrame, column: Column) -> bool:
     """Return whether a binary column can be the id column: its first SAMPLE values are valid UTF-8."""
     ids = table.select(F.col(quote_part(column.name)).cast("string").alias("doc_id")).limit(SAMPLE)
-    return not ids.where(CODES["malformed_id"][0]).take(1)
+    return ids.where(CODES["malformed_id"][0]).limit(1).count() == 0
 
 
 def _count_bad_ids(table: DataFrame, column: Column) -> Column:
@@ -266,7 +266,7 @@ def _count_bad_ids(table: DataFrame, column: Column) -> Column:
 
 
 def describe_bad_ids(column: Column, rows: int) -> str:
-    """Say how many of `rows` rows have a null or repeated id, and what a run does with these rows; empty if none exist."""
+    """Return how many of `rows` rows have a null or repeated id, and what a run does with them, as text; empty if none."""
     if not column.rejected:
         return ""
     repeated = f"{column.repeated_ids:,} with an id that occurs several times"

@@ -30,14 +30,14 @@ _REJECTED, _NULL = "in rejects", "null"
 class FeedComparison:
     """Result of a comparison of change events with the output.
 
-    differing: result of `rows_against_output.compare_rows` without rows of kind SAME: one row per compared row of the source
-        or document of the output, with its Kind.
-    totals: numbers of compared rows by Kind, reject code and Cause.
+    differing: one row, with its Kind, for each row or document for which the run has something to do: the result of
+        `rows_against_output.compare_rows`, without the kinds SAME and UNDECIDED.
+    totals: numbers of all compared rows, also those of kind SAME, by Kind, reject code and Cause.
     documents: DataFrame with at least all new and changed documents, with the columns doc_id, text, text_hash, chars and, if
         there are passthrough columns, `passthrough`.
     compared_ids: DataFrame with each doc_id that was compared; null stands for rows without an id.
-    stale_rejects: number of `compared_ids` that earlier runs rejected, whose rows in `rejects` must be replaced. A null in
-        `compared_ids` counts if `rejects` has any rows.
+    stale_rejects: number of `compared_ids` that already have rows in `rejects`; the run must replace these rows. A null in
+        `compared_ids` counts as such an id if `rejects` has any rows.
     """
 
     differing: DataFrame
@@ -56,9 +56,9 @@ def compare_events(
     retry: DataFrame | None,
     cached: ExitStack,
 ) -> FeedComparison:
-    """Compare the change events with the output; look up an id in the source if its events do not show its current rows.
+    """Compare change events with the output; look up an id in the source if its events do not show its current rows.
 
-    This runs Spark jobs. If ids are looked up, the number of ids per reason is logged.
+    This runs Spark jobs. If ids are looked up, log for each reason how many.
 
     Args:
         source: the source, opened at the version that this run reads.
@@ -114,7 +114,7 @@ def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
     `latest` is the result of `change_feed.aggregate_events`, perhaps with the column must_look_up. The columns are doc_id,
     text, `passthrough` (if configured), rows_written, net_rows, copies (always 1), and these:
 
-    - present: whether the latest commit wrote exactly one row with the id.
+    - present: whether the latest commit wrote exactly one row with the id. If false, the text is meaningless.
     - must_look_up: true if the id must be looked up in the source in any case; otherwise false or null.
     - chars: number of code points of the text.
     - CODE: reject code of the row; null for documents, and if `present` is false.
@@ -192,8 +192,8 @@ def _look_up_rows(
         cached: stack that releases the cached data when it is closed.
 
     Returns:
-        Two DataFrames with the columns of `row_checks.validate_rows`. The first has all rows of the source with these ids; a
-        row whose id is null or not unique has no text. The second has only the rows whose texts were read from the source.
+        Two results of `row_checks.validate_rows`. The first has all rows of the source with these ids; a row whose id is
+        null or not unique has no text. The second has only the rows whose texts were read from the source.
     """
     ids = F.broadcast(ids) if id_count <= BROADCAST_IDS else ids
     same_id = F.col("s.doc_id").eqNullSafe(F.col("i.doc_id"))

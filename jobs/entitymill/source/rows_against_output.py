@@ -98,7 +98,7 @@ def compare_rows(
         kind.alias("kind"),
         *("chars", "copies", CODE),
         in_output.alias("in_output"),
-        # If the row of a published document is rejected, the document is removed.
+        # A published document whose row is now rejected is removed, unless it belongs to another slice.
         F.when(is_rejected, in_output & (is_in_run_slice(policy) | F.col("o.slice").isNull()))
         .otherwise(kind == Kind.REMOVED)
         .alias("is_removed"),
@@ -221,7 +221,7 @@ class Totals:
     sums: list[Row]
 
     def sum_column(self, column: str, *kinds: Kind) -> int:
-        """Return a total over the compared rows of these kinds, such as their number (`rows`) or code points (`chars`)."""
+        """Return the total of a column over the rows of these kinds: `rows` is their number, `chars` their code points."""
         return sum(row[column] or 0 for row in self.sums if row["kind"] in kinds)
 
     def count_by(self, column: str, kind: Kind) -> dict[str, int]:
@@ -258,9 +258,9 @@ def sum_outcomes(outcomes: DataFrame) -> list[Row]:
 class Mode(StrEnum):
     """How a run finds the documents that it must recognize.
 
-    FIRST: all documents, because the output had none. FULL: all documents, because the user set --full. COMPARE: all rows
-    were compared with the output. FEED: only rows from the source's change feed were compared. ARRIVALS: only rows from data
-    files that were added since the last run were compared. NONE: the run had nothing to do.
+    FIRST: all documents, because the output had none. FULL: because of --full, all documents, except those that an
+    unfinished --full run recomputed. COMPARE: all rows were compared with the output. FEED: only rows in the source's change
+    feed were compared. ARRIVALS: only rows in data files added since the last run were compared. NONE: nothing to do.
     """
 
     FIRST = "first"

@@ -128,7 +128,7 @@ def check_unreadable_columns(table: DataFrame, settings: SourceSettings, left_ou
 
 
 def suggest_columns(name: str, existing: list[str]) -> str:
-    """Return the end of a message: a list of the existing columns and, if there is one, a column with a name like `name`."""
+    """Return the end of a message, which lists existing columns and, if one has a name similar to `name`, suggests it."""
     near = get_close_matches(name, existing, 1, _MIN_SIMILARITY)
     more = f" and {len(existing) - _MAX_LISTED} more" if len(existing) > _MAX_LISTED else ""
     has = f"it has {', '.join(existing[:_MAX_LISTED])}{more}"
@@ -177,7 +177,7 @@ def _strip_type_metadata(kind: T.DataType) -> T.DataType:
 
 
 def _is_storable(kind: T.DataType) -> bool:
-    """Return whether Delta, Parquet and Arrow can all store values of the type `kind`."""
+    """Return whether Delta, Parquet and Arrow can all store the type `kind`; False for empty structs and repeated names."""
     if isinstance(kind, T.StructType):
         distinct = {field.name.lower() for field in kind}
         return 0 < len(distinct) == len(kind.fields) and all(_is_storable(field.dataType) for field in kind)
@@ -210,8 +210,8 @@ def _concatenate_field_names(kind: T.DataType) -> str:
 def is_nondeterministic(spark: SparkSession, where: str | None) -> bool:
     """Return whether a condition may later select other rows, even if no row has changed; False if there is no condition.
 
-    The result is True if the condition depends on time, random numbers, other tables, metadata of the data files, or a
-    user-defined function.
+    Such a condition depends on time, user, random numbers, other tables, metadata of data files or a user-defined function.
+    If in doubt, the result is True: the condition is examined as text.
     """
     return where is not None and (has_nondeterministic_part(where) or _calls_user_function(spark, where))
 
@@ -219,7 +219,7 @@ def is_nondeterministic(spark: SparkSession, where: str | None) -> bool:
 def has_nondeterministic_part(where: str) -> bool:
     """Return whether a condition has a part, such as `now`, that can make the result depend on more than the row.
 
-    _NONDETERMINISTIC matches these parts. Words in string literals and in names of columns count, too.
+    _NONDETERMINISTIC matches these parts, even in string literals and in names of columns.
     """
     return _NONDETERMINISTIC.search(where) is not None
 

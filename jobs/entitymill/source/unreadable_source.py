@@ -89,9 +89,9 @@ def _advise_on_wildcards(path: str) -> str:
 
 
 def _find_text_file(spark: SparkSession, path: str) -> tuple[str, str] | None:
-    """Return the format (CSV or JSON) and the path of the first data file in a source, judged by the file's name.
+    """Return the format (CSV or JSON) and the path of the first data file in a source.
 
-    Return None if there is no data file, or if its name suggests neither CSV nor JSON.
+    The format is judged by the file's name. Return None if there is no data file, or its name suggests neither format.
     """
     first = find_first_data_file(storage.list_files(spark, path))
     found = unsupported_source_formats.detect_text_format(first) if first else None
@@ -107,7 +107,7 @@ def parse_unreadable_type(error: Exception) -> str | None:
 
 
 def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
-    """Return the address of the first data file in a result of `storage.list_files`; None if there is no data file.
+    """Return the path or URI of the first data file in a result of `storage.list_files`; None if there is no data file.
 
     Spark infers all columns from this file. Files whose names begin with `_` or `.` are not data files.
     """
@@ -118,11 +118,11 @@ def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
 
 
 def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructType, dict[str, str]] | None:
-    """Find which columns of a Parquet file Spark can read; this runs on the driver, without a Spark job.
+    """Find the columns of a Parquet file that Spark cannot read; this runs on the driver, without a Spark job.
 
     Returns:
-        The schema of the readable columns, and a dict from the name of each unreadable column to its Parquet type. None if
-        Spark can read all columns, or if the check is not possible.
+        None if Spark can read all columns, or if the check is not possible. Otherwise, the schema of the readable columns,
+        and a dict from the name of each unreadable column to its Parquet type.
     """
     if spark_connect.is_remote(spark):
         return None
@@ -166,7 +166,7 @@ def _build_parquet_schema(spark: SparkSession, columns: Iterable[Any]) -> Any:
 def _find_unreadable_type(spark: SparkSession, converter: Any, columns: Iterable[Any]) -> str | None:
     """Return the Parquet type of the first column that Spark's schema `converter` cannot convert; None if it converts all.
 
-    Raise the converter's error if this error names no type.
+    If the converter fails, but its error names no type, raise this error.
     """
     try:
         converter.convert(_build_parquet_schema(spark, columns))

@@ -32,7 +32,7 @@ FILE = "file:"
 _CLUSTERS = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION")
 """If any of these environment variables is set, a path without a scheme may be on a cluster's file system."""
 _DEFAULT_FILE_SYSTEM = "fs.defaultFS"
-"""End of the names of properties that set the file system of paths without a scheme."""
+"""End of property names, such as spark.hadoop.fs.defaultFS. The property sets the file system of paths without a scheme."""
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*:")
 LOCAL = "spark.local.dir"
 """Property that names the directory of Spark's blocks and shuffle files."""
@@ -78,11 +78,11 @@ def exists_here(path: str | Path) -> bool:
 
 
 def find_installed(path: str) -> str:
-    """Return the absolute path of a relative path in this program's Git clone, if the working directory has no such path.
+    """Return the absolute path of a file or directory in this program's Git clone, if the working directory lacks it.
 
-    A path that does not exist in the clone, or that exists in the working directory, is returned unchanged. A path in the
-    working directory is ignored if a directory or link on it belongs to another user (except root), because this user could
-    have put other jars or models there. Absolute paths, URIs, and paths with `..` are always returned unchanged.
+    In all other cases, return `path` unchanged, also if it is absolute, is a URI, or contains `..`. The working directory
+    counts as lacking the path if a file, directory or link on the path belongs to another user (except root). This user
+    could have put other jars or models there.
     """
     relative = Path(path)
     if REPOSITORY is None or relative.is_absolute() or ".." in relative.parts:
@@ -100,10 +100,10 @@ def _is_from_others(relative: Path) -> bool:
 
 
 def pin_path(path: str) -> str:
-    """Return the absolute path of a file in the working directory, if the Git clone that contains this program lacks it.
+    """Make a path absolute if it exists, but not in the Git clone that contains this program; return other paths unchanged.
 
-    Other paths are returned unchanged. So an existing path stays valid in every working directory: `find_installed` finds
-    paths in the clone from everywhere.
+    So a path that exists now stays valid in every working directory: `find_installed` finds paths in the clone from
+    everywhere.
     """
     is_installed = REPOSITORY is not None and exists_here(REPOSITORY / path)
     return str(Path(path).absolute()) if exists_here(path) and not is_installed else path

@@ -1,4 +1,4 @@
-"""Check which versions of Spark, Delta and Java are installed, and load extensions; say how to install what is missing.
+"""Check that Java and supported versions of Spark and Delta are installed, or say how to install them; import extensions.
 
 An extension is a package such as entitymill_reports. The package entitymill imports an extension only when a setting or a
 command needs it. So it runs without any extension; a test enforces that.
@@ -37,7 +37,7 @@ _REPOSITORY = _ROOT if (_ROOT / "Makefile").is_file() and (_ROOT / "pyproject.to
 _PACKAGES = {"pyspark": "PySpark", "py4j": "PySpark", "delta": "delta-spark", "sparknlp": "Spark NLP"}
 """Dict from a module to the name that messages use for its package."""
 EXTRAS = {"report": ("deltalake", "jinja2", "matplotlib"), "metrics": ("prometheus_client",), "lineage": ("openlineage",)}
-"""Dict from a pip extra of this package to the modules that it installs."""
+"""Dict from each pip extra that `require_extra` can check to the modules that it installs."""
 _MODELS_DIRECTORY = "models"
 """Directory of the repository that contains its models, as in the setting model.path=models/demo."""
 MODELS, REPORTS, SPARKNLP = "entitymill_models", "entitymill_reports", "entitymill_sparknlp"
@@ -46,12 +46,12 @@ PACKAGES = (MODELS, REPORTS, SPARKNLP)
 
 
 class DeltaRelease(NamedTuple):
-    """The release of Delta for a release of Spark.
+    """The release of Delta that this program uses with one release of Spark (see DELTA).
 
     version: version of Delta.
     artifact: name of the jar in a Maven repository, without the versions of Scala and Delta.
     scala: version of Scala for which the PySpark package is built.
-    fitting: prefix of all versions of Delta that work with this release of Spark, such as `4.0.`.
+    fitting: first part of every Delta version that works with this release of Spark: with `4.0.`, all versions 4.0.x work.
     target: make target that fetches Delta's jars, and name of the directory in build/ into which it puts them.
     sha256, storage_sha256: digests, in hexadecimal, of the jars `artifact` and delta-storage of this version.
     """
@@ -94,13 +94,13 @@ DELTA = {
         storage_sha256="577c12c7e371be4c041714fb48e88ad86e3c3512beea2bdaffbe7a4debf79718",
     ),
 }
-"""Dict from a release of Spark to the release of Delta for it."""
+"""Dict from each supported release of Spark (its first two numbers) to the release of Delta for it."""
 
 
 def install_command(extra: str = "") -> str:
     """Return the shell command that installs a pip extra (a key of COMMANDS) or, for "", the packages that every run needs.
 
-    The command never makes pip look for Entity Mill in a package index: it is in none, so anyone could register its name.
+    In a clone, it is a `make` command. It never makes pip search PyPI for Entity Mill: anyone may register that name.
     """
     if _REPOSITORY is not None:
         target = COMMANDS.get(extra, "install")
@@ -232,7 +232,7 @@ def explain_missing_java() -> str | None:
 
 
 def explain_missing_model(path: str) -> str | None:
-    """Return the end of an error message for a missing model: how to get it; None if `path` is not in `models/`."""
+    """Return the end of an error message, which says how to get the missing model `path`; None if it is not in `models/`."""
     if Path(path).parts[:1] != (_MODELS_DIRECTORY,):
         return None
     return (
@@ -271,7 +271,7 @@ def check_installation(settings: Settings) -> None:
 
 
 def _is_spark_provided(master: str) -> bool:
-    """Return whether something else provides Spark: spark-submit, Databricks, a cluster, or a Spark Connect server."""
+    """Return whether this program need not start Spark: spark-submit, a cluster, Databricks or Spark Connect provides it."""
     provided = {"PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE"}
     return not master.startswith("local") or bool(provided & set(os.environ))
 

@@ -132,10 +132,10 @@ def _write_private(file: Path, text: str) -> None:
 
 
 def choose_class_archive_options(jars: Sequence[str], *, make: bool) -> list[str]:
-    """Return options that make the JVM use or write an archive of loaded classes; an empty list if neither is possible.
+    """Return Java options for using or writing an archive of loaded classes; an empty list if neither is possible.
 
-    If there is an archive for this Java and these jars, the JVM uses it. Otherwise, with `make`, the JVM writes an archive
-    when it ends. For this, the function registers an exit handler, which stops Spark and then stores the archive.
+    If there is an archive for this Java and these jars, the JVM uses it. Otherwise, if `make` is true, the JVM writes an
+    archive when it ends: this function registers an exit handler, which stops Spark and then stores the archive.
 
     Args:
         jars: paths of one or more jars in addition to Spark's own; the archive is stored in the directory of the first jar.
@@ -175,7 +175,7 @@ def _hash_class_path(jars: Sequence[str]) -> str:
 
 
 def _stop_jvm_and_store_archive(new_archive: Path, directory: Path) -> None:
-    """Stop Spark's JVM, so that it writes `new_archive`; move this file to `directory`, and delete older archives there.
+    """Stop Spark's JVM, so that it writes the file `new_archive`; move it to `directory`, and delete older archives there.
 
     If this process did not start the JVM, do nothing. If the archive cannot be stored, log the error and raise nothing.
     """

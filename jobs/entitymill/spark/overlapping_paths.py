@@ -16,11 +16,11 @@ from entitymill.errors import SettingsError, StorageError
 
 LOG = "_delta_log"
 _TABLE_FILES = ("_SUCCESS", "_metadata", "_common_metadata", "part-*.parquet")
-"""Patterns of file names; a directory with a matching file is a Parquet table. Parquet files with other names do not make
-their directory a table, because an output may be in the same directory as a source that is a single Parquet file."""
+"""Patterns of file names; a directory with a matching file counts as a Parquet table. Parquet files with other names do not
+count: the source may be such a file, and an output may be in the directory of this file."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/]*))?(.*)", re.DOTALL)
 _SCHEME_ALIASES = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "wasbs": "wasb"}
-"""Dict from a URI scheme to another scheme with which URIs name the same files."""
+"""Dict from a URI scheme to an equivalent scheme: URIs with either scheme name the same files."""
 _LOCAL = "file"
 Exists = Callable[[str], bool]
 """Type of a function that takes a path and returns whether it exists, such as `partial(storage.exists, spark)`."""

@@ -88,9 +88,9 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
     """Yield a session for one run: a copy of the caller's session, in which all properties that affect results are fixed.
 
     The properties in PINNED, the time zone and `confs` are set; the properties in UNSET are unset. The copy has the
-    tables, temporary views, functions and cached data of the caller's session, but not its properties. So if a run sets
-    Delta's txnVersion in the copy, statements of other threads do not use this value. Until the block ends, the copy is
-    the active session; then the caller's session is.
+    tables, temporary views, functions and cached data of the caller's session, but its own properties. So if a run sets
+    Delta's txnVersion in the copy, statements of other threads do not use this value. The copy is the active session until
+    the block ends; then the caller's session becomes active.
 
     Spark Connect cannot copy a session. Instead, the properties of the caller's session are changed, and restored at the
     end of the block. Runs in the same session then wait for each other.
@@ -101,7 +101,7 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
         confs: Spark properties in addition to PINNED; they override PINNED.
 
     Raises:
-        SessionError: a session of Spark Connect refuses to set Delta's transaction numbers.
+        SessionError: a session of Spark Connect refuses to set Delta's transaction numbers (txnAppId and txnVersion).
     """
     chosen = {**PINNED, "spark.sql.session.timeZone": time_zone, **confs}
     if spark_connect.is_remote(spark):
@@ -125,7 +125,7 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
 
 
 def _activate(spark: SparkSession) -> None:
-    """Make a session the active one of this thread in the JVM, but not in Python, where all threads have the same one."""
+    """Make a session active for this thread in the JVM, but not in Python, where all threads share one active session."""
     classes: Any = spark._jvm
     classes.SparkSession.setActiveSession(spark._jsparkSession)
 
@@ -153,9 +153,9 @@ def _clear_inherited(spark: SparkSession) -> Iterator[None]:
 
 
 def _check_transaction_numbers(spark: SparkSession) -> None:
-    """Raise SessionError if a session refuses to set Delta's transaction numbers.
+    """Raise SessionError if a session refuses to set Delta's transaction numbers (properties txnAppId and txnVersion).
 
-    To find out, set Delta's property txnAppId to a random value. The caller must unset or restore this property.
+    To find out, set txnAppId to a random value. The caller must unset or restore this property.
     """
     try:
         # The value is random: if another thread writes a table at this moment, Delta must not find an earlier commit with
@@ -197,11 +197,11 @@ def keep_process_state() -> Iterator[None]:
 
 
 def run_statement(spark: SparkSession, statement: str, *, confs: Mapping[str, str] = NO_CONFS) -> None:
-    """Run an SQL statement; `confs` are Spark properties for only this statement, such as a transaction number.
+    """Run an SQL statement; `confs` are Spark properties that apply only to this statement, such as Delta's txnVersion.
 
-    Another thread may get the session, for example through PySpark's `RDD.toDF`, and write its own tables with it. So the
-    statement runs in a copy of the session, which has these properties and exists only in the JVM. Spark Connect cannot copy
-    a session; there, the properties are set in the session itself until the statement ends.
+    Another thread may get the session, for example through PySpark's `RDD.toDF`, and write its own tables with it. So if
+    there are `confs`, the statement runs in a copy of the session, which exists only in the JVM. Spark Connect cannot copy a
+    session; there, the properties are set in the session itself until the statement ends.
     """
     if not confs:
         spark.sql(statement)

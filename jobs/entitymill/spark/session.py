@@ -247,7 +247,7 @@ def ship_package(spark: SparkSession) -> None:
 
 
 def send_file(spark: SparkSession, file: Path, *, code: bool = False) -> None:
-    """Send a file to the executors; if a file with the same name was already sent in this session, delete `file` instead.
+    """Send a file to the executors; if another file with this name was already sent in this session, delete `file` instead.
 
     The caller must derive the name from the content, because Spark rejects a second file with the same name. `file` must be
     in a directory from `create_scratch_directory`. With `code`, `file` is a zip of Python modules, which workers can import.
@@ -277,14 +277,14 @@ class RememberedClass(JavaClass):  # type: ignore[misc]  # py4j has no types
 
 
 def get_class(spark: SparkSession, name: str) -> Any:
-    """Return the py4j proxy of the Java class with the full name `name`; if it does not exist, each use raises an error."""
+    """Return a py4j proxy of the Java class `name` (its full name); using the proxy fails if the class does not exist."""
     return JavaClass(name, _get_client(spark))
 
 
 def remember_classes(spark: SparkSession) -> None:
-    """Speed up PySpark: look up the Java classes in _USED_BY_PYSPARK once, so that PySpark need not do so at each use.
+    """Speed up PySpark: look up the Java classes in _USED_BY_PYSPARK once, instead of at each use.
 
-    The classes become attributes of `SparkContext._jvm`, where PySpark finds them.
+    The proxies of the classes become attributes of `SparkContext._jvm`, where PySpark finds them.
     """
     view: Any = spark.sparkContext._jvm
     for name in _USED_BY_PYSPARK:

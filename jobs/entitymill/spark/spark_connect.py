@@ -153,7 +153,7 @@ def list_names(spark: SparkSession, pattern: str) -> list[str]:
     """Return the sorted names of the files that match `pattern`, a path with wildcards in its last part.
 
     On this program's own disk, the result includes names of matching directories. On other storage, it includes no
-    directories, but it also includes matching files in all subdirectories. Raise OSError if Spark cannot access the path.
+    directories, but also matching files in subdirectories. There, raise OSError if the directory is missing or unreadable.
     """
     directory, _, name = pattern.rpartition("/")
     if exists_here(to_local_path(directory)):
@@ -164,9 +164,9 @@ def list_names(spark: SparkSession, pattern: str) -> list[str]:
 def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:
     """Yield (path, size in bytes, modification time in ms since 1970) of every file below a directory of this machine.
 
-    If `top` is a file, yield only this file. Hadoop's checksums (.crc) are skipped. The order is arbitrary. Hadoop's client
-    is not used: it would start a process, `ls`, for each file, and would fail if another run removed a file meanwhile. Raise
-    OSError if the directory cannot be listed.
+    If `top` is a file, yield only this file. Hadoop's checksums (.crc) are skipped. The order is arbitrary. Raise OSError if
+    the directory cannot be listed. Hadoop's client is not used: it would start a process, `ls`, for each file, and would
+    fail if another run removed a file in the meantime.
     """
     if not top.is_dir():
         yield _describe_local_file(top)

@@ -75,7 +75,7 @@ def quote_part(part: str) -> str:
 
 
 def blank_literals(text: str) -> str:
-    """Return SQL text with each string literal replaced by an empty one: `a = 'x'` becomes `a = ''`."""
+    """Replace each string literal in SQL text by an empty one, and return the text: `a = 'x'` becomes `a = ''`."""
     return _LITERAL.sub("''", text)
 
 
@@ -100,7 +100,7 @@ def type_to_sql(kind: T.DataType) -> str:
 
 
 def check_condition(where: str) -> None:
-    """Raise ValueError if a condition calls a function such as `input_file_name`, whose result may differ in each run.
+    """Raise ValueError if an SQL condition calls a function, such as `input_file_name`, whose result may differ in each run.
 
     _READ_FUNCTIONS lists these functions. Their names are allowed inside string literals.
     """

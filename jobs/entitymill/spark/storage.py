@@ -45,8 +45,8 @@ _ADDRESS = re.compile(r"\b(?:s3a?|s3n|abfss?|wasbs?|gs)://[^\s:,;)]+")
 _ROOT = re.compile(r"\w+://[^/]*")
 _REASON = re.compile(r"Connection re(?:fused|set)|[Tt]imed out|[Nn]o route to host|UnknownHost|Name or service not known")
 _roots: set[str] = set()
-"""Scheme and bucket of each URI that this program has used. If a Spark task fails, messages quote no other URI from its
-error, because the error may contain text of a document."""
+"""Scheme and bucket of each URI that this program has used, such as `s3a://b`. Messages about a failed Spark task quote only
+these from the task's error, because the rest of the error may contain text of a document."""
 
 
 def forget_configuration(spark: SparkSession) -> None:
@@ -88,8 +88,8 @@ def prefer_local_file(path: str) -> str:
 
     A relative path is looked up in the working directory, then in the Git clone that contains this program.
 
-    Hadoop's client looks for a path without a scheme on the default file system, which is not the local disk on YARN and
-    Databricks. Volumes of Databricks (/Volumes/...) are also found, because they are mounted on the local disk.
+    Use this because Hadoop's client looks for a path without a scheme on the default file system, which is not the local
+    disk on YARN and Databricks. Databricks mounts its volumes (/Volumes/...) on the local disk, so they are found, too.
     """
     # as_uri() would write %20 for a space, which Hadoop's client does not decode.
     local = Path(find_installed(path))
@@ -181,7 +181,7 @@ def remove(spark: SparkSession, path: str) -> None:
 
 
 def rename(spark: SparkSession, path: str, to: str) -> bool:
-    """Rename the file or directory `path` to `to`; return False, or raise OSError, if the file system does not rename it."""
+    """Rename the file or directory `path` to `to`, and return True; if this fails, return False or raise OSError."""
     system, source = get_file_system_and_path(spark, path)
     _, target = get_file_system_and_path(spark, to)
     with _translate_errors(path):
@@ -225,7 +225,7 @@ def check_writable(spark: SparkSession, directory: str) -> None:
 
 @contextmanager
 def _translate_errors(address: str) -> Iterator[None]:
-    """Convert a Java error in the block to StorageError if the storage failed, or else (a missing file, say) to OSError.
+    """Convert a Java error in the block: to StorageError if the storage failed; otherwise (a missing file, say) to OSError.
 
     `address` is the path or URI that the block accesses, for the message.
     """

@@ -57,13 +57,13 @@ def read_all_files(tables: Tables, name: str, schema: str, *, skip_unreadable: b
 
 
 def search_files(tables: Tables, search: Callable[..., Found]) -> tuple[Found, bool]:
-    """Search data files by `read_all_files`; return the result, and whether all files could be read.
+    """Call a function that searches data files; return its result, and whether all files could be read.
 
-    If some files cannot be read, log a warning, and search again without them. Raise one of READ_ERRORS if this fails, too.
+    If the call raises one of READ_ERRORS, log a warning, and call the function again, so that it skips unreadable files. If
+    the second call fails, too, raise its error.
 
     Args:
-        search: function that searches the files, and returns what it found. Its keyword argument `skip_unreadable` is for
-            `read_all_files`.
+        search: function that reads files by `read_all_files`. It passes on its keyword argument `skip_unreadable`.
     """
     try:
         return search(skip_unreadable=False), True
@@ -98,8 +98,8 @@ def count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, i
     VACUUM may keep such a file if the clock of the machine that wrote or removed it is ahead of this machine's clock.
 
     Args:
-        files: path, size in bytes and modification time in ms of each file that may count, listed before VACUUM. Files in a
-            hidden directory (whose name begins with _ or a full stop) do not count, except in _change_data.
+        files: path, size in bytes and modification time in ms of each file that may count, listed before VACUUM. A file does
+            not count if its name, or that of a directory except _change_data, begins with an underscore or a full stop.
 
     Raise OutputError if the table cannot be read, or its files cannot be listed.
     """
@@ -141,7 +141,7 @@ def select_deletable_files(
 
 
 def select_files_in_log(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
-    """Return those of the given files that a commit in the Delta log adds or removes, or that are older than _LOG_MS.
+    """Return the given files that a commit in the Delta log adds or removes, or that are older than 30 days (_LOG_MS).
 
     Files of the Delta log itself are never returned. A younger data file that is in no commit is left out, because another
     program may be about to commit the file. For an older file, the log may no longer contain the commit that removed it.

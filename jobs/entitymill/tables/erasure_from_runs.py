@@ -65,8 +65,7 @@ def _compile_word(form: str) -> re.Pattern[str]:
 def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
     """Return a dict from document id to the number of rows of `runs` in which the id occurs.
 
-    The column `error`, and `source.where` in the column `settings`, are searched. Ids that occur in no row are not in the
-    dict.
+    The column `error`, and `source.where` in the column `settings`, are searched. Ids that occur nowhere are left out.
     """
     return dict(Counter(id_ for _, found in _find_rows(tables.read_latest("runs"), ids) for id_ in found))
 
@@ -75,7 +74,7 @@ def find_stale_files(tables: Tables, ids: Sequence[str], *, skip_unreadable: boo
     """Return the names of old data files of the table `runs`: those in which any of the document ids occurs.
 
     Old files are data files that do not belong to the current version of `runs`, but to an older version or a failed commit.
-    If `runs` has column mapping, the columns have other names in the files. So return the names of all old files.
+    If `runs` has column mapping, the files cannot be searched by column name; then return the names of all old files.
     With `skip_unreadable`, files that cannot be read are ignored; without it, one of READ_ERRORS is raised.
     """
     if tables.has_mapped_columns("runs"):  # the ids cannot be looked up by column name
@@ -160,9 +159,9 @@ def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str]
 
 
 def _erase_condition(settings: str | None, finder: IdFinder) -> str | None:
-    """Return a run's settings (JSON), with ERASED_CONDITION as `source.where` if that contains an id which is to be erased.
+    """Return a run's settings (JSON); if `source.where` contains an id to erase, it is replaced by ERASED_CONDITION.
 
-    `finder` finds these ids in a text. If `settings` is None, return None.
+    `finder` finds the ids to erase in a text. If `settings` is None, return None.
     """
     if settings is None:
         return None

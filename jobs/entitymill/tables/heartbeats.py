@@ -54,7 +54,7 @@ class Heartbeat:
     def beat(self, row: RunRow) -> None:
         """Write or rewrite the heartbeat file; the file's new modification time shows that the run is alive.
 
-        `row` is the run's current row of the `runs` table, which `entitymill runs` shows.
+        `row` is the run's current row of the `runs` table. `entitymill runs` reads the run's progress from the file.
         """
         try:
             storage.write(self._spark, self._own, row.to_json())
@@ -64,9 +64,9 @@ class Heartbeat:
     def read_other_runs(self) -> list[RunRow]:
         """Return the row of `runs` from the heartbeat file of each other live run, and delete the files of dead runs.
 
-        A run counts as dead if its file is at least as old as the longer of both leases, this run's and the other's; the
-        attribute `dead` stores the run's row. Call `beat` first: the modification time of this run's own file serves as the
-        current time.
+        A run counts as dead if its file is at least as old as the longer of two leases: this run's and the other run's. Rows
+        of dead runs are stored in the attribute `dead`. Call `beat` first: the modification time of this run's own file
+        serves as the current time.
         """
         found = {address: modified for address, _, modified in storage.list_files(self._spark, self._directory)}
         now = found.pop(self._own, max(found.values(), default=0))
@@ -83,8 +83,8 @@ class Heartbeat:
     def _measure_age(self, address: str, modified: int, now: int) -> float:
         """Return the age of a heartbeat file in milliseconds.
 
-        A file may be newer than `now`, because its run has just rewritten it, or because it is from a time when the
-        storage's clock was ahead. Its age is then how long this process has seen it unchanged.
+        A file may be newer than `now`: its run has just rewritten it, or the storage's clock was ahead when it was written.
+        Its age is then how long this process has seen it unchanged.
 
         Args:
             modified, now: modification time of the file, and current time, in milliseconds since 1970.
@@ -125,7 +125,7 @@ def read_all(tables: Tables) -> list[RunRow]:
 def may_have_frozen_run(tables: Tables, longest: timedelta) -> bool:
     """Return whether a frozen (suspended) run may wake up and commit files that it wrote more than `longest` ago.
 
-    There are two cases in which the result is False:
+    The result is False in only two cases:
 
     - The latest run has ended, and all changes of that run and earlier runs are known to be complete. Delta then refuses
       commits of earlier runs.

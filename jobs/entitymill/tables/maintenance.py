@@ -58,8 +58,8 @@ With these limits, each row is rewritten only a few times, and files that a run 
 class TableChange:
     """How maintenance changed the files of one table.
 
-    before, after: three numbers before and after maintenance: data files in the table's current version, total MB of these
-        data files, and all files in the table's directory except the Delta log (None if it cannot be listed).
+    before, after: three numbers, before and after maintenance: data files in the table's current version; their total size
+        in MB; all files in the table's directory except the Delta log (None if the directory cannot be listed).
     """
 
     name: str
@@ -70,7 +70,7 @@ class TableChange:
 def optimize(tables: Tables, *, sort: bool = False) -> list[TableChange]:
     """Compact small files of all tables into files of `output.target_file_mb`; return how each table's files changed.
 
-    Also delete rows of idle runs (runs that had nothing to do) from `runs` after IDLE_DAYS. A job may run at the same time.
+    Also delete rows of idle runs (runs that had nothing to do) from `runs` after IDLE_DAYS. Call this in `shared_access`.
 
     With `sort`, rewrite all files of PUBLISHED_TABLES in order of doc_id (ZORDER). A later change of a few documents with
     neighboring ids then rewrites only a few files.
@@ -110,9 +110,9 @@ def compact_small_files(tables: Tables) -> None:
 def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange]:
     """Delete the files that no table version of the last `hours` hours refers to, and return how each table's files changed.
 
-    A job may run at the same time. But a frozen (suspended) run could wake up and commit files that are deleted now. If a
-    run may be frozen, this function first takes the lease and a new epoch, so that Delta refuses the commits of that run. A
-    run may be frozen if it left changes incomplete, or sent no heartbeat for `hours` / 2 hours.
+    Call this in `shared_access`. A job may run at the same time, but a frozen (suspended) run could wake up and commit files
+    that are deleted now. If a run may be frozen, this function first takes the lease and a new epoch, so that Delta refuses
+    the commits of that run. A run may be frozen if it left changes incomplete, or sent no heartbeat for `hours` / 2 hours.
 
     Raises:
         SettingsError: `hours` is less than 24, so files of a running job might be deleted.
@@ -140,10 +140,11 @@ def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange
 
 
 def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableChange]:
-    """Wait until no job is running, then delete all files that contain removed rows; return how each table's files changed.
+    """Wait until no job is running, then delete removed rows from the storage; return how each table's files changed.
 
-    Files of old table versions are deleted, too. A file that a dead run wrote but did not commit is deleted if it is at
-    least a day old. The Spark session of `tables` must come from `open_private_session`.
+    Files that contain removed rows are rewritten without them, and files of old table versions are deleted. A file that a
+    dead run wrote but did not commit is deleted if it is at least a day old. The Spark session of `tables` must come from
+    `open_private_session`.
 
     Args:
         hours: keep the files of the table versions of the last `hours` hours, even if they contain removed rows.
@@ -209,7 +210,7 @@ def shared_access(tables: Tables, settings: Settings) -> AbstractContextManager[
 def purge_tables(
     tables: Tables, check_now: Callable[[], None], hours: float, id_frame: DataFrame | None = None
 ) -> list[TableChange]:
-    """Delete all files of DOCUMENT_TABLES that contain removed rows, and return how each table's files changed.
+    """Delete removed rows of DOCUMENT_TABLES from the storage, as `purge` does; return how each table's files changed.
 
     The caller must hold the lease. If this process is suspended for a while, another run may take over and write new files.
     So this function lists the files before it calls `check_now`, and deletes only files in this list. Where files cannot be

@@ -64,8 +64,8 @@ class MentionSample:
         mentions in `text`, as dicts with the keys MENTION_COLUMNS.
     population: number of all mentions in the table `entities`.
     strata: number of strata in the table.
-    left_out: number of mentions that were drawn, but are in neither of the lists, because the source no longer has the text
-        in which a run found them.
+    left_out: number of drawn mentions that are in neither list, because the source no longer has the text in which a run
+        found them.
     """
 
     mentions: list[dict[str, Any]]

@@ -1,8 +1,8 @@
 """Give each commit a transaction number, so that Delta applies it only once, and refuses commits of earlier runs.
 
-A transaction number (Delta's txnVersion) is computed from the run's epoch (a number that grows with each run) and the
-number of the commit in the run. Delta skips a commit whose txnVersion is not greater than the last one in the table. Delta
-rejects a commit if another writer has changed the table's txnVersion since the commit began.
+A transaction number (Delta's txnVersion) is computed from the run's epoch, a number that grows with each run, and the
+commit's number in the run. Delta skips a commit, without an error, if its txnVersion is not greater than the table's last
+one. Delta raises an error if another writer has changed the table's txnVersion since the commit began.
 https://docs.delta.io/latest/delta-batch.html#idempotent-writes
 """
 
@@ -70,7 +70,7 @@ class Commits:
         self.epoch = epoch
         self.run_id = run_id
         self.counts: Counter[str] = Counter()
-        """Number of commits that raised no error, by table name."""
+        """Number of commits that raised no error, by table name; commits that Delta skipped are included."""
         self._tables = tables
         self._numbers = itertools.count(epoch * COMMITS_PER_EPOCH + 1)
         self._tries = TRIES
@@ -80,7 +80,7 @@ class Commits:
         self.earlier_runs_settled = False
         """Whether all changes of earlier runs are known to be complete."""
         self.found_later_run = False
-        """Whether Delta skipped a commit, because a table has a commit of a run with a greater epoch."""
+        """Whether `check_committed` found that Delta skipped a commit, usually because a later run has written there."""
 
     @property
     def settled(self) -> bool:

@@ -142,8 +142,7 @@ class Tables:
     def exists(self, name: str) -> bool:
         """Return whether a table exists; if a result of `detail` for the table is cached, return True without checking.
 
-        Outside a catalog, any directory at the table's path counts as a table, unless a run died while it was creating the
-        table there (see `half_made_tables`).
+        Outside a catalog, any directory at the table's path counts as a table, except a half-made one (`half_made_tables`).
         """
         if name in self._details:
             return True

@@ -48,7 +48,7 @@ def is_current(tables: Tables) -> bool:
 def check_export(tables: Tables) -> None:
     """Raise OutputError if the export's directory exists without a marker file: another program must have written it.
 
-    Raise it, with another message, if there is a marker file that cannot be read.
+    Also raise OutputError if there is a marker file, but it cannot be read.
     """
     address = _address(tables)
     if storage.exists(tables.spark, address) and _read_marker(tables, address) is None:
@@ -61,7 +61,7 @@ def check_export(tables: Tables) -> None:
 
 
 def restore_previous(tables: Tables) -> None:
-    """If there is no export, because a run died while it was replacing the old one, move the old export back.
+    """Move the previous export back if there is no export, because a run died while it was replacing the previous one.
 
     If several old exports were moved away, choose the newest that has a marker file. If none has one, do nothing.
     """

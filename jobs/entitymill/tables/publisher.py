@@ -30,7 +30,7 @@ _BLANKS, _POSSESSIVE = quote_literal(r"(?U)\s+"), quote_literal(f"(?<=[sS]){_QUO
 _NORMALIZED = f"lower(regexp_replace(trim(regexp_replace(entity, {_BLANKS}, ' ')), {_POSSESSIVE}, ''))"
 """SQL expression for the normalized entity; (?U) makes \\s match Unicode white space, including no-break spaces."""
 MAX_LISTED_IDS = 1000
-"""If a run replaces at most this many documents, it lists their ids in a condition, which takes half as long as a MERGE."""
+"""If a unit replaces and removes at most this many documents, an SQL condition lists their ids: twice as fast as a MERGE."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Provenance:
     """Values that a run writes into its rows, to show from which run, model and source version a row comes.
 
     source: what was read: an absolute path, a URI without credentials, or the name of a catalog table.
-    fingerprint: digest of everything except the text that decides a document's result: model, precision and settings.
+    fingerprint: digest of everything that decides a document's result, except its text: model, precision and settings.
+    source_version: version number of a Delta table, digest of a list of Parquet files, or `unversioned` for other sources.
     slice: digest of source.where if the run replaces a slice (the rows that source.where selects); otherwise None.
     source_committed: commit time of the source's Delta version, in milliseconds since 1970; None if the source is not Delta.
     """
@@ -81,8 +82,7 @@ def _make_nullable(kind: Any) -> Any:
 def add_normalized(mentions: DataFrame) -> DataFrame:
     """Return the rows with a new column `entity_normalized`, computed from the column `entity`.
 
-    Entities that differ only in case, white space, or a possessive ending get the same value. For example, "Apple's" and
-    "apple" both get "apple".
+    Entities that differ only in case, white space or a possessive ending get the same value: "Apple's" becomes "apple".
     """
     return mentions.withColumn(schemas.NORMALIZED.name, F.expr(_NORMALIZED))
 
@@ -169,7 +169,7 @@ class Publisher:
         *,
         annotations: bool,
     ) -> None:
-        """Keep what `publish` needs to write to `entities`, `documents` and, if wanted, `annotations`; write nothing yet.
+        """Store the arguments; nothing is written yet. `annotations` says whether to write the table `annotations`.
 
         The Spark session of `tables` must come from `open_private_session`. `passthrough` has the passthrough columns.
         """
@@ -232,8 +232,8 @@ class Publisher:
     def _choose_replacement(self, unit: Unit) -> Callable[[str, DataFrame], None]:
         """Return a function that replaces a table's rows of the documents that the unit publishes or removes.
 
-        The function gets the table's name and the new rows. If the driver has a list of the documents' ids, and there are at
-        most MAX_LISTED_IDS, the function lists them in a condition; otherwise, it uses a MERGE.
+        The function gets the table's name and the new rows. If the driver knows the ids of the documents, and there are at
+        most MAX_LISTED_IDS, the function lists them in an SQL condition. Otherwise, it uses a MERGE.
         """
         old_ids = unit.recognized.select("doc_id")
         ids = None if unit.doc_ids.ids is None else set(unit.doc_ids.ids)
@@ -259,7 +259,7 @@ class Publisher:
         self._commits.execute(name, partial(row_changes.replace_documents, self.tables, name, old_ids, frame, between))
 
     def _fit_file_size(self, name: str, frame: DataFrame) -> DataFrame:
-        """Return rows of table `name`, repartitioned so that files have the target size; `entities` also by label."""
+        """Return rows for the table `name`, repartitioned for files of the target size; rows of `entities` also by label."""
         return self.tables.fit_file_size(frame, by="label" if name == "entities" else None)
 
 
@@ -282,7 +282,7 @@ class RejectsWriter:
             self._commits.replace(self._build_rows(rejected), "rejects", condition)
 
     def replace_for_ids(self, ids: DataFrame, rejected: DataFrame, *, any_rejected: bool, any_stale: bool) -> None:
-        """Replace the rows of `rejects` that have one of the ids; keep all other rows.
+        """Replace the rows of `rejects` that have one of the ids by `rejected`; keep all other rows.
 
         Args:
             ids: DataFrame with the column doc_id. A null stands for all rows without an id or, if the run replaces a slice,

@@ -4,8 +4,8 @@ A document is unsound if `entities` does not have exactly the mentions that `doc
 two commits. `settle` gives unsound documents the status PENDING, so that they are recomputed. docs/decisions.md explains why
 this suffices.
 
-Each run records the tables' versions at its end. If the next run finds that anybody else has changed a table after that, for
-example an operator by RESTORE or DELETE, it checks all documents and compares them with the source.
+Each run records the tables' versions at its end. If others change a table later, for example by RESTORE or DELETE, the next
+run checks all documents and compares them with the source.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FENCED = ("documents", "entities", "annotations", "rejects", "erasures")
 """Tables in the order in which `settle` blocks commits of older runs. `documents` comes first: once Delta refuses an older
 run's mentions in `entities`, this older run must not be able to record in `documents` that they are there."""
 _LATER_COMMITS = 10
-"""Number of commits, for example by OPTIMIZE, that may be added while a table's history is read."""
+"""How many more commits to read from a history, because OPTIMIZE, for example, may commit after the version was read."""
 
 
 def create_missing(tables: Tables, schemas_: dict[str, T.StructType]) -> bool:
@@ -219,8 +219,8 @@ def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, ru
 def select_undisturbed_runs(tables: Tables, run_ids: frozenset[str]) -> frozenset[str]:
     """Return the given run ids, except those of runs whose results another program may have changed.
 
-    A run is left out if another program changed rows of a table after the run's first commit to this table. A run is also
-    left out if the history of a table does not contain that commit. The tables are PUBLISHED_TABLES, if they exist.
+    In each existing table of PUBLISHED_TABLES, look for the run's first commit. A run is left out if another program changed
+    rows after this commit, or if the commit is missing from the table's history or is the oldest there.
     """
     selected = run_ids
     for name in filter(tables.exists, PUBLISHED_TABLES):

@@ -1,6 +1,6 @@
 """Write a copy of the source in which the mentions of chosen labels are masked.
 
-So that no text is written unmasked, a document is written only if the tables contain results for its current text.
+A document is written only if the tables contain results for its current text. Otherwise, mentions could stay unmasked.
 """
 
 from __future__ import annotations
@@ -74,13 +74,14 @@ def redact(
         mask: replacement for each mention; `{label}` in the mask stands for the mention's label. A mask of one character is
             repeated to the mention's length.
         partly: whether to leave out documents without current results; if False, such a document causes a SourceError.
-        model: model of the settings; None if the caller does not know it. If this model processed all documents, each of
-            its labels may be in `labels`; otherwise, `labels` may contain only labels that mentions in the tables have.
+        model: model of the settings; None if the caller does not know it. If this model processed all documents, `labels`
+            may contain any of its labels. If all were processed with one other model or other settings, `labels` may contain
+            only labels that mentions in the tables have. If models or settings are mixed, `labels` must be empty.
 
     Raises:
         OutputError: the entity tables do not exist, or `to` exists and `redact` did not write it.
-        SettingsError: mentions with one of `labels` might stay unmasked, because the label is unknown or the tables may lack
-            these mentions; or `to` overlaps the source or is inside another table.
+        SettingsError: a label in `labels` is unknown, or some of its mentions may be missing from the tables, and so would
+            stay unmasked; or `to` overlaps the source or is inside another table.
         SourceError: documents would be left out, and `partly` is False.
     """
     with open_private_session(spark, settings.source.time_zone, {}) as own:

@@ -42,8 +42,8 @@ def replace_documents(
 
     Args:
         old_ids: DataFrame with the distinct doc_ids whose rows are deleted. In the table `rejects`, a null doc_id stands for
-            all rows without a doc_id. If `old_ids` also has a `slice` that is not null, only the rows without a doc_id that
-            have this value in their column `slice` are deleted.
+            all rows without a doc_id. If this null doc_id has a `slice` in `old_ids`, it stands only for the rows
+            without a doc_id in this slice; a null `slice` makes no difference.
         rows: rows to insert.
         between: smallest and greatest doc_id in `old_ids`, so that Delta can skip files; None if they are not known.
         confs: Spark properties that apply only to this statement, such as a transaction number.

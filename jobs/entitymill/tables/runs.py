@@ -27,7 +27,7 @@ from entitymill.tables.output_tables import Tables
 RUNNING = "status = 'running'"
 IDLE, MAINTENANCE = "none", "maintenance"
 """Modes of runs that did not compare the source with the tables: IDLE if nothing had changed, MAINTENANCE if the run only
-maintained the tables."""
+maintained the tables or erased documents."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Record:
     """Summary of the `runs` table at one point in time.
 
     last: row of the latest run that compared the source with the tables, whatever its status.
-    owner: path of the source to which the output belongs. This is the source of the latest run with status done that is
-        neither idle nor maintenance; if there is no such run, the source of `last`.
+    owner: path of the source to which the output belongs: the source of the latest run with status done that compared the
+        source with the tables. If there is no such run, it is the source of `last`.
     latest: row of the run with the greatest epoch, which may be maintenance.
     sliced: whether any run has replaced a slice (the rows that source.where selects).
     running: whether any row has the status running.
@@ -131,10 +131,10 @@ class Runs:
         return max((int(note["epoch"]) for note in read_notes(self._tables, "runs") if "epoch" in note), default=0)
 
     def find_unfinished_full_runs(self, fingerprint: str) -> frozenset[str]:
-        """Return the ids of runs with --full and this fingerprint, looking only at runs after the latest one that is done.
+        """Return the ids of runs with --full and this fingerprint that began after the latest run with the status done.
 
-        A run is done if it has the status done; idle runs and maintenance are ignored. So none of the returned runs is done.
-        The fingerprint is a digest of the model and the settings that decide results.
+        Idle runs and maintenance are ignored. A new run with --full may skip documents that these runs have recomputed. The
+        fingerprint is a digest of the model and the settings that decide results.
         """
         rows = self._tables.read_latest("runs").where(F.col("epoch").isNotNull() & (F.col("mode") != MAINTENANCE))
         kinds = rows.select("run_id", "epoch", "mode", "status", "fingerprint").orderBy(F.desc("epoch")).collect()
@@ -234,7 +234,7 @@ def _encode_times(rows: DataFrame) -> DataFrame:
 
 
 def exclude_maintenance(rows: DataFrame) -> DataFrame:
-    """Return the rows of `runs` without those of maintenance, such as `entitymill maintain`; rows of idle runs are kept."""
+    """Return the rows of `runs` except those with the mode MAINTENANCE; rows of idle runs are kept."""
     return rows.where(~F.col("mode").eqNullSafe(MAINTENANCE))
 
 

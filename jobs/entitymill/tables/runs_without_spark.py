@@ -1,4 +1,4 @@
-"""Read Delta tables on this machine's disk without Spark, whose start would take ten seconds; above all the table `runs`."""
+"""Read `runs` and other Delta tables on this machine's disk without Spark, because starting Spark would take ten seconds."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def read_rows(settings: OutputSettings, conf: Mapping[str, str], last: int) -> list[RunRow] | None:
     """Return the latest rows of `runs`, newest first; None if the caller must read them with Spark instead.
 
-    The result is None if the output is not on this machine's disk, or if the Python package deltalake is not installed or
-    cannot read the table. Raise OutputError if the output's directory has no table `runs`.
+    The result is None if the output is not on this machine's disk, or if the package deltalake is missing or cannot read the
+    table. Raise OutputError if the output's directory has no table `runs`.
 
     Args:
         settings: settings of the output, which locate the tables.
@@ -49,8 +49,8 @@ def open_dataset(directory: Path) -> FileSystemDataset:
     """Return a Delta table on this machine's disk as a PyArrow dataset.
 
     By default, PyArrow's threads would read the files with Python code of deltalake. If such a thread were still busy when
-    the process ends, the process would abort (https://github.com/delta-io/delta-rs/issues/2184). So here they read the files
-    without Python.
+    the process ends, the process would abort (https://github.com/delta-io/delta-rs/issues/2184). To prevent this, the
+    dataset uses a file system of PyArrow, which needs no Python code.
 
     Raises:
         ModuleNotFoundError: the Python package deltalake is not installed.

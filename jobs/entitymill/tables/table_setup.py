@@ -181,7 +181,7 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
 
 
 def _choose_properties(tables: Tables, name: str, *, is_new: bool) -> dict[str, str]:
-    """Return the table properties that the settings ask for, and the schema version."""
+    """Return the schema version and the properties for the settings; `auto` sets deletion vectors to false if `is_new`."""
     properties = {PROPERTY: schemas.VERSION}
     if is_new or tables.settings.deletion_vectors != "auto":
         properties[_VECTORS] = str(tables.settings.deletion_vectors is True and name in PUBLISHED_TABLES).lower()
@@ -191,7 +191,7 @@ def _choose_properties(tables: Tables, name: str, *, is_new: bool) -> dict[str, 
 
 
 def _create_with_sql(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
-    """Create any table but `annotations`; do nothing if its directory has files, because Delta takes these for a table."""
+    """Create any table except `annotations`; if its directory has files, Delta takes it for a table and does nothing."""
     columns = ", ".join(map(_column_ddl, schema))
     partitions = f"PARTITIONED BY ({_PARTITIONED[name]})" if name in _PARTITIONED else ""
     tables.spark.sql(

@@ -1,8 +1,8 @@
 """Write a run's temporary tables, which store rows that the run reads more than once.
 
-A run splits its work into units (documents that are published together). If there are several units, or if the source may
-change during the run, one table stores all texts, partitioned by unit. If the session does not cache rows, each unit gets
-another table, for its results.
+A run splits its work into units (documents that are published together). One table stores all texts, partitioned by unit.
+The run needs it if there are several units, or if Spark may have to read the source again after it changed. If Spark Connect
+refuses to cache rows, each unit also gets a table for its results.
 
 These Delta tables are next to the output's tables. Their names begin with an underscore or, in a catalog, with
 `entitymill_`, and contain the run's epoch (a number that no other run has). The run removes its temporary tables; if it
@@ -51,8 +51,8 @@ class TemporaryTable:
     def prepare(self, documents: DataFrame) -> None:
         """Drop any table with this table's name and, in a catalog, create an empty table with the columns of `documents`.
 
-        Outside a catalog, `fill` creates the table. Call this method in the thread that makes the run's commits, because
-        Delta reads transaction numbers from the session.
+        Outside a catalog, `fill` creates the table. Call this method in the thread that makes the run's commits. Otherwise,
+        the session could have the transaction number of a commit at that moment, and Delta would use this number here.
         """
         self._tables.drop(self._name)
         self._created = True

@@ -29,8 +29,8 @@ def format_conll(sentences: Sequence[Sentence]) -> str:
 
     The columns are separated by tabs; begin and end count code points. Before each sentence are two comments in JSON: the id
     of the document, and the mentions that the `entities` table has in the sentence. After each sentence is an empty line. A
-    token is a word, or one character that is not part of a word; the model's tokens differ. Of two mentions that overlap,
-    only the first is written.
+    token is a word, or one other character that is not a blank; the model splits texts differently. Of two mentions that
+    overlap, only the first is written.
     """
     lines = []
     for sentence in sentences:
@@ -84,7 +84,7 @@ class ReviewedSentence:
     mentions: all mentions that the entity table has in the sentence, from the comment before it; their dicts have the keys
         mention_id, begin, end, label and confidence.
     drawn: ids of the mentions that are in the sample.
-    tokens: the tokens with the tags that the reviewer left.
+    tokens: the tokens, with their tags after the review.
     """
 
     where: str
@@ -98,7 +98,7 @@ class ReviewedSentence:
         return set(_join_tokens(self.tokens))
 
     def fit_mentions_to_tokens(self) -> None:
-        """Remove blanks from both ends of each of `mentions`, in place: no token has blanks, so no tag can mark them."""
+        """Cut blanks off both ends of each of `mentions`, in place: no token is blank, so the tags cannot mark blanks."""
         for mention in self.mentions:
             begin, end = mention["begin"], mention["end"]
             inside = [token for token in self.tokens if begin <= token[0] and token[1] <= end]
@@ -109,8 +109,8 @@ class ReviewedSentence:
 def read_sentences(text: str, where: str) -> Iterator[ReviewedSentence]:
     """Yield the sentences of a CoNLL file whose tags a person has corrected.
 
-    Raise SourceError if a line is malformed, or if a sentence lacks lines. The error message begins with `where`, followed
-    by the number of the line.
+    `text` is the file's content. Raise SourceError if a line is malformed, or if a sentence lacks its comments or tokens.
+    The error message begins with `where`, followed by the number of the line.
     """
     first: int | None = None
     lines: list[str] = []

@@ -38,10 +38,10 @@ _FRAME = re.compile(
     rf"|Caused by: ({_PACKAGES}[\w.$]+(?:Exception|Error))(?::.*)?",
     re.ASCII,
 )
-"""Matches a line with a stack frame of Java or Python, or with the class of a cause, in the message of a Spark error. Only
-packages of Spark and of storages are matched: a document may quote a stack trace of another program."""
+"""Matches a line of a Spark error's message that is a stack frame of Java or Python, or that names the class of a cause.
+Only the packages above are matched: the message may quote a document that contains a stack trace of another program."""
 _MAX_FRAME_LINE = 1000
-"""Longer lines of a message, in characters, are no stack frames; so the search takes time in proportion to the message."""
+"""Lines of a message with more characters are not searched for stack frames, because the search could take very long."""
 _MAX_CAUSES, _MAX_FRAMES = 10, 60
 _CONTROLS_AND_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -68,7 +68,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 class _Visible:
-    """Wraps an object that rich prints: control characters in the object's text become escapes, rich's own codes do not."""
+    """Wraps an object that rich prints. Control characters in its text become escapes; rich's own control codes are kept."""
 
     def __init__(self, inner: ConsoleRenderable) -> None:
         self._inner = inner
@@ -130,9 +130,9 @@ class SafeFormatter(logging.Formatter):
 def describe_exception(error: BaseException | None) -> str:
     """Return a traceback as one text: the types, stack frames, error classes and SQL states of an exception and its causes.
 
-    The root cause comes first; at most 10 exceptions are described. The messages of EntityMillError are included, because
-    they never quote a document. Of other messages, only the parts that `_extract_safe_message` returns are included, because
-    Spark's messages may quote texts of documents, for example in `cast('…' as int)` or `raise_error`.
+    The root cause comes first; at most 10 exceptions are described. Messages of EntityMillError are included, because they
+    never quote a document. Spark's messages may quote documents, for example in `cast('…' as int)` or `raise_error`. So of
+    all other messages, only the parts that `_extract_safe_message` and `_find_inner_frames` return are included.
     """
     parts: list[str] = []
     while error is not None and len(parts) < _MAX_CAUSES:

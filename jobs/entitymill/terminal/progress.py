@@ -1,7 +1,7 @@
 """Show the progress of a run: as a bar on a terminal, as lines of text elsewhere, or as lines of JSON on request.
 
-A command that does not run the job calls `begin` instead, which shows the command's current step, such as "starting Spark",
-on stderr.
+A command that does not run the job calls `begin_step` instead, which shows the command's current step, such as "starting
+Spark". All output goes to stderr.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ LINE_SECONDS, BAR_SECONDS = 60.0, 0.5
 the bar."""
 _BAR_WIDTH = 30
 _RECOGNITION, _RECOGNIZING = "recognition", "recognizing"
-"""Value of `Summary.stage` while the run waits for recognition, and the key in `Summary.seconds` of the total time that
-recognition has taken."""
+"""_RECOGNITION is the value of `Summary.stage` while the run waits until a unit is recognized. _RECOGNIZING is a key in
+`Summary.seconds`: its value is the total time, in seconds, in which documents were being recognized."""
 FIRST_NOTE_SECONDS, NOTE_SECONDS = 3.0, 30.0
 """FIRST_NOTE_SECONDS after a command's step begins, the first line about the step is printed. Then one line follows every
 NOTE_SECONDS."""
@@ -100,8 +100,8 @@ class Progress:
     def _estimate_speed(self, summary: Summary, done: int) -> tuple[float | None, float | None]:
         """Return (sentences per second of recognition, estimated remaining seconds); each is None while it is unknown.
 
-        `done` is the number of finished documents. The estimate is based on the time since the first call during
-        recognition, so that first call returns None for both numbers.
+        `done` is the number of finished documents. The remaining time is estimated from the time since the first call in the
+        stage `recognition`. That call and the calls before it return (None, None).
         """
         if self._began is None:
             self._began = time.monotonic() if summary.stage == _RECOGNITION else None
@@ -135,7 +135,7 @@ class Progress:
 
 
 def describe_progress(state: dict[str, Any]) -> str:
-    """Return one line of text that shows the progress of a run, from a result of `Progress.measure`."""
+    """Return the progress of a run as one line of text; `state` is a result of `Progress.measure`."""
     text = f"run {visible(state['run_id'])}: {state['stage']}"
     if state["waiting"]:
         return f"{text} for {visible(state['waiting'], lines=False)}"

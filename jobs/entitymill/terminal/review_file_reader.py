@@ -21,7 +21,7 @@ from entitymill.terminal.conll_files import CONLL_DOCUMENT, Span, read_sentences
 from entitymill.terminal.review_file_writer import CORRECT, CORRECTED_LABEL
 
 ANSWERS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-"""Dict from each answer that is allowed in the column `correct`, in lower case, to whether it accepts the mention."""
+"""The answers that are allowed in the column `correct`, in lower case; True if the answer accepts the mention."""
 _NEEDED = ("label", "confidence", CORRECT)
 """Columns that a CSV file must have."""
 
@@ -229,7 +229,7 @@ def _add_sentence(
 
 
 def _read_spans(result: dict[str, Any], text: str) -> Iterator[Span]:
-    """Yield the marked span once per label of `result`; yield nothing if `result` does not mark a span.
+    """Yield (begin, end, label) for each label that `result` gives to a span; nothing if `result` does not mark a span.
 
     `result` is one item of the reviewer's work, as Label Studio exports it; `text` is the sentence that the reviewer saw.
     The yielded offsets are in `text`. They count code points, even if the export counts UTF-16 code units.

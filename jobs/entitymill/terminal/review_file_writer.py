@@ -71,7 +71,7 @@ def choose_format(file: Path) -> str | None:
 
 
 def write_file(file: Path, content: str, *, private: bool) -> None:
-    """Write a text to a file in UTF-8; an existing file is replaced at once, so that nobody sees half of the new text.
+    """Write a text to a file in UTF-8; an existing file is replaced atomically.
 
     `private` says whether only this user may read the file; it must be true if the file contains text of documents. Raise
     OutputError, which names the option --to, if the file cannot be written.
@@ -104,7 +104,7 @@ def format_csv(mentions: Sequence[Mention], sentences: Sequence[Sentence] | None
 
 
 def _list_values(mention: Mention) -> dict[str, Any]:
-    """Return a dict from each of _COLUMNS to the mention's value for the CSV file."""
+    """Return a mention's values for the CSV file, as a dict with the keys _COLUMNS; possible formulas are quoted."""
     texts = {name: _quote_formula(getattr(mention, name)) for name in ("mention_id", "doc_id", "label")}
     return {name: getattr(mention, name) for name in _COLUMNS} | texts
 

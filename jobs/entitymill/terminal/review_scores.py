@@ -1,6 +1,6 @@
-"""Compute scores from reviewers' answers: precision with its interval, recall, and the `min_confidence` that is needed.
+"""Compute precision, its confidence interval, recall and a value for `entities.min_confidence` from reviewers' answers.
 
-The needed `min_confidence` is the smallest one with which the remaining mentions reach a wanted precision.
+This value is the smallest with which the mentions that remain reach the precision that the user wants.
 """
 
 from __future__ import annotations

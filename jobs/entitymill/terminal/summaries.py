@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pyspark.sql import SparkSession
+from collections.abc import Iterable
+
+from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
@@ -77,7 +79,8 @@ def _build_seconds_table(spent: dict[str, float]) -> Table:
     seconds = Table(title="Seconds", title_justify="left")
     seconds.add_column("stage")
     seconds.add_column("seconds", justify="right")
-    for stage in ("preparation", "source", "recognition", "writing", "total"):
+    waiting = ("waiting",) if "waiting" in spent else ()
+    for stage in ("preparation", *waiting, "source", "recognition", "writing", "total"):
         seconds.add_row(stage, f"{spent.get(stage, 0):.1f}", style="bold" if stage == "total" else "")
         if stage == "recognition":
             for part in (*schemas.PARTS, "spark", "idle"):
@@ -145,10 +148,10 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
 
 
 def _print_sentences(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
-    """Print up to SHOWN_SENTENCES short sentences of different documents, with their mentions marked.
+    """Print up to SHOWN_SENTENCES sentences with their mentions marked, at most one sentence per document.
 
-    Sentences with the most different labels come first. Their texts are read from the source. Sentences of documents that
-    the source lacks are skipped.
+    Sentences longer than MAX_SHOWN_CHARS are skipped, and sentences with many different labels are preferred. The texts are
+    read from the source; documents that it lacks are skipped.
     """
     entities = tables.read("entities")
     key = ["doc_id", "sentence_id", "sentence_begin", "sentence_end"]
@@ -158,7 +161,7 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
     )
     short = rich.where(F.col("sentence_end") - F.col("sentence_begin") <= MAX_SHOWN_CHARS)
     best = short.orderBy(F.desc("labels"), F.desc(F.size("mentions")), "doc_id").limit(SHOWN_SENTENCES * 4).collect()
-    candidates = list({row.doc_id: row for row in reversed(best)}.values())[::-1]
+    candidates = _keep_first_of_each_document(best)
     texts = reader.read_texts(spark, settings.source, [row.doc_id for row in candidates])
     # `texts` lacks documents of other slices, and documents that were just deleted from the source.
     for row in [row for row in candidates if row.doc_id in texts][:SHOWN_SENTENCES]:
@@ -168,3 +171,11 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
         )
         console.print(Text(f"{visible(row.doc_id, lines=False)}  ", style="dim").append_text(sentence))
         console.print()
+
+
+def _keep_first_of_each_document(rows: Iterable[Row]) -> list[Row]:
+    """Return the first row of each doc_id, in the order of the given rows."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row.doc_id, row)
+    return list(first.values())

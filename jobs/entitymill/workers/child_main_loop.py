@@ -1,4 +1,4 @@
-"""Run the main loop of a child process, which receives batches from a worker and returns results (see `child_process`)."""
+"""Run the main loop of a child process, which receives batches from its parent and returns results (see `child_process`)."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _OUT_OF_MEMORY_TEXTS = ("bad_alloc", "Failed to allocate", "out_of_memory")
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Receive a `Work` from the worker, call the factory in it, and process batches until the worker closes the connection.
+    """Receive a `Work` from the parent, call its factory, and process batches until the parent closes the connection.
 
-    While the factory runs, the worker gets a `Loading` message whenever the loading of a model file begins or ends. The
-    worker then gets None when the factory has succeeded, and after that the result of each batch. If the factory or a batch
-    fails, the worker usually gets the error, and this process ends (see `_run_or_send_error`).
+    While the factory runs, the parent gets a `Loading` message whenever the loading of a model file begins or ends. When the
+    factory has succeeded, the parent gets None. It then gets the result of each batch. If the factory or a batch fails, the
+    parent usually gets the error, and this process ends (see `_run_or_send_error`).
 
     Args:
-        descriptor: file descriptor of the connection to the worker.
-        parent: process id of the worker.
+        descriptor: file descriptor of the connection to the parent.
+        parent: process id of the parent.
     """
     _prepare_process(parent)
     with Connection(descriptor) as connection:
@@ -70,9 +70,9 @@ def _tag_serialized(tag: BatchFunction, content: bytes) -> bytes:
 
 
 def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides_message: bool = False) -> Any:
-    """Call the function `make` and return its result; if it fails, send the error to the worker, and end this process.
+    """Call the function `make` and return its result; if it fails, send the error to the parent, and end this process.
 
-    If memory runs out or Rust code panics, no error is sent, and the worker sees only the exit code. With `hides_message`,
+    If memory runs out or Rust code panics, no error is sent, and the parent sees only the exit code. With `hides_message`,
     an error that is not an EntityMillError is sent without its message. The message may quote a document, and Spark would
     log it.
     """
@@ -80,7 +80,7 @@ def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides
         return make()
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
-    except Exception as error:  # noqa: BLE001  # a bug or an altered model; the worker raises the error
+    except Exception as error:  # noqa: BLE001  # a bug or an altered model; the parent raises the error
         if any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS):
             os._exit(OUT_OF_MEMORY)
         error = hide_message(error) if hides_message and not isinstance(error, EntityMillError) else error
@@ -99,9 +99,9 @@ def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides
 
 def _prepare_process(parent: int) -> None:
     """Make this process end with its parent, ignore Ctrl-C, write no core file, and be killed first if memory runs out."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker also receives Ctrl-C, and ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent also receives Ctrl-C, and ends this process
     ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:  # the worker died before prctl took effect
+    if os.getppid() != parent:  # the parent died before prctl took effect
         os._exit(0)
     # A core file would contain text of documents.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,8 +1,8 @@
 """Run code in a child process if it may crash or hang, so that the parent survives and knows which batch is the cause.
 
-The parent is either a Python worker of Spark, or a command such as `entitymill tag`. In this module, "worker" means both.
-The child is a new program, not a fork, because OpenVINO's threads do not survive a fork. Batches and results are sent as
-Arrow IPC messages. If the worker ends, the kernel kills the child.
+The parent is either a Python worker of Spark, or a command such as `entitymill tag`. The child is a new Python interpreter,
+not a fork, because OpenVINO's threads do not survive a fork. Batches and results are sent as Arrow IPC streams. If the
+parent ends, the kernel kills the child.
 """
 
 from __future__ import annotations
@@ -72,15 +72,14 @@ def cut_texts(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
 
 @dataclass(frozen=True)
 class Work:
-    """What a child process does.
+    """What a child process runs, and where its output goes.
 
     factory: name of a function, as `module:function`. The child calls it once, with `arguments`. The factory returns a
         second function, which the child calls for each batch, and which returns the batch's result. The factory should test
         the second function on harmless input, so that no document is blamed if every input crashes the child.
     arguments: arguments of the factory, which must support pickling and comparison.
     quiet: whether to discard the child's stderr, to which C++ and Rust libraries write before they abort.
-    prints: True to send the child's stdout to the stdout of the process that starts the child, False to send it to the
-        stderr of that process.
+    prints: True to send the child's stdout to the parent's stdout, False to send it to the parent's stderr.
     """
 
     factory: str
@@ -189,7 +188,7 @@ class Child:
         """Call the function `send`, which sends one message to the child, and return the child's answer.
 
         If the answer is an exception, raise it. If the child dies, or has not answered after `seconds`, raise a
-        ChildLostError. After any error, kill the child: a late answer must not be taken for the answer to a later message.
+        ChildLostError. After any error, kill the child: a late answer could be mistaken for a later message's answer.
         """
         expired = threading.Event()
 
@@ -281,7 +280,7 @@ def get_child(work: Work) -> Child:
 
 
 def serialize_batch(batch: pa.RecordBatch) -> bytes:
-    """Return a batch as an Arrow IPC stream. If the batch is a part of a larger one, the stream has only this part."""
+    """Return a batch as an Arrow IPC stream; if the batch is a slice of a larger batch, the stream has only the slice."""
     import pyarrow as pa  # noqa: PLC0415  # see `Child`
 
     sink = pa.BufferOutputStream()

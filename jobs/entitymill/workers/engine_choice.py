@@ -75,11 +75,10 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
-    """Return a function for Spark's `filter` that keeps the mentions with a chosen label and enough confidence.
+    """Return a function for `F.filter` that keeps the mentions with a chosen label and enough confidence.
 
-    `chosen` is the section `entities` of the settings. If its `labels` are empty, mentions of every label are kept. The
-    minimum confidence is `min_confidence`. If it is a dict from labels to numbers, the minimum is 0 for labels not in the
-    dict.
+    `chosen` is the section `entities` of the settings. If its `labels` are empty, mentions of every label are kept. Its
+    `min_confidence` is one number, or a dict from labels to numbers. For labels not in the dict, the minimum is 0.
     """
 
     def keep(mention: Column) -> Column:

@@ -32,8 +32,7 @@ WINDOW_BYTES = 64 * 2**20
 """A window (the batch of documents that a child gets at once) ends when it has this many bytes, even if its texts are short.
 Otherwise, long passthrough columns could make the window too large."""
 MAX_WAIT_SECONDS = 14 * 86_400.0
-"""Greatest time limit of a window: 14 days, in seconds. Longer waits are not safe, because the operating system counts them
-in milliseconds, and this number overflows after 24 days."""
+"""Greatest time limit of a window: 14 days, in seconds. A 32-bit counter of milliseconds would overflow after 24 days."""
 MAX_FAILED_DOCUMENTS = 20
 """Maximum number of failed documents in one Spark task. If more fail, the task ends with a WorkerError, because the cause is
 probably the machine, not the documents."""
@@ -83,7 +82,7 @@ class RecognitionOptions:
     trim: whether to cut off surrounding punctuation and possessive endings from mentions (see
         `tags_to_mentions.measure_trim`), and to drop mentions without a letter or digit.
     annotations: whether to also return annotations: mentions and every tag in Spark NLP's format.
-    consistent_labels: whether to give one label to all mentions of a document with exactly the same characters.
+    consistent_labels: whether all mentions with exactly the same characters in a document get the same label.
     markup: `html` to ignore HTML tags in the texts, `none` to treat them as text.
     memory_mb: memory in MB that the child process may use in addition to its loaded model. If it is None, the limit grows
         with the size of a window, up to a quarter of one core's share of the container's memory.
@@ -103,7 +102,7 @@ class RecognitionOptions:
 
 @dataclass(frozen=True)
 class Worker:
-    """The function that recognizes the documents of a Spark task, in a stream of Arrow batches.
+    """A callable, as `mapInArrow` needs it, that recognizes the documents of a Spark task in a stream of Arrow batches.
 
     model, detector: model and sentence detector, whose files are on every executor.
     seconds: time limit, in seconds, for a window (a batch of documents) of up to WINDOW_CHARS code points. A longer window

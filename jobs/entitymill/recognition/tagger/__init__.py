@@ -1,9 +1,9 @@
 """Predict the tags of tokens, such as B-PER, with a token classifier on OpenVINO, without Spark.
 
-The module `tagger` itself defines the options and the result. `bundle` reads and checks the model's files. `network` reads
-and compiles the network, and `inference` runs it. `tokens_to_model_input` splits tokens into pieces (subwords in the model's
-vocabulary), and arranges them in rows, which are lines of the network's input. `sequence_packing` puts several sentences
-into one row.
+This module defines the options (`Execution`) and the result (`Tags`). `bundle` reads and checks the model's files. `network`
+reads and compiles the network, and `inference` runs it. `tokens_to_model_input` splits tokens into pieces (subwords in the
+model's vocabulary), and puts the pieces of each sentence into one or more rows. `sequence_packing` packs several of these
+rows into one row of the network's input.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Execution:
     """The options with which a model is run.
 
     precision: number format of the computation. It is never left to OpenVINO, whose default depends on the processor.
-    encoding: how tokens become pieces (subwords): `complete`, or `sparknlp` for the method of Spark NLP.
+    encoding: how tokens become pieces (subwords): `complete` keeps all tokens; `sparknlp` drops parts of long sentences and
+        of some tokens, as Spark NLP does.
     threads: number of threads for inference, at most the number of cores of a Spark task.
     decoding: `viterbi` for the most probable valid sequence of tags; `argmax`, like Spark NLP, for each token's most
         probable tag.
@@ -62,7 +63,7 @@ def check_flags(**flags: object) -> None:
 
 
 def check_precision(precision: Precision, stored: str) -> None:
-    """Raise a ModelError if a model should run in int8, but its weights are stored in another precision, `stored`."""
+    """Raise a ModelError if `precision` is int8, but the model's weights are stored in another precision, `stored`."""
     if precision == "int8" and stored != "int8":
         raise ModelError(
             f"The precision is `int8`, but the model's weights are {stored}. Choose another `recognition.precision`, or "
@@ -74,8 +75,8 @@ def check_precision(precision: Precision, stored: str) -> None:
 class Tags:
     """The tags that a model predicts for a list of sentences.
 
-    tokens: int64, shape [tagged]; indices of the tagged tokens. Every token occurs exactly once. But with encoding
-        sparknlp, a token may be missing, or occur more than once.
+    tokens: int64, shape [tagged]; the tagged tokens, as indices into the argument `tokens` of `Tagger.tag`. Every token
+        occurs exactly once. But with encoding sparknlp, a token may be missing, or occur more than once.
     tags: int16, shape [tagged]; the assigned tags, as indices into `Tagger.labels`.
     confidences: float32, shape [tagged]; the probability of the assigned tag.
     scores: float32, shape [tagged, labels]; the probability of every tag in `Tagger.labels`. None if not requested.

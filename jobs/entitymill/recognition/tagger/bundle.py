@@ -69,9 +69,9 @@ class Manifest(BaseModel):
     files: dict[str, str] = Field(description="SHA-256 of each file, hex, by the file's name")
 
     def digest(self) -> str:
-        """Return one SHA-256, in hex, of the digests of the files, the tagging scheme, and the scaling of confidences.
+        """Return a SHA-256, in hex, that identifies the files, the tagging scheme and the scaling of confidences.
 
-        The other fields of the manifest do not affect the result.
+        No other field affects this digest. It is part of a run's fingerprint, to which `engine_choice` adds other fields.
         """
         scheme = {} if self.scheme == "iob2" else {"scheme": self.scheme}
         scaling = {"confidence": self.model_dump(include={"confidence"})["confidence"]} if self.confidence else {}
@@ -81,7 +81,7 @@ class Manifest(BaseModel):
     def shipped_names(self) -> dict[str, str]:
         """Return a dict from each file's name to a unique name, under which Spark copies it to executors.
 
-        The unique name consists of 16 digits of the file's SHA-256, a hyphen, and the file's name.
+        The unique name consists of the first 16 hex digits of the file's SHA-256, a hyphen, and the file's name.
         """
         return {name: f"{digest[:16]}-{name}" for name, digest in self.files.items()}
 
@@ -160,8 +160,8 @@ def read_directory(directory: Path) -> tuple[Manifest, dict[str, Path]]:
 def check_files(files: dict[str, Path], manifest: Manifest, where: str) -> None:
     """Raise a ModelError if a file of a bundle is missing, or does not have the SHA-256 in the manifest.
 
-    Callers must call this function before they read the files. `files` is a dict from file names to local paths, and `where`
-    is the bundle's path or URI, for error messages.
+    Call this function before reading the files, since a damaged file may crash the library that reads it. `files` is a dict
+    from file names to local paths, and `where` is the bundle's path or URI, for error messages.
     """
     for name, expected in manifest.files.items():
         path = files.get(name)
@@ -249,8 +249,7 @@ def shorten_label(label: str) -> str:
 def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
     """Write the file manifest.json of a bundle, with the SHA-256 of each of the bundle's files, and return the manifest.
 
-    Args:
-        manifest: the fields of `Manifest` except `files`. Raise a ModelError if one is invalid or a file is missing.
+    `manifest` has values of `Manifest`'s fields except `files`. Raise a ModelError if one is invalid or a file is missing.
     """
     files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name in FILES}
     written = read_manifest(json.dumps({**manifest, "files": files}), str(directory))
@@ -259,7 +258,7 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
 
 
 def update_manifest(directory: Path, **fields: object) -> Manifest:
-    """Rewrite a bundle's manifest with new values of some fields and the current SHA-256 of each file; return the result."""
+    """Rewrite a bundle's manifest with new values of `fields` and each file's current SHA-256; return the new manifest."""
     manifest, _ = read_directory(directory)
     return write_manifest(directory, manifest.model_copy(update=fields).model_dump(exclude={"files"}))
 

@@ -83,7 +83,7 @@ class Tagger:
                 model takes only one sentence per row.
             scheme: the tagging scheme of the labels, which says how tags join to mentions (see `bundle.Scheme`).
             decoding: how tags are chosen from their probabilities (see `Execution`).
-            scalings: the scaling of the confidences of each label's mentions; None or empty for no scaling.
+            scalings: dict from a label to the scaling of its mentions' confidences; None or empty for no scaling.
             encoding: how `maker` turns tokens into pieces (see `Execution`); stored as an attribute, for callers.
         """
         self.encoding = encoding
@@ -192,7 +192,7 @@ class Tagger:
         """Return the tagged tokens, the probability of every tag for each, and the sentences longer than the model's limit.
 
         Tokens and sentences are returned as indices; the shapes are [tagged], [tagged, labels] and [long sentences]. `tag`
-        explains the arguments, but here each sentence must have a token. The time spent is added to `seconds`.
+        explains the arguments, but here no sentence may be empty. The time spent is added to `seconds`.
         """
         began = perf_counter()
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
@@ -274,7 +274,7 @@ def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: E
 
 
 def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str = "") -> Tokenizer:
-    """Return the tokenizer of a bundle from its tokenizer.json or, if there is none, from its vocab.txt and casing.
+    """Return a bundle's tokenizer, read from tokenizer.json or, if the manifest does not list it, from vocab.txt.
 
     Raise a ModelError if the file cannot be read as a tokenizer; the error names `where`, or the model if `where` is empty.
     """

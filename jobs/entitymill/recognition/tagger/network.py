@@ -1,4 +1,4 @@
-"""Read an OpenVINO network, check that it fits the vocabulary and labels, find what its nodes depend on, and compile it."""
+"""Read, check, change and compile an OpenVINO network, and find out which of its inputs each node depends on."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from entitymill.recognition.tagger import Precision, bundle
 
 INPUTS = ("input_ids", "attention_mask")
 MIN_POSITIONS = 8
-"""Minimum number of rows of a position embedding (a table with a vector for each position in a sentence)."""
+"""Minimum number of rows of a position embedding (see `count_positions`): a table with a vector for each position."""
 MAX_CACHED_SHAPES = 64
-"""Maximum number of primitives (code for one input shape) that OpenVINO caches per compiled model. `sequence_packing` makes
-fewer shapes."""
+"""Maximum number of primitives (code for one input shape) that OpenVINO caches per compiled model. The packed batches of
+`sequence_packing` have fewer different shapes."""
 
 
 def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
@@ -36,7 +36,7 @@ def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int,
     """Raise a ModelError unless a network has the inputs of a token classifier and fits its vocabulary and tags.
 
     OpenVINO accepts ids of pieces (subwords) beyond the embedding table, and then returns wrong results without an error. So
-    the ids in the vocabulary are checked here. The number of outputs is checked unless the network leaves it open.
+    the ids in the vocabulary are checked here. The number of tags is checked only if the network has a fixed number of tags.
 
     Args:
         vocabulary: dict from each piece to its id.
@@ -94,7 +94,7 @@ def check_max_length(model: ov.Model, max_length: int, where: str) -> None:
 def count_positions(model: ov.Model) -> int | None:
     """Return the number of rows of a network's position embedding, or None if the network has no such table.
 
-    This number limits the length of a sentence in pieces, but OpenVINO accepts longer sentences without an error. So callers
+    A sentence must not have more pieces than this number, but OpenVINO accepts longer sentences without an error. So callers
     must check the length. The position embedding is the smallest table that is as wide as the word embedding and has at
     least MIN_POSITIONS rows. (The embedding of token types has fewer rows, or was folded into a constant.)
 
@@ -146,7 +146,7 @@ def remove_activation_quantization(model: ov.Model) -> None:
 
 
 def decompress_weights(model: ov.Model) -> None:
-    """Convert the 8-bit weights of matrix products to floats, in place, so that not every inference has to convert them.
+    """Convert the 8-bit weights of matrix products to floats, in place, so that no inference has to convert them.
 
     The embeddings remain compressed, because an inference converts only the rows that it selects.
     """
@@ -205,7 +205,7 @@ def source_name(port: ov.Input) -> str:
 def evaluate(
     model: ov.Model, outputs: Sequence[ov.Output], inputs: dict[str, NDArray[np.int64]]
 ) -> list[NDArray[np.generic]]:
-    """Return the values of some outputs of nodes inside a network, computed in f32; the network is not changed.
+    """Compute, in f32, the values of `outputs`, which belong to nodes inside a network; do not change the network.
 
     Args:
         inputs: dict from the name of every input of the network to its value.

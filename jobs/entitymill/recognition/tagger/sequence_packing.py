@@ -56,7 +56,7 @@ def plan_batches(lengths: NDArray[np.int64], limit: int, *, packed: bool) -> Ite
 
 
 def _plan_packed_batches(lengths: NDArray[np.int64]) -> Iterator[Batch]:
-    """Yield batches for the network: a row has several sentences, and all rows of a batch have one length."""
+    """Yield batches in which a row may have several sentences; all rows of a batch have the same length."""
     rows, sizes = _assign_rows(lengths)
     for length in sorted(set(sizes)):
         same_length = [row for row, size in zip(rows, sizes, strict=True) if size == length]
@@ -74,7 +74,7 @@ def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]
     The size of a row includes room that stays empty. The size is ROW_PIECES, doubled until the row's longest sentence fits.
 
     `lengths` has the number of pieces of each sentence. Sentences are assigned from longest to shortest. Each goes to the
-    row with the least room that is sufficient, or to a new row. This fills the rows to about 99 %.
+    row with the least room that is sufficient, or to a new row (best-fit decreasing). This fills the rows to about 99 %.
     """
     rows: list[list[int]] = []
     sizes: list[int] = []
@@ -153,12 +153,12 @@ class _NotPackableError(Exception):
 
 
 def convert_to_packed(model: ov.Model, max_length: int, piece_id: int) -> NDArray[np.int64] | None:
-    """Change a network, in place, to accept packed rows, in which several sentences do not affect each other's results.
+    """Change a network, in place, to accept rows of several sentences, none of which affects the results of another.
 
     Two inputs replace attention_mask: `positions`, which count from the start of each sentence, and `segments`, the number
-    of each piece's sentence. A piece attends only to the pieces in its segment. The nodes to change are found by the inputs
-    on which they depend, and by their values for a test input. So different architectures are supported. (Source: Krell et
-    al. 2021, "Efficient Sequence Packing without Cross-contamination".)
+    of each piece's sentence. A piece attends only to the pieces in its segment. The nodes to change are found not by name,
+    but by the inputs on which they depend, and by their values for a test input. So different architectures are supported.
+    (Source: Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination".)
 
     Args:
         model: network with the inputs input_ids and attention_mask. Afterwards, its inputs are input_ids, positions and

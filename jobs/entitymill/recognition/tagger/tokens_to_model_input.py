@@ -49,8 +49,8 @@ class Pieces:
 class WordCache(ABC):
     """A cache of the encoded form of words, such as the ids of their pieces; a subclass says how a word is encoded.
 
-    A word is encoded to the same values in every sentence. So it is encoded only when it is not in the cache. This is faster
-    than encoding sentences, because a text has far fewer distinct words than words.
+    A word is the text of a token. Its encoded form is the same in every sentence, so it is computed only for words that are
+    not in the cache. This is faster than encoding sentences, because texts have far fewer distinct words than tokens.
     """
 
     def __init__(self, *shape: int) -> None:
@@ -195,7 +195,7 @@ class RowMaker(Protocol):
     max_length: int
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Return the rows (lines of the model's input) for sentences.
+        """Return the rows of sentences; a long sentence may have several rows.
 
         Args:
             tokens: the tokens of all sentences, concatenated.
