@@ -11,14 +11,14 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.recognition.sentences import Kind
+from entitymill.recognition.sentences import DetectorKind
 from entitymill_sparknlp import pipeline_stages
 from own_segments import Segments
 
 ROOT = Path(__file__).parents[1]
 
 
-def by_spark_nlp(spark: SparkSession, kind: Kind, texts: Sequence[str], scratch: Path) -> list[Segments]:
+def by_spark_nlp(spark: SparkSession, kind: DetectorKind, texts: Sequence[str], scratch: Path) -> list[Segments]:
     """Return the segments that Spark NLP's DocumentAssembler, detector and Tokenizer find in each text.
 
     Args:

@@ -9,10 +9,10 @@ from datetime import date, datetime, timedelta, timezone
 from entitymill_reports.page_content import (
     CONFIDENCE_BINS,
     SENTENCE_BINS,
-    Days,
     Documents,
     Label,
     Lengths,
+    MentionsByPeriod,
     PageContent,
     Part,
     Reject,
@@ -74,7 +74,9 @@ def figures(**other: object) -> PageContent:
         runs=runs,
         documents=Documents(300, 2, 6000, 150_000, 5, {-1: 2, 4: 100, 6: 198}),
         labels=(Label("PER", 1800, 0.91, bins), Label("LOC", 1200, 0.88, bins), Label(f"$x$ {SCRIPT}", 3, 0.5, bins)),
-        days=Days("published", "day", {date(2026, 11, 1): {"PER": 5}, date(2026, 11, 4): {"LOC": 2, "PER": 1}}, 4),
+        days=MentionsByPeriod(
+            "published", "day", {date(2026, 11, 1): {"PER": 5}, date(2026, 11, 4): {"LOC": 2, "PER": 1}}, 4
+        ),
         lengths=Lengths(tuple(range(SENTENCE_BINS)), 3),
         rejects=(Reject("source", "null_text", 9, (f"b{SCRIPT}", "c"), f"the text is null {SCRIPT}"),),
         units=(UnitSpeed(1, 30.0, 50), UnitSpeed(2, 20.0, 50)),

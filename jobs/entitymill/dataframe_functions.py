@@ -21,7 +21,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 
 from entitymill import errors, schemas
 from entitymill.errors import SettingsError, WorkerError
-from entitymill.recognition.sentences import Kind, choose_kind
+from entitymill.recognition.sentences import DetectorKind, choose_detector_kind
 from entitymill.recognition.tagger import Decoding, Execution, Markup, Precision, check_choice, check_flags, check_precision
 from entitymill.settings.sections import DETECTOR_MODEL
 from entitymill.spark import session
@@ -160,7 +160,7 @@ class _Options:
     batch_seconds: time limit for a batch of texts, in seconds.
     """
 
-    detector: Kind | None = None
+    detector: DetectorKind | None = None
     detector_model: str | os.PathLike[str] | None = None
     precision: Precision = "f32"
     trim: bool = True
@@ -180,7 +180,7 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise SettingsError(f"{unknown[0]} is not an option; the options are {', '.join(names)}.")
     given = {name: value for name, value in options.items() if value is not None}
-    for name, allowed in (("detector", Kind), ("precision", Precision), ("decoding", Decoding), ("markup", Markup)):
+    for name, allowed in (("detector", DetectorKind), ("precision", Precision), ("decoding", Decoding), ("markup", Markup)):
         if name in given:
             check_choice(name, given[name], allowed)
     check_flags(**{name: given[name] for name in ("trim", "consistent_labels") if name in given})
@@ -197,7 +197,7 @@ def _ship_worker(spark: SparkSession, model: str | os.PathLike[str], chosen: _Op
     the user's options. Raise ModelError if a model is missing, altered or damaged, or does not run in the chosen precision.
     """
     session.ship_package(spark)
-    kind = choose_kind(chosen.detector, chosen.detector_model)
+    kind = choose_detector_kind(chosen.detector, chosen.detector_model)
     detector = engine_openvino.ship_detector(spark, kind, os.fspath(chosen.detector_model or DETECTOR_MODEL))
     shipped = engine_openvino.ship_model(spark, os.fspath(model))
     check_precision(chosen.precision, shipped.manifest.precision)

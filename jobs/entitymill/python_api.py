@@ -157,7 +157,7 @@ def _to_string(value: object) -> str:
 def load(
     model: str | os.PathLike[str],
     *,
-    detector: sentences.Kind | None = None,
+    detector: sentences.DetectorKind | None = None,
     detector_model: str | os.PathLike[str] | None = None,
     precision: Precision = "f32",
     trim: bool = True,
@@ -188,9 +188,9 @@ def load(
         ModelError: a model is missing, altered or damaged, or does not run in `precision`.
         SettingsError: an argument other than `model` and `detector_model` has a value that is not allowed.
     """
-    detector = sentences.choose_kind(detector, detector_model)
+    detector = sentences.choose_detector_kind(detector, detector_model)
     for name, value, allowed in (
-        ("detector", detector, sentences.Kind),
+        ("detector", detector, sentences.DetectorKind),
         ("precision", precision, Precision),
         ("decoding", decoding, Decoding),
         ("markup", markup, Markup),

@@ -155,7 +155,7 @@ def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
     sample = precision_loss.read_sample(table, OPTION)
     if sample.gold is None:
         raise SettingsError(f"{OPTION}: {table} needs a column tags with one IOB2 tag for each token in every row.")
-    found = precision_loss.predict_confidences(directory, "f32", sample.sentences, "viterbi")
+    found = precision_loss.find_mentions_with_confidences(directory, "f32", sample.sentences, "viterbi")
     gold = precision_loss.join_gold_tags(sample.gold)
     correct = np.array([mention in gold for mention in found], np.bool_)
     mentions = ScoredMentions([label for *_, label in found], np.array(list(found.values())), correct)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, SettingsError, is_rust_panic
-from entitymill.recognition.model_loading_limits import loading
+from entitymill.recognition.model_loading_limits import convert_loading_errors
 from entitymill.recognition.tagger import bundle
 from entitymill_models.imported_classifier import Casing, parse_json, read_json, read_text, read_vocabulary
 
@@ -82,7 +82,7 @@ def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
     # The tagger, not the tokenizer, truncates and pads.
     parsed["truncation"] = parsed["padding"] = None
     changed = json.dumps(parsed, ensure_ascii=False)
-    with loading(where):
+    with convert_loading_errors(where):
         try:
             Tokenizer.from_str(changed)
         except BaseException as error:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from entitymill.errors import ModelError, SettingsError
-from entitymill.recognition.model_loading_limits import loading
+from entitymill.recognition.model_loading_limits import convert_loading_errors
 from entitymill.recognition.tagger import bundle, network
 from entitymill.recognition.tagger.inference import read_tokenizer
 from entitymill_models import huggingface, network_import, sparknlp_saved
@@ -40,7 +40,7 @@ def read_model(source: Path, scratch: Path, casing: Casing | None = None) -> tup
     if not source.exists():
         raise SettingsError(f"SOURCE: {source} does not exist; check the path.")
     check_links(source)
-    with loading(str(source)):
+    with convert_loading_errors(str(source)):
         return _detect_and_read(source, str(source), scratch, casing)
 
 

@@ -9,7 +9,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from entitymill.errors import ModelError
-from entitymill.recognition.model_loading_limits import loading
+from entitymill.recognition.model_loading_limits import convert_loading_errors
 from entitymill.recognition.tagger.network import INPUTS, count_positions
 from entitymill_models import labels_and_tokenizer_files
 from entitymill_models.imported_classifier import Casing, Parts
@@ -42,7 +42,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
     network = read_network(networks[0], None if onnx else networks[0].with_suffix(".bin"), where)
     labels = labels_and_tokenizer_files.read_tags(directory, where)
     tokenizer = labels_and_tokenizer_files.read_tokenizer(directory, where, casing)
-    network = normalize(network, len(labels), where)
+    network = normalize_inputs_and_output(network, len(labels), where)
     limit = count_positions(network)
     return Parts(
         network=network,
@@ -65,7 +65,7 @@ def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
         if path is not None and not path.is_file():
             raise ModelError(f"{where} has no {path.name}: copy the model again.")
     core = ov.Core()
-    with loading(f"{where}/{file.name}"):
+    with convert_loading_errors(f"{where}/{file.name}"):
         try:
             return core.read_model(file) if weights is None else core.read_model(file, weights)
         except (RuntimeError, ValueError) as error:
@@ -74,7 +74,7 @@ def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
             ) from error
 
 
-def normalize(network: ov.Model, labels: int, where: str) -> ov.Model:
+def normalize_inputs_and_output(network: ov.Model, labels: int, where: str) -> ov.Model:
     """Give a network the inputs and the output that this program expects, and return the changed network.
 
     The inputs become input_ids and attention_mask, int64, shape [batch, length] of any size. An input token_type_ids is

@@ -91,8 +91,8 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
     """
     manifest, _ = bundle.read_directory(reduced)
     precisions = list_precisions(manifest.precision)
-    found = {precision: tag_sentences(reduced, precision, sample.sentences) for precision in precisions}
-    base = found.get("f32", set()) if original is None else tag_sentences(original, "f32", sample.sentences)
+    found = {precision: find_mentions(reduced, precision, sample.sentences) for precision in precisions}
+    base = found.get("f32", set()) if original is None else find_mentions(original, "f32", sample.sentences)
     gold = None if sample.gold is None else join_gold_tags(sample.gold)
     return Scores(
         sentences=len(sample.sentences),
@@ -103,15 +103,15 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
     )
 
 
-def tag_sentences(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]]) -> Mentions:
+def find_mentions(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]]) -> Mentions:
     """Tag sentences (lists of tokens) with a bundle, and return the set of mentions that it finds.
 
     Raise ModelError if the bundle cannot be run.
     """
-    return set(predict_confidences(directory, precision, sentences))
+    return set(find_mentions_with_confidences(directory, precision, sentences))
 
 
-def predict_confidences(
+def find_mentions_with_confidences(
     directory: Path, precision: Precision, sentences: Sequence[Sequence[str]], decoding: Decoding = "argmax"
 ) -> dict[Mention, float]:
     """Tag sentences with a bundle; return a dict from each mention to its confidence, without the manifest's scaling.
@@ -167,7 +167,7 @@ def _group_into_mentions(
     scheme = TagScheme(labels, splits_kinds=scheme_name == "iob1")
     sentence_of = np.repeat(np.arange(len(lengths)), lengths)
     begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    spans = scheme.join_spans(tags, confidences, sentence_of)
+    spans = scheme.join_tags_to_spans(tags, confidences, sentence_of)
     return {
         (int(sentence_of[first]), int(first - begins[first]), int(last - begins[first]), scheme.kinds[kind]): float(mean)
         for first, last, kind, mean in zip(spans.begin, spans.end, spans.kinds, spans.confidences, strict=True)

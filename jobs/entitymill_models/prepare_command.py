@@ -143,7 +143,7 @@ def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> No
         SettingsError: an option is missing, or contradicts the source.
     """
     limit = model_loading_limits.compute_loading_limit(model_loading_limits.list_model_files(options.source))
-    with model_loading_limits.limited_memory(limit), model_loading_limits.blame_file(str(options.source)):
+    with model_loading_limits.limited_memory(limit), model_loading_limits.report_loading(str(options.source)):
         found, origin = model_formats.read_model(options.source, unpacked, options.casing)
         if origin is not None and options.labels is not None:
             raise SettingsError(f"--labels: the bundle {options.source} already states its scheme: leave the option out.")
@@ -285,7 +285,7 @@ def _try_longest_sentence(directory: Path, source: Path) -> None:
     manifest, files = bundle.read_directory(directory)
     where = f"{source} (as a bundle)"
     tagger = Tagger.load(files, manifest, Execution(list_precisions(manifest.precision)[0]), where)
-    with model_loading_limits.loading(f"{where}/{bundle.NETWORK}"):
+    with model_loading_limits.convert_loading_errors(f"{where}/{bundle.NETWORK}"):
         try:
             tagger.tag(["."] * (manifest.max_length - SPECIAL_PIECES), np.array([manifest.max_length - SPECIAL_PIECES]))
         except (RuntimeError, IndexError, ValueError) as error:  # IndexError, ValueError: logits of wrong shape

@@ -107,7 +107,7 @@ def read_saved_model(
         network = network_import.read_network(_find_file(scratch, ".onnx", where), None, where)
     else:
         network = network_import.read_network(_find_file(scratch, ".xml", where), _find_file(scratch, ".bin", where), where)
-    network = network_import.normalize(network, len(description.labels), where)
+    network = network_import.normalize_inputs_and_output(network, len(description.labels), where)
     return Parts(
         network=network,
         labels=description.labels,

@@ -46,7 +46,7 @@ def convert_labels(found: Parts, where: str, specified: LabelScheme | None = Non
             one directory for each label.
     """
     labels, scheme = _convert(found.labels, where, specified)
-    bundle.check_labels(labels, where)
+    bundle.check_labels_as_directory_names(labels, where)
     names = tuple(dict.fromkeys(labels))
     if len(names) < len(labels):
         _join_outputs(found.network, [[i for i, label in enumerate(labels) if label == name] for name in names])

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from entitymill import __version__
 from entitymill_reports import plots
 from entitymill_reports.drift import Drift
-from entitymill_reports.page_content import SENTENCE_BIN, SENTENCE_BINS, STAGES, Days, PageContent, Run
+from entitymill_reports.page_content import SENTENCE_BIN, SENTENCE_BINS, STAGES, MentionsByPeriod, PageContent, Run
 
 SHOWN_RUNS = 20
 """Maximum number of runs in the table of runs, and in the plots that compare runs."""
@@ -91,7 +91,7 @@ def _draw_plots(content: PageContent) -> dict[str, str]:
     return found | _draw_runs(content)
 
 
-def _list_steps(days: Days) -> list[date]:
+def _list_steps(days: MentionsByPeriod) -> list[date]:
     """Return the first day of each step (day, week, month or year), from the first step with a mention to the last.
 
     Steps without a mention are included, unless there would be more than MAX_BARS steps.

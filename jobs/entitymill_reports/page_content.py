@@ -86,7 +86,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Days:
+class MentionsByPeriod:
     """The numbers of mentions by time.
 
     column: name of the column of `entities` that has the date of a mention.
@@ -208,7 +208,7 @@ class PageContent:
     runs: tuple[Run, ...]
     documents: Documents
     labels: tuple[Label, ...]
-    days: Days | None
+    days: MentionsByPeriod | None
     lengths: Lengths
     rejects: tuple[Reject, ...]
     units: tuple[UnitSpeed, ...]

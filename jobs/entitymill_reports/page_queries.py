@@ -73,7 +73,7 @@ def read_page_content(reader: TableReader, settings: Settings, run_id: str | Non
     Raises:
         SettingsError: report.date_column is not a column of dates, or none of the latest MAX_RUNS runs has this id.
     """
-    day = _select_day(reader, settings.report.date_column)
+    day = _build_day_expression(reader, settings.report.date_column)
     rows = reader.read_rows(_LATEST_RUNS)
     counts = _count_mentions(reader, day)
     runs = _build_runs(rows, counts)
@@ -130,7 +130,7 @@ def _build_runs(rows: list[dict[str, Any]], counts: list[dict[str, Any]]) -> tup
     return tuple(found)
 
 
-def _select_day(reader: TableReader, name: str | None) -> str | None:
+def _build_day_expression(reader: TableReader, name: str | None) -> str | None:
     """Return an SQL expression that converts the column `name` of `entities` to a date; None if `name` is None.
 
     The result is null for a string that does not begin with a date such as 2026-11-30, and for a date outside _DAYS. Raise
@@ -197,7 +197,7 @@ def _read_documents(reader: TableReader) -> page_content.Documents:
     return page_content.Documents(**totals, by_tokens={row["size"]: row["documents"] for row in rows})
 
 
-def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, Any]]) -> page_content.Days:
+def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, Any]]) -> page_content.MentionsByPeriod:
     """Count mentions by day, week, month or year: the shortest period that gives about MAX_STEPS bars or fewer.
 
     The oldest counts are dropped if there are more than MAX_STEPS * MAX_LABELS. `day` is the SQL expression for the day of a
@@ -206,7 +206,7 @@ def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, 
     dated = sum(row["dated"] for row in counts)
     without = sum(row["mentions"] for row in counts) - dated
     if not dated:
-        return page_content.Days(name, "day", {}, without)
+        return page_content.MentionsByPeriod(name, "day", {}, without)
     first = min(row["first"] for row in counts if row["first"])
     last = max(row["last"] for row in counts if row["last"])
     span = (last - first).days + 1
@@ -225,7 +225,7 @@ def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, 
     found: dict[Any, dict[str, int]] = {}
     for row in rows:
         found.setdefault(row["at"], {})[row["label"]] = row["mentions"]
-    return page_content.Days(name, step, dict(sorted(found.items())), without)
+    return page_content.MentionsByPeriod(name, step, dict(sorted(found.items())), without)
 
 
 def _read_lengths(reader: TableReader, mentions: int) -> page_content.Lengths:

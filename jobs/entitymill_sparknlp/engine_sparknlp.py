@@ -30,7 +30,7 @@ from entitymill.workers import engine_openvino
 from entitymill.workers import recognized_rows as rows_module
 
 if TYPE_CHECKING:  # executors import this module, and may lack Spark NLP's package
-    from entitymill_sparknlp.pipeline_stages import Pipeline
+    from entitymill_sparknlp.pipeline_stages import TaggingPipeline
 
 
 def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[str, Any], Callable[[DataFrame], DataFrame]]:
@@ -81,7 +81,7 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
 
 
 def recognize(
-    rows: DataFrame, pipeline: Pipeline, *, trim: bool, annotations: bool, consistent_labels: bool = False
+    rows: DataFrame, pipeline: TaggingPipeline, *, trim: bool, annotations: bool, consistent_labels: bool = False
 ) -> DataFrame:
     """Return a lazy DataFrame with the mentions of documents, one row per document.
 

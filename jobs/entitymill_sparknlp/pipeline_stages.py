@@ -17,7 +17,7 @@ from sparknlp.annotator import SentenceDetector, SentenceDetectorDLModel, Tokeni
 from sparknlp.base import DocumentAssembler
 
 from entitymill.errors import ModelError
-from entitymill.recognition.sentences import Kind
+from entitymill.recognition.sentences import DetectorKind
 from entitymill.recognition.tagger import Precision
 from entitymill.recognition.tagger.network import build_precision_properties
 from entitymill.settings.sections import PRETRAINED
@@ -142,7 +142,7 @@ def configure_openvino(spark: SparkSession, precision: Precision) -> None:
         jvm.java.lang.System.setProperty(key, value)
 
 
-def load_pipeline(model: SavedModel, earlier_stages: Sequence[Any]) -> Pipeline:
+def load_pipeline(model: SavedModel, earlier_stages: Sequence[Any]) -> TaggingPipeline:
     """Load a model that `inspect_model` checked, or download it from the models hub; return the pipeline that runs it.
 
     `earlier_stages` are document assembler, sentence detector and tokenizer, which run before a token classifier. If the
@@ -151,14 +151,16 @@ def load_pipeline(model: SavedModel, earlier_stages: Sequence[Any]) -> Pipeline:
     """
     try:
         if model.kind == "PipelineModel":
-            return Pipeline.from_stages(ml.PipelineModel.load(model.address).stages, model.address)
+            return TaggingPipeline.from_stages(ml.PipelineModel.load(model.address).stages, model.address)
         kind = getattr(annotator, model.kind)
         pretrained = PRETRAINED.fullmatch(model.address)
         classifier = kind.pretrained(pretrained[1], pretrained[2]) if pretrained else kind.load(model.address)
     except (Py4JJavaError, TypeError, AttributeError) as error:
         raise ModelError(_describe_loading_error(model, error)) from error
     columns = [stage.getOutputCol() for stage in earlier_stages]
-    return Pipeline.from_stages([*earlier_stages, classifier.setInputCols(columns[1:]).setOutputCol("_ner")], model.address)
+    return TaggingPipeline.from_stages(
+        [*earlier_stages, classifier.setInputCols(columns[1:]).setOutputCol("_ner")], model.address
+    )
 
 
 def _describe_loading_error(model: SavedModel, error: Exception) -> str:
@@ -175,7 +177,7 @@ def _describe_loading_error(model: SavedModel, error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class TaggingPipeline:
     """The Spark ML stages that tag documents, and the names of the columns that they read and write.
 
     This class is not the Pipeline of Spark ML: its stages need no fitting.
@@ -191,8 +193,8 @@ class Pipeline:
     ner: str
 
     @classmethod
-    def from_stages(cls, stages: Sequence[Any], address: str) -> Pipeline:
-        """Create a Pipeline of the stages up to and including the first token classifier; later stages are left out.
+    def from_stages(cls, stages: Sequence[Any], address: str) -> TaggingPipeline:
+        """Create a TaggingPipeline of the stages up to and including the first token classifier; later stages are left out.
 
         `stages` are Spark ML models, loaded or fitted. `address` is the model's address, for error messages. Raise
         ModelError if the first stage is not a DocumentAssembler, no stage is a token classifier, or an earlier stage has
@@ -239,7 +241,7 @@ def _check_parameters(stage: Any, setting: str) -> None:
             raise ModelError(f"{setting} has a {type(stage).__name__} with {name}={found}, but only {allowed} is supported.")
 
 
-def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
+def build_stages(spark: SparkSession, kind: DetectorKind, model: str) -> list[Any]:
     """Build the stages that add the columns `_document`, `_sentence` and `_token` to a table with the `text` column.
 
     `kind` and `model` say which sentence detector to load (see `load_detector`). Raise ModelError if it cannot be loaded.
@@ -253,7 +255,7 @@ def build_stages(spark: SparkSession, kind: Kind, model: str) -> list[Any]:
     return ml.Pipeline(stages=pipeline).fit(spark.createDataFrame([], "text string")).stages
 
 
-def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetector | SentenceDetectorDLModel:
+def load_detector(spark: SparkSession, kind: DetectorKind, model: str) -> SentenceDetector | SentenceDetectorDLModel:
     """Load a sentence detector: for kind `rules` the SentenceDetector, otherwise the SentenceDetectorDLModel `model`.
 
     `model` is the URI or path of a saved detector, whose files and parameters are checked. It may also be
@@ -285,7 +287,7 @@ def load_detector(spark: SparkSession, kind: Kind, model: str) -> SentenceDetect
     return detector
 
 
-def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
+def identify_detector(spark: SparkSession, kind: DetectorKind, model: str) -> str:
     """Return a string that identifies a sentence detector: if it changes, the next run recomputes all documents.
 
     For a detector on the models hub, the string is `model` itself (pretrained:NAME/LANGUAGE). For a saved detector, it is

@@ -28,7 +28,7 @@ from entitymill_models.imported_classifier import read_bytes, read_text
 PIPELINE = "org.apache.spark.ml.PipelineModel"
 CLASSIFIER = re.compile(r"com\.johnsnowlabs\.nlp\.annotators\.classifier\.dl\.(\w+ForTokenClassification)")
 DETECTOR = "com.johnsnowlabs.nlp.annotators.sentence_detector_dl.SentenceDetectorDLModel"
-STAGES = (
+ALLOWED_STAGE_CLASSES = (
     "com.johnsnowlabs.nlp.DocumentAssembler",
     "com.johnsnowlabs.nlp.Finisher",
     "com.johnsnowlabs.nlp.annotators.NormalizerModel",
@@ -151,7 +151,7 @@ def _check_class(metadata: dict[str, Any], directory: str, where: str) -> None:
         stages = metadata["paramMap"].get("stageUids")
         if not isinstance(stages, list) or not all(isinstance(one, str) and _STAGE_ID.fullmatch(one) for one in stages):
             raise ModelError(f"The metadata of {where} does not list its stages: {_COPY_AGAIN}.")
-    elif kind not in STAGES and not CLASSIFIER.fullmatch(kind) and directory != ".":
+    elif kind not in ALLOWED_STAGE_CLASSES and not CLASSIFIER.fullmatch(kind) and directory != ".":
         raise ModelError(
             f"{where} has a stage of class {kind}, which is not needed for tagging and may run code: save the pipeline "
             "without it."

@@ -125,10 +125,12 @@ def extract_first_word(token: str, *, lowercase: bool) -> str:
         while at < len(text) and _is_java_whitespace(text[at]) and not _is_punctuation(text[at]):
             at += 1
         end = at
-        while end < len(text) and not (_is_dropped(text[end]) or _is_own_word(text[end]) or _is_java_whitespace(text[end])):
+        while end < len(text) and not (
+            _is_dropped(text[end]) or _is_separate_word(text[end]) or _is_java_whitespace(text[end])
+        ):
             end += 1
         word = _normalize(text[at:end], lowercase=lowercase)
-        if not word and end < len(text) and _is_own_word(text[end]):
+        if not word and end < len(text) and _is_separate_word(text[end]):
             word = _normalize(text[end], lowercase=lowercase)
         if word:
             return word
@@ -179,7 +181,7 @@ def _is_dropped(character: str) -> bool:
     return control or character in "\0\ufffd"
 
 
-def _is_own_word(character: str) -> bool:
+def _is_separate_word(character: str) -> bool:
     """Return whether a character is always a separate word: punctuation or a CJK ideograph."""
     return _is_punctuation(character) or any(low <= ord(character) <= high for low, high in _CJK)
 

@@ -32,7 +32,7 @@ from small_queries import SMALL_QUERIES  # noqa: E402
 
 AT_ONCE = 20_000
 SHOWN = 5
-DETECTORS: tuple[sentences.Kind, ...] = ("dl", "rules")
+DETECTORS: tuple[sentences.DetectorKind, ...] = ("dl", "rules")
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -106,7 +106,7 @@ def joined(texts: Iterable[str], least: int) -> Iterator[str]:
             held = []
 
 
-def compared(spark: SparkSession, kind: sentences.Kind, texts: Iterable[str]) -> tuple[str, int]:
+def compared(spark: SparkSession, kind: sentences.DetectorKind, texts: Iterable[str]) -> tuple[str, int]:
     """Compare all texts in batches; return a line of counts, and the number of texts that differ.
 
     Texts in which Spark NLP's rules may miscount are not compared, but counted separately. If a text differs, Spark NLP
@@ -138,7 +138,7 @@ def compared(spark: SparkSession, kind: sentences.Kind, texts: Iterable[str]) ->
     return line, counts["differ"]
 
 
-def cut(spark: SparkSession, kind: sentences.Kind, texts: list[str]) -> list[Segments]:
+def cut(spark: SparkSession, kind: sentences.DetectorKind, texts: list[str]) -> list[Segments]:
     """Return the segments that Spark NLP finds."""
     with tempfile.TemporaryDirectory() as scratch:
         return by_spark_nlp(spark, kind, texts, Path(scratch))

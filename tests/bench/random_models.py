@@ -49,7 +49,7 @@ BASE, TINY = Shape(6, 768, 3072), Shape(2, 48, 96)
 def read_shape(directory: Path) -> Shape:
     """Return the shape of a bundle's network, by the sizes of its matrix products."""
     model = network.read_network(directory / bundle.NETWORK, directory / bundle.WEIGHTS, str(directory))
-    width = network.embedding_shape(model)[1]
+    width = network.get_embedding_shape(model)[1]
     products = Counter(_weight_shapes(model))
     hidden = max(max(shape) for shape in products)
     return Shape(products[width, width] // 4, width, hidden)
@@ -58,7 +58,7 @@ def read_shape(directory: Path) -> Shape:
 def _weight_shapes(model: ov.Model) -> list[tuple[int, ...]]:
     needs = network.find_dependencies(model)
     products = [node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"]
-    return [tuple(node.input(1).get_shape()) for node in products if not needs[network.source_name(node.input(1))]]
+    return [tuple(node.input(1).get_shape()) for node in products if not needs[network.get_source_name(node.input(1))]]
 
 
 def write_random_model(directory: Path, shape: Shape, outside: float = 3.0) -> None:

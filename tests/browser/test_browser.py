@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from entitymill.settings.report_sections import ReportSettings
 from entitymill_reports import drift, page
-from entitymill_reports.page_content import Days, Documents, PageContent, UnitSpeed
+from entitymill_reports.page_content import Documents, MentionsByPeriod, PageContent, UnitSpeed
 from sample_figures import SCRIPT, START, figures, run, shown
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -58,7 +58,7 @@ def make_busy_content() -> PageContent:
     return figures(
         run=latest[0],
         runs=tuple(latest),
-        days=Days("published", "month", months),
+        days=MentionsByPeriod("published", "month", months),
         documents=Documents(300, 2, 6000, 150_000, 5, dict.fromkeys(range(-1, 21), 9)),
         units=tuple(UnitSpeed(number, 30.0, 50) for number in range(990, 1090)),
     )

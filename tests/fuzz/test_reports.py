@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from entitymill.settings.report_sections import ReportSettings
 from entitymill.terminal import console_text
 from entitymill_reports import drift, page, prometheus_metrics
-from entitymill_reports.page_content import Days, Label, Part, Reject, Sentence, TextSamples
+from entitymill_reports.page_content import Label, MentionsByPeriod, Part, Reject, Sentence, TextSamples
 from entitymill_reports.prometheus_metrics import Totals
 from fuzzing import attempt, report, tries
 from sample_figures import START, figures, run, shown
@@ -63,7 +63,7 @@ def page_of(texts: dict[str, str]) -> str:
         run=latest,
         runs=(latest, run(1), run(0)),
         labels=(Label(label, 1800, 0.91, figures().labels[0].bins), *figures().labels[1:2]),
-        days=Days("published", "day", {date(2026, 11, 1): {label: 5}, date(2026, 11, 4): {"LOC": 2}}, 4),
+        days=MentionsByPeriod("published", "day", {date(2026, 11, 1): {label: 5}, date(2026, 11, 4): {"LOC": 2}}, 4),
         rejects=(Reject(texts["stage"], texts["code"], 9, (texts["example"], "c"), texts["detail"]),),
         shown=TextSamples(
             {label: ((texts["entity"], 12),)}, (Sentence(texts["doc_id"], parts, ("least",)),), 1, texts["problem"]

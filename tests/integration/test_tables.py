@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from entitymill import settings
 from entitymill.errors import OutputError
-from entitymill.recognition.sentences import Kind
+from entitymill.recognition.sentences import DetectorKind
 from entitymill.run.extraction import extract
 from entitymill.spark.private_session import override_conf
 from entitymill.tables import Tables, output_tables
@@ -77,10 +77,10 @@ def test_a_model_on_the_drivers_disk_is_found_whatever_the_default_file_system(s
         shutil.copytree(ROOT / "models" / copy.name, copy)
     with override_conf(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):
         model = engine_openvino.ship_model(spark, str(demo))
-        chosen: tuple[Kind, str] = ("dl", str(detector))
+        chosen: tuple[DetectorKind, str] = ("dl", str(detector))
         assert engine_openvino.identify_detector(spark, *chosen).startswith("dl ")
         assert engine_openvino.ship_detector(spark, *chosen).digests
     assert model.manifest.name
     shutil.copytree(detector, tmp_path / "ä b" / "detector")
-    blank: tuple[Kind, str] = ("dl", str(tmp_path / "ä b" / "detector"))
+    blank: tuple[DetectorKind, str] = ("dl", str(tmp_path / "ä b" / "detector"))
     assert engine_openvino.ship_detector(spark, *blank).digests

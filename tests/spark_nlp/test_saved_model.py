@@ -69,7 +69,7 @@ def test_what_spark_nlp_saves_is_read(resaved: Path, tmp_path: Path, pack: Calla
     weights = [sorted(constants(path[bundle.NETWORK])) for path in (files, demo_files)]
     assert weights[0] == weights[1] and len(weights[0]) > 50
     sentences = precision_loss.read_sample(ROOT / "data" / "state_union.parquet", "x").select_evenly(200).sentences
-    assert precision_loss.tag_sentences(tmp_path / "bundle", "f32", sentences) == precision_loss.tag_sentences(
+    assert precision_loss.find_mentions(tmp_path / "bundle", "f32", sentences) == precision_loss.find_mentions(
         DEMO, "f32", sentences
     )
 
@@ -92,7 +92,7 @@ def test_spark_nlp_finds_with_an_export_what_the_bundle_finds(spark: SparkSessio
 
     [written] = texts.limit(1).collect()
     tokens = written.text.split()
-    expected = sorted(precision_loss.tag_sentences(DEMO, "f32", [tokens]))
+    expected = sorted(precision_loss.find_mentions(DEMO, "f32", [tokens]))
     assert found == [(" ".join(tokens[first:last]), label) for _, first, last, label in expected]
     assert found == [("Angela Merkel", "PER"), ("Emmanuel Macron", "PER"), ("Paris", "LOC")]
 

@@ -19,13 +19,13 @@ from .conftest import ROOT, recognized
 FUZZED, SHORTENED, LONG = 800, 400, 50_000
 SPEECH = pq.read_table(ROOT / "data" / "state_union.parquet", columns=["text"])["text"][0].as_py()
 DISPUTED = "Angela Merkel spoke... Then Paris (see p. 5. Rome) answered!? yes"
-DETECTORS: dict[sentences.Kind, int] = {"dl": 3, "rules": 4, "sentencex": 2}
+DETECTORS: dict[sentences.DetectorKind, int] = {"dl": 3, "rules": 4, "sentencex": 2}
 """Detector -> number of sentences that it finds in DISPUTED."""
 PARAGRAPH = "Angela Merkel met Emmanuel Macron in Paris. They discussed Ukraine.\n\n"
 
 
 @pytest.mark.parametrize("kind", ["dl", "rules"])
-def test_sentences_and_tokens_are_spark_nlps(spark: SparkSession, kind: sentences.Kind, tmp_path: Path) -> None:
+def test_sentences_and_tokens_are_spark_nlps(spark: SparkSession, kind: sentences.DetectorKind, tmp_path: Path) -> None:
     every = [
         *generate_texts(FUZZED, seed=5),
         *(text[:SHORTENED] for text in HOSTILE_TEXTS.values()),
@@ -44,7 +44,7 @@ def test_sentences_and_tokens_are_spark_nlps(spark: SparkSession, kind: sentence
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_a_long_document_has_the_sentences_of_its_paragraphs(spark: SparkSession, detector: sentences.Kind) -> None:
+def test_a_long_document_has_the_sentences_of_its_paragraphs(spark: SparkSession, detector: sentences.DetectorKind) -> None:
     text = PARAGRAPH * 150
     texts = {"long": text, "one": PARAGRAPH, "disputed": DISPUTED}
     rows = recognized(spark, texts, f"segmentation.detector={detector}")

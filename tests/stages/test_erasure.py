@@ -24,4 +24,4 @@ def test_every_id_that_the_source_still_has_is_counted(spark: SparkSession, tmp_
     with pytest.raises(
         SourceError, match=r"still has 1500 of the documents \(for example 'd0000'\), 100 of them in rows that source\.where"
     ):
-        erasure._check_source(spark, settings, erased)
+        erasure._check_absent_from_source(spark, settings, erased)

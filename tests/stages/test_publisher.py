@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from entitymill import schemas
-from entitymill.run.summary import Summary, count_by_label
+from entitymill.run.summary import Summary, count_unit_results
 from entitymill.run_row import RunRow
 from entitymill.tables import Tables, publisher, recovery, table_setup
 from entitymill.tables.numbered_commits import Commits
@@ -54,7 +54,7 @@ def test_documents_are_exchanged_whole(writing: Writing, monkeypatch: pytest.Mon
 def test_documents_alone_are_removed(writing: Writing, few: bool) -> None:
     """A unit may have no documents and no known ids: its documents were gone when the source was read a second time."""
     if not few:
-        counts = count_by_label(writing.recognized(), collect_ids=True).collect()
+        counts = count_unit_results(writing.recognized(), collect_ids=True).collect()
         assert Summary("run", DAY).add_counts(counts, ids_collected=True) == UnitIds()
     writing.publish(known=True, removed=("a", "b"), few=few)
     assert writing.held() == ({ODD: ["Cleo", "Delhi"]}, [ODD])

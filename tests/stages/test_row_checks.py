@@ -13,13 +13,13 @@ from pyspark.sql import SparkSession
 from entitymill.settings.sections import SourceSettings
 from entitymill.source import row_checks
 from entitymill.source.reader import Source, open_source
-from entitymill.source.row_checks import CODE
+from entitymill.source.row_checks import REJECT_CODE
 
 
 def test_each_row_gets_the_code_of_what_is_wrong_with_it(source_of: Callable[..., Source]) -> None:
     rows = [("a", "Anna"), ("b", ""), (None, "x"), ("c", None), ("d", "y" * 11), ("e", "1"), ("e", "2"), ("f", "y" * 10)]
     judged = source_of(*rows, max_chars=10).validate_rows()
-    codes = {(row["doc_id"], row["text"]): row[CODE] for row in judged.collect()}
+    codes = {(row["doc_id"], row["text"]): row[REJECT_CODE] for row in judged.collect()}
     assert codes == {
         ("a", "Anna"): None, ("b", ""): None, (None, "x"): "null_id", ("c", None): "null_text",
         ("d", "y" * 11): "text_too_long", ("e", "1"): "duplicate_id", ("e", "2"): "duplicate_id", ("f", "y" * 10): None,
@@ -45,7 +45,7 @@ def test_rows_that_the_caller_has_cached_are_not_taken_for_the_sources(spark: Sp
 
 def test_code_points_are_counted_not_utf_16_units(source_of: Callable[..., Source]) -> None:
     [row] = source_of(("a", "👩‍👩‍👧"), max_chars=5).validate_rows().collect()
-    assert (row["chars"], row[CODE]) == (5, None)
+    assert (row["chars"], row[REJECT_CODE]) == (5, None)
 
 
 @pytest.mark.parametrize(("column", "octets"), [("doc_id", "eda080"), ("text", "eda080"), ("text", "416eff")])
@@ -53,7 +53,7 @@ def test_what_is_no_utf_8_is_refused(spark: SparkSession, column: str, octets: s
     """The octets are half a surrogate pair, which Java might write, and a word in Latin-1."""
     values = {"doc_id": "'a'", "text": "'Anna'", column: f"cast(unhex('{octets}') as string)"}
     rows = spark.sql(f"SELECT {', '.join(f'{value} AS {name}' for name, value in values.items())}, 1L AS copies")
-    assert [row[CODE] for row in row_checks.validate_rows(rows, 100).collect()] == [
+    assert [row[REJECT_CODE] for row in row_checks.validate_rows(rows, 100).collect()] == [
         f"malformed_{column.removeprefix('doc_')}"
     ]
 
@@ -61,4 +61,4 @@ def test_what_is_no_utf_8_is_refused(spark: SparkSession, column: str, octets: s
 def test_more_duplicates_than_are_broadcast(source_of: Callable[..., Source], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_checks, "BROADCAST_DUPLICATES", 1)
     judged = source_of(("a", "1"), ("a", "2"), ("b", "3"), ("b", "4"), ("c", "5")).validate_rows()
-    assert sorted((row["doc_id"], row[CODE]) for row in judged.collect() if row[CODE] is None) == [("c", None)]
+    assert sorted((row["doc_id"], row[REJECT_CODE]) for row in judged.collect() if row[REJECT_CODE] is None) == [("c", None)]

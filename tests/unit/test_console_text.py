@@ -231,7 +231,7 @@ def test_an_endless_mention_does_not_flood_the_screen() -> None:
     assert line.startswith("See [LlanLlan")
     assert line.endswith("Llangogoch LOC] in [Wales LOC].")
     assert f" … {end - 4 - 80:,} characters more … " in line
-    assert console_text.shorten("x" * console_text.MAX_SHOWN_CHARS) == "x" * console_text.MAX_SHOWN_CHARS
+    assert console_text.shorten("x" * console_text.MAX_MENTION_CHARS) == "x" * console_text.MAX_MENTION_CHARS
 
 
 @pytest.mark.parametrize("terminal", [True, False])

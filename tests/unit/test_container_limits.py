@@ -125,5 +125,5 @@ def test_no_more_threads_are_started_than_the_container_has_cores(
     monkeypatch.setattr(Tagger, "load", load)
     entitymill.load(MODEL)
     entitymill.load(MODEL, threads=5)
-    precision_loss.tag_sentences(MODEL, "f32", [["Paris"]])
+    precision_loss.find_mentions(MODEL, "f32", [["Paris"]])
     assert started == [2, 5, 2]

@@ -23,7 +23,7 @@ def pairs(flat: list[int]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("kind", COLUMN)
-def test_sentences_and_tokens_are_spark_nlps(kind: sentences.Kind) -> None:
+def test_sentences_and_tokens_are_spark_nlps(kind: sentences.DetectorKind) -> None:
     rows = [row for row in ROWS if row[COLUMN[kind]] is not None]
     detector = sentences.open_detector(kind, sentences.find_detector_files(TESTS.parent / "models" / "sentence_detector"))
 
@@ -36,4 +36,4 @@ def test_sentences_and_tokens_are_spark_nlps(kind: sentences.Kind) -> None:
 
 
 def test_every_detector_but_one_is_held_to_spark_nlp() -> None:
-    assert {*get_args(sentences.Kind)} - {*COLUMN} == {"sentencex"}
+    assert {*get_args(sentences.DetectorKind)} - {*COLUMN} == {"sentencex"}

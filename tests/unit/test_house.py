@@ -16,7 +16,7 @@ from entitymill.spark import installation
 JOBS = Path(__file__).parents[2] / "jobs"
 MODULES = {
     ".".join(path.relative_to(JOBS).with_suffix("").parts).removesuffix(".__init__"): path
-    for package in ("entitymill", *installation.PACKAGES)
+    for package in ("entitymill", *installation.EXTENSIONS)
     for path in sorted((JOBS / package).rglob("*.py"))
 }
 SPARK = ("pyspark", "py4j", "delta")
@@ -124,10 +124,10 @@ def test_the_core_imports_no_extension() -> None:
         for name, path in MODULES.items()
         if within(name, "entitymill")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf8")))
-        if isinstance(node, ast.ImportFrom) and any(within(str(node.module), one) for one in installation.PACKAGES)
+        if isinstance(node, ast.ImportFrom) and any(within(str(node.module), one) for one in installation.EXTENSIONS)
     ]
     assert found == []
-    assert imported_by("entitymill", installation.PACKAGES) == []
+    assert imported_by("entitymill", installation.EXTENSIONS) == []
 
 
 def test_every_package_has_its_layer() -> None:

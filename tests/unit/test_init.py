@@ -9,9 +9,9 @@ import yaml
 
 from entitymill.commands import init
 from entitymill.settings.sections import SourceSettings
-from entitymill.source.column_proposal import Column, Proposal
+from entitymill.source.column_proposal import ColumnProfile, Proposal
 
-COLUMN = Column("id", "string", atomic=True, text=True, unique=True, length=1.0, exclusion="")
+COLUMN = ColumnProfile("id", "string", atomic=True, text=True, unique=True, length=1.0, exclusion="")
 
 
 @pytest.mark.parametrize(

@@ -101,22 +101,22 @@ def test_a_jar_that_somebody_else_has_put_into_this_directory_is_not_loaded(
         (directory / "build" / "jars").mkdir(parents=True)
     monkeypatch.setattr(files_on_this_machine, "REPOSITORY", tmp_path / "clone")
     installed = str(tmp_path / "clone" / "build" / "jars")
-    assert files_on_this_machine.find_installed("build/jars") == "build/jars"
+    assert files_on_this_machine.find_in_clone("build/jars") == "build/jars"
     owners = {Path("build"): os.getuid(), Path("build/jars"): os.getuid()}
     monkeypatch.setattr(Path, "lstat", lambda path: SimpleNamespace(st_uid=owners[path]))
     for path in owners:
         monkeypatch.setitem(owners, path, 4711)
-        assert files_on_this_machine.find_installed("build/jars") == installed
+        assert files_on_this_machine.find_in_clone("build/jars") == installed
         monkeypatch.setitem(owners, path, 0)
-        assert files_on_this_machine.find_installed("build/jars") == "build/jars"
+        assert files_on_this_machine.find_in_clone("build/jars") == "build/jars"
 
 
 @pytest.mark.parametrize("path", ["/nowhere/models/demo", "s3a://bucket/models/demo", "models/none", "../models/demo"])
 def test_all_else_is_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     (tmp_path / "models" / "demo").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert files_on_this_machine.find_installed(path) == path
-    assert files_on_this_machine.find_installed("models/demo") == "models/demo"
+    assert files_on_this_machine.find_in_clone(path) == path
+    assert files_on_this_machine.find_in_clone("models/demo") == "models/demo"
 
 
 def test_what_is_only_in_this_directory_is_written_with_its_directory(

@@ -161,7 +161,7 @@ def toy(ids: str = "i64", mask: str = "attention_mask", width: int = 5, length: 
 
 
 def test_32_bit_inputs_are_widened_and_extra_outputs_dropped() -> None:
-    found = network_import.normalize(toy("i32"), 5, "here")
+    found = network_import.normalize_inputs_and_output(toy("i32"), 5, "here")
 
     assert {port.get_element_type() for port in found.inputs} == {ov.Type.i64}
     assert len(found.outputs) == 1 and found.output(0).get_any_name() == "logits"
@@ -181,7 +181,7 @@ def test_32_bit_inputs_are_widened_and_extra_outputs_dropped() -> None:
 )
 def test_other_networks_are_refused(given: ov.Model, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        network_import.normalize(given, 5, "here")
+        network_import.normalize_inputs_and_output(given, 5, "here")
 
 
 def test_rounding_to_bfloat16_is_to_nearest_even_and_calibration_is_seen(tmp_path: Path) -> None:

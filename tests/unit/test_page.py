@@ -11,7 +11,7 @@ import pytest
 
 from entitymill.settings.report_sections import ReportSettings
 from entitymill_reports import drift, page, plots
-from entitymill_reports.page_content import Days
+from entitymill_reports.page_content import MentionsByPeriod
 from sample_figures import QUOTE, SCRIPT, figures, run, shown
 
 LINKS = ("src", "href", "srcset", "action", "data", "xlink:href")
@@ -137,14 +137,14 @@ def test_plots_are_svg_in_the_colors_of_the_page() -> None:
     ],
 )
 def test_days_without_a_mention_have_their_place(step: str, ends: tuple[date, date], steps: int) -> None:
-    every = page._list_steps(Days("published", step, {day: {"PER": 1} for day in ends}))
+    every = page._list_steps(MentionsByPeriod("published", step, {day: {"PER": 1} for day in ends}))
     assert (len(every), every[0], every[-1]) == (steps, *ends)
 
 
 @pytest.mark.parametrize("step", ["day", "week", "month", "year"])
 def test_a_date_that_stands_for_never_costs_no_page(step: str) -> None:
     ends = date(2020, 2, 1), date(9999, 12, 31)
-    days = Days("day", step, {day: {"PER": 1} for day in ends})
+    days = MentionsByPeriod("day", step, {day: {"PER": 1} for day in ends})
     found = dataclasses.replace(figures(), days=days)
     assert tuple(page._list_steps(days)) == ends
     assert "Mentions by" in page.render(found, drift.compare_runs(None, [], ReportSettings()))

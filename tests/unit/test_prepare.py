@@ -59,7 +59,7 @@ def test_a_hugging_face_directory_becomes_a_bundle(prepare: Prepare, tmp_path: P
     manifest = manifest_of(tmp_path / "out")
     assert (manifest.name, manifest.licence, manifest.max_length, manifest.precision) == ("mine", "MIT", 32, "f32")
     assert manifest.source == f"a Hugging Face {kind} token classifier: {kind}"
-    assert precision_loss.tag_sentences(tmp_path / "out", "f32", tiny.SENTENCES)
+    assert precision_loss.find_mentions(tmp_path / "out", "f32", tiny.SENTENCES)
     assert left_in(tmp_path) == {"out"}
 
 
@@ -98,7 +98,7 @@ def test_a_bundle_goes_to_spark_nlp_and_back(prepare: Prepare, tmp_path: Path) -
     assert prepare(tmp_path / "one", tmp_path / "saved", "--to", "sparknlp")[0] == 0
     assert prepare(tmp_path / "saved", tmp_path / "two")[0] == 0
 
-    assert precision_loss.tag_sentences(tmp_path / "two", "f32", tiny.SENTENCES) == precision_loss.tag_sentences(
+    assert precision_loss.find_mentions(tmp_path / "two", "f32", tiny.SENTENCES) == precision_loss.find_mentions(
         tmp_path / "one", "f32", tiny.SENTENCES
     )
     one, two = manifest_of(tmp_path / "one"), manifest_of(tmp_path / "two")
@@ -137,7 +137,7 @@ def test_lower_precision_is_checked_and_noted(
     expected = precision_loss.join_gold_tags(gold.gold)
     if not calibrated:
         for precision, f1 in manifest.f1["speeches"].items():
-            found = precision_loss.tag_sentences(tmp_path / "out", precision, gold.sentences)  # type: ignore[arg-type]
+            found = precision_loss.find_mentions(tmp_path / "out", precision, gold.sentences)  # type: ignore[arg-type]
             assert f1 == pytest.approx(precision_loss.compute_span_f1(found, expected), abs=1e-4)
         assert "checked on 100 sentences" in said
 
@@ -155,7 +155,7 @@ def test_a_calibrated_bundle_loses_its_calibration_on_request_and_runs_the_same_
     network = (tmp_path / "plain" / bundle.NETWORK).read_text(encoding="utf8")
     assert "FakeQuantize" in (tmp_path / "calibrated" / bundle.NETWORK).read_text(encoding="utf8")
     assert "FakeQuantize" not in network
-    found = [precision_loss.tag_sentences(tmp_path / name, "f32", tiny.SENTENCES) for name in ("calibrated", "plain")]
+    found = [precision_loss.find_mentions(tmp_path / name, "f32", tiny.SENTENCES) for name in ("calibrated", "plain")]
     assert found[0] == found[1]
 
 
@@ -326,7 +326,7 @@ def test_what_was_there_comes_back_when_the_new_cannot_be_put(tmp_path: Path) ->
 def test_confidences_are_fitted_to_gold_and_change_the_digest(prepare: Prepare, tmp_path: Path) -> None:
     demo = Path(preparation.__file__).parents[2] / "models" / "demo"
     sample = precision_loss.read_sample(SPEECHES, "x").select_evenly(600)
-    found = precision_loss.tag_sentences(demo, "f32", sample.sentences)
+    found = precision_loss.find_mentions(demo, "f32", sample.sentences)
     tags = [["O"] * len(sentence) for sentence in sample.sentences]
     for number, (sentence, first, last, label) in enumerate(sorted(found)):
         if number % 3:  # so a third of the mentions is wrong

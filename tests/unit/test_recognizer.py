@@ -24,13 +24,13 @@ from entitymill.recognition.tagger.inference import Tagger
 from entitymill.tables.text_masking import mask_text
 
 FILES = sentences.find_detector_files(Path(__file__).parents[2] / "models" / "sentence_detector")
-KINDS: tuple[sentences.Kind, ...] = ("dl", "rules", "sentencex")
+KINDS: tuple[sentences.DetectorKind, ...] = ("dl", "rules", "sentencex")
 Make = Callable[..., Recognizer]
 
 
 @pytest.fixture(scope="session")
 def make(tagger: Tagger) -> Make:
-    def made(kind: sentences.Kind = "dl", *, trim: bool = True, by: Tagger = tagger) -> Recognizer:
+    def made(kind: sentences.DetectorKind = "dl", *, trim: bool = True, by: Tagger = tagger) -> Recognizer:
         return Recognizer(sentences.open_detector(kind, FILES), by, trim=trim)
 
     return made
@@ -79,12 +79,14 @@ def check_mentions(texts: list[str], found: Recognition) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=20)
 @given(texts=texts, trim=st.booleans())
-def test_every_mention_is_the_text_at_its_offsets(make: Make, kind: sentences.Kind, texts: list[str], trim: bool) -> None:
+def test_every_mention_is_the_text_at_its_offsets(
+    make: Make, kind: sentences.DetectorKind, texts: list[str], trim: bool
+) -> None:
     check_mentions(texts, make(kind, trim=trim)(pa.array(texts, pa.string())))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_texts_get_their_own_mentions_and_counts(make: Make, kind: sentences.Kind) -> None:
+def test_texts_get_their_own_mentions_and_counts(make: Make, kind: sentences.DetectorKind) -> None:
     texts = ["", "😀 Angela Merkel met Emmanuel Macron. Then nobody else came.", " ", "They met in Paris."]
     found = make(kind)(pa.array(texts))
 
@@ -104,7 +106,7 @@ def test_neighbours_change_nothing(make: Make) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_text_gives_no_rows_and_empty_texts_none_each(make: Make, kind: sentences.Kind) -> None:
+def test_no_text_gives_no_rows_and_empty_texts_none_each(make: Make, kind: sentences.DetectorKind) -> None:
     for width in (pa.string(), pa.large_string()):
         assert mentions(make(kind)(pa.array([], width))) == []
         assert mentions(make(kind)(pa.array(["", "", "\x01"], width))) == [[], [], []]
@@ -210,7 +212,7 @@ def test_html_is_no_part_of_mentions_and_offsets_count_it(tagger: Tagger) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_block_tag_ends_a_sentence(tagger: Tagger, kind: sentences.Kind) -> None:
+def test_a_block_tag_ends_a_sentence(tagger: Tagger, kind: sentences.DetectorKind) -> None:
     text = "<ul><li>the <i>talks</i> in Paris<li>a walk\nwith Angela Merkel<br>in Rome</ul><!-- é --><p>😀 Nobody came</p>"
     recognizer = Recognizer(sentences.open_detector(kind, FILES), tagger, trim=True, markup="html")
     for texts in ([text], ["", text, "Paris"], [text.replace("😀", "Yes")]):
@@ -226,7 +228,7 @@ WIDE = "Came to\u00a0Paris and met\u2003Angela\u00a0Merkel\u202f(with\u00a0Emman
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("trim", [True, False])
-def test_blanks_of_any_width_separate_words(make: Make, kind: sentences.Kind, trim: bool) -> None:
+def test_blanks_of_any_width_separate_words(make: Make, kind: sentences.DetectorKind, trim: bool) -> None:
     for texts in ([WIDE], ["", f"😀 {WIDE}", "\u00a0"]):
         found = make(kind, trim=trim)(pa.array(texts), annotations=True)
         check_mentions(texts, found)
@@ -239,7 +241,7 @@ def test_blanks_of_any_width_separate_words(make: Make, kind: sentences.Kind, tr
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_encoding_sparknlp_splits_words_only_at_ascii_blanks(
-    make: Make, load_tagger: Callable[..., Tagger], kind: sentences.Kind
+    make: Make, load_tagger: Callable[..., Tagger], kind: sentences.DetectorKind
 ) -> None:
     detector = sentences.open_detector(kind, FILES)
     texts = offsets.read_texts(pa.array([WIDE]))

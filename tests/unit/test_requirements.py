@@ -98,7 +98,7 @@ def wheel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("wheel")
-@pytest.mark.parametrize("extra", ["", *installation.COMMANDS])
+@pytest.mark.parametrize("extra", ["", *installation.MAKE_TARGETS])
 def test_no_command_lets_an_index_choose_this_package(tmp_path: Path, extra: str) -> None:
     """No install command may let pip look this package up in an index, because anybody could register its name there."""
     command = shlex.split(installation.install_command(extra))
@@ -132,7 +132,7 @@ def test_the_wheel_that_was_installed_is_named_where_it_is_still_there(
 def test_every_target_that_is_named_is_one_of_the_makefile(monkeypatch: pytest.MonkeyPatch) -> None:
     makefile = (JOBS.parent / "Makefile").read_text(encoding="utf8")
     monkeypatch.chdir(JOBS.parent)
-    for extra in ("", *installation.COMMANDS):
+    for extra in ("", *installation.MAKE_TARGETS):
         make, target = installation.install_command(extra).split()
         assert (make, f"\n{target}:" in makefile) == ("make", True)
 

@@ -13,23 +13,23 @@ import pytest
 
 from entitymill.errors import ModelError
 from entitymill.recognition import offsets, sentences, sentences_dl, tokens
-from entitymill.recognition.sentences import Detector, Kind
+from entitymill.recognition.sentences import Detector, DetectorKind
 from entitymill.recognition.tagger.tokens_to_model_input import Encoder
 from hostile_texts import HOSTILE_TEXTS, LONG, SAMPLE, healthy
 from own_segments import segment_texts
 
 SAVED = Path(__file__).parents[2] / "models" / "sentence_detector"
-KINDS: tuple[Kind, ...] = ("dl", "rules", "sentencex")
+KINDS: tuple[DetectorKind, ...] = ("dl", "rules", "sentencex")
 SHARE = 10
 TRIES = 6
 
 
 @cache
-def detector(kind: Kind) -> Detector:
+def detector(kind: DetectorKind) -> Detector:
     return sentences.open_detector(kind, sentences.find_detector_files(SAVED))
 
 
-def found(kind: Kind, text: str) -> list[str]:
+def found(kind: DetectorKind, text: str) -> list[str]:
     units = text.encode("utf-16-le")
     return [
         units[2 * begin : 2 * end].decode("utf-16-le") for begin, end in segment_texts(detector(kind), [text])[0].sentences
@@ -47,7 +47,7 @@ def found(kind: Kind, text: str) -> list[str]:
     ],
     ids=lambda wanted: wanted[0][:12],
 )
-def test_plain_english_is_cut_where_a_reader_would(kind: Kind, wanted: list[str]) -> None:
+def test_plain_english_is_cut_where_a_reader_would(kind: DetectorKind, wanted: list[str]) -> None:
     assert found(kind, " ".join(wanted)) == wanted
 
 
@@ -133,7 +133,7 @@ def test_windows_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> 
     assert segment_texts(detector("dl"), texts) == wanted
 
 
-def seconds(kind: Kind, text: str, encoder: Encoder) -> float:
+def seconds(kind: DetectorKind, text: str, encoder: Encoder) -> float:
     """Return the CPU seconds that a text takes before the tagger's network runs."""
     encoder._clear()
     began = time.process_time()
@@ -148,7 +148,7 @@ def seconds(kind: Kind, text: str, encoder: Encoder) -> float:
 @pytest.mark.deep
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_text_takes_more_than_ten_times_its_share_of_time(kind: Kind, encoder: Encoder) -> None:
+def test_no_text_takes_more_than_ten_times_its_share_of_time(kind: DetectorKind, encoder: Encoder) -> None:
     share = min(seconds(kind, healthy(LONG), encoder) for _ in range(TRIES))
     slow = {}
     for name, text in HOSTILE_TEXTS.items():

@@ -28,7 +28,7 @@ SAFE = {
     ("evaluate", "name"): "a name from the constant KEY",
     ("work_units", "_IS_REMOVED"): "constant text",
     ("row_checks", "cases"): "constant text and an int",
-    ("row_checks", "CODE"): "constant text",
+    ("row_checks", "REJECT_CODE"): "constant text",
     ("page_queries", "_DAYS"): "constant text",
     ("page_queries", "column"): "from quote_part",
     ("page_excerpts", "SAMPLE_SIZE"): "an int",

@@ -78,7 +78,7 @@ def test_kinds_of_plain_labels_part_mentions(tmp_path: Path) -> None:
             places = list(run)
             if tag != "O":
                 expected.add((number, places[0], places[-1] + 1, tag[2:]))
-    assert precision_loss.tag_sentences(place, "f32", tiny.SENTENCES) == expected
+    assert precision_loss.find_mentions(place, "f32", tiny.SENTENCES) == expected
     assert len({kind for *_, kind in expected}) > 1
 
 
@@ -90,7 +90,7 @@ def test_iob1_is_told_by_its_user(tmp_path: Path) -> None:
     assert told.digest() != told.model_copy(update={"scheme": "iob2"}).digest()
     scheme = TagScheme(tiny.LABELS, splits_kinds=True)
     tags = np.array([tiny.LABELS.index(tag) for tag in ("I-PER", "I-LOC", "B-LOC", "I-LOC", "O", "I-PER")], np.int16)
-    found = scheme.join_spans(tags, np.ones(len(tags), np.float32), np.zeros(len(tags), np.int64))
+    found = scheme.join_tags_to_spans(tags, np.ones(len(tags), np.float32), np.zeros(len(tags), np.int64))
     assert list(zip(found.begin.tolist(), found.end.tolist(), strict=True)) == [(0, 1), (1, 2), (2, 4), (5, 6)]
 
 

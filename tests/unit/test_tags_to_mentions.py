@@ -10,7 +10,7 @@ LABELS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG"]
 
 def spans(tags: list[str], sentences: list[int] | None = None) -> list[tuple[int, int, str]]:
     scheme = TagScheme(LABELS)
-    found = scheme.join_spans(
+    found = scheme.join_tags_to_spans(
         np.array([LABELS.index(tag) for tag in tags], np.int16),
         np.full(len(tags), 0.5, np.float32),
         np.array(sentences or [0] * len(tags), np.int64),
@@ -68,14 +68,14 @@ def test_spans_are_those_of_spark_nlps_converter(tokens: list[tuple[str, bool]])
 
 def test_confidence_is_the_mean_over_the_spans_tokens() -> None:
     scheme = TagScheme(LABELS)
-    found = scheme.join_spans(
+    found = scheme.join_tags_to_spans(
         np.array([0, 1, 2, 0, 3], np.int16), np.array([0.1, 0.9, 0.7, 0.2, 0.6], np.float32), np.zeros(5, np.int64)
     )
     assert found.confidences == pytest.approx([0.8, 0.6])
 
 
 def test_nothing_has_no_spans() -> None:
-    found = TagScheme([]).join_spans(np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    found = TagScheme([]).join_tags_to_spans(np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros(0, np.int64))
     assert len(found.begin) == 0
 
 

@@ -29,11 +29,11 @@ detectors = pytest.mark.parametrize("kind", KINDS)
 
 
 @cache
-def detector(kind: sentences.Kind) -> sentences.Detector:
+def detector(kind: sentences.DetectorKind) -> sentences.Detector:
     return sentences.open_detector(kind, sentences.find_detector_files(SAVED))
 
 
-def cut(kind: sentences.Kind, column: pa.Array) -> tuple[offsets.Texts, Segments]:
+def cut(kind: sentences.DetectorKind, column: pa.Array) -> tuple[offsets.Texts, Segments]:
     whole = offsets.read_texts(column)
     return whole, tokens.tokenize(whole, detector(kind).find_breaks(whole))
 
@@ -46,7 +46,7 @@ def spans(found: Segments) -> list[list[int]]:
 @detectors
 @given(texts=texts)
 def test_tokens_cover_all_that_is_neither_white_space_nor_a_control_character(
-    kind: sentences.Kind, texts: list[str]
+    kind: sentences.DetectorKind, texts: list[str]
 ) -> None:
     whole, found = cut(kind, pa.array(texts, pa.string()))
     covered = [
@@ -66,7 +66,9 @@ def test_tokens_cover_all_that_is_neither_white_space_nor_a_control_character(
 
 @detectors
 @given(texts=texts)
-def test_tokens_lie_in_order_in_their_sentences_and_these_in_their_texts(kind: sentences.Kind, texts: list[str]) -> None:
+def test_tokens_lie_in_order_in_their_sentences_and_these_in_their_texts(
+    kind: sentences.DetectorKind, texts: list[str]
+) -> None:
     whole, found = cut(kind, pa.array(texts, pa.string()))
 
     assert all(begin < end for begin, end in zip(found.token_begin, found.token_end, strict=True))
@@ -85,7 +87,7 @@ def test_tokens_lie_in_order_in_their_sentences_and_these_in_their_texts(kind: s
 
 @detectors
 @given(texts=texts, before=text, after=text)
-def test_a_texts_neighbours_do_not_matter(kind: sentences.Kind, texts: list[str], before: str, after: str) -> None:
+def test_a_texts_neighbours_do_not_matter(kind: sentences.DetectorKind, texts: list[str], before: str, after: str) -> None:
     alone = [found for written in texts for found in segment_texts(detector(kind), [written])]
     assert segment_texts(detector(kind), texts) == alone
     assert segment_texts(detector(kind), [before, *texts, after])[1:-1] == alone
@@ -93,7 +95,9 @@ def test_a_texts_neighbours_do_not_matter(kind: sentences.Kind, texts: list[str]
 
 @detectors
 @given(texts=texts, data=st.data())
-def test_a_slice_of_an_array_is_read_from_its_own_start(kind: sentences.Kind, texts: list[str], data: st.DataObject) -> None:
+def test_a_slice_of_an_array_is_read_from_its_own_start(
+    kind: sentences.DetectorKind, texts: list[str], data: st.DataObject
+) -> None:
     first = data.draw(st.integers(0, len(texts)))
     size = data.draw(st.integers(0, len(texts) - first))
     for width in (pa.string(), pa.large_string()):
@@ -105,14 +109,14 @@ def test_a_slice_of_an_array_is_read_from_its_own_start(kind: sentences.Kind, te
 
 @detectors
 @pytest.mark.parametrize("empty", [[], [""], ["", "", ""], [" ", "", "\n\t"]], ids=len)
-def test_nothing_has_no_sentence(kind: sentences.Kind, empty: list[str]) -> None:
+def test_nothing_has_no_sentence(kind: sentences.DetectorKind, empty: list[str]) -> None:
     for width in (pa.string(), pa.large_string()):
         _, found = cut(kind, pa.array(empty, width))
         assert spans(found) == [[], [], [], [], [], [0] * (len(empty) + 1)]
 
 
 @detectors
-def test_empty_texts_at_either_end_move_nothing(kind: sentences.Kind) -> None:
+def test_empty_texts_at_either_end_move_nothing(kind: sentences.DetectorKind) -> None:
     written = "Angela came. She met him."
     alone = segment_texts(detector(kind), [written])
     assert segment_texts(detector(kind), ["", "", written, "", "\x01", "", written, ""])[2::4] == [alone[0], alone[0]]

@@ -157,7 +157,7 @@ def measure(
             for precision, (sentences, cpu) in _run_round(children, batch).items():
                 rates[precision].append(sentences / cpu)
     except child_process.ChildLostError as lost:
-        raise common.describe_lost_child(lost, model) from lost
+        raise common.build_lost_child_error(lost, model) from lost
     finally:
         for child in children.values():
             child.close()

@@ -68,7 +68,7 @@ def build_parser(command: str, description: str, epilog: str, script: str | None
     return _SafeParser(prog=prog, description=description, epilog=epilog, formatter_class=_HelpFormatter)
 
 
-def describe_lost_child(lost: ChildLostError, model: Path) -> EntityMillError:
+def build_lost_child_error(lost: ChildLostError, model: Path) -> EntityMillError:
     """Return the exception to raise after a child process of `tag` or `benchmark` crashed on texts, or took too long.
 
     It is a WorkerError if a lack of memory seems to be the reason, and otherwise a ModelError. `model` is for the message.

@@ -111,7 +111,7 @@ def _tag_texts(texts: list[str], options: argparse.Namespace) -> list[list[dict[
             column = pa.array([_SURROGATE.sub("\ufffd", text) for text in window], pa.large_string())
             found += child(pa.RecordBatch.from_arrays([column], ["text"]), TIMEOUT_SECONDS).column("mentions").to_pylist()
     except child_process.ChildLostError as lost:
-        raise common.describe_lost_child(lost, options.model) from lost
+        raise common.build_lost_child_error(lost, options.model) from lost
     child.close()
     return [
         [{**row, "entity": text[row["begin"] : row["end"]]} for row in rows] for text, rows in zip(texts, found, strict=True)

@@ -25,7 +25,7 @@ from entitymill.recognition.tagger import Markup, Precision, bundle
 def open_tagger(
     model: Path,
     precision: Precision,
-    detector: sentences.Kind | None,
+    detector: sentences.DetectorKind | None,
     detector_model: Path | None,
     markup: Markup,
     characters: int,

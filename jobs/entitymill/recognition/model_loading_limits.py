@@ -72,7 +72,7 @@ def report_files_to(listener: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def blame_file(file: str) -> Iterator[None]:
+def report_loading(file: str) -> Iterator[None]:
     """Report to the listener of `report_files_to` that the `with` block loads `file`, a path or URI.
 
     `file` is a model or a file of a model. If this process crashes inside the block, its parent process raises an error that
@@ -88,15 +88,15 @@ def blame_file(file: str) -> Iterator[None]:
 
 
 @contextmanager
-def loading(file: str) -> Iterator[None]:
+def convert_loading_errors(file: str) -> Iterator[None]:
     """Raise a ModelError that names `file`, a path or URI, if the `with` block fails because the file is damaged.
 
     The ModelError replaces a MemoryError, an error listed in _FAILURES (such as a ValueError), or a panic (crash) of Rust
     code. All other errors, such as an OSError, are raised unchanged. The file is also reported to the parent process, as in
-    `blame_file`.
+    `report_loading`.
     """
     try:
-        with blame_file(file):
+        with report_loading(file):
             yield
     except MemoryError as error:
         raise ModelError(

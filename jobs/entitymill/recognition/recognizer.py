@@ -82,7 +82,7 @@ class Recognizer:
         """
         began = perf_counter()
         original = offsets.read_texts(texts)
-        visible = self._blank_invisible(texts, original)
+        visible = self._blank_markup_and_wide_spaces(texts, original)
         segments = tokens.tokenize(visible, self._find_breaks(visible, original))
         begins = segments.token_begin - visible.edges[visible.find_texts(segments.token_begin)]
         words = visible.extract_substrings(segments.token_begin, segments.token_end)
@@ -98,7 +98,7 @@ class Recognizer:
         self.seconds.mentions += perf_counter() - segmented - model_seconds
         return recognition
 
-    def _blank_invisible(self, texts: pa.Array, original: Texts) -> Texts:
+    def _blank_markup_and_wide_spaces(self, texts: pa.Array, original: Texts) -> Texts:
         """Return texts with blanks or line feeds in place of HTML tags and white space outside ASCII; no position changes.
 
         `texts` and `original` contain the same texts. HTML tags are replaced only if the recognizer's `markup` is html,
@@ -133,7 +133,7 @@ def join_tags(texts: Texts, segments: Segments, tags: Tags, labels: Sequence[str
     tagged, first = np.unique(tags.tokens, return_index=True)
     # A number for each token that increases at the beginning of a sentence and after a token without a tag.
     group = segments.sentence_of[tagged] + tagged - np.arange(len(tagged))
-    spans = tag_scheme.join_spans(tags.tags[first], tags.confidences[first], group)
+    spans = tag_scheme.join_tags_to_spans(tags.tags[first], tags.confidences[first], group)
     return TaggedTexts(texts, segments, tags, tagged, spans, tuple(labels), tuple(tag_scheme.kinds))
 
 

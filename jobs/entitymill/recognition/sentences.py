@@ -17,8 +17,8 @@ from entitymill.recognition.offsets import Texts
 from entitymill.recognition.sentences_dl import DeepDetector
 from entitymill.recognition.sentences_rules import RuleDetector
 
-Kind = Literal["dl", "rules", "sentencex"]
-"""Kind of sentence detector. dl: a saved SentenceDetectorDLModel of Spark NLP. rules: Spark NLP's rules. sentencex: the
+DetectorKind = Literal["dl", "rules", "sentencex"]
+"""Kinds of sentence detectors. dl: a saved SentenceDetectorDLModel of Spark NLP. rules: Spark NLP's rules. sentencex: the
 package sentencex."""
 LANGUAGE = "en"
 _PASSAGE_CHARACTERS = 2000
@@ -26,7 +26,7 @@ _PASSAGE_CHARACTERS = 2000
 grows with the square of the number of quotation marks in a passage."""
 
 
-def choose_kind(kind: Kind | None, model: object) -> Kind:
+def choose_detector_kind(kind: DetectorKind | None, model: object) -> DetectorKind:
     """Return the kind of sentence detector to use: `kind` or, if it is None, a default that depends on `model`.
 
     If `model`, the path of a saved detector, is None, the default is sentencex. Otherwise, it is dl.
@@ -109,7 +109,7 @@ def _find_passage_end(text: str, at: int) -> int:
     return end if blank < 0 else blank
 
 
-def open_detector(kind: Kind, files: dict[str, Path], where: str = "") -> Detector:
+def open_detector(kind: DetectorKind, files: dict[str, Path], where: str = "") -> Detector:
     """Return a sentence detector of the given kind; only kind dl reads files.
 
     Args:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from entitymill.errors import ModelError
 from entitymill.recognition import model_loading_limits
-from entitymill.recognition.model_loading_limits import loading
+from entitymill.recognition.model_loading_limits import convert_loading_errors
 
 METADATA, NETWORK = "metadata", "generic_classifier_tensorflow"
 """Names of the two parts of a saved detector: METADATA is a directory with one file part-*, and NETWORK is a file."""
@@ -86,7 +86,7 @@ def read_detector(metadata: Path, network: Path, where: str) -> SavedDetector:
         ModelError: the model is damaged, is not a SentenceDetectorDLModel, or has an unsupported parameter value.
     """
     ids, never_last = _read_parameters(metadata, where)
-    with loading(f"{where}/{NETWORK}"):
+    with convert_loading_errors(f"{where}/{NETWORK}"):
         try:
             weights = _read_weights(network)
             _check_shapes(weights, ids)

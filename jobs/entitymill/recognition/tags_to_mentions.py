@@ -56,7 +56,9 @@ class TagScheme:
         self._kind = np.array([-1 if label == "O" else self.kinds.index(label[2:]) for label in labels], np.int64)
         self._begins = np.array([label.startswith("B-") for label in labels], np.bool_)
 
-    def join_spans(self, tags: NDArray[np.int16], confidences: NDArray[np.float32], sentence_of: NDArray[np.int64]) -> Spans:
+    def join_tags_to_spans(
+        self, tags: NDArray[np.int16], confidences: NDArray[np.float32], sentence_of: NDArray[np.int64]
+    ) -> Spans:
         """Join the tags of consecutive tokens into spans, and return the spans.
 
         For example, B-PER, I-PER, O, I-LOC become a PER span and a LOC span. A span begins at a B- tag, or at an I- tag that

@@ -64,7 +64,7 @@ class CostMeter:
         """Yield the given units of work, but stop as soon as the run has used `max_core_hours`.
 
         The first unit is always yielded, so that each run makes progress. The summary is updated before each unit. At
-        the limit, no error is raised here: the caller must call `check_complete` afterwards, which raises LimitError.
+        the limit, no error is raised here: the caller must call `raise_if_stopped` afterwards, which raises LimitError.
         """
         for number, unit in enumerate(units):
             self.update()
@@ -73,7 +73,7 @@ class CostMeter:
                 return
             yield unit
 
-    def check_complete(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Raise LimitError if the run reached its limit before `limit_units` had yielded all units."""
         if self.stopped:
             summary = self._summary

@@ -41,7 +41,7 @@ def read_known_failures(tables: Tables) -> set[str]:
     return {row["doc_id"] for row in failed if row["run_id"] in runs}
 
 
-def find_first_failures(tables: Tables, last: RunRow | None) -> DataFrame | None:
+def find_failures_to_retry(tables: Tables, last: RunRow | None) -> DataFrame | None:
     """Return a DataFrame with the doc_id of each document whose recognition failed for the first time in run `last`.
 
     Recognition of a document fails if the document crashes the tagger (the model's process) or makes it hang. The next run

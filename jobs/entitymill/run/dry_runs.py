@@ -246,11 +246,11 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
         return None
     alike = [row for row in rows if row.fingerprint == fingerprint]
     measured = max(alike or rows, key=lambda row: row.chars)
-    hours = compute_seconds(measured, rows[0], chars, units, cores) / 3600
+    hours = estimate_seconds(measured, rows[0], chars, units, cores) / 3600
     return Estimate(hours, hours * cores, bool(alike))
 
 
-def compute_seconds(measured: RunRow, latest: RunRow, chars: int, units: int, cores: int) -> float:
+def estimate_seconds(measured: RunRow, latest: RunRow, chars: int, units: int, cores: int) -> float:
     """Return the estimated wall-clock seconds of a run, based on earlier runs.
 
     Each unit is recognized while the previous one is written. So the result includes the longer of two times: to recognize

@@ -115,7 +115,7 @@ def _find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str])
     table_setup.check_tables_to_write(tables)
     _check_owner(settings, tables, guards.read_runs_record(tables, Runs(tables)).owner)
     id_frame = _create_id_frame(spark, ids)
-    _check_source(spark, settings, id_frame)
+    _check_absent_from_source(spark, settings, id_frame)
     rows, in_old_files = _count_rows(tables, ids, id_frame), _occurs_in_old_files(tables, ids, id_frame)
     # Read `runs` last, so that a run that began during this search is seen, too.
     return Findings(rows, in_old_files, Runs(tables).read_record().running)
@@ -142,7 +142,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
         # Check again: while this command waited, a run may have given the output to another source, or a document may have
         # been added to the source again.
         _check_owner(settings, tables, lease.earlier_runs.owner)
-        _check_source(spark, settings, id_frame)
+        _check_absent_from_source(spark, settings, id_frame)
         rows = _count_rows(tables, ids, id_frame)
         nothing = found_nothing and Findings(rows, _occurs_in_old_files(tables, ids, id_frame)).empty
         if nothing and not Runs(tables).was_interrupted(note, lease.epoch):
@@ -186,7 +186,7 @@ def _check_owner(settings: Settings, tables: Tables, owner: str | None) -> None:
         )
 
 
-def _check_source(spark: SparkSession, settings: Settings, id_frame: DataFrame) -> None:
+def _check_absent_from_source(spark: SparkSession, settings: Settings, id_frame: DataFrame) -> None:
     """Raise SourceError if the source still contains any of the ids, even in rows that `source.where` excludes.
 
     A later run could read these rows and publish the documents again.
@@ -232,7 +232,7 @@ def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame
     It cannot be known if some files cannot be read, and none of the others contains an id.
     """
     try:
-        found, complete = data_files.search_files(tables, partial(_search_files, tables, ids, id_frame))
+        found, complete = data_files.search_with_fallback(tables, partial(_search_files, tables, ids, id_frame))
     except data_files.READ_ERRORS:
         return None
     return found or (False if complete else None)
@@ -256,4 +256,6 @@ def _search_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame, *, sk
             files = data_files.read_all_files(tables, name, "doc_id string", skip_unreadable=skip_unreadable)
             if files.join(F.broadcast(id_frame), "doc_id", "left_semi").take(1):
                 return True
-    return tables.exists("runs") and bool(erasure_from_runs.find_stale_files(tables, ids, skip_unreadable=skip_unreadable))
+    return tables.exists("runs") and bool(
+        erasure_from_runs.find_old_files_with_ids(tables, ids, skip_unreadable=skip_unreadable)
+    )

@@ -69,7 +69,7 @@ def extract(
         raise SettingsError(
             "--full recomputes every document of the output, so it cannot be combined with output.replace_slice."
         )
-    spark_connect.check_output(spark, settings.output)
+    spark_connect.check_output_supported(spark, settings.output)
     storage.forget_configuration(spark)
     summary = Summary(uuid.uuid4().hex[:12], datetime.now(timezone.utc))
     summary.application_id, summary.log = spark_connect.get_session_id(spark), log_path

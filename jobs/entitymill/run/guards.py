@@ -237,7 +237,7 @@ def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenan
         return False
     if (last.source_version, last.source_committed) != (provenance.source_version, provenance.source_committed):
         return False
-    if crashing_documents.find_first_failures(tables, last) is not None:
+    if crashing_documents.find_failures_to_retry(tables, last) is not None:
         return False
     if not recovery.tables_unchanged_since(tables, record.latest):
         return False
@@ -303,5 +303,5 @@ def _find_feed_changes(
     if feed is None:
         return None
     rejected = tables.read_latest("rejects") if tables.exists("rejects") and not tables.is_empty("rejects") else None
-    retry = crashing_documents.find_first_failures(tables, last)
+    retry = crashing_documents.find_failures_to_retry(tables, last)
     return changes.compare_feed(source, feed, published, rejected, policy, retry)

@@ -120,7 +120,7 @@ class Run:
             self.clock.lap("source")
             self._publish(found, sizes, failures)
         self._finish()
-        self.meter.check_complete()
+        self.meter.raise_if_stopped()
 
     def _prepare_tables(self) -> bool:
         """Create missing tables, and repair the tables if an earlier run may have left its changes incomplete.
@@ -301,5 +301,5 @@ class Run:
         Errors are ignored. Without versions, the next run checks and compares all documents.
         """
         with contextlib.suppress(Exception):
-            found = recovery.read_own_versions(self.tables, self.versions_before, self.commits)
+            found = recovery.read_versions_if_undisturbed(self.tables, self.versions_before, self.commits)
             self.summary.output_versions = found

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from pyspark import StorageLevel, inheritable_thread_target
 from pyspark.sql import DataFrame, Row, SparkSession
 
-from entitymill.run.summary import count_by_label
+from entitymill.run.summary import count_unit_results
 from entitymill.run.work_units import PlannedUnit
 from entitymill.spark import spark_connect
 from entitymill.tables.publisher import MAX_LISTED_IDS
@@ -66,7 +66,7 @@ class UnitInRecognition:
         # Store the results: the counts and all tables are computed from them, and the model must run only once.
         self._cached = spark_connect.try_persist(recognized, StorageLevel.MEMORY_AND_DISK)
         if self._cached:
-            count = count_by_label(recognized, collect_ids=self.lists_ids).collect
+            count = count_unit_results(recognized, collect_ids=self.lists_ids).collect
         else:
             results.prepare(recognized)
             count = self._write_and_count
@@ -75,7 +75,7 @@ class UnitInRecognition:
     def _write_and_count(self) -> list[Row]:
         """Write the results to the temporary table, and return the unit's counts, as rows for `Summary.add_counts`."""
         self.recognized = self._results.fill(self.recognized)
-        return count_by_label(self.recognized, collect_ids=self.lists_ids).collect()
+        return count_unit_results(self.recognized, collect_ids=self.lists_ids).collect()
 
     def wait(self) -> list[Row]:
         """Wait until recognition has ended; return the unit's counts, as rows for `Summary.add_counts`.

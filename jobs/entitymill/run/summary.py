@@ -128,7 +128,7 @@ class Summary:
         characters of such documents are added to `chars`, but no other count includes them. Their ids are returned, too.
 
         Args:
-            rows: rows of `count_by_label` for the unit.
+            rows: rows of `count_unit_results` for the unit.
             ids_collected: whether `rows` contains all ids of the unit; if not, `UnitIds.ids` is None.
         """
         found = {row["label"]: row for row in rows}
@@ -170,7 +170,7 @@ class Summary:
         return RunRow(**(counted | about))
 
 
-def count_by_label(recognized: DataFrame, *, collect_ids: bool) -> DataFrame:
+def count_unit_results(recognized: DataFrame, *, collect_ids: bool) -> DataFrame:
     """Return a DataFrame of a unit's counts: one row with a null label for its documents, and one row for each label.
 
     `Summary.add_counts` adds the rows to the summary. In a row with a label, `rows` is the number of mentions with this

@@ -22,9 +22,9 @@ from entitymill.tables.temporary_tables import UNIT
 
 MAX_UNITS = 10_000
 _IS_REMOVED = "_is_removed"
-MIN_TASKS_PER_CORE, EVEN_TASKS_PER_CORE, MAX_TASKS_PER_CORE = 2, 8, 1000
-"""A unit has at least MIN_TASKS_PER_CORE and at most MAX_TASKS_PER_CORE Spark tasks per core. From EVEN_TASKS_PER_CORE tasks
-on, all cores finish at about the same time, although some tasks take longer than others."""
+MIN_TASKS_PER_CORE, BALANCED_TASKS_PER_CORE, MAX_TASKS_PER_CORE = 2, 8, 1000
+"""A unit has at least MIN_TASKS_PER_CORE and at most MAX_TASKS_PER_CORE Spark tasks per core. From BALANCED_TASKS_PER_CORE
+tasks on, all cores finish at about the same time, although some tasks take longer than others."""
 CHARS_PER_MB = 1_000_000
 MIN_UNIT_ROWS, MIN_UNIT_CHARS = 100_000, 256_000_000
 """Lower bounds for the two values that `choose_sizes` computes: the maximum number of documents in a unit, and the maximum
@@ -137,10 +137,10 @@ def repartition_unit(
 def count_tasks(chars: int, task_chars: int, cores: int) -> int:
     """Return the number of Spark tasks for a unit with `chars` code points, so that each task gets about `task_chars`.
 
-    A small unit gets more tasks with fewer code points: up to EVEN_TASKS_PER_CORE tasks per core, as long as each task gets
-    at least MIN_TASK_CHARS. The result is always between MIN_TASKS_PER_CORE and MAX_TASKS_PER_CORE tasks per core.
+    A small unit gets more tasks with fewer code points: up to BALANCED_TASKS_PER_CORE tasks per core, as long as each task
+    gets at least MIN_TASK_CHARS. The result is always between MIN_TASKS_PER_CORE and MAX_TASKS_PER_CORE tasks per core.
     """
-    even = min(EVEN_TASKS_PER_CORE * cores, chars // MIN_TASK_CHARS)
+    even = min(BALANCED_TASKS_PER_CORE * cores, chars // MIN_TASK_CHARS)
     return max(MIN_TASKS_PER_CORE * cores, even, min(chars // task_chars, MAX_TASKS_PER_CORE * cores))
 
 

@@ -37,7 +37,7 @@ _KINDS = {
 if TYPE_CHECKING:  # recognition.sentences imports sentencex, which settings do not need
     from pydantic_core import ErrorDetails
 
-    from entitymill.recognition.sentences import Kind
+    from entitymill.recognition.sentences import DetectorKind
 
 
 class Settings(sections.Section):
@@ -108,7 +108,7 @@ class Settings(sections.Section):
         return self.recognition.engine == "sparknlp" or self.recognition.encoding == "sparknlp"
 
     @property
-    def detector(self) -> Kind:
+    def detector(self) -> DetectorKind:
         """Return the sentence detector to use: segmentation.detector or, if it is None, the default.
 
         The default is `dl` if segmentation.model is set, or if recognition.engine or recognition.encoding is `sparknlp`;

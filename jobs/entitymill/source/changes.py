@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 from entitymill.source import change_feed, feed_against_output, row_checks, rows_against_output
 from entitymill.source.change_feed import Feed
 from entitymill.source.reader import Source
-from entitymill.source.row_checks import CODE
-from entitymill.source.rows_against_output import COMPARED_COLUMNS, Kind, Mode, Policy, Totals, check_fingerprints
+from entitymill.source.row_checks import REJECT_CODE
+from entitymill.source.rows_against_output import COMPARED_COLUMNS, Mode, Outcome, Policy, Totals, check_fingerprints
 from entitymill.spark.spark_connect import cache_on_disk, is_remote
 
 __all__ = [
@@ -78,7 +78,7 @@ def select_all_documents(source: Source, mode: Mode) -> Changes:
     only stored in the result.
     """
     validated = source.validate_rows()
-    counted = validated.groupBy(CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
+    counted = validated.groupBy(REJECT_CODE).agg(F.count("*").alias("rows"), F.sum("chars").alias("chars")).collect()
     documents = row_checks.select_documents(validated)
     return Changes(
         mode=mode,
@@ -88,11 +88,11 @@ def select_all_documents(source: Source, mode: Mode) -> Changes:
         compared_ids=None,
         adopted=documents.select("doc_id").limit(0),
         rows=sum(row["rows"] for row in counted),
-        reject_counts={row[CODE]: row["rows"] for row in counted if row[CODE] is not None},
-        to_recognize=sum(row["rows"] for row in counted if row[CODE] is None),
+        reject_counts={row[REJECT_CODE]: row["rows"] for row in counted if row[REJECT_CODE] is not None},
+        to_recognize=sum(row["rows"] for row in counted if row[REJECT_CODE] is None),
         to_remove=0,
         to_adopt=0,
-        chars=sum(row["chars"] or 0 for row in counted if row[CODE] is None),
+        chars=sum(row["chars"] or 0 for row in counted if row[REJECT_CODE] is None),
         to_replace=0,
     )
 
@@ -127,10 +127,10 @@ def compare_all(source: Source, published: DataFrame, policy: Policy) -> Changes
         known = None if source.is_pinned else ids
         present = validated.withColumn("present", F.lit(True))
         compared = rows_against_output.compare_rows(present, related, policy, known_ids=known)
-        differing = cache_on_disk(compared.where(F.col("kind") != Kind.SAME), cached)
-        totals = Totals(rows_against_output.sum_outcomes(differing))
+        outcomes = cache_on_disk(compared.where(F.col("kind") != Outcome.SAME), cached)
+        totals = Totals(rows_against_output.sum_outcomes(outcomes))
         mode = Mode.FULL if policy.full else Mode.COMPARE
-        found = _build_changes(mode, source, policy, differing, totals, row_checks.select_documents(validated))
+        found = _build_changes(mode, source, policy, outcomes, totals, row_checks.select_documents(validated))
         return replace(found, rows=rows, close=cached.pop_all().close)
 
 
@@ -186,7 +186,7 @@ def compare_feed(
     try:
         with ExitStack() as cached:
             compared = feed_against_output.compare_events(source, feed, published, rejected, policy, retry, cached)
-            found = _build_changes(feed.mode, source, policy, compared.differing, compared.totals, compared.documents)
+            found = _build_changes(feed.mode, source, policy, compared.outcomes, compared.totals, compared.documents)
             rejects = sum(found.reject_counts.values())
             return replace(
                 found,
@@ -201,11 +201,11 @@ def compare_feed(
 
 
 def _build_changes(
-    mode: Mode, source: Source, policy: Policy, differing: DataFrame, totals: Totals, documents: DataFrame
+    mode: Mode, source: Source, policy: Policy, outcomes: DataFrame, totals: Totals, documents: DataFrame
 ) -> Changes:
     """Return `Changes` from a comparison; the caller sets `rows`, `close` and, for a feed, `compared_ids`, `stale_rejects`.
 
-    `differing` is a result of `rows_against_output.compare_rows`, without rows of kind SAME. `totals` counts its rows and,
+    `outcomes` is a result of `rows_against_output.compare_rows`, without rows of kind SAME. `totals` counts its rows and,
     for a feed, also rows of kind SAME. `documents` has at least all new and changed documents, with their texts.
 
     If rows are rejected and documents are removed, a Spark job counts the removed documents. Raise OutputError if the policy
@@ -214,28 +214,28 @@ def _build_changes(
     other_fingerprint = totals.find_refused_fingerprint()
     if other_fingerprint is not None:
         raise rows_against_output.build_fingerprint_error(other_fingerprint, policy)
-    work = (Kind.NEW, Kind.CHANGED)
-    to_do = differing.where(F.col("kind").isin(*(kind.value for kind in work))).select("doc_id", "in_output")
+    work = (Outcome.NEW, Outcome.CHANGED)
+    to_do = outcomes.where(F.col("kind").isin(*(kind.value for kind in work))).select("doc_id", "in_output")
     to_do = to_do.dropDuplicates(["doc_id"])  # after an error, the output may have several rows of a document
-    removed = differing.where("is_removed").select("doc_id").distinct()
-    counts = totals.count_by(CODE, Kind.REJECTED)
+    removed = outcomes.where("is_removed").select("doc_id").distinct()
+    counts = totals.count_by(REJECT_CODE, Outcome.REJECTED)
     # If several rejected rows have the same id, this total counts their document several times. So count `removed` instead.
-    to_remove = totals.sum_column("is_removed", *Kind)
+    to_remove = totals.sum_column("is_removed", *Outcome)
     if to_remove and counts:
         to_remove = removed.count()
     return Changes(
         mode=mode,
         documents=documents.join(to_do, "doc_id"),
         removed=removed,
-        rejected=row_checks.select_rejects(differing.where(F.col("kind") == Kind.REJECTED), source.settings.max_chars),
+        rejected=row_checks.select_rejects(outcomes.where(F.col("kind") == Outcome.REJECTED), source.settings.max_chars),
         compared_ids=None,
-        adopted=differing.where(F.col("kind") == Kind.ADOPTED).select("doc_id"),
+        adopted=outcomes.where(F.col("kind") == Outcome.ADOPTED).select("doc_id"),
         rows=0,
         reject_counts=counts,
         to_recognize=totals.sum_column("rows", *work),
         to_remove=to_remove,
-        to_adopt=totals.sum_column("rows", Kind.ADOPTED),
+        to_adopt=totals.sum_column("rows", Outcome.ADOPTED),
         chars=totals.sum_column("chars", *work),
         to_replace=totals.sum_column("in_output", *work),
-        causes=totals.count_by("cause", Kind.CHANGED),
+        causes=totals.count_by("cause", Outcome.CHANGED),
     )

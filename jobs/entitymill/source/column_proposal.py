@@ -17,7 +17,7 @@ from pyspark.sql import types as T
 from entitymill.errors import SourceError
 from entitymill.settings.sections import LimitSettings, SourceSettings
 from entitymill.source import reader, source_columns
-from entitymill.source.row_checks import CODES
+from entitymill.source.row_checks import REJECT_CODES
 from entitymill.spark import storage
 from entitymill.spark.files_on_this_machine import exists_here
 from entitymill.spark.sql_text import quote_name, quote_part
@@ -32,8 +32,8 @@ _ID_NAMES = ("id", "key", "uuid", "guid")
 
 
 @dataclass(frozen=True)
-class Column:
-    """Properties of one column of a table, measured on the inspected rows. This class is not PySpark's `Column`.
+class ColumnProfile:
+    """Properties of one column of a table, measured on the inspected rows. This class is not PySpark's `ColumnProfile`.
 
     kind: Spark's name for the column's type.
     atomic: whether the type is a simple one: not an array, map or struct.
@@ -80,11 +80,11 @@ class Proposal:
     """
 
     rows: int
-    key: Column
-    text: Column
-    passthrough: list[Column]
-    other_keys: list[Column]
-    other_texts: list[Column]
+    key: ColumnProfile
+    text: ColumnProfile
+    passthrough: list[ColumnProfile]
+    other_keys: list[ColumnProfile]
+    other_texts: list[ColumnProfile]
     left_out: list[tuple[str, str]]
 
 
@@ -156,7 +156,7 @@ def _detect_format(spark: SparkSession, table: str) -> str:
     return "parquet"  # for a missing table, reading as parquet gives the clearest error message
 
 
-def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
+def _inspect(table: DataFrame, path: str) -> tuple[int, list[ColumnProfile]]:
     """Read at most SAMPLE rows in one pass; return their number and the properties of all columns.
 
     Raise SourceError if the table has no rows; `path` is only for the message.
@@ -190,7 +190,7 @@ def _inspect(table: DataFrame, path: str) -> tuple[int, list[Column]]:
         refusal = _explain_exclusion(field, path, kind, length)
         atomic = f"nonnull{number}" in found
         surplus = rows - int(found.get(f"distinct{number}") or 0)
-        columns.append(Column(name, kind, atomic, f"length{number}" in found, unique, length, refusal, surplus))
+        columns.append(ColumnProfile(name, kind, atomic, f"length{number}" in found, unique, length, refusal, surplus))
     return rows, columns
 
 
@@ -217,7 +217,7 @@ def _is_internal(name: str) -> bool:
     return name.startswith("__") and name.endswith("__")
 
 
-def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: str) -> Column:
+def _choose_id(table: DataFrame, candidates: Iterable[ColumnProfile], rows: int, path: str) -> ColumnProfile:
     """Return the first candidate, in the order of `_rank_as_id`, with few null and repeated ids. This may run Spark jobs.
 
     Few means at most MAX_REJECT_RATIO of the inspected rows. Raise SourceError if there is no such candidate.
@@ -243,13 +243,13 @@ def _choose_id(table: DataFrame, candidates: Iterable[Column], rows: int, path: 
     )
 
 
-def _is_utf8(table: DataFrame, column: Column) -> bool:
+def _is_utf8(table: DataFrame, column: ColumnProfile) -> bool:
     """Return whether a binary column can be the id column: its first SAMPLE values are valid UTF-8."""
     ids = table.select(F.col(quote_part(column.name)).cast("string").alias("doc_id")).limit(SAMPLE)
-    return ids.where(CODES["malformed_id"][0]).limit(1).count() == 0
+    return ids.where(REJECT_CODES["malformed_id"][0]).limit(1).count() == 0
 
 
-def _count_bad_ids(table: DataFrame, column: Column) -> Column:
+def _count_bad_ids(table: DataFrame, column: ColumnProfile) -> ColumnProfile:
     """Return a copy of `column`, a candidate for the id column, with its fields `null_ids` and `repeated_ids` filled in.
 
     A Spark job counts both in the first SAMPLE rows. But if `column.unique` is true, return `column` itself, without a job.
@@ -265,7 +265,7 @@ def _count_bad_ids(table: DataFrame, column: Column) -> Column:
     return replace(column, null_ids=found["null_ids"] or 0, repeated_ids=found["repeated_ids"] or 0)
 
 
-def describe_bad_ids(column: Column, rows: int) -> str:
+def describe_bad_ids(column: ColumnProfile, rows: int) -> str:
     """Return how many of `rows` rows have a null or repeated id, and what a run does with them, as text; empty if none."""
     if not column.rejected:
         return ""
@@ -287,7 +287,7 @@ def make_absolute(spark: SparkSession, path: str) -> str:
     return str(Path(path).absolute()) if qualified.startswith("file:") else qualified
 
 
-def _rank_as_id(column: Column) -> tuple[bool, bool, int, int]:
+def _rank_as_id(column: ColumnProfile) -> tuple[bool, bool, int, int]:
     """Return a sort key that is smallest for columns whose name, values and type are typical of an id."""
     name = column.name.lower()
     name_rank = 0 if name in _ID_NAMES else 1 if name.endswith(_ID_NAMES) else 2
@@ -295,7 +295,7 @@ def _rank_as_id(column: Column) -> tuple[bool, bool, int, int]:
     return name_rank == 2, not column.unique, name_rank, type_rank
 
 
-def _find_column(name: str, columns: list[Column], option: str, requirement: str) -> Column:
+def _find_column(name: str, columns: list[ColumnProfile], option: str, requirement: str) -> ColumnProfile:
     """Return the column with this name; raise SourceError if there is none, or if it is an array, map or struct.
 
     The message is made of `option` (such as `--text: docs.parquet`) and `requirement` (such as `string column`).

@@ -15,8 +15,8 @@ from pyspark.sql import functions as F
 from entitymill.source import change_feed, row_checks, rows_against_output
 from entitymill.source.change_feed import Feed
 from entitymill.source.reader import Source
-from entitymill.source.row_checks import CODE
-from entitymill.source.rows_against_output import COMPARED_COLUMNS, PENDING, Kind, Policy, Totals
+from entitymill.source.row_checks import REJECT_CODE
+from entitymill.source.rows_against_output import COMPARED_COLUMNS, PENDING, Outcome, Policy, Totals
 from entitymill.spark.spark_connect import cache_on_disk
 
 log = logging.getLogger(__name__)
@@ -30,9 +30,9 @@ _REJECTED, _NULL = "in rejects", "null"
 class FeedComparison:
     """Result of a comparison of change events with the output.
 
-    differing: one row, with its Kind, for each row or document for which the run has something to do: the result of
+    outcomes: one row, with its Outcome, for each row or document for which the run has something to do: the result of
         `rows_against_output.compare_rows`, without the kinds SAME and UNDECIDED.
-    totals: numbers of all compared rows, also those of kind SAME, by Kind, reject code and Cause.
+    totals: numbers of all compared rows, also those of kind SAME, by Outcome, reject code and Cause.
     documents: DataFrame with at least all new and changed documents, with the columns doc_id, text, text_hash, chars and, if
         there are passthrough columns, `passthrough`.
     compared_ids: DataFrame with each doc_id that was compared; null stands for rows without an id.
@@ -40,7 +40,7 @@ class FeedComparison:
         `compared_ids` counts as such an id if `rejects` has any rows.
     """
 
-    differing: DataFrame
+    outcomes: DataFrame
     totals: Totals
     documents: DataFrame
     compared_ids: DataFrame
@@ -77,25 +77,25 @@ def compare_events(
     flagged = _flag_rejected(validated, rejected)
     compared = cache_on_disk(rows_against_output.compare_rows(flagged, related, policy, _explain_undecided()), cached)
     sums = rows_against_output.sum_outcomes(compared)
-    reasons = Totals(sums).count_by("reason", Kind.UNDECIDED)
-    decided = ~F.col("kind").isin(Kind.UNDECIDED.value, Kind.SAME.value)
-    differing = compared.where(decided).drop("reason", "present", "output_row")
+    reasons = Totals(sums).count_by("reason", Outcome.UNDECIDED)
+    decided = ~F.col("kind").isin(Outcome.UNDECIDED.value, Outcome.SAME.value)
+    outcomes = compared.where(decided).drop("reason", "present", "output_row")
     documents = row_checks.select_documents(validated.where("present"))
     if reasons:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         log.info("looking up ids in the source: %s", counts)
-        undecided = compared.where(F.col("kind") == Kind.UNDECIDED)
+        undecided = compared.where(F.col("kind") == Outcome.UNDECIDED)
         events = validated.where("present").select(*source.rows.columns)
         rows, texts = _look_up_rows(source, undecided, sum(reasons.values()), events, cached)
         output_rows = undecided.where("in_output").select("output_row.*")
         looked_up = cache_on_disk(
             rows_against_output.compare_rows(rows.withColumn("present", F.lit(True)), output_rows, policy), cached
         )
-        sums = [row for row in sums if row["kind"] != Kind.UNDECIDED] + rows_against_output.sum_outcomes(looked_up)
-        differing = differing.unionByName(looked_up.where(F.col("kind") != Kind.SAME))
+        sums = [row for row in sums if row["kind"] != Outcome.UNDECIDED] + rows_against_output.sum_outcomes(looked_up)
+        outcomes = outcomes.unionByName(looked_up.where(F.col("kind") != Outcome.SAME))
         documents = documents.unionByName(row_checks.select_documents(texts))
     stale_rejects = 0 if rejected is None else reasons.get(_REJECTED, 0) + reasons.get(_NULL, 0)
-    return FeedComparison(differing, Totals(sums), documents, compared.select("doc_id"), stale_rejects)
+    return FeedComparison(outcomes, Totals(sums), documents, compared.select("doc_id"), stale_rejects)
 
 
 def _add_ids_to_look_up(latest: DataFrame, ids: DataFrame) -> DataFrame:
@@ -117,7 +117,7 @@ def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
     - present: whether the latest commit wrote exactly one row with the id. If false, the text is meaningless.
     - must_look_up: true if the id must be looked up in the source in any case; otherwise false or null.
     - chars: number of code points of the text.
-    - CODE: reject code of the row; null for documents, and if `present` is false.
+    - REJECT_CODE: reject code of the row; null for documents, and if `present` is false.
     """
     rows = latest.select(
         "doc_id",
@@ -127,7 +127,7 @@ def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
         *("rows_written", "net_rows"),
         F.col("must_look_up") if "must_look_up" in latest.columns else F.lit(False).alias("must_look_up"),
     )
-    return row_checks.validate_rows(rows, max_chars).withColumn(CODE, F.when(F.col("present"), F.col(CODE)))
+    return row_checks.validate_rows(rows, max_chars).withColumn(REJECT_CODE, F.when(F.col("present"), F.col(REJECT_CODE)))
 
 
 def _flag_rejected(validated: DataFrame, rejected: DataFrame | None) -> DataFrame:

@@ -57,10 +57,10 @@ class Source:
         return bool(self.identity) and not self.nondeterministic
 
     def validate_rows(self) -> DataFrame:
-        """Return all rows with the new columns `copies` (number of rows with the same id), `chars` and CODE.
+        """Return all rows with the new columns `copies` (number of rows with the same id), `chars` and REJECT_CODE.
 
-        `chars` is the number of code points of the text. CODE is the reject code; null for documents. This runs a Spark job,
-        which counts the copies.
+        `chars` is the number of code points of the text. REJECT_CODE is null for documents. This runs a Spark job, which
+        counts the copies.
         """
         return row_checks.validate_rows(row_checks.count_copies(self.rows), self.settings.max_chars)
 
@@ -284,7 +284,7 @@ def _read_parquet(spark: SparkSession, settings: SourceSettings) -> SourceTable:
             "Set `source.format: delta`."
         )
     first = unreadable_source.find_first_data_file(listing)
-    readable = unreadable_source.find_readable_columns(spark, first) if first else None
+    readable = unreadable_source.exclude_unreadable_columns(spark, first) if first else None
     schema, unreadable = readable or (None, {})
     reader = spark.read if schema is None else spark.read.schema(schema)
     # Because this option has a unique value, Spark does not use older rows of these files that another query has cached.

@@ -7,10 +7,10 @@ from pyspark.sql import functions as F
 
 BROADCAST_DUPLICATES = 100_000
 """Up to this number of duplicate ids, Spark sends them to every executor (a broadcast), and need not shuffle the rows."""
-CODE = "_code"
+REJECT_CODE = "_code"
 """Name of the column with the reject code of a row, which is null if the row is a document."""
 _TIMESTAMP_FORMAT = "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"
-CODES = {
+REJECT_CODES = {
     "null_id": ("doc_id IS NULL", "'the id is null'"),
     "malformed_id": ("cast(doc_id AS binary) != encode(doc_id, 'UTF-8')", "'the id is not valid UTF-8'"),
     "duplicate_id": ("copies > 1", "format_string('%d rows that this run read have this id', copies)"),
@@ -46,12 +46,12 @@ def count_copies(rows: DataFrame) -> DataFrame:
 
 
 def validate_rows(rows: DataFrame, max_chars: int) -> DataFrame:
-    """Return all rows, with the new columns `chars` (code points of the text) and CODE (reject code; null for documents).
+    """Return all rows, with the new columns `chars` (code points of the text) and REJECT_CODE (null for documents).
 
     `rows` must have the columns doc_id, text and copies; `max_chars` is the maximum length of a valid text, in code points.
     """
-    cases = " ".join(f"WHEN {wrong} THEN '{code}'" for code, (wrong, _) in CODES.items()).format(most=max_chars)
-    return rows.withColumn("chars", F.length("text")).withColumn(CODE, F.expr(f"CASE {cases} END"))
+    cases = " ".join(f"WHEN {wrong} THEN '{code}'" for code, (wrong, _) in REJECT_CODES.items()).format(most=max_chars)
+    return rows.withColumn("chars", F.length("text")).withColumn(REJECT_CODE, F.expr(f"CASE {cases} END"))
 
 
 def select_documents(validated: DataFrame) -> DataFrame:
@@ -60,7 +60,7 @@ def select_documents(validated: DataFrame) -> DataFrame:
     `validated` is the result of `validate_rows`.
     """
     passthrough = [name for name in validated.columns if name == "passthrough"]
-    return validated.where(F.col(CODE).isNull()).select(
+    return validated.where(F.col(REJECT_CODE).isNull()).select(
         "doc_id", "text", F.sha2("text", 256).alias("text_hash"), "chars", *passthrough
     )
 
@@ -70,12 +70,12 @@ def select_rejects(validated: DataFrame, max_chars: int) -> DataFrame:
 
     `validated` is the result of `validate_rows` with the same `max_chars`.
     """
-    cases = " ".join(f"WHEN '{code}' THEN {detail}" for code, (_, detail) in CODES.items()).format(most=max_chars)
-    return validated.where(F.col(CODE).isNotNull()).select(
+    cases = " ".join(f"WHEN '{code}' THEN {detail}" for code, (_, detail) in REJECT_CODES.items()).format(most=max_chars)
+    return validated.where(F.col(REJECT_CODE).isNotNull()).select(
         "doc_id",
         F.lit("source").alias("stage"),
-        F.col(CODE).alias("code"),
-        F.expr(f"CASE {CODE} {cases} END").alias("detail"),
+        F.col(REJECT_CODE).alias("code"),
+        F.expr(f"CASE {REJECT_CODE} {cases} END").alias("detail"),
     )
 
 

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from entitymill.errors import OutputError
 from entitymill.source import row_checks
-from entitymill.source.row_checks import CODE
+from entitymill.source.row_checks import REJECT_CODE
 
 COMPARED_COLUMNS = ("doc_id", "status", "text_hash", "passthrough_hash", "fingerprint", "slice", "run_id")
 """Columns of the `documents` table that are needed to compare the table with the source."""
@@ -18,7 +18,7 @@ PENDING = "pending"
 """Status of a document whose mentions may be incomplete, because a run died; the next run recomputes the document."""
 
 
-class Kind(StrEnum):
+class Outcome(StrEnum):
     """What a run does with a document or a row of the source.
 
     NEW and CHANGED documents are recognized. ADOPTED documents are unchanged, and are only assigned to the run's slice (the
@@ -52,7 +52,7 @@ def compare_rows(
     undecided: Column | None = None,
     known_ids: DataFrame | None = None,
 ) -> DataFrame:
-    """Return the Kind of each row of `validated`, and of each document that is only in `published`.
+    """Return the Outcome of each row of `validated`, and of each document that is only in `published`.
 
     Args:
         validated: result of `row_checks.validate_rows`, with one more column, `present`: whether the row is in the source.
@@ -63,7 +63,7 @@ def compare_rows(
         known_ids: DataFrame with the column doc_id; only rows of `validated` with these ids are compared. None compares all.
 
     Returns:
-        A DataFrame with the columns doc_id, kind, chars, copies, CODE, and these:
+        A DataFrame with the columns doc_id, kind, chars, copies, REJECT_CODE, and these:
 
         - in_output: whether `published` has the id.
         - is_removed: whether the run must remove the document with this id from the output.
@@ -72,7 +72,7 @@ def compare_rows(
         - cause: the Cause of a changed document; null for other documents.
         - Only with `undecided`: reason (the value of `undecided`), present, and output_row (struct of COMPARED_COLUMNS).
     """
-    text_hash = F.when(F.col(CODE).isNull(), F.sha2("text", 256)).alias("text_hash")
+    text_hash = F.when(F.col(REJECT_CODE).isNull(), F.sha2("text", 256)).alias("text_hash")
     passthrough_hash = row_checks.hash_passthrough(validated.columns).alias("passthrough_hash")
     others = [name for name in validated.columns if name not in ("text", "passthrough")]
     source = validated.select(*others, text_hash, passthrough_hash)
@@ -83,10 +83,10 @@ def compare_rows(
         published.select(*COMPARED_COLUMNS).alias("o"), F.col("s.doc_id") == F.col("o.doc_id"), "full"
     )
     in_output = F.col("o.doc_id").isNotNull()
-    is_rejected = F.col(CODE).isNotNull()
+    is_rejected = F.col(REJECT_CODE).isNotNull()
     kind, more = _classify(policy), []
     if undecided is not None:
-        kind = F.when(undecided.isNotNull(), Kind.UNDECIDED.value).otherwise(kind)
+        kind = F.when(undecided.isNotNull(), Outcome.UNDECIDED.value).otherwise(kind)
         output_row = F.struct(*(F.col(f"o.{name}") for name in COMPARED_COLUMNS))
         more = [
             undecided.alias("reason"),
@@ -96,30 +96,30 @@ def compare_rows(
     return joined.select(
         F.coalesce("s.doc_id", "o.doc_id").alias("doc_id"),
         kind.alias("kind"),
-        *("chars", "copies", CODE),
+        *("chars", "copies", REJECT_CODE),
         in_output.alias("in_output"),
         # A published document whose row is now rejected is removed, unless it belongs to another slice.
         F.when(is_rejected, in_output & (is_in_run_slice(policy) | F.col("o.slice").isNull()))
-        .otherwise(kind == Kind.REMOVED)
+        .otherwise(kind == Outcome.REMOVED)
         .alias("is_removed"),
         F.when(in_output & has_refused_fingerprint(policy), F.col("o.fingerprint")).alias("other_fingerprint"),
-        F.when(kind == Kind.CHANGED, _explain_change(policy)).alias("cause"),
+        F.when(kind == Outcome.CHANGED, _explain_change(policy)).alias("cause"),
         *more,
     )
 
 
 def _classify(policy: Policy) -> Column:
-    """Return an expression for the Kind of a row in the join of the source (alias s) and published documents (alias o)."""
+    """Return an expression for the Outcome of a row in the join of the source (alias s) and the documents (alias o)."""
     in_output = F.col("o.doc_id").isNotNull()
     is_present = F.coalesce("present", F.lit(False))
     return (
-        F.when(F.col(CODE).isNotNull(), Kind.REJECTED.value)
-        .when(~is_present & in_output & is_in_run_slice(policy), Kind.REMOVED.value)
-        .when(~is_present, Kind.SAME.value)
-        .when(~in_output, Kind.NEW.value)
-        .when(_is_changed(policy), Kind.CHANGED.value)
-        .when(~is_in_run_slice(policy), Kind.ADOPTED.value)
-        .otherwise(Kind.SAME.value)
+        F.when(F.col(REJECT_CODE).isNotNull(), Outcome.REJECTED.value)
+        .when(~is_present & in_output & is_in_run_slice(policy), Outcome.REMOVED.value)
+        .when(~is_present, Outcome.SAME.value)
+        .when(~in_output, Outcome.NEW.value)
+        .when(_is_changed(policy), Outcome.CHANGED.value)
+        .when(~is_in_run_slice(policy), Outcome.ADOPTED.value)
+        .otherwise(Outcome.SAME.value)
     )
 
 
@@ -215,17 +215,17 @@ def build_fingerprint_error(refused: str, policy: Policy) -> OutputError:
 class Totals:
     """Numbers of compared rows (new, changed, removed, rejected and others) in a comparison of the source with the output.
 
-    sums: result of `sum_outcomes`: one Row per combination of Kind, reject code and Cause.
+    sums: result of `sum_outcomes`: one Row per combination of Outcome, reject code and Cause.
     """
 
     sums: list[Row]
 
-    def sum_column(self, column: str, *kinds: Kind) -> int:
+    def sum_column(self, column: str, *kinds: Outcome) -> int:
         """Return the total of a column over the rows of these kinds: `rows` is their number, `chars` their code points."""
         return sum(row[column] or 0 for row in self.sums if row["kind"] in kinds)
 
-    def count_by(self, column: str, kind: Kind) -> dict[str, int]:
-        """Return a dict: for each value of `column` (CODE, cause or reason), the number of compared rows of this kind."""
+    def count_by(self, column: str, kind: Outcome) -> dict[str, int]:
+        """Return a dict from each value of `column` (REJECT_CODE, cause or reason) to the number of rows of this kind."""
         counts: dict[str, int] = {}
         for row in self.sums:
             if row["kind"] == kind:
@@ -234,7 +234,7 @@ class Totals:
 
     def find_refused_fingerprint(self) -> str | None:
         """Return the refused fingerprint of a document that the run would change; None if there is no such document."""
-        found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Kind.SAME, Kind.UNDECIDED))
+        found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Outcome.SAME, Outcome.UNDECIDED))
         return next((fingerprint for fingerprint in found if fingerprint is not None), None)
 
 
@@ -244,7 +244,7 @@ def sum_outcomes(outcomes: DataFrame) -> list[Row]:
     If `outcomes` has the column reason, each combination also has a reason. The other columns of a Row are rows (how many
     were counted), the totals of chars, in_output and is_removed, and other_fingerprint (one of the values, or null).
     """
-    by = ["kind", CODE, "cause", *(name for name in outcomes.columns if name == "reason")]
+    by = ["kind", REJECT_CODE, "cause", *(name for name in outcomes.columns if name == "reason")]
     sums = outcomes.groupBy(*by).agg(
         F.count("*").alias("rows"),
         F.sum("chars").alias("chars"),

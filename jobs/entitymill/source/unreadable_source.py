@@ -117,7 +117,7 @@ def find_first_data_file(listing: Iterable[tuple[str, int, int]]) -> str | None:
     return None
 
 
-def find_readable_columns(spark: SparkSession, address: str) -> tuple[T.StructType, dict[str, str]] | None:
+def exclude_unreadable_columns(spark: SparkSession, address: str) -> tuple[T.StructType, dict[str, str]] | None:
     """Find the columns of a Parquet file that Spark cannot read; this runs on the driver, without a Spark job.
 
     Returns:

@@ -34,10 +34,10 @@ _CLUSTERS = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_REMOTE", "DATABRICKS_RUN
 _DEFAULT_FILE_SYSTEM = "fs.defaultFS"
 """End of property names, such as spark.hadoop.fs.defaultFS. The property sets the file system of paths without a scheme."""
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*:")
-LOCAL = "spark.local.dir"
+LOCAL_DIR_PROPERTY = "spark.local.dir"
 """Property that names the directory of Spark's blocks and shuffle files."""
 _VARIABLES = ("SPARK_LOCAL_DIRS", "LOCAL_DIRS")
-"""Environment variables that override the property LOCAL."""
+"""Environment variables that override the property LOCAL_DIR_PROPERTY."""
 _PREFIX = "entitymill-process-"
 _ATTEMPTS = 20
 _LOCK = "in-use"
@@ -77,7 +77,7 @@ def exists_here(path: str | Path) -> bool:
         return False
 
 
-def find_installed(path: str) -> str:
+def find_in_clone(path: str) -> str:
     """Return the absolute path of a file or directory in this program's Git clone, if the working directory lacks it.
 
     In all other cases, return `path` unchanged, also if it is absolute, is a URI, or contains `..`. The working directory
@@ -102,7 +102,7 @@ def _is_from_others(relative: Path) -> bool:
 def pin_path(path: str) -> str:
     """Make a path absolute if it exists, but not in the Git clone that contains this program; return other paths unchanged.
 
-    So a path that exists now stays valid in every working directory: `find_installed` finds paths in the clone from
+    So a path that exists now stays valid in every working directory: `find_in_clone` finds paths in the clone from
     everywhere.
     """
     is_installed = REPOSITORY is not None and exists_here(REPOSITORY / path)
@@ -170,11 +170,11 @@ def choose_local_directory(properties: Mapping[str, str]) -> dict[str, str]:
     - spark.local.dir names several directories, or one that cannot be written.
     - The environment variable SPARK_LOCAL_DIRS or LOCAL_DIRS is set.
     """
-    chosen = properties.get(LOCAL)
+    chosen = properties.get(LOCAL_DIR_PROPERTY)
     if (chosen is not None and "," in chosen) or any(name in os.environ for name in _VARIABLES):
         return {}
     with contextlib.suppress(OSError):  # Spark itself reports a directory that it cannot write
-        return {LOCAL: str(open_private_directory(None if chosen is None else Path(chosen)))}
+        return {LOCAL_DIR_PROPERTY: str(open_private_directory(None if chosen is None else Path(chosen)))}
     return {}
 
 
@@ -243,7 +243,7 @@ def detect_full_disk(error: BaseException) -> StorageError | None:
     full_by_number = isinstance(error, OSError) and error.errno in _ERRNOS
     if not full_by_number and not any(message in str(error) for message in _FULL_DISK_MESSAGES):
         return None
-    watched = {**_watched, **{str(path): LOCAL for path in list_private_parents()}}
+    watched = {**_watched, **{str(path): LOCAL_DIR_PROPERTY for path in list_private_parents()}}
     full = [f"{setting}: the disk of {path} is full" for path, setting in watched.items() if _is_full(path)]
     if full_by_number and not full:
         full = [f"{getattr(error, 'filename', None) or 'a disk of this machine'}: there is no space left"]

@@ -22,10 +22,10 @@ from urllib.parse import unquote, urlparse
 
 from entitymill.errors import SessionError, SettingsError
 from entitymill.settings import Settings
-from entitymill.spark.files_on_this_machine import exists_here, find_installed
+from entitymill.spark.files_on_this_machine import exists_here, find_in_clone
 
 SPARK_NLP_SCALA = "2.12"
-COMMANDS = {
+MAKE_TARGETS = {
     "spark": "install", "spark4": "install-spark4", "spark41": "install-spark41", "connect": "install-spark4",
     "report": "extras", "metrics": "extras", "lineage": "extras", "sparknlp": "extras", "prepare": "prepare",
 }  # fmt: skip
@@ -41,7 +41,7 @@ EXTRAS = {"report": ("deltalake", "jinja2", "matplotlib"), "metrics": ("promethe
 _MODELS_DIRECTORY = "models"
 """Directory of the repository that contains its models, as in the setting model.path=models/demo."""
 MODELS, REPORTS, SPARKNLP = "entitymill_models", "entitymill_reports", "entitymill_sparknlp"
-PACKAGES = (MODELS, REPORTS, SPARKNLP)
+EXTENSIONS = (MODELS, REPORTS, SPARKNLP)
 """Names of the extensions."""
 
 
@@ -51,7 +51,7 @@ class DeltaRelease(NamedTuple):
     version: version of Delta.
     artifact: name of the jar in a Maven repository, without the versions of Scala and Delta.
     scala: version of Scala for which the PySpark package is built.
-    fitting: first part of every Delta version that works with this release of Spark: with `4.0.`, all versions 4.0.x work.
+    version_prefix: first part of every Delta version that works with this release of Spark: with `4.0.`, all 4.0.x work.
     target: make target that fetches Delta's jars, and name of the directory in build/ into which it puts them.
     sha256, storage_sha256: digests, in hexadecimal, of the jars `artifact` and delta-storage of this version.
     """
@@ -59,7 +59,7 @@ class DeltaRelease(NamedTuple):
     version: str
     artifact: str
     scala: str
-    fitting: str
+    version_prefix: str
     target: str
     sha256: str
     storage_sha256: str
@@ -70,7 +70,7 @@ DELTA = {
         version="3.3.3",
         artifact="delta-spark",
         scala="2.12",
-        fitting="3.3.",
+        version_prefix="3.3.",
         target="jars",
         sha256="4912bf902a1c453aba3bd838ff212dedd357155212f9bb37a6b47d97f2827ebc",
         storage_sha256="45ad193053fd30cebe6d9ab1889873cde39b223a0f210e00ebee8b6642476901",
@@ -79,7 +79,7 @@ DELTA = {
         version="4.0.1",
         artifact="delta-spark",
         scala="2.13",
-        fitting="4.0.",
+        version_prefix="4.0.",
         target="jars-spark4",
         sha256="a1e76860b19fe1e6b205a4ea7a9099a2f9575d39bb71d49b3e679b299d0efb91",
         storage_sha256="ecc42c5aaa51c423312d9e4e48aa4a12b34740bf2c37de0e8f279277ec3d12e4",
@@ -88,7 +88,7 @@ DELTA = {
         version="4.3.1",
         artifact="delta-spark_4.1",
         scala="2.13",
-        fitting="4.3.",
+        version_prefix="4.3.",
         target="jars-spark41",
         sha256="ebf35a4383f0a653c3ee3c7882c0edcac2f846be31ac61af4b96ccfaaf36c171",
         storage_sha256="577c12c7e371be4c041714fb48e88ad86e3c3512beea2bdaffbe7a4debf79718",
@@ -98,12 +98,12 @@ DELTA = {
 
 
 def install_command(extra: str = "") -> str:
-    """Return the shell command that installs a pip extra (a key of COMMANDS) or, for "", the packages that every run needs.
+    """Return the shell command that installs a pip extra (a key of MAKE_TARGETS) or, for "", what every run needs.
 
     In a clone, it is a `make` command. It never makes pip search PyPI for Entity Mill: anyone may register that name.
     """
     if _REPOSITORY is not None:
-        target = COMMANDS.get(extra, "install")
+        target = MAKE_TARGETS.get(extra, "install")
         with contextlib.suppress(OSError):  # the working directory may have been deleted
             if Path.cwd() == _REPOSITORY:
                 return f"make {target}"
@@ -156,7 +156,7 @@ def check_delta(jar: str | None, spark: str, scala: str) -> None:
     if jar is None:
         raise SessionError(f"Delta is not on Spark's class path: add {advised} with --jars or --packages ({local}).")
     named = re.search(r"delta-spark_(?:[\d.]+_)?([\d.]+)-([\d.]+)\.jar", jar)
-    if named and (named[1] != _major_minor(scala) or not named[2].startswith(delta.fitting)):
+    if named and (named[1] != _major_minor(scala) or not named[2].startswith(delta.version_prefix)):
         raise SessionError(
             f"{named[0]} does not fit Spark {spark} for Scala {_major_minor(scala)}: use {advised} ({local})."
         )
@@ -260,9 +260,9 @@ def check_installation(settings: Settings) -> None:
     directories = [directory.strip() for directory in settings.spark.jars.split(",")]
     missing = [] if importlib.util.find_spec("pyspark") else [explain_missing_package(ModuleNotFoundError(name="pyspark"))]
     missing.append(explain_missing_java())
-    missing += [describe_missing_jars(one) for one in directories if not any(Path(find_installed(one)).glob("*.jar"))]
+    missing += [describe_missing_jars(one) for one in directories if not any(Path(find_in_clone(one)).glob("*.jar"))]
     model = settings.model.path
-    if settings.recognition.engine == "openvino" and not exists_here(find_installed(model)):
+    if settings.recognition.engine == "openvino" and not exists_here(find_in_clone(model)):
         advice = explain_missing_model(model)
         missing.append(f"model.path: there is nothing at {model}: {advice}." if advice else None)
     found = [one for one in missing if one]

@@ -25,7 +25,7 @@ from pyspark.sql import SparkSession
 from entitymill.errors import SessionError
 from entitymill.settings.sections import SparkSettings
 from entitymill.spark import installation, spark_connect
-from entitymill.spark.files_on_this_machine import choose_local_directory, create_scratch_directory, find_installed
+from entitymill.spark.files_on_this_machine import choose_local_directory, create_scratch_directory, find_in_clone
 from entitymill.spark.jvm_launch import (
     choose_class_archive_options,
     launch_jvm,
@@ -151,7 +151,7 @@ def _find_jars(settings: SparkSettings) -> list[str]:
     """
     jars = []
     for directory in settings.jars.split(","):
-        found = sorted(str(jar.resolve()) for jar in Path(find_installed(directory.strip())).glob("*.jar"))
+        found = sorted(str(jar.resolve()) for jar in Path(find_in_clone(directory.strip())).glob("*.jar"))
         if not found:
             raise SessionError(installation.describe_missing_jars(directory))
         jars += found
@@ -235,7 +235,7 @@ def ship_package(spark: SparkSession) -> None:
     """
     if not _PACKAGE.is_dir():  # already inside a zip or a wheel that Spark distributes
         return
-    packages = [_PACKAGE, *(_PACKAGE.with_name(name) for name in installation.PACKAGES)]
+    packages = [_PACKAGE, *(_PACKAGE.with_name(name) for name in installation.EXTENSIONS)]
     sources = sorted(source for package in packages for source in package.rglob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     archive = create_scratch_directory("entitymill-code-") / f"entitymill-{digest}.zip"

@@ -46,7 +46,7 @@ def keeps_caches(spark: SparkSession) -> bool:
     return not is_remote(spark) and re.match(r"local(\[|$)", spark.conf.get("spark.master", "") or "") is not None
 
 
-def check_output(spark: SparkSession, output: OutputSettings) -> None:
+def check_output_supported(spark: SparkSession, output: OutputSettings) -> None:
     """Raise SettingsError if a session uses Spark Connect, and `output` has a path or includes the `annotations` table.
 
     Spark Connect can write neither a directory nor annotations, only the other tables in a catalog.

@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from entitymill.errors import StorageError, strip_quoted_values
 from entitymill.spark import session, spark_connect
-from entitymill.spark.files_on_this_machine import exists_here, find_installed, open_private_directory
+from entitymill.spark.files_on_this_machine import exists_here, find_in_clone, open_private_directory
 from entitymill.spark.sql_text import escape_pattern
 
 _confs: WeakKeyDictionary[SparkSession, Any] = WeakKeyDictionary()
@@ -92,7 +92,7 @@ def prefer_local_file(path: str) -> str:
     disk on YARN and Databricks. Databricks mounts its volumes (/Volumes/...) on the local disk, so they are found, too.
     """
     # as_uri() would write %20 for a space, which Hadoop's client does not decode.
-    local = Path(find_installed(path))
+    local = Path(find_in_clone(path))
     return f"file://{local.resolve()}" if exists_here(local) else path
 
 

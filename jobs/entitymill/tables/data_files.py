@@ -56,7 +56,7 @@ def read_all_files(tables: Tables, name: str, schema: str, *, skip_unreadable: b
     )
 
 
-def search_files(tables: Tables, search: Callable[..., Found]) -> tuple[Found, bool]:
+def search_with_fallback(tables: Tables, search: Callable[..., Found]) -> tuple[Found, bool]:
     """Call a function that searches data files; return its result, and whether all files could be read.
 
     If the call raises one of READ_ERRORS, log a warning, and call the function again, so that it skips unreadable files. If
@@ -213,7 +213,7 @@ def _find_files_with_ids(tables: Tables, name: str, files: set[str], id_frame: D
         return rows.join(F.broadcast(id_frame), "doc_id", "left_semi").select(FILE).distinct().collect()
 
     try:
-        return {row[FILE] for row in search_files(tables, find)[0]}
+        return {row[FILE] for row in search_with_fallback(tables, find)[0]}
     except READ_ERRORS:
         return set()
 

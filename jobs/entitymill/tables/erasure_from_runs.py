@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.private_session import create_frame
 from entitymill.tables import row_changes
-from entitymill.tables.data_files import FILE, READ_ERRORS, read_all_files, search_files
+from entitymill.tables.data_files import FILE, READ_ERRORS, read_all_files, search_with_fallback
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import Tables
 
@@ -70,7 +70,7 @@ def count_rows_by_id(tables: Tables, ids: Sequence[str]) -> dict[str, int]:
     return dict(Counter(id_ for _, found in _find_rows(tables.read_latest("runs"), ids) for id_ in found))
 
 
-def find_stale_files(tables: Tables, ids: Sequence[str], *, skip_unreadable: bool) -> set[str]:
+def find_old_files_with_ids(tables: Tables, ids: Sequence[str], *, skip_unreadable: bool) -> set[str]:
     """Return the names of old data files of the table `runs`: those in which any of the document ids occurs.
 
     Old files are data files that do not belong to the current version of `runs`, but to an older version or a failed commit.
@@ -129,7 +129,7 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
         retry("runs", lambda: row_changes.run_with_view(tables, frame, build_statement))
     # VACUUM would be unsafe: other runs may be writing `runs`, and VACUUM would delete their uncommitted files.
     try:
-        stale, _ = search_files(tables, partial(find_stale_files, tables, ids))
+        stale, _ = search_with_fallback(tables, partial(find_old_files_with_ids, tables, ids))
         _delete_files(tables, stale & (older_files | current))
     except READ_ERRORS as error:
         _warn_about_old_files(tables, error)

@@ -73,7 +73,7 @@ def recover_in_catalog(spark: SparkSession, name: str, mark: str, *, quiet_secon
     files = list(storage.list_files(spark, directory))
     if quiet_seconds and any(modified / 1000 > time.time() - quiet_seconds for *_, modified in files):
         raise OutputError(f"output.schema: another run is creating {name} right now; run again in a minute.")
-    if _is_only_created(spark, directory, mark):  # keep the commit: another run may have added the table
+    if _has_only_creation_commit(spark, directory, mark):  # keep the commit: another run may have added the table
         spark.sql(f"CREATE TABLE IF NOT EXISTS {quote_name(spark, name)} USING delta LOCATION {quote_literal(directory)}")
         return True
     if files and not is_half_made(spark, directory):
@@ -85,7 +85,7 @@ def recover_in_catalog(spark: SparkSession, name: str, mark: str, *, quiet_secon
     return False
 
 
-def _is_only_created(spark: SparkSession, directory: str, mark: str) -> bool:
+def _has_only_creation_commit(spark: SparkSession, directory: str, mark: str) -> bool:
     """Return whether a directory has no data files and only one commit, which has version 0 and contains the text `mark`."""
     if storage.list_names(spark, f"{directory}/_delta_log/*.json") != [_FIRST_COMMIT]:
         return False

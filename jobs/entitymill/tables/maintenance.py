@@ -192,7 +192,7 @@ def exclusive_access(tables: Tables, settings: Settings, run_id: str, note: str 
         finally:
             if trusted:
                 with suppress(Exception):
-                    row = replace(row, output_versions=recovery.read_own_versions(tables, before, lease.commits))
+                    row = replace(row, output_versions=recovery.read_versions_if_undisturbed(tables, before, lease.commits))
         lease.end("done")
 
 

@@ -230,18 +230,18 @@ def retry(what: str, change: Callable[[], object], tries: int = TRIES, *, after_
 
 def is_concurrent_write(error: Exception) -> bool:
     """Return whether an error means that a commit failed because another writer committed first."""
-    return isinstance(error, _CONFLICTS) or "Concurrent" in _join_java_classes(error)
+    return isinstance(error, _CONFLICTS) or "Concurrent" in _describe_java_causes(error)
 
 
 def is_retryable(error: Exception) -> bool:
     """Return whether a retry may succeed: another writer committed first, or the storage failed temporarily."""
-    classes = _join_java_classes(error)
+    classes = _describe_java_causes(error)
     if any(name in classes for name in _PERMANENT_ERRORS):
         return False
     return is_concurrent_write(error) or any(name in classes for name in _TEMPORARY_ERRORS)
 
 
-def _join_java_classes(error: Exception) -> str:
+def _describe_java_causes(error: Exception) -> str:
     """Return the Java classes and messages of an error and its causes, each cut to 300 characters, joined by spaces.
 
     For an error of PySpark, return the first 2,000 characters of its message; for any other error, return its class name.

@@ -195,7 +195,7 @@ class Publisher:
         if replaces:
             touches_annotations = self._annotations or self._old_annotations
             for name in ("annotations", "entities", "documents") if touches_annotations else ("entities", "documents"):
-                table_setup.allow_deletion_vectors(self.tables, name)
+                table_setup.enable_deletion_vectors_if_large(self.tables, name)
         with self._commits.track_change(self._unit):
             if self._annotations:
                 annotated = unit.recognized.withColumn("run_id", F.lit(self._provenance.run_id))
@@ -215,14 +215,14 @@ class Publisher:
     def move_to_slice(self, ids: DataFrame) -> None:
         """In `documents`, set the column `slice` to this run's slice, in the rows whose doc_id is in the DataFrame `ids`."""
         rows = ids.select("doc_id", F.lit(self._provenance.slice).alias("slice"))
-        table_setup.allow_deletion_vectors(self.tables, "documents")
+        table_setup.enable_deletion_vectors_if_large(self.tables, "documents")
         upsert = partial(row_changes.upsert, self.tables, "documents", rows, ["slice"], insert=False)
         self._commits.execute("documents", upsert)
 
     def clear_slices(self) -> None:
         """Set the column `slice` of all documents to null, because this run replaces the whole output."""
         if self.tables.read_latest("documents").where("slice IS NOT NULL").take(1):
-            table_setup.allow_deletion_vectors(self.tables, "documents")
+            table_setup.enable_deletion_vectors_if_large(self.tables, "documents")
             update = f"UPDATE {self.tables.sql_name('documents')} SET slice = NULL WHERE slice IS NOT NULL"  # noqa: S608
             self._commits.execute("documents", partial(run_statement, self.tables.spark, update))
 

@@ -105,12 +105,12 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
     copies = F.count("*").over(Window.partitionBy("doc_id")).alias("copies")
     columns = ("doc_id", F.col("run_id").alias("named"), "status", "entities", "slice", copies)
     known = tables.read_latest("documents").select(*columns)
-    checks = count_rows(tables.read_latest("entities"), "mention")
+    checks = count_rows_by_document(tables.read_latest("entities"), "mention")
     joined = known.join(checks, "doc_id", "full")
     sound = (F.col("copies") == 1) & (F.coalesce("mention_rows", F.lit(0)) == F.col("entities"))
     sound &= rows_match_documents_run("mention")
     if tables.exists("annotations"):
-        joined = joined.join(count_rows(tables.read_latest("annotations"), "annotation"), "doc_id", "full")
+        joined = joined.join(count_rows_by_document(tables.read_latest("annotations"), "annotation"), "doc_id", "full")
         annotates = F.get_json_object("settings", "$.output.annotations").eqNullSafe("true")
         due = tables.read_latest("runs").select(F.col("run_id").alias("named"), annotates.cast("int").alias("due"))
         joined = joined.join(due, "named", "left")
@@ -129,7 +129,7 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
     return found.dropDuplicates(["doc_id"])
 
 
-def count_rows(rows: DataFrame, prefix: str, *more: Column) -> DataFrame:
+def count_rows_by_document(rows: DataFrame, prefix: str, *more: Column) -> DataFrame:
     """Return one row per doc_id in `rows`: doc_id, the number of its rows, and their smallest and greatest run_id.
 
     `rows` must have the columns doc_id and run_id. The last three columns of the result are named {prefix}_rows,
@@ -143,7 +143,7 @@ def rows_match_documents_run(prefix: str) -> Column:
     """Return a condition: all of a document's rows in a table have the run_id of the document's row in `documents`.
 
     The condition is also true if the table has no rows of the document. The DataFrame must have the column `named`, with the
-    run_id from `documents`, and the columns that `count_rows` returned for the table with this `prefix`.
+    run_id from `documents`, and the columns that `count_rows_by_document` returned for the table with this `prefix`.
     """
     theirs = (F.col(f"{prefix}_first") == F.col("named")) & (F.col(f"{prefix}_last") == F.col("named"))
     return F.col(f"{prefix}_rows").isNull() | theirs
@@ -154,7 +154,7 @@ def read_versions(tables: Tables, names: Sequence[str]) -> dict[str, int]:
     return {name: tables.version(name) for name in names}
 
 
-def read_own_versions(tables: Tables, before: dict[str, int], commits: Commits) -> dict[str, int]:
+def read_versions_if_undisturbed(tables: Tables, before: dict[str, int], commits: Commits) -> dict[str, int]:
     """Return a dict from table name to current version, or an empty dict if another program may have changed rows.
 
     `before` has the versions before this run's first commit to the tables; `commits` made this run's commits.

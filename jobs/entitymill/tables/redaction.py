@@ -133,7 +133,7 @@ def _select_verified_texts(source: Source, documents: DataFrame, entities: DataF
     """
     span = F.struct("begin", "end", "label")
     chosen = F.when(F.col("label").isin(*labels), span) if labels else span
-    held = recovery.count_rows(entities, "mention", F.collect_list(chosen).alias("spans"))
+    held = recovery.count_rows_by_document(entities, "mention", F.collect_list(chosen).alias("spans"))
     columns = (F.col("run_id").alias("named"), "entities", "fingerprint", F.col("text_hash").alias("known_hash"))
     known = documents.where(F.col("status") != PENDING).select("doc_id", *columns)
     is_counted = F.coalesce("mention_rows", F.lit(0)) == F.col("entities")

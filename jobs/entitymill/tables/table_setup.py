@@ -200,7 +200,7 @@ def _create_with_sql(tables: Tables, name: str, schema: T.StructType, properties
     )
 
 
-def allow_deletion_vectors(tables: Tables, name: str) -> None:
+def enable_deletion_vectors_if_large(tables: Tables, name: str) -> None:
     """Turn on deletion vectors for a table of at least LARGE_BYTES, if `output.deletion_vectors` is auto.
 
     Call this before rows of the table are replaced. The size comes from `Tables.detail`, whose cached result may be old.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from entitymill.errors import SourceError
-from entitymill.terminal.review_file_writer import Mention, Sentence, list_facts
+from entitymill.terminal.review_file_writer import Mention, Sentence, build_mention_facts
 
 CONLL_DOCUMENT, CONLL_MENTIONS = "# doc_id = ", "# mentions = "
 """How the two comments before each sentence of a CoNLL file begin."""
@@ -35,7 +35,7 @@ def format_conll(sentences: Sequence[Sentence]) -> str:
     lines = []
     for sentence in sentences:
         mentions = list(_skip_overlapping(sentence))
-        listed = [{**list_facts(mention), "drawn": mention.mention_id in sentence.drawn} for mention in mentions]
+        listed = [{**build_mention_facts(mention), "drawn": mention.mention_id in sentence.drawn} for mention in mentions]
         lines.append(CONLL_DOCUMENT + json.dumps(sentence.doc_id))
         lines.append(CONLL_MENTIONS + json.dumps(listed))
         lines += ["\t".join(map(str, token)) for token in _tag_tokens(sentence, mentions)]

@@ -21,7 +21,7 @@ T = TypeVar("T")
 COLORS = {"PER": "bold black on green3", "ORG": "bold black on sky_blue1", "LOC": "bold black on gold1"}
 """Dict from label to the style (of the package rich) in which its mentions are shown; other labels have OTHER_COLOR."""
 OTHER_COLOR = "bold black on plum2"
-MAX_SHOWN_CHARS = 120
+MAX_MENTION_CHARS = 120
 """A mention of up to this many characters is shown completely; of a longer mention, only the beginning and end are shown."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Matches control characters, except tabs and line breaks, and lone surrogates."""
@@ -172,10 +172,10 @@ def shows_colors(console: Console) -> bool:
 
 
 def shorten(entity: str) -> str:
-    """Return a mention's text for display; if it is longer than MAX_SHOWN_CHARS, only its beginning and end."""
-    if len(entity) <= MAX_SHOWN_CHARS:
+    """Return a mention's text for display; if it is longer than MAX_MENTION_CHARS, only its beginning and end."""
+    if len(entity) <= MAX_MENTION_CHARS:
         return entity
-    end = MAX_SHOWN_CHARS // 3
+    end = MAX_MENTION_CHARS // 3
     return f"{entity[:end]} … {len(entity) - 2 * end:,} characters more … {entity[-end:]}"
 
 

@@ -94,16 +94,16 @@ def format_csv(mentions: Sequence[Mention], sentences: Sequence[Sentence] | None
     rows = csv.DictWriter(written, columns, restval="")  # ends lines with CR LF; quotes texts with CR or LF
     rows.writeheader()
     if sentences is None:
-        rows.writerows(map(_list_values, mentions))
+        rows.writerows(map(_build_row, mentions))
     for sentence in sentences or ():
         for mention in sentence.mentions:
             if mention.mention_id in sentence.drawn:
                 texts = {"entity": _quote_formula(mention.entity or ""), "sentence": _quote_formula(sentence.text)}
-                rows.writerow({**_list_values(mention), **texts})
+                rows.writerow({**_build_row(mention), **texts})
     return written.getvalue()
 
 
-def _list_values(mention: Mention) -> dict[str, Any]:
+def _build_row(mention: Mention) -> dict[str, Any]:
     """Return a mention's values for the CSV file, as a dict with the keys _COLUMNS; possible formulas are quoted."""
     texts = {name: _quote_formula(getattr(mention, name)) for name in ("mention_id", "doc_id", "label")}
     return {name: getattr(mention, name) for name in _COLUMNS} | texts
@@ -119,7 +119,7 @@ def _quote_formula(text: str) -> str:
     return f"'{text}" if is_formula else text
 
 
-def list_facts(mention: Mention) -> dict[str, Any]:
+def build_mention_facts(mention: Mention) -> dict[str, Any]:
     """Return a dict with a mention's id, begin, end, label and confidence.
 
     Review files contain these facts, so that a corrected file can be scored without the tables.
@@ -145,7 +145,7 @@ def _build_task(sentence: Sentence) -> dict[str, Any]:
         "doc_id": sentence.doc_id,
         "offset": sentence.begin,
         "mention_ids": [mention.mention_id for mention in sentence.mentions if mention.mention_id in sentence.drawn],
-        "mentions": [list_facts(mention) for mention in sentence.mentions],
+        "mentions": [build_mention_facts(mention) for mention in sentence.mentions],
     }
     results = [
         {

@@ -24,7 +24,7 @@ TOP_ENTITIES = 8
 """Number of entities that are printed per label."""
 SHOWN_SENTENCES = 6
 """Maximum number of sentences that are printed."""
-MAX_SHOWN_CHARS = 400
+MAX_SENTENCE_CHARS = 400
 """Maximum length, in characters, of a sentence that is printed."""
 MILLION = 1_000_000
 FEW_CORE_HOURS = 0.1
@@ -150,8 +150,8 @@ def print_entities(console: Console, spark: SparkSession, settings: Settings, ta
 def _print_sentences(console: Console, spark: SparkSession, settings: Settings, tables: Tables) -> None:
     """Print up to SHOWN_SENTENCES sentences with their mentions marked, at most one sentence per document.
 
-    Sentences longer than MAX_SHOWN_CHARS are skipped, and sentences with many different labels are preferred. The texts are
-    read from the source; documents that it lacks are skipped.
+    Sentences longer than MAX_SENTENCE_CHARS are skipped, and sentences with many different labels are preferred. The texts
+    are read from the source; documents that it lacks are skipped.
     """
     entities = tables.read("entities")
     key = ["doc_id", "sentence_id", "sentence_begin", "sentence_end"]
@@ -159,7 +159,7 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
         F.countDistinct("label").alias("labels"),
         F.sort_array(F.collect_list(F.struct("begin", "end", "label"))).alias("mentions"),
     )
-    short = rich.where(F.col("sentence_end") - F.col("sentence_begin") <= MAX_SHOWN_CHARS)
+    short = rich.where(F.col("sentence_end") - F.col("sentence_begin") <= MAX_SENTENCE_CHARS)
     best = short.orderBy(F.desc("labels"), F.desc(F.size("mentions")), "doc_id").limit(SHOWN_SENTENCES * 4).collect()
     candidates = _keep_first_of_each_document(best)
     texts = reader.read_texts(spark, settings.source, [row.doc_id for row in candidates])

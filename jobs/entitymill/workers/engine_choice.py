@@ -104,7 +104,7 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
     """
     recognition = settings.recognition
     manifest = engine_openvino.read_manifest(spark, settings.model.path)
-    engine_openvino.check_labels(spark, settings.model.path, settings.entities.referenced_labels)
+    engine_openvino.check_selected_labels(spark, settings.model.path, settings.entities.referenced_labels)
     check_precision(recognition.precision, manifest.precision)
     drawback = hardware.read_processor().find_drawback(recognition.precision)
     if drawback is not None and (spark.conf.get("spark.master", "") or "").startswith("local"):

@@ -17,7 +17,7 @@ from pyspark.sql import types as T
 from entitymill import errors, schemas
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition import sentences, sentences_dl_saved
-from entitymill.recognition.sentences import Kind
+from entitymill.recognition.sentences import DetectorKind
 from entitymill.recognition.tagger import bundle
 from entitymill.settings.sections import PRETRAINED
 from entitymill.spark import installation, session, storage
@@ -87,7 +87,7 @@ def ship_model(spark: SparkSession, path: str) -> ShippedModel:
     return ShippedModel(names, path, manifest)
 
 
-def check_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
+def check_selected_labels(spark: SparkSession, path: str, labels: Sequence[str]) -> None:
     """Raise a SettingsError if the model of the bundle at `path` lacks one of the labels that the settings name.
 
     `labels` are the labels in the section `entities` of the settings, to which the error message refers. If there are none,
@@ -149,7 +149,7 @@ def read_manifest(spark: SparkSession, path: str) -> bundle.Manifest:
         return bundle.read_manifest(file.read(bundle.MAX_DESCRIPTION_BYTES + 1), path)
 
 
-def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
+def identify_detector(spark: SparkSession, kind: DetectorKind, model: str) -> str:
     """Return a string that identifies a sentence detector in the fingerprint (see `engine_choice.Engine`).
 
     The string begins with the kind. For dl, a digest of the detector's files follows; for sentencex, the package's version;
@@ -170,7 +170,7 @@ def identify_detector(spark: SparkSession, kind: Kind, model: str) -> str:
         raise _build_detector_error(model, error) from error
 
 
-def _identify_without_files(kind: Kind) -> str:
+def _identify_without_files(kind: DetectorKind) -> str:
     """Return the string that identifies a detector of kind rules or sentencex in the fingerprint."""
     return kind if kind == "rules" else f"{kind} {metadata.version(kind)}"
 
@@ -210,7 +210,7 @@ def _build_detector_error(model: str, reason: object) -> ModelError:
     )
 
 
-def ship_detector(spark: SparkSession, kind: Kind, model: str) -> ShippedDetector:
+def ship_detector(spark: SparkSession, kind: DetectorKind, model: str) -> ShippedDetector:
     """Check a sentence detector on the driver, and send its files, if any, to the executors.
 
     Only a detector of kind dl has files; `model` is the path or URI of its directory. The result contains the names that the

@@ -25,7 +25,7 @@ from entitymill.workers import child_process, recognized_rows
 from entitymill.workers.child_process import WINDOW_CHARS
 
 if TYPE_CHECKING:
-    from entitymill.recognition.sentences import Kind
+    from entitymill.recognition.sentences import DetectorKind
 
 log = logging.getLogger(__name__)
 WINDOW_BYTES = 64 * 2**20
@@ -91,7 +91,7 @@ class RecognitionOptions:
     """
 
     execution: Execution
-    detector: Kind
+    detector: DetectorKind
     trim: bool
     annotations: bool = False
     consistent_labels: bool = False

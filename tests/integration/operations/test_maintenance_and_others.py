@@ -71,7 +71,7 @@ def test_an_erasure_that_wakes_up_does_not_claim_success(world: World, monkeypat
     world.delete("d00")
     frozen = FrozenRun(world, monkeypatch, erasure, "_count_rows", 2)
     frozen.start(action=lambda spark: erasure.erase(spark, world.settings(), ["d00"]))
-    hook(monkeypatch, erasure, "_check_source", lambda *_: None)
+    hook(monkeypatch, erasure, "_check_absent_from_source", lambda *_: None)
     monkeypatch.setattr(erasure, "_count_rows", lambda *_: {"documents": {"d00": 1}})  # the count before the other run
     world.append({"x1": "Added One text"})
     world.run()

@@ -189,7 +189,8 @@ def check_file(path: Path, expected: str, name: str, where: str) -> None:
 def read_tags(path: Path) -> tuple[str, ...]:
     """Return a model's tags in the order of the network's outputs: O and tags such as B-PER and I-PER.
 
-    Raise a ModelError if the file is not a JSON list of O and distinct tags, or if `check_labels` finds an invalid label.
+    Raise a ModelError if the file is not a JSON list of O and distinct tags, or if
+    `check_labels_as_directory_names` finds an invalid label.
     """
     try:
         labels = json.loads(read_limited(path, MAX_DESCRIPTION_BYTES))
@@ -197,7 +198,7 @@ def read_tags(path: Path) -> tuple[str, ...]:
         raise ModelError(f"{path.name} of the model is not JSON. Prepare the model again.") from error
     ok = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     if ok:
-        check_labels(labels, f"{path.name} of the model")
+        check_labels_as_directory_names(labels, f"{path.name} of the model")
         ok = all(label == "O" or label[:2] in ("B-", "I-") for label in labels)
     if not ok or "O" not in labels or len(set(labels)) != len(labels):
         raise ModelError(
@@ -206,7 +207,7 @@ def read_tags(path: Path) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def check_labels(tags: Sequence[str], where: str) -> None:
+def check_labels_as_directory_names(tags: Sequence[str], where: str) -> None:
     """Raise a ModelError if a label cannot be part of a directory's name (the table `entities` is partitioned by label).
 
     Args:

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from entitymill.errors import ModelError, is_rust_panic
 from entitymill.recognition.best_tags_and_confidence import Scaling, ViterbiDecoder
-from entitymill.recognition.model_loading_limits import loading
+from entitymill.recognition.model_loading_limits import convert_loading_errors
 from entitymill.recognition.offsets import utf16_length
 from entitymill.recognition.tagger import (
     Decoding,
@@ -118,7 +118,7 @@ class Tagger:
         labels = bundle.read_tags(files[bundle.LABELS])
         check_precision(execution.precision, manifest.precision)
         tokenizer = read_tokenizer(files, manifest, where)
-        with loading(f"{where}/{_tokenizer_file_name(manifest)}"):
+        with convert_loading_errors(f"{where}/{_tokenizer_file_name(manifest)}"):
             maker = build_row_maker(tokenizer, manifest, execution.encoding)
             # The tokenizer is tested before the network, so that the error for a bad tokenizer names the right file.
             maker.make_rows(_TEST_SENTENCE, np.array([0, len(_TEST_SENTENCE)]), _compute_begins(_TEST_SENTENCE))
@@ -126,7 +126,7 @@ class Tagger:
         # Spark NLP's NerConverter joins all tags as IOB2, even if the model was trained with another tagging scheme.
         scheme = manifest.scheme if execution.encoding == "complete" else "iob2"
         scalings = manifest.confidence if execution.encoding == "complete" else {}
-        with loading(f"{where}/{bundle.NETWORK}"):
+        with convert_loading_errors(f"{where}/{bundle.NETWORK}"):
             network.check_signature(model, vocabulary=tokenizer.get_vocab(), labels=len(labels), where=where)
             network.check_max_length(model, maker.max_length, where)
             positions = sequence_packing.convert_to_packed(model, maker.max_length, maker.cls_id)
@@ -279,7 +279,7 @@ def read_tokenizer(files: dict[str, Path], manifest: bundle.Manifest, where: str
     Raise a ModelError if the file cannot be read as a tokenizer; the error names `where`, or the model if `where` is empty.
     """
     name, where = _tokenizer_file_name(manifest), where or manifest.name
-    with loading(f"{where}/{name}"):
+    with convert_loading_errors(f"{where}/{name}"):
         if name == bundle.VOCABULARY:
             return build_wordpiece_tokenizer(files[name], lowercase=manifest.casing == "uncased")
         try:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from openvino import passes
 
 from entitymill.errors import ModelError
-from entitymill.recognition.model_loading_limits import loading
+from entitymill.recognition.model_loading_limits import convert_loading_errors
 from entitymill.recognition.tagger import Precision, bundle
 
 INPUTS = ("input_ids", "attention_mask")
@@ -28,7 +28,7 @@ def read_network(xml: Path, weights: Path, where: str) -> ov.Model:
     `where` is the bundle's path or URI, for error messages. The weights are memory-mapped, so processes on one
     machine share them.
     """
-    with loading(f"{where}/{bundle.NETWORK}"):
+    with convert_loading_errors(f"{where}/{bundle.NETWORK}"):
         return ov.Core().read_model(xml, weights)
 
 
@@ -56,7 +56,7 @@ def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int,
             f"The network of the model at {where} scores {width.get_length()} tags, but its labels.json lists {labels}: the "
             "numbers must be equal. Prepare the model again."
         )
-    rows = embedding_shape(model)[0]
+    rows = get_embedding_shape(model)[0]
     if max(vocabulary.values()) >= rows:
         raise ModelError(
             f"The vocabulary of the model at {where} has piece ids up to {max(vocabulary.values())}, but the network's "
@@ -64,7 +64,7 @@ def check_signature(model: ov.Model, *, vocabulary: dict[str, int], labels: int,
         )
 
 
-def embedding_shape(model: ov.Model) -> tuple[int, int]:
+def get_embedding_shape(model: ov.Model) -> tuple[int, int]:
     """Return the number of rows and of columns of the word embedding, the table from which `input_ids` selects rows.
 
     Raise a ModelError if the network has no such table.
@@ -100,7 +100,7 @@ def count_positions(model: ov.Model) -> int | None:
 
     Raise a ModelError if the network has no word embedding.
     """
-    width = embedding_shape(model)[1]
+    width = get_embedding_shape(model)[1]
     rows = []
     for node in model.get_ops():
         if node.get_type_name() == "Gather":
@@ -128,7 +128,7 @@ def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.Com
         "INFERENCE_NUM_THREADS": threads,
         # With pinning, all workers of a machine would run on the same first core.
         "ENABLE_CPU_PINNING": False,
-        **build_precision_properties(precision, embedding_shape(model)[1]),
+        **build_precision_properties(precision, get_embedding_shape(model)[1]),
         "CPU_RUNTIME_CACHE_CAPACITY": MAX_CACHED_SHAPES,
     }
     if precision != "int8":
@@ -141,7 +141,7 @@ def remove_activation_quantization(model: ov.Model) -> None:
     """Remove the quantization of activations, if any, from a network, in place; 8-bit weights are not changed."""
     dependencies = find_dependencies(model)
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "FakeQuantize" and dependencies[source_name(node.input(0))]:
+        if node.get_type_name() == "FakeQuantize" and dependencies[get_source_name(node.input(0))]:
             node.output(0).replace(node.input_value(0))
 
 
@@ -156,7 +156,7 @@ def decompress_weights(model: ov.Model) -> None:
         for node in model.get_ordered_ops()
         if node.get_type_name() == "MatMul"
         for port in node.inputs()
-        if not dependencies[source_name(port)] and port.get_source_output().get_node().get_type_name() != "Constant"
+        if not dependencies[get_source_name(port)] and port.get_source_output().get_node().get_type_name() != "Constant"
     ]
     if ports:
         # This part of the network shares its nodes with the complete network, so folding changes both.
@@ -197,7 +197,7 @@ def find_dependencies(model: ov.Model) -> dict[str, frozenset[str]]:
     return found
 
 
-def source_name(port: ov.Input) -> str:
+def get_source_name(port: ov.Input) -> str:
     """Return the friendly name of the node whose output a port (an input of a node) reads."""
     return str(port.get_source_output().get_node().get_friendly_name())
 

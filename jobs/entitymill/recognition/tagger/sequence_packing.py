@@ -217,7 +217,7 @@ def _find_mask_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) -
         for node in model.get_ordered_ops()
         if dependencies[node.get_friendly_name()] == {IDS, MASK}
         for port in node.inputs()
-        if dependencies[network.source_name(port)] == {MASK}
+        if dependencies[network.get_source_name(port)] == {MASK}
     ]
 
 
@@ -243,7 +243,7 @@ def _find_table_ports(model: ov.Model, dependencies: dict[str, frozenset[str]]) 
     for node in model.get_ordered_ops():
         if (
             node.get_type_name() != "Gather"
-            or dependencies[network.source_name(node.input(0))]
+            or dependencies[network.get_source_name(node.input(0))]
             or MASK in dependencies[node.get_friendly_name()]
         ):
             continue
