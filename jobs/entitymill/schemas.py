@@ -77,7 +77,7 @@ DOCUMENTS = T.StructType(
         ),
         _column("entities", _INT, "rows of this document in entities"),
         _column("passthrough_hash", _STRING, "SHA-256 of the passthrough columns as JSON, hex; null if there are none"),
-        _column("slice", _STRING, "digest of source.where if the run replaced a slice; else null"),
+        _column("slice", _STRING, "digest of source.where if output.replace_slice was set; else null"),
         _column(
             "fingerprint", _STRING, "digest of everything but the text that decides the result: models, precision, settings"
         ),
@@ -93,7 +93,7 @@ REJECTS = T.StructType(
         _column("stage", _STRING, "where it was rejected: source, or recognition"),
         _column("code", _STRING, "reject code"),
         _column("detail", _STRING, "reason in words, with numbers; never text"),
-        _column("slice", _STRING, "digest of source.where if the run replaced a slice; else null"),
+        _column("slice", _STRING, "digest of source.where if output.replace_slice was set; else null"),
         _column("run_id", _STRING, "run that rejected it"),
         _column("at", _TIME, "start of that run"),
     ]
@@ -141,7 +141,7 @@ RUNS = T.StructType(
         _column("process", _STRING, "host and process id, and limits.lease_seconds, as JSON"),
         _column("until", _TIME, "when another run may take over, unless there is a heartbeat before"),
         _column("settled", T.BooleanType(), "whether all its changes are complete; else the next run checks the tables"),
-        _column("slice", _STRING, "digest of source.where if the run replaced a slice; else null"),
+        _column("slice", _STRING, "digest of source.where if output.replace_slice was set; else null"),
         _column("source_committed", _LONG, "when the version of a Delta source was committed, milliseconds since 1970"),
         _column("output_versions", T.MapType(_STRING, _LONG), "Delta version of each table when the run ended"),
         _column("chars", _LONG, "code points of the processed documents"),

@@ -96,7 +96,8 @@ def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str
     ordered = sorted(numbered, key=lambda name: numbered[name])
     if not ordered or [numbered[name] for name in ordered] != list(range(len(ordered))):
         raise ModelError(
-            f"The numbers of the {what} of {where} are missing or have gaps: they must be 0, 1, 2, … Copy the model again."
+            f"The {what} of {where} must be numbered 0, 1, 2, … without gaps, but the numbers are missing or have gaps: "
+            "copy the model again."
         )
     return tuple(ordered)
 

@@ -117,12 +117,12 @@ def normalize_inputs_and_output(network: ov.Model, labels: int, where: str) -> o
         rebuilt.validate_nodes_and_infer_types()
     except RuntimeError as error:
         raise ModelError(
-            f"The network of {where} takes only fixed numbers of sentences or pieces: export it with dynamic axes."
+            f"The network of {where} accepts only a fixed batch size or sequence length: export it with dynamic axes."
         ) from error
     shape = rebuilt.output(0).get_partial_shape()
     if shape.rank.get_length() != 3 or shape[0].is_static or shape[1].is_static:
         raise ModelError(
-            f"The network of {where} takes only fixed numbers of sentences or pieces: export it with dynamic axes."
+            f"The network of {where} accepts only a fixed batch size or sequence length: export it with dynamic axes."
         )
     return rebuilt
 

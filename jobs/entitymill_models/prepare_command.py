@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         "prepare",
         script="prepare_model.py",
         description="Convert a trained token classifier to a model bundle, or a bundle to a saved Spark NLP model.",
-        epilog="Exit codes: 0 done, 2 bad options, 5 model refused, 1 anything else.",
+        epilog="Exit codes: 0 done, 2 bad options, 5 model refused, 1 any other error.",
     )
     built.add_argument("source", metavar="SOURCE", type=Path, help=model_formats.FORMATS)
     built.add_argument("dest", metavar="DEST", type=Path, help="directory to write; if it exists, pass --overwrite")
@@ -121,7 +121,8 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
             if not isinstance(error.__cause__, child_process.ChildLostError):
                 raise
             raise ModelError(
-                f"{options.source} cannot be prepared: the process that tests it failed ({error.__cause__.detail});"
+                f"{options.source} cannot be prepared: the child process that reads and converts it failed "
+                f"({error.__cause__.detail});"
                 " copy the model again from a source that you trust, or prepare it on a machine with more memory."
             ) from error
         atomic_directories.move_into_place(scratch / _DIRECTORIES[options.to], options.dest, scratch)

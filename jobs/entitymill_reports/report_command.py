@@ -30,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
     common.add_settings_options(built)
     built.add_argument("--to", metavar="FILE.html", help="the file to write (default: report.path)")
     built.add_argument(
-        "--run", metavar="RUN_ID", help="the run to show (default: the latest run that processed or removed documents)"
+        "--run",
+        metavar="RUN_ID",
+        help="the run to show (default: the latest completed run that processed or removed documents)",
     )
     return built
 

@@ -273,7 +273,7 @@ def load_detector(spark: SparkSession, kind: DetectorKind, model: str) -> Senten
             raise ModelError(f"segmentation.model: {model} does not exist; set it to a saved SentenceDetectorDLModel.")
         if re.search(r"\s", address):
             raise ModelError(
-                f"segmentation.model: {model} cannot be read, because Spark NLP reads no path that contains a space: "
+                f"segmentation.model: {model} cannot be read, because Spark NLP cannot read a path with white space: "
                 "move it to a path without spaces."
             )
         found = str(saved_model_check.check_model_files(spark, address, "segmentation.model").get("class"))

@@ -342,8 +342,10 @@ def test_ids_that_events_do_not_settle_are_looked_up(
     expected = {"e": False, "g": False}, ["a"], {"duplicate_id": 4, "text_too_long": 1, "null_id": 2}
     with caplog.at_level(logging.INFO, "entitymill"):
         found = found_in(compare(source_of(*rows), known(), events, ["e", "f", "g", None]))
-    reasons = "3 in rejects, 1 in several rows of a commit, 1 null, 2 with an unexpected number of rows"
-    assert [record.message for record in caplog.records] == [f"looking up ids in the source: {reasons}"]
+    reasons = (
+        "in rejects (3), in several rows of a commit (1), null (1), with rows that the change feed does not explain (2)"
+    )
+    assert [record.message for record in caplog.records] == [f"looking up ids in the source, by reason: {reasons}"]
     assert (found.rows, found.stale_rejects) == (3 + 7, 4)
     assert todo(found) == expected
     assert todo(changes.compare_all(source_of(*rows), known(), ALL)) == expected
@@ -354,7 +356,7 @@ def test_the_last_row_without_an_id_is_gone(
 ) -> None:
     with caplog.at_level(logging.INFO, "entitymill"):
         found = found_in(compare(source_of(*HELD), known(), [(None, "Nowhere", "delete", 7)], [None]))
-    assert [record.message for record in caplog.records] == ["looking up ids in the source: 1 null"]
+    assert [record.message for record in caplog.records] == ["looking up ids in the source, by reason: null (1)"]
     assert (found.rows, found.stale_rejects) == (0, 1)
     assert todo(found) == ({}, [], {})
 

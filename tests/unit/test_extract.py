@@ -335,7 +335,7 @@ def test_the_error_of_a_run_that_could_not_record_it_is_in_its_log(tmp_path: Pat
     run = RunRow("r", status="running", log=str(log), process=json.dumps({"host": socket.gethostname(), "pid": 1}))
     found = list_runs._add_error_from_log(run)
     assert list_runs._describe_run(found).startswith(
-        "r: the disk is full. This is not recorded in the table `runs` so far; "
+        "r: the disk is full. This error is only in the log of the run, not in the table `runs`; "
     )
     died = list_runs._add_error_from_log(replace(run, status="died"))
     assert list_runs._describe_run(died) == f"r: the disk is full. Log: {log}"

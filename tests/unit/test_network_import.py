@@ -175,7 +175,7 @@ def test_32_bit_inputs_are_widened_and_extra_outputs_dropped() -> None:
     [
         (toy(mask="weights"), r"has the inputs \['input_ids', 'weights'\]"),
         (toy(width=4), "must have exactly one output that scores 5 tags"),
-        (toy(length=16), "takes only fixed numbers of sentences or pieces"),
+        (toy(length=16), "accepts only a fixed batch size or sequence length"),
     ],
     ids=["inputs", "width", "fixed length"],
 )

@@ -216,7 +216,7 @@ def test_a_corrected_csv_file_is_read(tmp_path: Path) -> None:
             "line 2 does not belong here",
         ),
         ('\n# doc_id = "a"\nSecret\t0\t6\tO\n', "line 3 does not belong here"),
-        ('# doc_id = "a"\n# mentions = []\n\n# doc_id = "b"\n', "line 1: the sentence has lost its tokens"),
+        ('# doc_id = "a"\n# mentions = []\n\n# doc_id = "b"\n', "line 1: there are no tokens after this comment"),
         ('# doc_id = "a"\n# mentions = []\nA\t0\t1\tO\n\n# mentions = []\nSecret\t0\t6\tO\n', "line 5 does not belong"),
         ('# doc_id = "a"\n# mentions = []\nA\t0\t1\tO\n\nSecret\t0\t6\tO\n', "line 5 does not belong here"),
         ('# doc_id = "a"\n# mentions = []\nSecret\t0\t6\tO\n', "no answer yet for any of its 0 mentions"),

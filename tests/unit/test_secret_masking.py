@@ -216,7 +216,7 @@ def test_no_credential_is_in_a_message(
 @pytest.mark.parametrize("value", [f"https://me:{SECRET}@h/log", "s3a://bucket/log", "dbfs:/log"])
 def test_a_log_is_on_this_machine(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SettingsError, match="is a URI; name a file by its path"):
+    with pytest.raises(SettingsError, match="is a URI; name a local file by its path"):
         common._start_log(value)
     assert not list(tmp_path.iterdir())
 

@@ -248,7 +248,7 @@ def _start_log(path: str | None) -> tuple[logging.Handler, str]:
     """
     handler: logging.Handler
     if path and re.match(r"[A-Za-z][\w+.-]*:/", path):
-        raise SettingsError(f"log: {path} is a URI; name a file by its path.")
+        raise SettingsError(f"log: {path} is a URI; name a local file by its path, such as /var/log/entitymill.log.")
     if path == STDERR:
         handler = logging.StreamHandler(sys.stderr)
     else:

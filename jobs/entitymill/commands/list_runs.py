@@ -187,7 +187,7 @@ def _describe_run(run: RunRow) -> str:
     if run.status == "running":
         text = f"{run.stage or 'active'}, {_format_progress(run)}"
         if run.error:
-            noted = "This is not recorded in the table `runs` so far; the next run takes over."
+            noted = "This error is only in the log of the run, not in the table `runs`; the next run takes over."
             text = f"{run.error} {noted} Last seen: {text}.{log}"
         elif run.until is not None and run.until < datetime.now(timezone.utc):
             ended = f"{run.until.astimezone():%Y-%m-%d %H:%M}"

@@ -116,8 +116,8 @@ class FailureRecorder:
             raise RejectedError(
                 f"{new} of {unit.rows} documents of a unit of {self.settings.source.path} crash the tagger or make it hang, "
                 f"more than `limits.max_reject_ratio: {ratio:g}` allows. The unit was not published; `rejects` lists these "
-                "documents. Fix the machines or the texts, or raise the ratio for one run; later runs do not count these "
-                "documents again."
+                "documents. Fix the machines or the texts, or raise the ratio for one run: once that run has succeeded, "
+                "later runs do not count these documents."
             )
 
 

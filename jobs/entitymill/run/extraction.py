@@ -174,7 +174,7 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
     except OutputError as lost:
         return lost
     except Exception:
-        log.exception("the run failed, and could not check whether another run took over the output")
+        log.exception("the run failed, and the check whether another run took over the output failed, too")
     return error
 
 

@@ -205,7 +205,7 @@ class Clock:
         """Add the seconds since the previous call, or since the start, to `seconds[stage]` of the summary, and log them."""
         now = perf_counter()
         self._summary.seconds[stage] = self._summary.seconds.get(stage, 0.0) + now - self._last
-        log.info("%s took %.1f s", stage, now - self._last)
+        log.info("stage %s took %.1f s", stage, now - self._last)
         self._last = now
 
     def record_total(self) -> None:

@@ -82,8 +82,8 @@ def compare_events(
     outcomes = compared.where(decided).drop("reason", "present", "output_row")
     documents = row_checks.select_documents(validated.where("present"))
     if reasons:
-        counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-        log.info("looking up ids in the source: %s", counts)
+        counts = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items()))
+        log.info("looking up ids in the source, by reason: %s", counts)
         undecided = compared.where(F.col("kind") == Outcome.UNDECIDED)
         events = validated.where("present").select(*source.rows.columns)
         rows, texts = _look_up_rows(source, undecided, sum(reasons.values()), events, cached)
@@ -175,7 +175,9 @@ def _explain_undecided() -> Column:
         .when(F.col("o.status").eqNullSafe(PENDING), PENDING)
         .when(F.coalesce("s.doc_id", "o.doc_id").isNull(), _NULL)
         .when(F.col("s.rows_written") > 1, "in several rows of a commit")
-        .when(output_rows + F.col("s.net_rows") != F.col("s.rows_written"), "with an unexpected number of rows")
+        .when(
+            output_rows + F.col("s.net_rows") != F.col("s.rows_written"), "with rows that the change feed does not explain"
+        )
     )
 
 

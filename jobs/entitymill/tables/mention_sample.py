@@ -116,7 +116,9 @@ def _count_strata(entities: DataFrame, by: str) -> dict[str | None, int]:
     """
     counts = entities.groupBy(_build_stratum(by)).agg(F.count("*").alias("mentions")).limit(MAX_STRATA + 1).collect()
     if len(counts) > MAX_STRATA:
-        raise SettingsError(f"--by: {by} has more than {MAX_STRATA} values; choose a column with fewer.")
+        raise SettingsError(
+            f"--by: the column {by} has more than {MAX_STRATA} different values; choose a column with fewer values."
+        )
     return {row[_STRATUM]: row["mentions"] for row in counts}
 
 

@@ -151,7 +151,7 @@ class Commits:
             self.found_later_run = True
             raise OutputError(
                 f"output: a later run has written to {self._tables.address(name)}, so this run stops; the later run "
-                "continues. If there is no later run, somebody has put back an old copy of runs: run again."
+                "continues. If there is no later run, somebody has restored an old version of the table `runs`: run again."
             )
 
     def has_committed(self, name: str) -> bool:

@@ -165,7 +165,8 @@ def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int
         reasons.append(
             f"{rejected} were rejected (the `rejects` table says why): correct them in the source, then run the job"
         )
-    return f"{source.settings.path} has {total} rows; of these, {'; '.join(reasons)}. Or leave such rows out with --partly."
+    found = f"{source.settings.path} has {total} rows; of these, {'; '.join(reasons)}."
+    return f"{found} Or use --partly, which leaves these rows out of the copy."
 
 
 def _check_labels(entities: DataFrame, labels: Sequence[str], kept: Sequence[str], model: KnownModel | None) -> None:

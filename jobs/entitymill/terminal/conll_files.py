@@ -147,7 +147,7 @@ def _read_sentence(lines: Sequence[str], where: str, first: int) -> ReviewedSent
         except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise SourceError(f"{where} {number} does not belong here; {_EDIT_ONLY_TAGS}") from error
     if not sentence.tokens:
-        raise SourceError(f"{where} {first}: the sentence has lost its tokens; {_EDIT_ONLY_TAGS}")
+        raise SourceError(f"{where} {first}: there are no tokens after this comment; {_EDIT_ONLY_TAGS}")
     sentence.fit_mentions_to_tokens()
     return sentence
 

@@ -245,7 +245,7 @@ class Child:
         try:
             code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
-            return "closed its connection"
+            return "closed its connection, but did not end"
         if code in _EXIT_REASONS:
             return _EXIT_REASONS[code]
         return f"killed by {_get_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"

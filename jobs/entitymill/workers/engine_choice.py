@@ -143,8 +143,8 @@ def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
         # running again helps.
         if (model.manifest, detector.identity) != (manifest, parts["detector"]):
             raise EntityMillError(
-                f"model.path, segmentation.model: while this run waited, the model at {settings.model.path} or the sentence "
-                "detector was replaced; run again."
+                f"model.path, segmentation.model: the model at {settings.model.path} or the sentence detector was replaced "
+                "while this run waited for another run; run again."
             )
         return lambda rows: engine_openvino.recognize(rows, model, detector, options, settings.limits.batch_seconds)
 

@@ -79,7 +79,7 @@ def test_runs_is_put_back_from_an_old_copy(world: World) -> None:
     shutil.copytree(world.directory / "copy", world.output / "runs")
     world.forget_logs()
     world.put({"d01": "Changed Twice text"})
-    with pytest.raises(OutputError, match="somebody has put back an old copy of runs: run again"):
+    with pytest.raises(OutputError, match="somebody has restored an old version of the table `runs`: run again"):
         world.run()
     world.run()
     world.check()
