@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 
-from entitymill_reports.page_content import (
+from entitymill_reports.page_data import (
     CONFIDENCE_BINS,
     SENTENCE_BINS,
     Documents,

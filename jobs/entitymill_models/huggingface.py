@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from entitymill.errors import ModelError, SettingsError
 from entitymill.recognition.tagger import bundle
 from entitymill.spark import installation
-from entitymill_models import encoders, labels_and_tokenizer_files
+from entitymill_models import encoder_builder, labels_and_tokenizer_files
 from entitymill_models.imported_classifier import Casing, Parts, read_json
 
 INDEX = "model.safetensors.index.json"
@@ -18,9 +18,9 @@ _ATTENTION = "encoder.layer.{}.attention"
 _EXPORT = "Export the model to ONNX, then run `entitymill prepare` on the export."
 
 
-def _build_bert_names(prefix: str) -> encoders.Names:
+def _build_bert_names(prefix: str) -> encoder_builder.Names:
     """Return the names of the parameters of BERT or RoBERTa; all except the classifier's begin with `prefix`."""
-    return encoders.Names(
+    return encoder_builder.Names(
         words=f"{prefix}.embeddings.word_embeddings",
         positions=f"{prefix}.embeddings.position_embeddings",
         segments=f"{prefix}.embeddings.token_type_embeddings",
@@ -38,7 +38,7 @@ def _build_bert_names(prefix: str) -> encoders.Names:
 
 _LAYER = "distilbert.transformer.layer.{}"
 NAMES = {
-    "distilbert": encoders.Names(
+    "distilbert": encoder_builder.Names(
         words="distilbert.embeddings.word_embeddings",
         positions="distilbert.embeddings.position_embeddings",
         segments=None,
@@ -97,7 +97,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
     weights = _read_weights(directory, where)
     shape = _read_shape(config, kind, where)
     names = NAMES[kind]
-    network = encoders.build_classifier(weights, names, shape, where)
+    network = encoder_builder.build_classifier(weights, names, shape, where)
     scored = weights[f"{names.classifier}.weight"].shape[0]
     if scored != len(labels):
         raise ModelError(
@@ -136,7 +136,7 @@ def _check_architecture(config: dict[str, object], where: str) -> str:
     return kind
 
 
-def _read_shape(config: dict[str, object], kind: str, where: str) -> encoders.Shape:
+def _read_shape(config: dict[str, object], kind: str, where: str) -> encoder_builder.Shape:
     """Read the numbers that describe an encoder from config.json, whose keys depend on the architecture `kind`.
 
     The numbers of layers and attention heads are required. The key layer_norm_eps has the default 1e-12, and is ignored for
@@ -158,15 +158,15 @@ def _read_shape(config: dict[str, object], kind: str, where: str) -> encoders.Sh
             f"config.json of {where} lacks a valid {names[0]} or {names[1]}, or has an invalid layer_norm_eps or "
             "pad_token_id: copy the model again."
         )
-    return encoders.Shape(layers, heads, epsilon, padding)
+    return encoder_builder.Shape(layers, heads, epsilon, padding)
 
 
-def _read_weights(directory: Path, where: str) -> encoders.Weights:
+def _read_weights(directory: Path, where: str) -> encoder_builder.Weights:
     """Read every floating-point tensor of a Hugging Face directory, from all its safetensors files, as float32.
 
     Raise ModelError if a file is missing or damaged, and SettingsError if the library safetensors is not installed.
     """
-    weights: encoders.Weights = {}
+    weights: encoder_builder.Weights = {}
     for file in _list_weight_files(directory, where):
         weights |= _read_safetensors(file, where)
     return weights
@@ -198,7 +198,7 @@ def _list_weight_files(directory: Path, where: str) -> list[Path]:
     raise ModelError(f"{where} has no *.safetensors file: copy the model again.")
 
 
-def _read_safetensors(file: Path, where: str) -> encoders.Weights:
+def _read_safetensors(file: Path, where: str) -> encoder_builder.Weights:
     """Return the floating-point tensors of one safetensors file as float32; other tensors, such as integers, are left out.
 
     Raise ModelError if the file is missing or damaged, and SettingsError if the library safetensors is not installed.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from entitymill.errors import DriftError
 from entitymill.settings.report_sections import ReportSettings
-from entitymill_reports.page_content import Run
+from entitymill_reports.page_data import Run
 
 MAX_EARLIER_RUNS = 20
 """Maximum number of earlier runs with which a run is compared."""

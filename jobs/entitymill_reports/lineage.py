@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from entitymill import __version__
 from entitymill.errors import DriftError, LimitError
-from entitymill.run import outcome
+from entitymill.run import exit_codes
 from entitymill.settings import Settings, secret_masking
 from entitymill.spark import installation, overlapping_paths
 from entitymill.terminal.console_text import open_console
@@ -168,7 +168,7 @@ def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | Non
         raise
     except BaseException as error:
         lineage.end(
-            "ABORT" if isinstance(error, KeyboardInterrupt | LimitError) else "FAIL", outcome.describe_error(error)[0]
+            "ABORT" if isinstance(error, KeyboardInterrupt | LimitError) else "FAIL", exit_codes.describe_error(error)[0]
         )
         raise
     lineage.end("COMPLETE")

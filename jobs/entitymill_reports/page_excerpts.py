@@ -10,7 +10,7 @@ from pyspark.errors import PySparkException
 
 from entitymill.errors import EntityMillError
 from entitymill.terminal.console_text import clip_overlaps
-from entitymill_reports.page_content import Part, Sentence, TextSamples
+from entitymill_reports.page_data import Part, Sentence, TextSamples
 from entitymill_reports.table_reader import TableReader
 
 TOP = 12

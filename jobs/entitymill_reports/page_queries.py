@@ -12,8 +12,8 @@ import yaml
 from entitymill.errors import SettingsError
 from entitymill.settings import Settings
 from entitymill.spark.sql_text import quote_part
-from entitymill_reports import page_content, page_excerpts
-from entitymill_reports.page_content import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, PageContent, Run, UnitSpeed
+from entitymill_reports import page_data, page_excerpts
+from entitymill_reports.page_data import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE_BINS, PageContent, Run, UnitSpeed
 from entitymill_reports.table_reader import TableReader
 
 MAX_RUNS = 40
@@ -178,26 +178,26 @@ def _count_mentions(reader: TableReader, day: str | None) -> list[dict[str, Any]
     )
 
 
-def _build_labels(counts: list[dict[str, Any]]) -> tuple[page_content.Label, ...]:
+def _build_labels(counts: list[dict[str, Any]]) -> tuple[page_data.Label, ...]:
     """Build a Label for each label in `counts`, the rows of `_count_mentions`; the label with the most mentions is first."""
     found = []
     for name in {row["label"] for row in counts}:
         own = [row for row in counts if row["label"] == name]
         mentions = sum(row["mentions"] for row in own)
         bins = tuple(sum(row["mentions"] for row in own if row["bin"] == at) for at in range(CONFIDENCE_BINS))
-        found.append(page_content.Label(name, mentions, sum(row["confidence"] for row in own) / mentions, bins))
+        found.append(page_data.Label(name, mentions, sum(row["confidence"] for row in own) / mentions, bins))
     return tuple(sorted(found, key=lambda label: (-label.mentions, label.name)))
 
 
-def _read_documents(reader: TableReader) -> page_content.Documents:
+def _read_documents(reader: TableReader) -> page_data.Documents:
     """Return the totals of the `documents` table, and the number of documents in each range of numbers of tokens."""
     rows = reader.read_rows(_DOCUMENTS)
     names = ("documents", "blank", "sentences", "tokens", "split_sentences")
     totals = {name: sum(row[name] or 0 for row in rows) for name in names}
-    return page_content.Documents(**totals, by_tokens={row["size"]: row["documents"] for row in rows})
+    return page_data.Documents(**totals, by_tokens={row["size"]: row["documents"] for row in rows})
 
 
-def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, Any]]) -> page_content.MentionsByPeriod:
+def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, Any]]) -> page_data.MentionsByPeriod:
     """Count mentions by day, week, month or year: the shortest period that gives about MAX_STEPS bars or fewer.
 
     The oldest counts are dropped if there are more than MAX_STEPS * MAX_LABELS. `day` is the SQL expression for the day of a
@@ -206,7 +206,7 @@ def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, 
     dated = sum(row["dated"] for row in counts)
     without = sum(row["mentions"] for row in counts) - dated
     if not dated:
-        return page_content.MentionsByPeriod(name, "day", {}, without)
+        return page_data.MentionsByPeriod(name, "day", {}, without)
     first = min(row["first"] for row in counts if row["first"])
     last = max(row["last"] for row in counts if row["last"])
     span = (last - first).days + 1
@@ -225,10 +225,10 @@ def _read_days(reader: TableReader, day: str, name: str, counts: list[dict[str, 
     found: dict[Any, dict[str, int]] = {}
     for row in rows:
         found.setdefault(row["at"], {})[row["label"]] = row["mentions"]
-    return page_content.MentionsByPeriod(name, step, dict(sorted(found.items())), without)
+    return page_data.MentionsByPeriod(name, step, dict(sorted(found.items())), without)
 
 
-def _read_lengths(reader: TableReader, mentions: int) -> page_content.Lengths:
+def _read_lengths(reader: TableReader, mentions: int) -> page_data.Lengths:
     """Count the sentences that contain a mention, in ranges of SENTENCE_BIN characters of length.
 
     `mentions` is the number of mentions in the table `entities`. If this number is at least twice SAMPLED_MENTIONS, only the
@@ -250,17 +250,17 @@ def _read_lengths(reader: TableReader, mentions: int) -> page_content.Lengths:
         """  # noqa: S608
     )
     found = {row["bin"]: row["sentences"] for row in rows}
-    return page_content.Lengths(tuple(found.get(at, 0) for at in range(SENTENCE_BINS)), one_in)
+    return page_data.Lengths(tuple(found.get(at, 0) for at in range(SENTENCE_BINS)), one_in)
 
 
-def _read_rejects(reader: TableReader) -> tuple[page_content.Reject, ...]:
+def _read_rejects(reader: TableReader) -> tuple[page_data.Reject, ...]:
     """Return the MAX_CODES most frequent pairs of stage and reject code, each with its row count and up to four doc_ids."""
     if not reader.has("rejects"):
         return ()
     found = []
     for row in reader.read_rows(_REJECTS):
         ids = dict.fromkeys(row[name] for name in ("first", "last", "least", "greatest") if row[name] is not None)
-        found.append(page_content.Reject(row["stage"], row["code"], row["number"], tuple(ids), row["detail"] or ""))
+        found.append(page_data.Reject(row["stage"], row["code"], row["number"], tuple(ids), row["detail"] or ""))
     return tuple(found)
 
 

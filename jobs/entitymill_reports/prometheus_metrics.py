@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from entitymill import __version__, schemas
-from entitymill.run import outcome
+from entitymill.run import exit_codes
 from entitymill.settings import Settings, secret_masking
 from entitymill.spark import files_on_this_machine, installation
 from entitymill.terminal.console_text import open_console
@@ -100,7 +100,7 @@ def record_metrics(settings: Settings, *, enabled: bool = True) -> Iterator[RunO
     try:
         yield run_outcome
     except BaseException as error:
-        run_outcome.exit_code = outcome.describe_error(error)[1]
+        run_outcome.exit_code = exit_codes.describe_error(error)[1]
         if enabled:
             # An interrupted run must end quickly, so it does not read the totals with Spark.
             _write_metrics(settings, run_outcome, totals=isinstance(error, Exception))

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 
 from entitymill.errors import SettingsError
-from entitymill.run.outcome import convert_error
+from entitymill.run.exit_codes import convert_error
 from entitymill.run.summary import Summary
 from entitymill.settings import Settings
 from entitymill.spark import files_on_this_machine, installation

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from entitymill.settings.report_sections import ReportSettings
 from entitymill_reports import drift, page
-from entitymill_reports.page_content import Documents, MentionsByPeriod, PageContent, UnitSpeed
+from entitymill_reports.page_data import Documents, MentionsByPeriod, PageContent, UnitSpeed
 from sample_figures import SCRIPT, START, figures, run, shown
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from entitymill.settings.report_sections import ReportSettings
 from entitymill.terminal import console_text
 from entitymill_reports import drift, page, prometheus_metrics
-from entitymill_reports.page_content import Label, MentionsByPeriod, Part, Reject, Sentence, TextSamples
+from entitymill_reports.page_data import Label, MentionsByPeriod, Part, Reject, Sentence, TextSamples
 from entitymill_reports.prometheus_metrics import Totals
 from fuzzing import attempt, report, tries
 from sample_figures import START, figures, run, shown

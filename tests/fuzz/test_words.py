@@ -11,7 +11,7 @@ import yaml
 
 from entitymill import errors
 from entitymill.errors import SettingsError
-from entitymill.run import outcome
+from entitymill.run import exit_codes
 from entitymill.settings import bounded_yaml, list_keys, load, secret_masking
 from entitymill.spark import sql_text
 from entitymill.tables.text_masking import mask_text
@@ -133,12 +133,12 @@ def test_no_text_of_a_document_chooses_an_exit_code_or_reaches_a_message() -> No
         with attempt("messages", number) as draw:
             text = "".join(draw.choices(QUOTED, k=draw.randint(1, 4)))
             said = f"{draw.choice(RAISED)} The value '{text}' of the type \"STRING\" cannot be cast.\n\tat x(y.scala:1)\n"
-            known = outcome.convert_error(RuntimeError(said))
+            known = exit_codes.convert_error(RuntimeError(said))
             assert (known.exit_code, SECRET in str(known)) == (1, False), said
             kind = draw.choice(kinds)
             own = f"{kind.__module__}.{kind.__name__}: {errors.sign_error(kind('this is ours'), errors.SIGNATURE)}\n"
             error = RuntimeError(f"{TASK}PythonException: {own}{said}")
-            assert outcome.describe_error(error) == ("this is ours", kind.exit_code)
+            assert exit_codes.describe_error(error) == ("this is ours", kind.exit_code)
     report("messages", messages=count)
 
 

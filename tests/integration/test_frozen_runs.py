@@ -41,7 +41,7 @@ from entitymill.run import guards
 from entitymill.run.summary import Summary
 from entitymill.source import changes
 from entitymill.spark.private_session import open_private_session, override_conf
-from entitymill.tables import Tables, lease, maintenance, publisher, recovery, row_changes, runs
+from entitymill.tables import Tables, lease, maintenance, merge_statements, publisher, recovery, runs
 from entitymill.tables.output_tables import NAMES, build_write_confs
 from entitymill.tables.publisher import Publisher
 from entitymill.tables.temporary_tables import TemporaryTable
@@ -142,7 +142,7 @@ def test_a_run_that_wakes_up_leaves_the_texts_of_its_successor_alone(
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize(("owner", "name"), [(recovery, "settle"), (row_changes, "upsert")], ids=["before it", "in it"])
+@pytest.mark.parametrize(("owner", "name"), [(recovery, "settle"), (merge_statements, "upsert")], ids=["before it", "in it"])
 def test_a_recovery_that_wakes_up_undoes_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:

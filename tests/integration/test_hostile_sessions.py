@@ -20,12 +20,12 @@ from pyspark.sql import SparkSession
 
 from delta_reader import read_delta
 from entitymill.errors import SourceError
-from entitymill.run.publishing_steps import Run
+from entitymill.run.steps_under_lease import Run
 from entitymill.run_row import RunRow
 from entitymill.settings import sections
 from entitymill.spark.private_session import PINNED, UNSET
 from entitymill.spark.session import open_session
-from entitymill.tables import publisher, row_changes
+from entitymill.tables import merge_statements, publisher
 from entitymill.tables.heartbeats import Heartbeat
 from entitymill.tables.publisher import Publisher
 from small_queries import SMALL_QUERIES
@@ -228,7 +228,7 @@ def test_another_threads_appends_to_its_own_table_are_not_skipped(world: World, 
         other.join()
 
     monkeypatch.setattr(publisher, "MAX_LISTED_IDS", 0)
-    hook(monkeypatch, row_changes, "replace_documents", meanwhile)
+    hook(monkeypatch, merge_statements, "replace_documents", meanwhile)
     world.put({"d00": "Changed Once text"})
     world.run()
     world.check()

@@ -12,7 +12,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition import offsets, tokens
 from entitymill.recognition.tagger import Execution, Precision, bundle
 from entitymill.recognition.tagger.inference import Tagger
-from entitymill.run import outcome
+from entitymill.run import exit_codes
 from entitymill_sparknlp import engine_sparknlp as sparknlp
 from unit import tiny
 from unit.conftest import DEMO
@@ -163,7 +163,7 @@ def test_the_driver_recognizes_what_spark_nlps_workers_refuse() -> None:
     with pytest.raises(ModelError) as refused:
         list(builder([batch]))
     from_spark = RuntimeError(f"Traceback\nentitymill.errors.ModelError: {refused.value}\n")
-    message, code = outcome.describe_error(from_spark)
+    message, code = exit_codes.describe_error(from_spark)
     assert (code, message[:60]) == (5, "recognition.sparknlp_model: the model's tag E-PER is neither")
 
 

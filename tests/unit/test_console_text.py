@@ -28,7 +28,7 @@ from rich.text import Text
 from entitymill import cli, settings
 from entitymill.commands import common, erase, evaluate, extract, init, list_runs, tag
 from entitymill.errors import SettingsError, SourceError
-from entitymill.run import outcome
+from entitymill.run import exit_codes
 from entitymill.run.dry_runs import Plan
 from entitymill.run_row import RunRow
 from entitymill.terminal import console_text
@@ -130,7 +130,7 @@ def test_a_text_that_looks_like_a_stack_trace_is_not_logged() -> None:
 def test_the_description_of_an_error_takes_no_minutes(text: str) -> None:
     began = time.process_time()
     console_text.describe_exception(RuntimeError(text))
-    outcome.describe_error(RuntimeError(text))
+    exit_codes.describe_error(RuntimeError(text))
     assert time.process_time() - began < 10, "with a quadratic pattern, each of these takes more than a minute"
 
 

@@ -5,7 +5,7 @@ import pytest
 from entitymill.errors import DriftError
 from entitymill.settings.report_sections import ReportSettings
 from entitymill_reports import drift
-from entitymill_reports.page_content import Run
+from entitymill_reports.page_data import Run
 from sample_figures import run
 
 BOUNDS = ReportSettings()

@@ -19,9 +19,9 @@ from entitymill.commands import erase, list_runs
 from entitymill.commands.common import run_and_report
 from entitymill.commands.extract import _is_small_local_source, main, parser
 from entitymill.errors import SourceError
-from entitymill.run import outcome
+from entitymill.run import exit_codes
 from entitymill.run.dry_runs import Plan
-from entitymill.run.outcome import Stopped
+from entitymill.run.exit_codes import Stopped
 from entitymill.run.summary import Summary
 from entitymill.run_row import RunRow
 from entitymill.settings.sections import SparkSettings
@@ -102,7 +102,7 @@ LOST_TASK = "Lost task 0.0 in stage 1.0 (TID 1) (host executor driver):"
 def test_what_workers_and_spark_raise_gets_its_exit_code(
     text: str, kind: type[errors.EntityMillError], message: str
 ) -> None:
-    known = outcome.convert_error(RuntimeError(text))
+    known = exit_codes.convert_error(RuntimeError(text))
     assert type(known) is kind
     assert message in str(known)
     assert "secret document text" not in str(known)
@@ -256,7 +256,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
 def test_how_a_run_ended_is_written_for_programs(
     tmp_path: Path, error: BaseException | None, status: str, code: int
 ) -> None:
-    outcome.write_result(str(tmp_path / "result.json"), None, error, "a.log")
+    exit_codes.write_result(str(tmp_path / "result.json"), None, error, "a.log")
     told = json.loads((tmp_path / "result.json").read_text())
     assert (told["status"], told["exit_code"], told["log"]) == (status, code, "a.log")
     assert (told["error"] is None) == (error is None)
@@ -306,7 +306,7 @@ def test_numbers_of_options_are_above_zero(number: str, capsys: pytest.CaptureFi
 def test_a_plan_is_written_by_its_parts(tmp_path: Path) -> None:
     plan = Plan(1, 2, 3, 4, {}, 1, None, None)
     summary = Summary("r1", datetime(2026, 11, 20, tzinfo=timezone.utc), plan=plan)
-    outcome.write_result(str(tmp_path / "result.json"), summary, None, None)
+    exit_codes.write_result(str(tmp_path / "result.json"), summary, None, None)
     assert json.loads((tmp_path / "result.json").read_text())["plan"]["new"] == 1
 
 

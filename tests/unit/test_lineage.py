@@ -13,7 +13,7 @@ import pytest
 
 from entitymill import settings
 from entitymill.errors import DriftError, SourceError
-from entitymill.run import outcome
+from entitymill.run import exit_codes
 from entitymill.run.summary import Summary
 from entitymill_reports import lineage
 
@@ -84,7 +84,7 @@ def test_a_run_that_did_not(receiver: tuple[str, list[dict[str, Any]]], error: B
     with pytest.raises(type(error)):
         run()
     assert events[-1]["eventType"] == state
-    assert events[-1]["run"]["facets"]["errorMessage"]["message"] == outcome.describe_error(error)[0]
+    assert events[-1]["run"]["facets"]["errorMessage"]["message"] == exit_codes.describe_error(error)[0]
     assert events[-1]["inputs"][0]["name"] == "a.b"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from entitymill.settings.report_sections import ReportSettings
 from entitymill_reports import drift, page, plots
-from entitymill_reports.page_content import MentionsByPeriod
+from entitymill_reports.page_data import MentionsByPeriod
 from sample_figures import QUOTE, SCRIPT, figures, run, shown
 
 LINKS = ("src", "href", "srcset", "action", "data", "xlink:href")

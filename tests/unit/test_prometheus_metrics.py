@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from entitymill import settings
 from entitymill.errors import ModelError, SettingsError
-from entitymill.run.outcome import Stopped
+from entitymill.run.exit_codes import Stopped
 from entitymill.run.summary import Summary
 from entitymill.settings.report_sections import ReportSettings
 from entitymill_reports import drift, prometheus_metrics

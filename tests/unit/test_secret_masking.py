@@ -12,7 +12,7 @@ import pytest
 
 from entitymill.commands import common
 from entitymill.errors import SettingsError
-from entitymill.run import outcome
+from entitymill.run import exit_codes
 from entitymill.settings import Settings, list_keys, load, secret_masking
 from entitymill.terminal.console_text import open_console
 
@@ -209,7 +209,7 @@ def test_no_credential_is_in_a_message(
     results: dict[str, Any] = {}
     assert common.run_and_report(work, "", results) == 2
     said = capsys.readouterr()
-    assert SECRET not in said.out + said.err + str(outcome.describe_error(results["error"]))
+    assert SECRET not in said.out + said.err + str(exit_codes.describe_error(results["error"]))
     assert f"error: {key}: " in said.err
 
 
@@ -251,7 +251,7 @@ def test_a_masked_address_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_a_message_without_credentials_stays_as_it_is(message: str) -> None:
     load(None, [f"{key}={value}" for key, value in {**MINIMAL, "source.path": "/data/dt=2026-??"}.items()], {})
-    assert outcome.describe_error(SettingsError(message))[0] == message
+    assert exit_codes.describe_error(SettingsError(message))[0] == message
 
 
 def test_addresses_in_the_output_of_another_program_are_masked() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from entitymill import settings as settings_module
 from entitymill.errors import EntityMillError, ModelError, OutputError, SettingsError, WorkerError
-from entitymill.run import outcome
+from entitymill.run import exit_codes
 from entitymill.spark.files_on_this_machine import is_certainly_local
 from entitymill.terminal import progress
 from entitymill.terminal.console_text import SafeFormatter, open_console, visible
@@ -169,7 +169,7 @@ def run_and_report(
     Args:
         work: function that does the command's work. Its argument is a function that starts the log: this function takes the
             log file's path, STDERR, or None for a temporary file, and returns the log's absolute path, or STDERR.
-        stop_message: message to print after Ctrl-C or SIGTERM; empty for the message of `outcome.describe_error`.
+        stop_message: message to print after Ctrl-C or SIGTERM; empty for the message of `exit_codes.describe_error`.
         results: dict to which the caught exception is added, under the key `error`; None if the caller does not need it.
     """
     errors = open_console(stderr=True, highlight=False, soft_wrap=True)
@@ -188,14 +188,14 @@ def run_and_report(
         return where
 
     try:
-        with outcome.stop_on_signals():
+        with exit_codes.stop_on_signals():
             work(start)
             sys.stdout.flush()
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, BrokenPipeError) and _discard_output_if_unread():
             _delete_temporary_logs(temporary)
             return _PIPE_CLOSED
-        message, code = outcome.describe_error(error)
+        message, code = exit_codes.describe_error(error)
         if results is not None:
             results["error"] = error
         errors.print("[bold red]error:[/bold red]", end=" ")

@@ -17,7 +17,7 @@ import yaml
 from entitymill import __version__
 from entitymill import settings as settings_module
 from entitymill.commands import common, source_checks
-from entitymill.run import outcome
+from entitymill.run import exit_codes
 from entitymill.spark import installation
 from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console, visible
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             log = results.get("log")
             kept = log if log and (log == common.STDERR or Path(log).exists()) else None
-            outcome.write_result(options.result_json, results.get("summary"), results.get("error"), kept)
+            exit_codes.write_result(options.result_json, results.get("summary"), results.get("error"), kept)
         except OSError as error:
             message = f"error: --result-json {options.result_json} cannot be written: {error.strerror}."
             print(visible(message), file=sys.stderr)
@@ -189,7 +189,7 @@ def _run_job(
         )
     finally:
         display.close()
-    console = open_console(stderr=options.result_json == outcome.STDOUT)
+    console = open_console(stderr=options.result_json == exit_codes.STDOUT)
     if options.dry_run:
         if summary.plan is not None:
             terminal.print_plan(console, summary.plan, settings)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from entitymill.commands import common
 from entitymill.errors import OutputError
-from entitymill.run import outcome
+from entitymill.run import exit_codes
 from entitymill.run_row import PROGRESS, RunRow
 from entitymill.terminal import progress
 from entitymill.terminal.console_text import open_console, visible
@@ -137,7 +137,7 @@ def _add_error_from_log(run: RunRow) -> RunRow:
     """
     if run.error or run.log is None or run.status not in ("running", "died") or run.host != socket.gethostname():
         return run
-    mark = outcome.RUN_FAILED % (run.run_id, "")
+    mark = exit_codes.RUN_FAILED % (run.run_id, "")
     try:
         if not Path(run.log).is_file():  # anyone who can write to `runs` may name a pipe, which would block this program
             return run

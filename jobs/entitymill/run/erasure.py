@@ -29,7 +29,7 @@ from entitymill.tables import (
     data_files,
     erasure_from_runs,
     maintenance,
-    row_changes,
+    merge_statements,
     table_setup,
     temporary_tables,
 )
@@ -151,7 +151,7 @@ def _erase(spark: SparkSession, settings: Settings, ids: Sequence[str], *, found
             for table in DOCUMENT_TABLES:
                 if rows.get(table):
                     no_rows = tables.read(table).limit(0)
-                    commits.execute(table, partial(row_changes.replace_documents, tables, table, id_frame, no_rows))
+                    commits.execute(table, partial(merge_statements.replace_documents, tables, table, id_frame, no_rows))
                     commits.check_committed(table)
         maintenance.purge_tables(tables, lease.check_now, 0, id_frame)
         erasure_from_runs.erase_ids(tables, ids, files_of_runs)

@@ -12,8 +12,8 @@ from datetime import datetime, timezone
 from pyspark.sql import SparkSession
 
 from entitymill.errors import EntityMillError, OutputError, SettingsError, StorageError
-from entitymill.run import dry_runs, guards, outcome
-from entitymill.run.publishing_steps import Options, Run
+from entitymill.run import dry_runs, exit_codes, guards
+from entitymill.run.steps_under_lease import Options, Run
 from entitymill.run.summary import Clock, Summary
 from entitymill.run_row import RunRow
 from entitymill.settings import Settings
@@ -144,8 +144,8 @@ def _run_or_record_idle(
             reason = _find_reason(error, lease)
             if isinstance(reason, StorageError):
                 lease.commits.stop_retrying()
-            summary.error, summary.exit_code = outcome.describe_error(reason)
-            log.info(outcome.RUN_FAILED, summary.run_id, summary.error)
+            summary.error, summary.exit_code = exit_codes.describe_error(reason)
+            log.info(exit_codes.RUN_FAILED, summary.run_id, summary.error)
             if run is not None:
                 run.record_versions()
                 with suppress(Exception):
@@ -166,7 +166,7 @@ def _find_reason(error: BaseException, lease: Lease) -> BaseException:
     """
     if not isinstance(error, Exception) or isinstance(error, EntityMillError):
         return error
-    known = outcome.convert_error(error)
+    known = exit_codes.convert_error(error)
     if isinstance(known, StorageError):
         return known
     try:

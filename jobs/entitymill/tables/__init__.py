@@ -1,7 +1,7 @@
 """Create, write and maintain the tables of an output (the tables of one job); no other package writes tables.
 
 - Tables: `output_tables` locates, reads and changes tables; `table_setup` checks and creates them. `half_made_tables` cleans
-  up what a failed creation left behind; `row_changes` runs MERGE statements.
+  up what a failed creation left behind; `merge_statements` runs MERGE statements.
 - Runs: `lease` lets one run at a time work on an output, and `heartbeats` show that a run is alive. `numbered_commits` makes
   Delta refuse commits of older runs. `recovery` repairs tables after a run died. `runs` reads and writes the `runs` table;
   `runs_without_spark` reads it faster, if it is on this machine's disk.

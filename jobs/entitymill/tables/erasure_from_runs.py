@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.private_session import create_frame
-from entitymill.tables import row_changes
+from entitymill.tables import merge_statements
 from entitymill.tables.data_files import FILE, READ_ERRORS, read_all_files, search_with_fallback
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import Tables
@@ -126,7 +126,7 @@ def erase_ids(tables: Tables, ids: Sequence[str], older_files: set[str]) -> None
                 "WHEN MATCHED THEN UPDATE SET t.error = s.error, t.settings = s.settings"
             )
 
-        retry("runs", lambda: row_changes.run_with_view(tables, frame, build_statement))
+        retry("runs", lambda: merge_statements.run_with_view(tables, frame, build_statement))
     # VACUUM would be unsafe: other runs may be writing `runs`, and VACUUM would delete their uncommitted files.
     try:
         stale, _ = search_with_fallback(tables, partial(find_old_files_with_ids, tables, ids))

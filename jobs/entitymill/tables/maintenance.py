@@ -23,9 +23,9 @@ from entitymill.tables import (
     Tables,
     data_files,
     heartbeats,
+    merge_statements,
     parquet_export,
     recovery,
-    row_changes,
     temporary_tables,
 )
 from entitymill.tables.lease import Lease
@@ -278,7 +278,7 @@ def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, 
         rows = [(path, size, False, modified) for path, size, modified in files if "/_delta_log/" not in path]
         inventory = create_frame(spark, rows, "path string, length long, isDir boolean, modificationTime long")
         try:
-            row_changes.run_with_view(
+            merge_statements.run_with_view(
                 tables,
                 inventory,
                 lambda view: f"VACUUM {tables.sql_name(name)} USING INVENTORY (TABLE {view}) {retained}",

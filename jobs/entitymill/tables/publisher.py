@@ -21,7 +21,7 @@ from entitymill.source import row_checks
 from entitymill.spark import spark_connect
 from entitymill.spark.private_session import create_frame, run_statement
 from entitymill.spark.sql_text import quote_literal
-from entitymill.tables import row_changes, table_setup
+from entitymill.tables import merge_statements, table_setup
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import Tables
 
@@ -216,7 +216,7 @@ class Publisher:
         """In `documents`, set the column `slice` to this run's slice, in the rows whose doc_id is in the DataFrame `ids`."""
         rows = ids.select("doc_id", F.lit(self._provenance.slice).alias("slice"))
         table_setup.enable_deletion_vectors_if_large(self.tables, "documents")
-        upsert = partial(row_changes.upsert, self.tables, "documents", rows, ["slice"], insert=False)
+        upsert = partial(merge_statements.upsert, self.tables, "documents", rows, ["slice"], insert=False)
         self._commits.execute("documents", upsert)
 
     def clear_slices(self) -> None:
@@ -256,7 +256,7 @@ class Publisher:
 
     def _merge(self, name: str, frame: DataFrame, *, old_ids: DataFrame, between: tuple[str, str] | None) -> None:
         """Delete the rows with `old_ids` and insert `frame`, by a MERGE; `between` has the smallest and greatest old id."""
-        self._commits.execute(name, partial(row_changes.replace_documents, self.tables, name, old_ids, frame, between))
+        self._commits.execute(name, partial(merge_statements.replace_documents, self.tables, name, old_ids, frame, between))
 
     def _fit_file_size(self, name: str, frame: DataFrame) -> DataFrame:
         """Return rows for the table `name`, repartitioned for files of the target size; rows of `entities` also by label."""
@@ -297,7 +297,7 @@ class RejectsWriter:
             return
         slice_ = F.lit(self._provenance.slice).cast("string").alias("slice")
         old_ids, rows = ids.select("doc_id", slice_).distinct(), self._build_rows(rejected)
-        replace = partial(row_changes.replace_documents, self._tables, "rejects", old_ids, rows)
+        replace = partial(merge_statements.replace_documents, self._tables, "rejects", old_ids, rows)
         self._commits.execute("rejects", replace)
 
     def add(self, rejected: DataFrame) -> None:

@@ -24,7 +24,7 @@ from entitymill.run_row import RunRow
 from entitymill.source.change_feed import NON_DATA_OPERATIONS
 from entitymill.source.rows_against_output import PENDING
 from entitymill.spark.spark_connect import cache_on_disk
-from entitymill.tables import row_changes, table_setup
+from entitymill.tables import merge_statements, table_setup
 from entitymill.tables.numbered_commits import Commits
 from entitymill.tables.output_tables import DOCUMENT_TABLES, PUBLISHED_TABLES, Tables
 
@@ -70,7 +70,7 @@ def settle(tables: Tables, commits: Commits) -> int:
         if number:
             log.warning("an earlier run published the results of %d documents only in part; the job recomputes them", number)
             pending = unsound.withColumns({"status": F.lit(PENDING), "entities": F.lit(0)})
-            commits.execute("documents", partial(row_changes.upsert, tables, "documents", pending, ["status"]))
+            commits.execute("documents", partial(merge_statements.upsert, tables, "documents", pending, ["status"]))
             # If Delta skipped this commit, this run might append mentions that `entities` already contains.
             commits.check_committed("documents")
             tables.forget("documents")  # the cached detail may say that the table is empty

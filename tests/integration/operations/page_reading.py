@@ -11,7 +11,7 @@ import pytest
 from entitymill.settings import Settings
 from entitymill.tables import Tables
 from entitymill_reports import page_queries
-from entitymill_reports.page_content import PageContent
+from entitymill_reports.page_data import PageContent
 from entitymill_reports.table_reader import open_local_reader, open_spark_reader
 from integration.conftest import Job
 

@@ -20,7 +20,7 @@ from entitymill.run.summary import Summary
 from entitymill.tables import Tables
 from entitymill_reports import drift as drift_module
 from entitymill_reports import page_excerpts, page_queries, prometheus_metrics, reports_of_a_run
-from entitymill_reports.page_content import PageContent
+from entitymill_reports.page_data import PageContent
 from expected_tables import TEXT_POOL
 from integration.conftest import Job
 
