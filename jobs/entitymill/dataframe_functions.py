@@ -55,7 +55,7 @@ def mentions(
         the model crashes on a text, or needs more than batch_seconds for a single text.
 
     Raises:
-        ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
+        ModelError: a model is missing, altered or damaged, or precision is int8 but the model's weights are not.
         SettingsError: an option is unknown or has a value that is not allowed; the DataFrame lacks the id or text column; or
             the id column has the name of a field of `Mention`.
     """
@@ -133,7 +133,7 @@ def udf(*, model: str | os.PathLike[str], spark: SparkSession | None = None, **o
         needs more than batch_seconds for a single text.
 
     Raises:
-        ModelError: a model is missing, altered or damaged, or does not run in the requested precision.
+        ModelError: a model is missing, altered or damaged, or precision is int8 but the model's weights are not.
         SettingsError: an option is unknown or has a value that is not allowed; or `spark` is None and this process has no
             session.
     """
@@ -194,7 +194,7 @@ def _ship_worker(spark: SparkSession, model: str | os.PathLike[str], chosen: _Op
     """Send this package, the model and the sentence detector to the executors, and return the worker that uses them.
 
     The worker is a callable for `mapInArrow`: it takes an iterator of Arrow batches, and yields Arrow batches. `chosen` are
-    the user's options. Raise ModelError if a model is missing, altered or damaged, or does not run in the chosen precision.
+    the user's options. Raise ModelError if a model is missing, altered or damaged, or lacks the weights for precision int8.
     """
     session.ship_package(spark)
     kind = choose_detector_kind(chosen.detector, chosen.detector_model)
@@ -235,7 +235,8 @@ class _ColumnRecognizer:
     def recognize(self, column: pd.Series) -> list[list[dict[str, Any]] | None]:
         """Return, for each text, a list of its mentions as dicts, or None if the text is null (None or NaN).
 
-        Raise WorkerError if the model crashes on a text, or needs more than the option batch_seconds for a single text.
+        A value that is not a string is converted to one. Raise WorkerError if the model crashes on a text, or needs more
+        than the option batch_seconds for a single text.
         """
         texts = [None if text is None or text != text else str(text) for text in column]  # noqa: PLR0124  # NaN
         if not texts:

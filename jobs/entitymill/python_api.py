@@ -85,11 +85,11 @@ class TextTagger:
 
         Returns:
             For one text, a list of its mentions. For several texts, one such list per text, in order; the list is empty if
-            the text is None. For an Arrow array, a list array of structs with the fields of `Mention`; the list of a null
-            text is null.
+            the text is None, NA or NaN. For an Arrow array, a list array of structs with the fields of `Mention`; the list
+            of a null text is null.
 
         Raises:
-            TypeError: a text is not a string.
+            TypeError: a text is neither a string nor one of these null values, or `texts` is a DataFrame.
         """
         if isinstance(texts, str):
             return self._tag_list([texts])[0]
@@ -170,8 +170,9 @@ def load(
 
     Args:
         model: directory of a model bundle, such as models/demo; each file must have the SHA-256 in the bundle's manifest.
-        detector: kind of sentence detector: dl, rules or sentencex. None means dl if `detector_model` is set,
-            otherwise sentencex.
+        detector: kind of sentence detector: dl (runs a saved SentenceDetectorDLModel of Spark NLP), rules (reimplements
+            Spark NLP's rule-based SentenceDetector) or sentencex (the package sentencex). Spark NLP itself is not needed.
+            None means dl if `detector_model` is set, otherwise sentencex.
         detector_model: directory of a saved SentenceDetectorDLModel, for detector dl. None means the directory
             `sentence_detector` next to the model's directory. If there is none, and this program runs from a clone of its
             repository, the clone's models/sentence_detector is used.
@@ -236,7 +237,7 @@ def extract(
     (large differences from earlier runs). As for the command, environment variables override the settings file.
 
     Args:
-        config: YAML file with settings; `base.yaml` in the same directory is read first.
+        config: YAML file with settings; `base.yaml` in the same directory, if it exists, is read first. None for no file.
         overrides: settings of the form `key.path=value`.
         spark: session to run in. None for the active session or, if there is none, a new one with the settings `spark.*`.
         full: whether to recompute every document, even if nothing changed.

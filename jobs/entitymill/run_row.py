@@ -79,8 +79,9 @@ class RunRow:
     def from_values(cls, values: Mapping[str, Any], **other: Any) -> Self:
         """Build a row from a dict of columns and their values, as read by Spark, by deltalake or from JSON.
 
-        Unknown columns are ignored. Each time may be a datetime, a text in ISO format, or microseconds since 1970. A
-        datetime without a time zone counts as this machine's local time. A map may also be a list of (key, value) pairs.
+        Unknown columns are ignored; a column that is missing or None gets its default. Each time may be a datetime, a text
+        in ISO format, or microseconds since 1970. A datetime or text without a time zone counts as this machine's local
+        time. A map may also be a list of (key, value) pairs.
         `other`: values for the fields that a subclass of RunRow adds.
         """
         known = {name: values.get(name) for name in COLUMN_NAMES}
@@ -115,9 +116,9 @@ TIMES = ("started_at", "ended_at", "until")
 
 
 def _convert(name: str, value: Any) -> Any:
-    """Convert a value of the column `name` to the type in RunRow: a time to UTC, and a list of pairs to a dict.
+    """Convert a value of the column `name` to the type in RunRow: a time to a datetime in UTC, a list of pairs to a dict.
 
-    Other values are returned unchanged. `value` must not be None.
+    Other values are returned unchanged. `value` must not be None. `from_values` lists the forms that a time may have.
     """
     if name in TIMES:
         if isinstance(value, int):

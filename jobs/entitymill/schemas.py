@@ -48,8 +48,8 @@ def entities_schema(passthrough: list[T.StructField]) -> T.StructType:
     """Return the schema of `entities`, which has one row per mention and is partitioned by label.
 
     Args:
-        passthrough: source columns to copy, in the order of `source.passthrough`; they become nullable, and come after the
-            columns of the mention.
+        passthrough: source columns to copy, in the order of `source.passthrough`; they become nullable, and come between
+            the columns of the mention and `model`.
     """
     copied = [T.StructField(field.name, field.dataType, True, field.metadata) for field in passthrough]
     after = [field.name for field in _MENTION].index("entity") + 1

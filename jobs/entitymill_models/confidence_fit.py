@@ -95,10 +95,10 @@ def fit_scalings(mentions: ScoredMentions) -> dict[str, Scaling]:
 
 
 def _fit_scaling(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -> Scaling:
-    """Return the scaling that minimizes the logarithmic loss of confidences.
+    """Return the scaling that minimizes the logarithmic loss of confidences, with both numbers rounded to 4 decimals.
 
-    `correct` says of each mention whether it is correct. Both arrays have the shape [mentions]. Raise SettingsError if scipy
-    is not installed.
+    The temperature is limited to e^-3 … e^6 (0.05 … 403), and the offset to -20 … 20. `correct` says of each mention whether
+    it is correct. Both arrays have the shape [mentions]. Raise SettingsError if scipy is not installed.
     """
     try:
         from scipy import optimize  # noqa: PLC0415  # part of the extra prepare
@@ -143,8 +143,9 @@ def compute_calibration_error(mentions: ScoredMentions) -> float:
 def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
     """Fit scalings of a bundle's confidences to a table of sentences with gold tags, and write them to the manifest.
 
-    `table` has the columns `tokens` and `tags`: lists of strings, with one correct IOB2 tag for each token. The scalings in
-    the manifest are fitted to all sentences. To show the effect, other scalings are fitted to half of the sentences. For
+    `table` has the columns `tokens` and `tags`: lists of strings, with one correct IOB2 tag for each token. The bundle runs
+    in f32 with Viterbi decoding, and without scalings that its manifest already has: the new ones replace them. The scalings
+    in the manifest are fitted to all sentences. To show the effect, other scalings are fitted to every second sentence. For
     the other half, the expected calibration errors without and with these scalings are printed.
 
     Raises:

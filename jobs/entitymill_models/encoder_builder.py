@@ -70,7 +70,7 @@ def build_classifier(weights: Weights, names: Names, shape: Shape, where: str) -
 
     `names` are the names of the parameters in `weights`. The inputs of the network are input_ids and attention_mask, int64,
     shape [batch, length]. The output is logits, float32, shape [batch, length, tags]. Raise ModelError if a parameter is
-    missing, or its shape does not fit the other parameters.
+    missing, or does not fit the others in shape; or if the width is not a multiple of the number of heads.
     """
     try:
         return _Builder(weights, names, shape, where).build()
@@ -129,7 +129,8 @@ class _Builder:
         """Build the positions: for each piece (subword), the index of its row in the table of position embeddings.
 
         If `Shape.padding` is None, positions are 0, 1, 2, …, shape [1, length]. Otherwise, the shape is [batch, length].
-        The pieces of each row are then numbered from the padding piece's id plus 1. Each padding piece gets this id itself.
+        The pieces of each row, except padding, are then numbered from the id of the padding piece plus 1. The position of
+        padding is the id itself.
         """
         zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
         if self._shape.padding is None:
@@ -183,7 +184,10 @@ class _Builder:
         return ops.constant(value if addend is None else value + addend, name=name)
 
     def _read_parameter(self, name: str) -> NDArray[np.float32]:
-        """Return the values of the parameter `name`; raise ModelError if the model has no parameter of this name."""
+        """Return the values of the parameter `name`; raise ModelError if the model has no parameter of this name.
+
+        LayerNorm.weight and LayerNorm.bias may also have their older names, LayerNorm.gamma and LayerNorm.beta.
+        """
         # In checkpoints converted from TensorFlow, the parameters of normalizations are called gamma and beta.
         older = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
         values = self._weights.get(name, self._weights.get(older))

@@ -86,7 +86,8 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
         casing: the casing that the user specified, or None to read it from the tokenizer's files.
 
     Raises:
-        ModelError: a file is missing or damaged, or the model's architecture is not in NAMES.
+        ModelError: a file is missing or damaged, or the files do not fit each other; or the model's architecture is not in
+            NAMES, or has an option that is not supported.
         SettingsError: `casing` is None although no file states the casing, or `casing` contradicts the tokenizer; or the
             library safetensors is not installed.
     """

@@ -105,7 +105,7 @@ def sort_by_number(numbered: dict[str, int], what: str, where: str) -> tuple[str
 def read_vocabulary(path: Path) -> tuple[str, ...]:
     """Return the pieces (subwords) in a vocab.txt, one per line, in the order of their ids, which are 0, 1, 2, …
 
-    Raise ModelError if the file cannot be read, or lists the same piece (subword) twice.
+    Empty lines at the end are ignored. Raise ModelError if the file cannot be read, or lists the same piece twice.
     """
     pieces = tuple(line.removesuffix("\r") for line in read_text(path).rstrip("\n").split("\n"))
     if len(set(pieces)) != len(pieces):
@@ -117,8 +117,8 @@ def write_parts(parts: Parts, directory: Path) -> None:
     """Write all files of a bundle, except the manifest, to a directory: network, tags, and tokenizer or vocabulary.
 
     Raises:
-        ModelError: a piece of the vocabulary contains a line break; or the tags are not distinct, lack O, or have a tag that
-            does not begin with B- or I-.
+        ModelError: a piece of the vocabulary contains a line break; or the tags are not distinct or lack O; or another tag
+            lacks the prefix B- or I-, or has a label that cannot be a directory's name. Tags are checked after writing.
     """
     ov.save_model(parts.network, directory / bundle.NETWORK, compress_to_fp16=False)
     if parts.tokenizer is not None:

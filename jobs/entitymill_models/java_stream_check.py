@@ -23,6 +23,8 @@ _PLAIN, _WITH_OWN_DATA = 2, 3
 """Flags of a class: only SC_SERIALIZABLE, or also SC_WRITE_METHOD, which means that more data follows an object's fields."""
 _PRIMITIVES = {"B": 1, "C": 2, "D": 8, "F": 4, "I": 4, "J": 8, "S": 2, "Z": 1}
 """The size in bytes of each primitive type, by the code of the type in a stream."""
+MAX_SUPERCLASSES = 10
+"""Maximum number of superclasses of a class; real models have at most three."""
 _LAMBDA = "java.lang.invoke.SerializedLambda"
 _LAMBDA_OWNER = "com.johnsnowlabs.nlp.util.regex.RuleFactory"
 """The only class whose lambdas a stream may contain: it turns a SerializedLambda only into one of its own functions. It is
@@ -73,12 +75,20 @@ class _Description:
     parent: _Description | None = None
 
     def list_ancestry(self) -> list[_Description]:
-        """Return the class and its superclasses, the topmost first: an object's fields are in this order in a stream."""
-        return [*(self.parent.list_ancestry() if self.parent else []), self]
+        """Return the class and its superclasses, the topmost first: an object's fields are in this order in a stream.
+
+        Raise _DamagedError if there are more than MAX_SUPERCLASSES, because a small file could make such lists long.
+        """
+        found = [self]
+        while found[-1].parent is not None:
+            if len(found) > MAX_SUPERCLASSES:
+                raise _DamagedError
+            found.append(found[-1].parent)
+        return found[::-1]
 
 
 class _DamagedError(Exception):
-    """Raised if the bytes do not follow the grammar of Java serialization."""
+    """Raised if the bytes do not follow the grammar of Java serialization, or exceed MAX_JAVA_DEPTH or MAX_SUPERCLASSES."""
 
 
 class _ForbiddenError(Exception):
@@ -88,7 +98,8 @@ class _ForbiddenError(Exception):
 def check_stream(content: bytes, where: str) -> None:
     """Raise ModelError unless `content` is a complete Java serialization stream of one value, with only classes in ALLOWED.
 
-    `where` is the path of the file that contains the stream, for error messages.
+    Also refused are classes with other flags than in ALLOWED, and parts of the grammar that models do not need, such as
+    proxies and enums. `where` is the path of the file that contains the stream, for error messages.
     """
     try:
         _Reader(content).read_all()
@@ -104,8 +115,9 @@ def check_stream(content: bytes, where: str) -> None:
 class _Reader:
     """Reads a stream once; each method reads the next element of the stream, from index `_at`, and moves `_at` past it.
 
-    The methods raise _DamagedError or _ForbiddenError, or errors of `struct` or of decoding text. `_handles` lists elements
-    of the stream to which later elements may refer by number. An object is listed as None: its content is not kept.
+    The methods raise _DamagedError or _ForbiddenError, or errors of `struct` or of decoding text. Each new class
+    description, string, object and array is appended to `_handles`, because later elements may refer to it by number. An
+    object or array is listed as None: its content is not kept.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -115,7 +127,7 @@ class _Reader:
         self._handles: list[_Description | str | None] = []
 
     def read_all(self) -> None:
-        """Check the complete stream, which must be one value and nothing after it."""
+        """Check the complete stream; raise _DamagedError unless it is the magic number, one value, and nothing after it."""
         if not self._content.startswith(_MAGIC):
             raise _DamagedError
         self._check_value()
@@ -140,14 +152,22 @@ class _Reader:
         return self._read_bytes(self._read_number(length)).decode("utf8", "surrogatepass")
 
     def _read_reference(self) -> _Description | str | None:
-        """Read the number of an earlier element, and return this element; if the element is an object, return None."""
+        """Read the number of an earlier element, and return that element, or None if it is an object or array.
+
+        Raise _DamagedError if no earlier element has this number.
+        """
         number = self._read_number("i") - _FIRST_HANDLE
         if not 0 <= number < len(self._handles):
             raise _DamagedError
         return self._handles[number]
 
     def _read_description(self) -> _Description | None:
-        """Read and return the description of a class, or None for null; raise an error if the class is not in ALLOWED."""
+        """Read and return the description of a class and its superclasses, or an earlier one by reference; None for null.
+
+        A new description is added to `_handles`. Raise _ForbiddenError if the class is not in ALLOWED, has other flags than
+        there, has annotations, or is a proxy. Raise _DamagedError if a reference leads to anything except a description, or
+        a field has an unknown type code.
+        """
         kind = self._read_number("B")
         if kind == _NULL:
             return None
@@ -180,7 +200,10 @@ class _Reader:
         return description
 
     def _read_type(self) -> None:
-        """Check the name of a field's type, or the reference to an earlier name, and move past it."""
+        """Move past the type of a field: any string, which is added to `_handles`, or a reference to an earlier string.
+
+        The content of the string is not checked. Raise _DamagedError if there is anything else.
+        """
         kind = self._read_number("B")
         if kind == _STRING:
             self._handles.append(self._read_text())
@@ -197,7 +220,10 @@ class _Reader:
             raise _DamagedError
 
     def _check_value(self) -> None:
-        """Check the next value and move past it: object, array, string, reference, null, or _LAMBDA_OWNER's Class object."""
+        """Check the next value and move past it: object, array, string, reference, null, or _LAMBDA_OWNER's Class object.
+
+        Raise _ForbiddenError for any other value, such as an enum or another Class object.
+        """
         self._descend()
         kind = self._read_number("B")
         if kind == _REFERENCE:
@@ -218,7 +244,10 @@ class _Reader:
         self._depth -= 1
 
     def _read_array(self) -> None:
-        """Check an array and move past it: its class, then its elements."""
+        """Check an array and move past it: its class, then its elements; primitive elements are skipped without a check.
+
+        Raise _DamagedError if the class is not that of an array, or has a superclass, or too few bytes are left.
+        """
         description = self._read_description()
         if description is None or description.name[0] != "[" or description.parent is not None:
             raise _DamagedError
@@ -236,6 +265,7 @@ class _Reader:
         """Check an object and move past it: its class, then the data of each superclass, and of the class itself.
 
         The data of a class are the values of its fields and, if its flags are _WITH_OWN_DATA, more data after them.
+        Primitive values are skipped without a check. Raise _DamagedError if the class is null or that of an array.
         """
         description = self._read_description()
         if description is None or description.name[0] == "[":
@@ -251,7 +281,7 @@ class _Reader:
                 self._read_own_data()
 
     def _read_own_data(self) -> None:
-        """Check the data after the fields of a class with SC_WRITE_METHOD; move past the data and the end marker."""
+        """Check the values after the fields of a class with SC_WRITE_METHOD; skip blocks of bytes, and the end marker."""
         while (kind := self._content[self._at]) != _END:
             if kind in (_BLOCK, _LONG_BLOCK):
                 self._at += 1

@@ -50,7 +50,8 @@ def read_tokenizer(
         require_json: whether to refuse a model that has only a vocab.txt, because a vocab.txt is always read as WordPiece.
 
     Raises:
-        ModelError: neither file exists, only vocab.txt exists although `require_json` is true, or the file cannot be read.
+        ModelError: neither file exists, only vocab.txt exists although `require_json` is true, or a file cannot be read; or
+            tokenizer_config.json, which is read for the casing, has settings that a vocab.txt cannot express.
         SettingsError: `casing` is None although no file states the casing, or `casing` contradicts tokenizer.json.
     """
     file = _find_file(directory, bundle.TOKENIZER)
@@ -181,7 +182,8 @@ def read_max_length(directory: Path) -> int:
     """Return the maximum number of pieces (subwords) in one input row of a model, at most MAX_PIECES.
 
     tokenizer_config.json and config.json may each state a maximum. Return the smaller one, or DEFAULT_LENGTH if neither
-    states one. Raise ModelError if a configuration is not JSON.
+    states one. A maximum that is not an integer from 1 to 2**20 - 1 is ignored. Raise ModelError if a configuration cannot
+    be read as JSON.
     """
     allowed = []
     for name, key in ((TOKENIZER_CONFIG, "model_max_length"), (CONFIG, "max_position_embeddings")):

@@ -35,9 +35,10 @@ _BYTES = (ov.Type.i8, ov.Type.u8)
 def detect_stored_precision(network: ov.Model, where: str) -> Stored:
     """Return the precision in which the weights of a network are stored.
 
-    "calibrated" means int8 with quantized activations. "int8" and "bf16" mean that at least one weight has this precision.
-    Weights in float16 count as "f32". Raise ModelError if the type of a weight is not supported. `where` is the path of the
-    model, for error messages.
+    "calibrated" means int8 with quantized activations. It is returned for every network with a FakeQuantize operation, and
+    its weights are then not examined. Otherwise, "int8" means that at least one weight has 8 bits, and "bf16" that at least
+    one is bfloat16, but none has 8 bits. Weights in float16 count as "f32". Raise ModelError if the type of a weight is not
+    supported. `where` is the path of the model, for error messages.
     """
     operations = network.get_ops()
     if any(node.get_type_name() == "FakeQuantize" for node in operations):
@@ -75,7 +76,10 @@ def convert_precision(
 
 
 def widen_weights(network: ov.Model) -> None:
-    """Convert the half-precision weights of a network to float32, in place; this conversion is exact."""
+    """Convert the half-precision weights of a network to float32, in place; this conversion is exact.
+
+    Only weights that the network itself converts to float32 (with Convert) change; the new weights bypass this operation.
+    """
     for node in _find_weights(network.get_ops()):
         if node.get_element_type() not in _HALF_FLOATS:
             continue
@@ -191,7 +195,7 @@ def encode_sentences(directory: Path, sentences: Sequence[Sequence[str]]) -> lis
     """Return the network inputs for each sentence: a dict from the names of the inputs to arrays of shape [1, length].
 
     `sentences` has the tokens of each sentence. The tokenizer of the bundle `directory` splits tokens into pieces
-    (subwords). Pieces beyond the bundle's maximum number are dropped.
+    (subwords). Pieces beyond the bundle's maximum number are dropped. [CLS] and [SEP] are added; attention_mask is all ones.
     """
     manifest, files = bundle.read_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES

@@ -109,8 +109,9 @@ def _read_bundle(directory: Path, casing: Casing | None) -> tuple[Parts, bundle.
 def check_links(source: Path) -> None:
     """Raise ModelError if a symbolic link in the directory `source` leads out of this directory.
 
-    A link is also refused if its target does not exist. In a Hugging Face cache, links from a snapshot to the blobs of the
-    same model are allowed. `source` may itself be a link to the directory. If `source` is a file, nothing is checked.
+    A target outside is refused even if it does not exist; a missing target inside is accepted. A link to itself is refused.
+    In a Hugging Face cache, links from a snapshot to the blobs of the same model are allowed. `source` may itself be a link
+    to the directory. If `source` is a file, nothing is checked.
     """
     top = source.resolve()
     roots = [top, *_list_blob_directories(top)]
@@ -131,7 +132,10 @@ def _list_blob_directories(root: Path) -> list[Path]:
 
 
 def _resolve_link(link: Path, source: Path) -> Path:
-    """Return the final target of a symbolic link in the model `source`; raise ModelError if the link leads to itself."""
+    """Return the final target of a symbolic link in the model `source`; the target need not exist.
+
+    Raise ModelError if the link leads to itself, or the target cannot be accessed.
+    """
     try:
         target = link.resolve()
         with suppress(FileNotFoundError):

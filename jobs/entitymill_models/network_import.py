@@ -59,7 +59,7 @@ def read_directory(directory: Path, where: str, casing: Casing | None = None) ->
 def read_network(file: Path, weights: Path | None, where: str) -> ov.Model:
     """Read a network with OpenVINO; raise ModelError if a file is missing or cannot be read.
 
-    `file` is the *.onnx or *.xml file, and `weights` the *.bin file that belongs to an *.xml file.
+    `file` is the *.onnx or *.xml file, and `weights` the *.bin file that belongs to an *.xml file; None for *.onnx.
     """
     for path in (file, weights):
         if path is not None and not path.is_file():

@@ -58,10 +58,10 @@ class Scores:
     agreement: dict[str, float]
 
     def compute_loss(self) -> float:
-        """Return the loss of span F1 of the reduced model, in the precision with the largest loss.
+        """Return how much span F1 the reduced model loses against the original in f32, in the precision that loses most.
 
-        The loss is the decrease of F1 against gold (correct) tags, negative if F1 increases. Without gold tags, the loss is
-        1 minus `agreement`.
+        With gold (correct) tags, the loss is the original's F1 in f32 minus the reduced model's F1. It is negative if F1
+        increases. Without gold tags, the loss is 1 minus `agreement`, which is also measured against the original in f32.
         """
         if self.reduced:
             return max(self.original["f32"] - score for score in self.reduced.values())
@@ -69,7 +69,7 @@ class Scores:
 
 
 def print_scores(console: Console, scores: Scores) -> None:
-    """Print the numbers of sentences and mentions, and the scores of each model in each precision, but no text."""
+    """Print the numbers of sentences and mentions, and each model's scores in each precision, but no text of sentences."""
     console.print(f"checked on {scores.sentences:,} sentences, {scores.mentions:,} mentions found in f32", highlight=False)
     if scores.original:
         console.print(f"  original  f32   F1 {scores.original['f32']:.4f}", highlight=False)
@@ -84,7 +84,6 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
     Args:
         original: the bundle to compare with, which runs in f32; None to compare `reduced` with itself in f32.
         reduced: the bundle to evaluate, which runs in each precision that its weights allow.
-        sample: the sentences to tag, with or without gold (correct) tags.
 
     Raises:
         ModelError: a bundle cannot be run.
@@ -104,10 +103,7 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
 
 
 def find_mentions(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]]) -> Mentions:
-    """Tag sentences (lists of tokens) with a bundle, and return the set of mentions that it finds.
-
-    Raise ModelError if the bundle cannot be run.
-    """
+    """Return the set of mentions that `find_mentions_with_confidences` finds with the most probable tag of each token."""
     return set(find_mentions_with_confidences(directory, precision, sentences))
 
 
@@ -199,7 +195,7 @@ class Sample:
 
 
 def read_sample(path: Path, option: str) -> Sample:
-    """Read the sentences of a table.
+    """Read the sentences of a table, and also their gold (correct) tags if every row has tags.
 
     A table with a `tokens` column (lists of strings) has one sentence per row, and may have a `tags` column (an IOB2 tag per
     token). Any other table needs a `text` column, or exactly one column of strings; `split_text` splits these texts into
@@ -210,8 +206,8 @@ def read_sample(path: Path, option: str) -> Sample:
         option: the command-line option that names the table, for error messages.
 
     Raises:
-        SettingsError: the table does not exist, cannot be read (Delta needs the package deltalake), contains no sentence, or
-            has none of the columns that are described above.
+        SettingsError: the table does not exist, cannot be read (Delta needs the package deltalake), or contains no sentence;
+            or it has none of the columns that are described above, or other values in `tokens` or `tags`.
     """
     if not path.exists():
         raise SettingsError(f"{option}: {path} does not exist; check the path.")
@@ -227,7 +223,11 @@ def read_sample(path: Path, option: str) -> Sample:
 
 
 def _collect_sentences(rows: Iterator[dict[str, Any]], path: Path, option: str) -> Sample:
-    """Return the sentences in rows, with tags if every row has tags; stop once there are MAX_SENTENCES or more."""
+    """Return the sentences in rows, with gold tags if every row has tokens and tags; stop at MAX_SENTENCES or more.
+
+    The `tokens` of a row are one sentence, left out if empty. A row without `tokens` has a text, which is split into
+    sentences; then no row keeps its tags. If a row is invalid, raise SettingsError, whose message has `path` and `option`.
+    """
     sentences: list[list[str]] = []
     gold: list[list[str]] = []
     tagged = True
@@ -250,7 +250,7 @@ def _collect_sentences(rows: Iterator[dict[str, Any]], path: Path, option: str) 
 def split_text(text: str) -> list[list[str]]:
     """Return the words of each sentence of a text; words after the first MAX_SENTENCE_WORDS of a sentence are dropped.
 
-    A sentence ends at white space after . ! or ? and at a blank line; empty sentences are left out.
+    A sentence ends at white space after . ! or ? and at a blank line; empty ones are left out. Punctuation counts as words.
     """
     found = (_WORD.findall(part)[:MAX_SENTENCE_WORDS] for part in _SENTENCE_END.split(text))
     return [words for words in found if words]

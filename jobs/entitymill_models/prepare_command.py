@@ -109,6 +109,7 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
         ModelError: the source cannot be read or run, or its conversion loses more accuracy than allowed.
         SettingsError: an option is missing, or contradicts the source.
         OutputError: DEST cannot be written.
+        WorkerError: the child process cannot be started.
     """
     with (
         atomic_directories.open_scratch_directory(options.dest) as scratch,
@@ -132,16 +133,12 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
 def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> None:
     """Read, convert and check a model, and write the result to `scratch`.
 
-    A child process calls this, because a damaged model may crash the process that reads it.
+    A child process calls this, because a damaged model may crash the process that reads it. The memory of this process is
+    limited meanwhile. ModelError and SettingsError are raised in the same cases as by `prepare`.
 
     Args:
-        options: the options that `parser` parsed.
         scratch: the directory in which the directories `bundle` and, with --to sparknlp, `saved` are created.
         unpacked: an empty directory for temporary files, such as the files in the source's archives.
-
-    Raises:
-        ModelError: the source cannot be read or run, or its conversion loses more accuracy than allowed.
-        SettingsError: an option is missing, or contradicts the source.
     """
     limit = model_loading_limits.compute_loading_limit(model_loading_limits.list_model_files(options.source))
     with model_loading_limits.limited_memory(limit), model_loading_limits.report_loading(str(options.source)):
@@ -171,7 +168,8 @@ def _reduce_and_check(
     """Write the model `found` as a bundle to `made`, in the requested precision; add precision and F1 to `manifest`.
 
     If weights change, also write the original model to `scratch`, and compare the mentions of both models. Otherwise, check
-    accuracy only with --sample. Raise ModelError if 8-bit weights would change, and the errors of `_check_accuracy`.
+    accuracy only with --sample. Without --calibrate, --precision int8 removes the quantization of a calibrated model's
+    activations. Raise ModelError if 8-bit weights would change, and the errors of `_read_samples` and `_check_accuracy`.
     """
     stored = lower_precision.detect_stored_precision(found.network, str(options.source))
     current = "int8" if stored == "calibrated" else stored
@@ -210,8 +208,9 @@ def _read_samples(
 ) -> tuple[precision_loss.Sample | None, list[dict[str, NDArray[np.int64]]]]:
     """Return the sentences on which to check accuracy (None to skip the check), and the network inputs for calibration.
 
-    If there is no table, skip the check for --precision f32, and raise SettingsError otherwise. Calibration sentences are
-    left out of the check, unless its table has no others; the tokenizer of the bundle `original` encodes them.
+    The check uses the table --sample, otherwise --calibrate, otherwise DEFAULT_SAMPLE. If there is none, skip the check for
+    --precision f32, and raise SettingsError otherwise. Inputs come only from --calibrate, encoded with the tokenizer of the
+    bundle `original`. Their sentences are left out of the check, unless its table has no others.
     """
     table = options.sample or options.calibrate or (DEFAULT_SAMPLE if DEFAULT_SAMPLE.exists() else None)
     if table is None and options.precision != "f32":
@@ -233,7 +232,8 @@ def _check_accuracy(
 ) -> None:
     """Print scores, and check the loss of F1; with gold tags, also write F1 to `manifest` and to the bundle `made`.
 
-    Raise ModelError if the loss of F1 exceeds --max-loss; SettingsError if a model finds no mention, or no correct one.
+    Raise ModelError if the loss (see `Scores.compute_loss`) exceeds --max-loss. Raise SettingsError if the original, in f32,
+    finds no mention in a table without gold tags, or no correct one in a table with them.
     """
     precision_loss.print_scores(console, scores)
     if not scores.mentions and not scores.reduced:

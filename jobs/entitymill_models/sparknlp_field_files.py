@@ -199,7 +199,10 @@ def write_pairs(pairs: list[tuple[str, int]]) -> bytes:
 
 
 def _decode_text(raw: bytes) -> str:
-    """Decode Java's modified UTF-8: NUL has two bytes; a character above U+FFFF is two surrogates of three bytes each."""
+    """Decode Java's modified UTF-8: NUL has two bytes; a character above U+FFFF is two surrogates of three bytes each.
+
+    Raise UnicodeDecodeError if the bytes are damaged, or contain a surrogate without its counterpart.
+    """
     plain = raw.replace(b"\xc0\x80", b"\0").decode("utf-8", "surrogatepass")
     return plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 

@@ -18,6 +18,7 @@ from entitymill.errors import ModelError
 from entitymill.recognition import model_loading_limits
 from entitymill.recognition.sentences_dl_saved import DAMAGE_ERRORS
 from entitymill.recognition.tagger.network import count_positions
+from entitymill.spark.files_on_this_machine import detect_full_disk
 from entitymill_models import network_import, sparknlp_field_files
 from entitymill_models.imported_classifier import Casing, Parts, parse_json, read_bytes, read_text, sort_by_number
 
@@ -155,7 +156,8 @@ def read_description(directory: Path, where: str) -> SavedDescription:
 def _read_metadata(directory: Path, where: str) -> tuple[dict[str, object], dict[str, object]]:
     """Return all metadata of a saved model, and its parameters: a dict of default values, overridden by chosen values.
 
-    Raise ModelError if the metadata is missing or damaged, or has no parameters.
+    Metadata without parameters gives an empty dict. Raise ModelError if the metadata is missing, is not one line of JSON, or
+    has parameters that are not a JSON object.
     """
     lines = [
         line
@@ -222,7 +224,9 @@ def unpack(archive: Path, into: Path | None, where: str, allowance: Allowance) -
         allowance: how many bytes and files may still be unpacked from the model; this function subtracts what it unpacks.
 
     Raises:
-        ModelError: the archive is damaged or encrypted, contains a link or a path outside `into`, or exceeds `allowance`.
+        ModelError: the archive is damaged or encrypted, contains a path that `_resolve_target` refuses, or exceeds
+            `allowance`; or a file cannot be written.
+        StorageError: the disk is full.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -237,11 +241,17 @@ def unpack(archive: Path, into: Path | None, where: str, allowance: Allowance) -
                 target = _resolve_target(member, into or Path(), where)
                 _unpack_one(opened, member, target if into else Path(os.devnull), allowance, where)
     except DAMAGE_ERRORS as error:
+        full_disk = detect_full_disk(error)
+        if full_disk is not None:
+            raise full_disk from error
         raise ModelError(f"{where} is not a readable zip archive: copy the model again.") from error
 
 
 def _resolve_target(member: zipfile.ZipInfo, into: Path, where: str) -> Path:
-    """Return the path to which a file of an archive is unpacked; raise ModelError for a link or a path outside `into`."""
+    """Return the path to which a file of an archive is unpacked; raise ModelError for a link or a path outside `into`.
+
+    A path with a backslash or a colon is refused, too.
+    """
     path = PurePosixPath(member.filename)
     mode = member.external_attr >> 16
     outside = path.is_absolute() or not path.parts or ".." in path.parts or "\\" in member.filename or ":" in member.filename

@@ -88,7 +88,8 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
         run: the run to compare; None if the output has no run to compare.
         before: the earlier runs, newest first. Runs that did not complete or tagged no sentence are ignored. Of the
             rest, the newest MAX_EARLIER_RUNS are used.
-        bounds: the settings `report.drift_*`: the largest changes that are not flagged, and the minimum number of sentences.
+        bounds: the settings `report.drift_*`: the largest changes that are not flagged, and the minimum number of sentences
+            of the run and of the earlier runs together. With fewer sentences, nothing is compared.
     """
     completed = [other for other in before if other.status == "done" and other.sentences][:MAX_EARLIER_RUNS]
     sentences = sum(other.sentences for other in completed)

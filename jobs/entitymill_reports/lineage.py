@@ -148,7 +148,8 @@ def emit_lineage(settings: Settings, *, enabled: bool) -> Iterator[Lineage | Non
     """Send the last lineage event when the run inside the `with` block ends; the caller sends the first event.
 
     The last event is COMPLETE if the run succeeded, even if the block raises DriftError. It is ABORT if the run was
-    interrupted or reached limits.max_core_hours. After any other error, it is FAIL.
+    interrupted or reached limits.max_core_hours. After any other error, it is FAIL. If the caller has not sent the first
+    event, there is no last event.
 
     The value of the `with` statement is a Lineage, whose method `begin` sends the first event. If lineage.url is not set or
     `enabled` is false, the value is None, and no events are sent.

@@ -17,7 +17,7 @@ from entitymill_reports.page_data import CONFIDENCE_BINS, SENTENCE_BIN, SENTENCE
 from entitymill_reports.table_reader import TableReader
 
 MAX_RUNS = 40
-"""Maximum number of runs to read. Idle runs (runs that had nothing to do) and runs of `entitymill maintain` are not read."""
+"""Maximum number of runs to read. Idle runs (runs that had nothing to do), `maintain` and `erase` are not read."""
 STEPS = {"day": 1, "week": 7, "month": 30, "year": 365}
 """The periods that a bar in the plot of mentions by time may stand for, with their approximate lengths in days."""
 MAX_STEPS = 70
@@ -254,7 +254,7 @@ def _read_lengths(reader: TableReader, mentions: int) -> page_data.Lengths:
 
 
 def _read_rejects(reader: TableReader) -> tuple[page_data.Reject, ...]:
-    """Return the MAX_CODES most frequent pairs of stage and reject code, each with its row count and up to four doc_ids."""
+    """Return a Reject for each of the MAX_CODES most frequent pairs of stage and reject code; () without `rejects`."""
     if not reader.has("rejects"):
         return ()
     found = []

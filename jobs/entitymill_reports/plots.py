@@ -156,7 +156,7 @@ def _shorten(name: str) -> str:
 
 
 def _format_value(value: float) -> str:
-    """Return a number as text with three significant digits and, from 1,000 on, a suffix: `1.5 k`, `2 M`, `3 G`."""
+    """Return a number as text with up to three significant digits and, from 1,000 on, a suffix: `1.5 k`, `2 M`, `3 G`."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g} {unit}"

@@ -190,7 +190,10 @@ def build_metrics(run_outcome: RunOutcome) -> _Metrics:
 
 
 def _add_summary(metrics: _Metrics, summary: Summary) -> None:
-    """Add to `metrics` the counts, the speed, and the seconds by stage of the run that has just ended."""
+    """Add to `metrics` the counts, the speed, and the seconds by stage of the run that has just ended.
+
+    The stages `total` and `recognizing`, which overlap other stages, are left out.
+    """
     for name in ("documents", "removed", "units", "sentences", "tokens"):
         metrics.gauge(f"run_{name}", f"{name.capitalize()} of the last run", getattr(summary, name))
     metrics.gauge(

@@ -110,9 +110,9 @@ def write_page_and_compare_runs(
 ) -> Drift | None:
     """If report.path is set, write the report page and print its path; return how the run compares with earlier runs.
 
-    The result is None if the run had nothing to do, or if no page was written and report.fail_on_drift is not set. If the
-    page cannot be written, this function reports the failure in the log and on the console. It raises no error, because the
-    run has already published its results.
+    The result is None if the run had nothing to do, or if no page was written and report.fail_on_drift is not set. A failure
+    to write the page is reported in the log and on the console, and raises no error, because the run has already published
+    its results. But then, if report.fail_on_drift is set, errors in reading the tables for the comparison are raised.
     """
     report = settings.report
     drift: Drift | None = None

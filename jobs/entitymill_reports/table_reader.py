@@ -35,9 +35,9 @@ TABLES = ("entities", "documents", "rejects", "runs")
 
 
 class TableReader(Protocol):
-    """Reads the tables of one output.
+    """Interface of SparkReader and LocalReader, which read the tables of one output.
 
-    output: path or schema of the output, as in the settings.
+    output: path or schema of the output, as in the settings, with masked credentials.
     """
 
     output: str
@@ -58,13 +58,14 @@ class TableReader(Protocol):
     def read_history(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest `limit` commits of the table `documents`.
 
-        Each is a dict with the keys version, at (time in UTC), userMetadata and operationMetrics.
+        Each is a dict with the keys version, at (time in UTC), userMetadata and operationMetrics; the last two may be None.
         """
 
     def read_texts(self, ids: Sequence[str]) -> dict[str, str]:
         """Return a dict from doc_id to text for a few documents of the source; ids that the source lacks are left out.
 
-        Raise EntityMillError or PySparkException if the source cannot be read.
+        If a text is null, its id is left out, or its value is None. Raise EntityMillError or PySparkException if the source
+        cannot be read.
         """
 
 
@@ -261,7 +262,10 @@ def _from_micros(micros: int | None) -> datetime | None:
 
 
 def _convert(value: Any) -> Any:
-    """Convert a value from pyarrow: a time to UTC, and a list of pairs (a map) to a dict; return other values unchanged."""
+    """Convert a value from pyarrow: a time to UTC, and a list of pairs (a map) to a dict; return other values unchanged.
+
+    A time without a time zone counts as UTC.
+    """
     if isinstance(value, datetime):
         return value.astimezone(timezone.utc) if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
     if isinstance(value, date):

@@ -144,7 +144,7 @@ class _MentionBuilder:
             raise errors.sign_error(error, self.signature) from error
 
     def _build_rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return a batch of rows, each with the mentions of one document, for a batch of tagged documents."""
+        """Return a batch with a row for each tagged document, with its mentions; times are 0, since none are measured."""
         texts = offsets.read_texts(batch.column("text"))
         segments = read_segments(batch, texts)
         tags, labels = read_tags(batch, texts, segments)
@@ -159,7 +159,8 @@ def read_segments(batch: pa.RecordBatch, texts: Texts) -> Segments:
     """Return the sentences and tokens that Spark NLP found in a batch of documents; empty tokens are left out.
 
     Spark NLP's offsets count UTF-16 code units in the document, with inclusive ends. The returned positions count UTF-16
-    code units in the concatenated texts of the batch, with exclusive ends.
+    code units in the concatenated texts of the batch, with exclusive ends. A returned sentence reaches from its first to its
+    last token; sentences without tokens are left out.
     """
     begin = _convert_to_batch_offsets(batch, "token_begin", texts)
     end = _convert_to_batch_offsets(batch, "token_end", texts, 1)

@@ -98,7 +98,8 @@ def check_runnable(model: SavedModel, precision: Precision, *, has_classes: bool
         is_own_binding: whether these classes come from this program's own Java binding, which can set the precision.
 
     Raises:
-        ModelError: the classes are missing, or the engine cannot run the model in this precision.
+        ModelError: the classes are missing, and the model's engine is openvino or unknown. Or the engine, if it is known,
+            cannot run the model in this precision.
     """
     if model.engine in ("openvino", "unknown") and not has_classes:
         raise ModelError(
@@ -260,7 +261,8 @@ def load_detector(spark: SparkSession, kind: DetectorKind, model: str) -> Senten
 
     `model` is the URI or path of a saved detector, whose files and parameters are checked. It may also be
     pretrained:NAME/LANGUAGE, a detector on the models hub, which is downloaded without these checks. Raise ModelError if the
-    model is missing, could run code, is not a sentence detector, or has parameters that `_check_parameters` refuses.
+    model is missing, could run code, is not a SentenceDetectorDLModel, has white space in its path, or has parameters that
+    `_check_parameters` refuses.
     """
     if kind == "rules":
         return SentenceDetector()

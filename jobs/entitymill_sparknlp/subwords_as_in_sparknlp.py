@@ -1,8 +1,9 @@
 """Split tokens into pieces (subwords) as Spark NLP 5.5.3 does, so that users who migrate from it can get the same tags.
 
 Spark NLP uses only the pieces of a token's first word: "well-known" is tagged as "well". It strips accents even if the model
-is cased. By default, it tags nothing after piece 127 of a sentence. This module does what Spark NLP's classes
-DistilBertClassification, BasicTokenizer and WordpieceEncoder do; tests/spark_nlp/test_parity.py compares the tags.
+is cased. By default, it tags nothing after piece 127 of a sentence. This module does not call Spark NLP, but
+reimplements its classes DistilBertClassification, BasicTokenizer and WordpieceEncoder; tests/spark_nlp/test_parity.py
+compares the tags.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class SparkNlpRows(WordCache):
         """Return one input row for each sentence; a sentence without pieces (subwords) has no row.
 
         A row has at most `max_length` pieces, including [CLS] and [SEP]; further pieces of the sentence are cut off. A token
-        whose first piece is cut off gets no tag. There is one exception, as in Spark NLP: if a token begins exactly where
-        its sentence is cut off, the scores of [SEP] decide the token's tag.
+        without pieces, or whose first piece is cut off, gets no tag. There is one exception, as in Spark NLP: if a token
+        begins exactly where its sentence is cut off, the scores of [SEP] decide the token's tag.
 
         `tokens` has the tokens of all sentences; sentence i is tokens[starts[i]:starts[i + 1]]. `begins` has the offset of
         each token in its document, in UTF-16 code units.
@@ -84,7 +85,10 @@ class SparkNlpRows(WordCache):
         )
 
     def _encode(self, words: list[str]) -> list[list[tuple[int, int]]]:
-        """Return, for each token in `words`, the pieces of its first word: each piece's id, and its offset in the word."""
+        """Return, for each token in `words`, the pieces of its first word: each piece's id, and its offset in the word.
+
+        The list of a token without a word is empty.
+        """
         first = ("" if word == " " else extract_first_word(word, lowercase=self._lowercase) for word in words)
         return [split_word(word, self._vocabulary, self._unknown) if word else [] for word in first]
 
@@ -118,7 +122,7 @@ def _match_tokens(
 
 
 def extract_first_word(token: str, *, lowercase: bool) -> str:
-    """Return a token's first word or punctuation mark, normalized as by Spark NLP's BasicTokenizer; "" if there is none."""
+    """Return a token's first word, punctuation mark or CJK ideograph, normalized by `_normalize`; "" if there is none."""
     text = token.lower() if lowercase else token
     at = 0
     while at < len(text):
@@ -162,7 +166,10 @@ def split_word(word: str, vocabulary: dict[str, int], unknown: int) -> list[tupl
 
 
 def _normalize(text: str, *, lowercase: bool) -> str:
-    """Remove accents and control characters as Spark NLP's BasicTokenizer does; with `lowercase`, convert to lower case."""
+    """Remove accents and control characters as Spark NLP's BasicTokenizer does; with `lowercase`, convert to lower case.
+
+    The result is decomposed (Unicode form NFD).
+    """
     plain = _COMBINING.sub("", unicodedata.normalize("NFD", text.strip(_TRIMMED)))
     kept = "".join(character for character in plain if not _is_dropped(character))
     return kept.lower() if lowercase else kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from entitymill import settings
+from entitymill.errors import StorageError
+from entitymill.run import exit_codes
 from entitymill.run.extraction import extract
 from entitymill.tables import lease
 from entitymill.tables.lease import Lease
@@ -43,6 +46,22 @@ def test_a_run_that_waited_reads_what_the_source_has_become(
     job.run()
     assert others
     truth.check(job.output, changed)
+
+
+def test_a_run_that_fails_at_its_very_end_says_so_in_the_log(
+    job: Job, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`entitymill runs` looks for this line in the log of a run whose end is not in the table `runs`."""
+
+    def fail(_: Lease, status: str) -> None:
+        raise StorageError(f"{status} cannot be written")
+
+    monkeypatch.setattr(Lease, "end", fail)
+    with caplog.at_level(logging.INFO, "entitymill"), pytest.raises(StorageError, match="done cannot be written"):
+        job.texts([("a", "Paris is old.")]).run()
+    run = job.read("runs").first()
+    assert run is not None
+    assert exit_codes.RUN_FAILED % (run.run_id, "done cannot be written") in caplog.messages
 
 
 @pytest.mark.deep

@@ -187,6 +187,15 @@ def test_a_slice_refuses_another_fingerprint_in_what_it_takes_over(
         compare(source, held, events, policy=policy)
 
 
+def test_a_rejected_row_that_removes_nothing_refuses_no_fingerprint(source_of: Callable[..., Source], known: Known) -> None:
+    """The document belongs to another slice, and stays there."""
+    held = known([("a", "Anna")], "f0", "other")
+    policy = Policy("f1", "refuse", "mine")
+    assert todo(changes.compare_all(source_of(("a", None)), held, policy)) == ({}, [], {"null_text": 1})
+    with pytest.raises(OutputError, match="documents with fingerprint f0, but this run has f1"):
+        changes.compare_all(source_of(("a", None)), known([("a", "Anna")], "f0", "mine"), policy)
+
+
 def test_documents_of_other_slices_are_not_shuffled(source_of: Callable[..., Source], known: Known) -> None:
     held = known([("a", "Anna")], slice_="mine").unionByName(known([("b", "Bob"), ("x", "Xanten")], slice_="other"))
     with ExitStack() as cached:

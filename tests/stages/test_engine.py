@@ -34,7 +34,7 @@ def test_what_was_replaced_while_a_run_waited_is_not_used(spark: SparkSession, t
     else:
         [metadata] = (detector / "metadata").glob("part-*")
         metadata.write_text(metadata.read_text() + " ")
-    with pytest.raises(EntityMillError, match="was replaced; run again") as refused:
+    with pytest.raises(EntityMillError, match="was replaced while this run waited for another run; run again") as refused:
         engine.load()
     assert refused.value.exit_code == 1
 

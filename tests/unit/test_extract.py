@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -285,6 +286,18 @@ def test_progress_says_in_a_line_what_it_knows() -> None:
         "run ab12: writing, unit 2 of 4, 2,000 of 4,000 documents, 60,000 sentences, 2,000 a second, about 7 min left, "
         "3 rows rejected"
     )
+
+
+def test_the_bar_shows_the_name_of_a_host_as_it_is() -> None:
+    summary = Summary("ab12", datetime(2026, 11, 26, tzinfo=timezone.utc))
+    summary.start_waiting("run x (host [red]y[/z])")
+    screen = io.StringIO()
+    shown = Progress("bar", 0.01)
+    shown._console = Console(file=screen, width=120, force_terminal=True)
+    shown.watch(summary)
+    time.sleep(0.2)
+    shown.close()
+    assert "waiting for run x (host [red]y[/z])" in screen.getvalue()
 
 
 def test_a_log_that_cannot_be_written_is_a_bad_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -215,6 +215,14 @@ def test_a_corrected_csv_file_is_read(tmp_path: Path) -> None:
             '# doc_id = "a"\n# mentions = [{"mention_id": "Secret", "drawn": true}]\nA\t0\t1\tO\n',
             "line 2 does not belong here",
         ),
+        (' # doc_id = "a"\n# mentions = []\nSecret\t0\t6\tO\n\n# doc_id = "b"\n', "line 1 does not belong here"),
+        (
+            (
+                '# doc_id = "a"\n'
+                '# mentions = [{"mention_id": [], "label": "", "confidence": 1, "drawn": 0, "begin": 0, "end": 1}]'
+            ),
+            "line 2 does not belong here",
+        ),
         ('\n# doc_id = "a"\nSecret\t0\t6\tO\n', "line 3 does not belong here"),
         ('# doc_id = "a"\n# mentions = []\n\n# doc_id = "b"\n', "line 1: there are no tokens after this comment"),
         ('# doc_id = "a"\n# mentions = []\nA\t0\t1\tO\n\n# mentions = []\nSecret\t0\t6\tO\n', "line 5 does not belong"),

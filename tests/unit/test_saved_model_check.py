@@ -54,6 +54,14 @@ def test_a_java_object_of_another_class_is_refused(tmp_path: Path, name: str) ->
         check(hostile.saved_model(tmp_path / "model", field=hostile.java_object(name)))
 
 
+@pytest.mark.parametrize("tail", [b"r\0\x0cscala.Tuple2" + bytes(8) + b"\2\0\0x", b"q\0\x7e\0\0"], ids=["long", "endless"])
+def test_a_long_chain_of_superclasses_is_refused(tmp_path: Path, tail: bytes) -> None:
+    """An object's check takes as long as the chain, and a small file could have thousands of objects."""
+    chain = hostile.java_object("scala.Tuple2").removesuffix(b"p") + tail * (11 if tail.startswith(b"r") else 1)
+    with pytest.raises(ModelError, match="part-00001 is not a readable stream of Java objects"):
+        check(hostile.saved_model(tmp_path / "model", field=chain + b"p" * tail.startswith(b"r")))
+
+
 def test_a_record_that_hadoop_alone_would_see_is_refused(tmp_path: Path) -> None:
     content = hostile.smuggled_field(hostile.java_object("java.net.URL"))
     directory = hostile.saved_model(tmp_path / "model", **{"fields__vocabulary__part-00002": content})

@@ -7,6 +7,7 @@ import yaml
 
 from entitymill.errors import SettingsError
 from entitymill.settings import Settings, list_keys, load, secret_masking, sections
+from entitymill.settings.unsupported_source_formats import describe_conversion
 
 CONF = Path(__file__).parents[2] / "conf"
 MINIMAL = ["source.path=texts", "output.path=out"]
@@ -105,6 +106,7 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
             ["source.passthrough=[a"],
             r"^source\.passthrough: a value that begins with \[ or { must be a YAML list or mapping\.$",
         ),
+        (["source.passthrough=[2024-02-31]"], r"^source\.passthrough: a value that begins with \[ or { must be a YAML list"),
         (["nonsense"], "not of the form"),
         (["recognition.precision=fp4"], r"recognition\.precision"),
         (["report.path=page.pdf"], r"report\.path: must be a path that ends in \.html, on the driver's own disk"),
@@ -139,6 +141,13 @@ def test_a_number_has_two_ends(tmp_path: Path, key: str) -> None:
 def test_a_wrong_setting_is_named(overrides: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         load(None, [*MINIMAL, *overrides], {})
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"), [("a.json", False), ("a.json.gz", False), ("a.jsonl", True), ("a.jsonl.gz", True)]
+)
+def test_how_pandas_reads_a_json_file(name: str, lines: bool) -> None:
+    assert f"pandas.read_json('x/{name}', lines={lines}, " in describe_conversion("JSON", f"x/{name}")
 
 
 def test_a_least_confidence_of_no_label_is_none() -> None:

@@ -43,7 +43,8 @@ class BenchmarkResult:
 
     sentences_per_cpu_second: number of sentences recognized per CPU second, in the fastest round.
     median_sentences_per_cpu_second: median, over all rounds, of the sentences recognized per CPU second.
-    core_hours: core-hours to recognize a million documents of DOCUMENT_CHARACTERS characters, without reading and writing.
+    core_hours: core-hours to recognize a million documents of DOCUMENT_CHARACTERS characters, at the speed of the fastest
+        round; reading and writing are not included.
     price: price of these core-hours; None if the user gave no price per core-hour.
     f1: mean F1 of mentions in this precision, over the data sets in the bundle's manifest; None if the manifest has none.
     """
@@ -133,7 +134,7 @@ def measure(
 
     Raises:
         ModelError: the model cannot be loaded, crashes on the texts, or takes longer than TIMEOUT_SECONDS for one round.
-        WorkerError: there is not enough memory to tag the texts.
+        WorkerError: a child process cannot be started, or there is not enough memory to tag the texts.
         SourceError: the texts contain no sentence.
     """
     import pyarrow as pa

@@ -162,9 +162,10 @@ def run_and_report(
 ) -> int:
     """Call `work` and return the exit code; print an error as one sentence on stderr, and write its stack trace to the log.
 
-    A temporary log is kept only after an error. Ctrl-C and SIGTERM count as an error only if `stop_message` is empty. If
-    `work` fails because the reader of stdout has ended, no error is printed, and the exit code is _PIPE_CLOSED. At the end,
-    the progress display is closed, and the logger gets its earlier handlers and level back.
+    A temporary log is kept only after an error. After Ctrl-C or SIGTERM, no stack trace is written, the exit code is 128
+    plus the signal's number, and a temporary log is kept only if `stop_message` is empty. If `work` fails because the reader
+    of stdout has ended, no error is printed, and the exit code is _PIPE_CLOSED. At the end, the command's current step is no
+    longer shown, and the logger gets its earlier handlers and level back.
 
     Args:
         work: function that does the command's work. Its argument is a function that starts the log: this function takes the

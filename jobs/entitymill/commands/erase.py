@@ -73,8 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
     """Start Spark, find the documents, ask for confirmation, erase them, and print the number of erased rows per table.
 
-    Do not ask if --yes is set, or if nothing was found and no run is active. In a dry run, or if the user does not confirm,
-    change nothing. Raise SettingsError if there is no terminal on which to ask, and neither --yes nor --dry-run is set.
+    Do not ask if --yes is set, or if nothing was found and no run is active. Even then, `erasure.erase` searches again, and
+    completes an interrupted erasure of these ids. In a dry run, or if the user does not confirm, change nothing. Raise
+    SettingsError if there is no terminal on which to ask, and neither --yes nor --dry-run is set.
     """
     if not (options.yes or options.dry_run or _is_on_terminal()):
         raise SettingsError(

@@ -69,7 +69,7 @@ def evaluate(entities: DataFrame, gold: DataFrame, labels: list[str] | None = No
 
     Args:
         entities, gold: tables with the columns of KEY.
-        labels: the labels to score; None or empty for all labels that occur in either table.
+        labels: the labels to score; None or empty for all. A label that occurs in neither table is not in the result.
     """
     from pyspark.sql import functions as F
 
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(start_log: Callable[[str | None], str]) -> None:
         """Start the log, score the reviewed sample or, with Spark, the entity table, and print the scores."""
         start_log(None)
-        labels = [label.strip() for label in options.labels.split(",")] if options.labels else None
+        labels = [label.strip() for label in (options.labels or "").split(",") if label.strip()] or None
         if options.reviewed is not None:
             _print_review(options.reviewed, options.wanted_precision, labels or [], as_json=options.json)
             return
@@ -198,7 +198,7 @@ def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_
 
 
 def _format_json(scores: dict[str, Score]) -> str:
-    """Return the scores as JSON: an object in which each label has an object with counts, precision, recall and F1."""
+    """Return the scores as a JSON object: each label has an object with found, gold, correct, precision, recall and f1."""
     measures = {label: {"precision": s.precision, "recall": s.recall, "f1": s.f1} for label, s in scores.items()}
     return json.dumps({label: asdict(score) | measures[label] for label, score in scores.items()})
 

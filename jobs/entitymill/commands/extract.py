@@ -170,7 +170,7 @@ def _run_job(
     display = progress.Progress(options.progress, options.progress_seconds)
 
     def watch(summary: Summary) -> None:
-        """Print the id of the run that has begun, and start to show the run's progress."""
+        """Store the summary of the run that has begun, print its id, start to show its progress, and tell the observer."""
         results["summary"] = summary
         errors.print(f"run {summary.run_id} ({summary.application_id})", markup=False, style="dim")
         display.watch(summary)

@@ -83,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int) -> list[RunRow] | None:
     """Return the latest `last` runs, newest first, without starting Spark; None if only Spark can read the tables.
 
-    `conf` is the setting spark.conf. Raise OutputError if no run has written the tables yet.
+    `conf` is the setting spark.conf. The progress of active runs comes from their heartbeats, as in `read_runs`. Raise
+    OutputError if no run has written the tables yet.
     """
     from entitymill.tables import runs_without_spark
 
@@ -155,7 +156,10 @@ def _format_json(row: RunRow) -> str:
 
 
 def build_table(runs: Sequence[RunRow]) -> Table:
-    """Return the table that is printed: one row per run, with its start, status, mode, counts and duration."""
+    """Return the table that is printed: per run its id, start (local time), status, mode, documents, rejects and duration.
+
+    If a run's end is not recorded, the duration is the time from its start until now.
+    """
     shown = Table(title="Runs, newest first", title_justify="left", show_edge=False, pad_edge=False)
     # In a narrow terminal, the other columns are cut, but not the id: people copy it.
     shown.add_column("run", no_wrap=True, min_width=max((len(visible(run.run_id, lines=False)) for run in runs), default=0))
@@ -201,6 +205,9 @@ def _describe_run(run: RunRow) -> str:
 
 
 def _format_progress(run: RunRow) -> str:
-    """Return how much of a run is published, such as "3 of 8 units, 1,200 of 4,000 documents"."""
+    """Return how much of a run is published, such as "3 of 8 units, 1,200 of 4,000 documents".
+
+    If the number of planned documents is 0, the documents are left out.
+    """
     text = f"{run.units_done} of {run.units} units"
     return f"{text}, {run.documents:,} of {run.planned:,} documents" if run.planned else text

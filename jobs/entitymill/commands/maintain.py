@@ -84,7 +84,8 @@ def _run_task(spark: SparkSession, settings: Settings, options: argparse.Namespa
 def _change_tables(tables: Tables, settings: Settings, options: argparse.Namespace) -> tuple[list[TableChange], str]:
     """Run the task in `options`; return how each table's files changed, and a note for the user about what was done.
 
-    Raise SettingsError if --retain-hours is too small for vacuum.
+    Raise SettingsError if --retain-hours is less than 24 for vacuum. Raise OutputError if the task must wait for another run
+    that is still active after `limits.wait_seconds`.
     """
     if options.task == "optimize":
         with shared_access(tables, settings):

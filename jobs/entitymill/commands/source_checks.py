@@ -34,7 +34,7 @@ def check_columns(path: str, existing: Collection[str], needed: Iterable[tuple[s
 
     Args:
         path: the table's path, for the message.
-        existing: the table's columns; if there are none, nothing is checked.
+        existing: the table's columns; case matters. If there are none, nothing is checked.
         needed: pairs of a setting or option, which begins the message, and the column that it names.
     """
     from entitymill.source.source_columns import suggest_columns  # imports Spark, which --help does not need

@@ -94,7 +94,7 @@ def _tag_texts(texts: list[str], options: argparse.Namespace) -> list[list[dict[
 
     A child process loads the model and tags the texts, so that a damaged model crashes only the child. Raise ModelError if
     the model cannot be loaded, if the child crashes, or if it needs more than TIMEOUT_SECONDS for the texts that it gets at
-    once. Raise WorkerError if there is not enough memory.
+    once. Raise WorkerError if the child cannot be started, or if there is not enough memory.
     """
     from entitymill.workers import child_process
 
@@ -169,7 +169,10 @@ def _is_file(path: Path) -> bool:
 
 
 def _print_json(name: str, _: str, mentions: list[dict[str, Any]], *, several: bool) -> None:
-    """Print each mention as one line of JSON; if there are several texts, each line has the name of its text as `source`."""
+    """Print each mention as one line of JSON, with the confidence rounded to six decimal places.
+
+    If there are several texts, each line has the name of its text as `source`.
+    """
     for mention in mentions:
         row = {**({"source": name} if several else {}), **mention, "confidence": round(mention["confidence"], 6)}
         print(json.dumps(row, ensure_ascii=True))

@@ -60,7 +60,8 @@ def open_measured_tagger(
     """Load a model, and return a function that measures how long recognition of the `text` column of a batch takes.
 
     The function returns a batch with one row: `sentences` (int64, number of sentences) and `cpu_seconds` (float64, CPU time
-    of this process, in which the model runs on one thread). The memory of this process is limited as in `open_tagger`.
+    that recognizing this batch took; the model runs on one thread). The memory of this process is limited as in
+    `open_tagger`.
 
     Args:
         characters: the total number of characters in the texts.

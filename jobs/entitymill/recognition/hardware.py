@@ -61,7 +61,8 @@ class Processor:
 def read_processor(file: Path = _CPU_INFO) -> Processor:
     """Return the processor of this machine, as Linux describes it in `file`.
 
-    If the file cannot be read, the name comes from Python's module platform, and the set of instruction sets is empty.
+    If the file lacks the name, it comes from Python's module platform. If the file lacks the instruction sets, as on ARM,
+    the set is empty. A file that cannot be read lacks both.
     """
     try:
         lines = file.read_text(encoding="utf8").splitlines()
@@ -87,7 +88,7 @@ def read_memory_limit() -> int | None:
 def count_cores() -> int:
     """Return the number of cores of this Spark executor; if it is unknown, the number of CPUs that this container may use.
 
-    The result is at least 1. A fractional CPU limit is rounded.
+    The executor's cores are in the variable SPARK_EXECUTOR_CORES. The result is at least 1. A fractional limit is rounded.
     """
     with contextlib.suppress(KeyError, ValueError):
         return max(1, int(os.environ[_EXECUTOR_CORES]))
@@ -97,7 +98,7 @@ def count_cores() -> int:
 
 
 def _read_cpu_quota() -> float | None:
-    """Return the CPU limit of this container as a number of CPUs, such as 1.5; None if there is no limit."""
+    """Return the CPU limit of this container in CPUs, such as 1.5; None if there is no limit, or if it cannot be read."""
     for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         with contextlib.suppress(OSError, ValueError):  # a file is missing, or contains "max"
             quota, period = (int(word) for name in names for word in (CGROUPS / name).read_text().split())

@@ -21,9 +21,10 @@ def blank_markup(text: str) -> str:
     """Return a text of the same length, with blanks or line feeds instead of HTML tags, comments, scripts and styles.
 
     Comments and inline tags (of the elements in _INLINE, such as <b>) become blanks: "<b>Anna" becomes three blanks and
-    "Anna". Other tags, such as <p> or <br>, and scripts and styles with their content become line feeds, which end the
-    sentence. If a comment has no end, its <!-- is treated as text. If a script or style has no closing tag, only its
-    opening tag is replaced. The references &nbsp;, &#160;, &quot; and &#34; become blanks; others, such as &amp;, stay.
+    "Anna". Other tags (such as <p>), declarations (such as <!DOCTYPE html>), and scripts and styles with their content
+    become line feeds, which end the sentence. If a comment has no end, its <!-- is treated as text. If a script or style has
+    no closing tag, only its opening tag is replaced. The references &nbsp;, &#160;, &quot; and &#34; become blanks; others,
+    such as &amp;, stay.
 
     Characters outside the Basic Multilingual Plane are never replaced, so the number of UTF-16 code units stays the same.
     The time is linear in the length of the text.

@@ -156,14 +156,16 @@ def compute_tagging_limit(
 ) -> int:
     """Return how many bytes of memory a process may use to tag texts, in addition to its loaded model.
 
+    If `megabytes` is set, it alone is the result. Otherwise, the result is 1 GiB plus 512 bytes per character, or less if
+    this container has a memory limit or `share` is set.
+
     Args:
         characters: total number of characters in the texts.
-        megabytes: the limit in MB from the `limits.tagger_mb` setting; None to compute it from the number of characters and,
-            in a container with a memory limit, from that limit and the number of processes.
+        megabytes: the limit in MB from the `limits.tagger_mb` setting; None to compute it.
         processes: how many processes tag texts in this container at once; None for one per core, as on a Spark executor.
             Ignored if `share` is set.
-        share: bytes of the container's memory for this process; None to divide the limit equally among the processes. The
-            result is at most a quarter of the share, but 256 MB are always allowed.
+        share: bytes of the container's memory for this process; None to divide the container's memory limit, if any, equally
+            among the processes. The result is at most a quarter of the share, but 256 MB are always allowed.
     """
     if megabytes is not None:
         return megabytes * _MEGABYTE
@@ -194,5 +196,5 @@ def read_limited(file: Path, limit: int) -> str:
 
 
 def list_model_files(source: Path) -> list[Path]:
-    """Return the files and directories directly in a local model directory; if `source` is a file, return only that file."""
+    """Return the files and directories directly in a local model directory; return [source] if `source` is no directory."""
     return list(source.iterdir()) if source.is_dir() else [source]

@@ -74,7 +74,7 @@ class Recognizer:
         return self._tagger.seconds
 
     def __call__(self, texts: pa.Array, *, annotations: bool = False) -> Recognition:
-        """Return the sentences, tokens and mentions of texts, and add the time spent to `seconds`.
+        """Return the mentions and the numbers of sentences and tokens of each text, and add the time spent to `seconds`.
 
         Args:
             texts: Arrow array of strings or large strings without nulls.
@@ -151,7 +151,8 @@ def build_recognition(
     Args:
         annotations: whether to also build annotations, in Spark NLP's format.
         scalings: dict from a label to the scaling of its mentions' confidences. Annotations have unscaled confidences.
-        original: the texts before blanks replaced any character; mentions are copied from them. None for `tagged.texts`.
+        original: the texts before blanks and line feeds replaced any characters; the text of a mention is copied from here.
+            None for `tagged.texts`.
     """
     original = original or tagged.texts
     segments = tagged.segments
@@ -224,7 +225,8 @@ def build_annotations(tagged: TaggedTexts, original: Texts) -> dict[str, pa.List
 
     Each column has one list of annotations per text. Fields, metadata and offsets equal the results of
     DistilBertForTokenClassification and NerConverter in Spark NLP 5.5.3. Offsets count UTF-16 code units of the document,
-    and `begin` and `end` are both inclusive. Mentions in `ner_chunk` are never trimmed; their text is from `original`.
+    and `begin` and `end` are both inclusive. Mentions in `ner_chunk` are never trimmed; their text is from `original`,
+    which `build_recognition` explains.
     """
     columns = {"ner_chunk": _build_chunk_column(tagged, original)}
     if tagged.tags.scores is not None:
@@ -233,7 +235,7 @@ def build_annotations(tagged: TaggedTexts, original: Texts) -> dict[str, pa.List
 
 
 def _build_tag_column(tagged: TaggedTexts, scores: NDArray[np.float32]) -> pa.ListArray:
-    """Return the `ner` column: one annotation per tagged token, with the probability of every tag (`scores`) as metadata."""
+    """Return the `ner` column: an annotation per entry of `tagged.tags`; metadata: `scores`, the probability of each tag."""
     names, tokens = tagged.labels, tagged.tags.tokens
     segments = tagged.segments
     sentence = segments.sentence_of[tokens] - segments.sentence_starts[tagged.texts.find_texts(segments.token_begin[tokens])]

@@ -1,4 +1,7 @@
-"""Find sentences with a saved SentenceDetectorDLModel, with Spark NLP's rules, or with the package sentencex."""
+"""Find sentences with a saved SentenceDetectorDLModel, with Spark NLP's rules, or with the package sentencex.
+
+The first two are re-implementations of Spark NLP's detectors, and run without Spark NLP.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from entitymill.recognition.sentences_dl import DeepDetector
 from entitymill.recognition.sentences_rules import RuleDetector
 
 DetectorKind = Literal["dl", "rules", "sentencex"]
-"""Kinds of sentence detectors. dl: a saved SentenceDetectorDLModel of Spark NLP. rules: Spark NLP's rules. sentencex: the
-package sentencex."""
+"""Kinds of sentence detectors. dl: a saved SentenceDetectorDLModel of Spark NLP. rules: the rules of Spark NLP's
+SentenceDetector. sentencex: the package sentencex."""
 LANGUAGE = "en"
 _PASSAGE_CHARACTERS = 2000
 """Maximum number of characters in a passage, the part of a text that sentencex gets at once. The time that sentencex takes
@@ -41,7 +44,7 @@ class Detector(Protocol):
         """Return the positions at which sentences begin or end: int64, sorted, shape [breaks].
 
         A position is an index into the concatenation of all texts, in UTF-16 code units. A detector may return
-        only the beginnings or only the ends, and may omit the beginnings of texts.
+        only the beginnings or only the ends, and may omit the beginnings and ends of texts. A position may be repeated.
         """
 
 

@@ -1,8 +1,9 @@
 """Find the sentences that Spark NLP 5.5.3's SentenceDetectorDLModel finds, in all texts at once.
 
 A `.`, `:`, `?`, `!`, `;` or line feed is a mark: it may end a sentence. A small network decides from the mark's context: the
-mark and five UTF-16 code units on either side, where consecutive blanks and line feeds count as one blank. Spark NLP's rules
-around the network are reproduced exactly (tests/unit/test_golden_segments.py, tests/spark_nlp/test_parity.py).
+mark and five UTF-16 code units on either side. Consecutive blanks and line feeds count as one blank; directly beside the
+mark, they are skipped. Spark NLP's rules around the network are reproduced exactly (tests/unit/test_golden_segments.py,
+tests/spark_nlp/test_parity.py).
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Network:
 
 
 class DeepDetector:
-    """A detector that finds the same sentences as Spark NLP's SentenceDetectorDLModel."""
+    """A re-implementation of Spark NLP's SentenceDetectorDLModel in NumPy, which finds the same sentences."""
 
     def __init__(self, detector: SavedDetector) -> None:
         """Build the network of a saved detector; store the ids of characters, and the words after which no sentence ends."""
@@ -143,15 +144,16 @@ class DeepDetector:
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.int64]]:
         """Return, for each mark, the ids of its context, the five code units to its left, and how many of these five exist.
 
-        A mark is a character that may end a sentence; its context is the mark and five code units on either side. The
-        shapes of the results are [marks, 11], [marks, 5] and [marks]. An id is the number that stands for a code unit in
-        the network's input.
+        A mark is a character that may end a sentence; its context is the mark and five code units on either side. A blank
+        directly beside the mark is skipped. The shapes of the results are [marks, 11], [marks, 5] and [marks]. An id is the
+        number that stands for a code unit in the network's input; 0 stands for a missing or unknown code unit.
 
         Args:
             marks: positions of the marks in `texts`.
             collapsed: the same texts, with one blank in place of consecutive blanks and line feeds.
             collapsed_marks: indices of the same marks in the arrays of `collapsed`.
-            begins: position where the text of each mark begins, without leading blanks.
+            begins: position where the text of each mark begins, without leading blanks. As in Spark NLP, the code unit at
+                this position counts as missing.
             ends: position where the text of each mark ends.
         """
         left, right = collapsed_marks - 1, collapsed_marks + 1
@@ -191,7 +193,8 @@ class DeepDetector:
         """Return whether each mark follows a word after which no sentence ends, such as Dr, shape [marks].
 
         Like Spark NLP, look for such a word in two places: at the end of `lefts`, and at the end of the text that precedes
-        the mark. In the second place, blanks and control characters between the word and the mark are ignored.
+        the mark. In the second place, blanks and control characters between the word and the mark are ignored. "Dr" also
+        matches the end of a longer word; " Dr", as in models/sentence_detector, does not.
 
         Args:
             begins: position where the text of each mark begins, without leading blanks.
@@ -236,8 +239,8 @@ def _find_distinct_contexts(contexts: NDArray[np.uint16]) -> tuple[NDArray[np.in
 def _collapse_blanks(texts: Texts, marks: NDArray[np.int64]) -> tuple[_CollapsedTexts, NDArray[np.int64]]:
     """Replace each sequence of blanks and line feeds by one blank; return the result, and each mark's index in its arrays.
 
-    `marks` are positions in `texts`, which must contain at least one character. The arrays have _SIDE + 1 values of padding
-    at both ends.
+    `marks` are positions in `texts`, which must contain at least one character. A sequence ends with its text. The arrays
+    have _SIDE + 1 values of padding at both ends.
     """
     skip, size = (texts.classes & SKIP) != 0, len(texts.classes)
     kept = ~skip

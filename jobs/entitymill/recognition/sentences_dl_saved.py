@@ -139,7 +139,10 @@ def _read_parameters(metadata: Path, where: str) -> tuple[dict[str, int], tuple[
 
 
 def _read_weights(network: Path) -> dict[str, NDArray[np.float32]]:
-    """Read a network's file, and return a dict from names to weight arrays; raise one of DAMAGE_ERRORS if it is damaged."""
+    """Read a network's file, and return a dict from names to weight arrays.
+
+    Raise one of DAMAGE_ERRORS if the file is damaged or too large.
+    """
     with zipfile.ZipFile(network) as archive:
         members = {Path(member.filename).name: member for member in archive.infolist()}
         index, data = members["variables.index"], members["variables.data-00000-of-00001"]
@@ -232,8 +235,8 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
 def _read_table(data: bytes) -> dict[bytes, bytes]:
     """Return a dict from the name of each tensor in a checkpoint's index to a serialized BundleEntryProto.
 
-    A BundleEntryProto contains the tensor's type, shape and place in the data file. Raise a ValueError if `data` is not an
-    index, is compressed, or has more blocks or entries than a detector needs.
+    A BundleEntryProto contains the tensor's type, shape and place in the data file. The key b"" has the checkpoint's header.
+    Raise a ValueError if `data` is not an index, is compressed, or has more than _MAX_INDEX_ENTRIES blocks or entries.
     """
     footer = data[-48:]
     if footer[-8:] != _INDEX_MAGIC:

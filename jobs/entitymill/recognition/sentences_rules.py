@@ -229,7 +229,10 @@ def find_sentences(text: str) -> list[tuple[int, int]]:
 
 
 def _find_effective_breaks(marked: str) -> list[int]:
-    """Return the index of each marker _BREAK in a text with markers, except breaks between _OPEN and _CLOSE."""
+    """Return the index of each marker _BREAK in a text with markers, except breaks between _OPEN and _CLOSE.
+
+    Exactly: a break is omitted if the next _OPEN or _CLOSE after it is a _CLOSE. So a break between two _OPEN is returned.
+    """
     effective: list[int] = []
     undecided: list[int] = []  # breaks since the last _OPEN or _CLOSE, which are dropped if the next such marker is _CLOSE
     for marker in _MARKERS.finditer(marked):
@@ -252,10 +255,13 @@ def _to_text_offsets(marked: str, breaks: list[int]) -> list[int]:
 
 
 class RuleDetector:
-    """A detector that finds the sentences of Spark NLP's rule-based SentenceDetector."""
+    """A re-implementation of Spark NLP's rule-based SentenceDetector with default settings; it runs without Spark NLP."""
 
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
-        """Return the positions where sentences begin and end (see `sentences.Detector.find_breaks`)."""
+        """Return the positions where sentences begin and end (see `sentences.Detector.find_breaks`).
+
+        A text of two or more characters without a sentence gets two equal breaks, after its first character.
+        """
         breaks = []
         for first, last in itertools.pairwise(texts.to_code_points(texts.edges).tolist()):
             spans = find_sentences(texts.text[first:last])

@@ -151,7 +151,10 @@ def _measure_trim(entity: str) -> tuple[int, int]:
 
 
 def _measure_stray(entity: str) -> tuple[int, int]:
-    """Return how many characters of LEADING to trim from a mention's front, and of STRAY from its end: 0 or 1 each."""
+    """Return how many characters of LEADING to trim from a mention's front, and of STRAY from its end: 0 or 1 each.
+
+    If OWN_LEADING matches, as for .NET, nothing is trimmed from the front.
+    """
     front = entity[0] in LEADING and not OWN_LEADING.match(entity)
     return int(front), int(entity[-1] in STRAY and len(entity) > front)
 
@@ -172,6 +175,8 @@ def _measure_unpaired(entity: str) -> tuple[int, int]:
     """Return (1, 0) if a mention begins with an apostrophe or an unpaired bracket or quote, or (0, 1) if it ends with one.
 
     The numbers say how many characters to trim from the front and from the end. Return (0, 0) if there is nothing to trim.
+    An apostrophe at the front stays if OWN_LEADING matches, as for 's-Hertogenbosch. A quote is unpaired if the mention has
+    an odd number of quotes.
     """
     first, last = entity[0], entity[-1]
     if sum(entity.count(quote) for quote in QUOTES) % 2 and (first in QUOTES or last in QUOTES):

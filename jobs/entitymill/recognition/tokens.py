@@ -1,8 +1,9 @@
 """Split sentences into tokens as Spark NLP 5.5.3's Tokenizer does with its default rules.
 
-A word ends at ASCII white space. All punctuation (one of .,;:!?*-()"') at the beginning of a word is one token, and so is
-all punctuation at its end. A word of only punctuation is one token. White space outside ASCII does not end a word. But
-unless the encoding is sparknlp, the recognizer replaces such white space with blanks before it calls this module.
+A word ends at ASCII white space or at `offsets.NUMERIC_SEPARATOR`. All punctuation (one of .,;:!?*-()"') at the beginning
+of a word is one token, and so is all punctuation at its end. A word of only punctuation is one token. White space outside
+ASCII does not end a word. But unless the encoding is sparknlp, the recognizer replaces such white space with blanks before
+it calls this module.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ def group_by_sentence(
 def _find_words(texts: Texts, breaks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return two arrays: the positions where each word begins, and where each word ends (exclusive), shape [words].
 
-    A word is a sequence of characters without white space. A word also ends at each position in `breaks`, the sentence
-    beginnings.
+    A word is a sequence of characters without white space. A word also ends at each position in `breaks`, where sentences
+    begin or end.
     """
     solid = (texts.classes & SPACE) == 0
     size = len(solid)

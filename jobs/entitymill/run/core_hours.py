@@ -41,7 +41,11 @@ class CostMeter:
         self.stopped = False
 
     def update(self) -> None:
-        """Write the number of cores, the total time, the core-hours and, if known, the CPU seconds to the summary."""
+        """Write the number of cores, the total time, the core-hours and, if known, the job's CPU seconds to the summary.
+
+        The time since the previous update counts with the number of cores that Spark has now. The job's CPU seconds are
+        those of `read_spark_seconds` plus `cpu_seconds[RECOGNITION_CPU]` of the summary.
+        """
         summary = self._summary
         summary.cores = spark_connect.count_cores(self._spark)
         self._clock.record_total()

@@ -21,7 +21,8 @@ from entitymill.tables.publisher import RejectsWriter
 
 STAGE = "recognition"
 AGAIN = ", not for the first time"
-"""End of the text in the column `detail` of `rejects` if recognition of the document also failed in an earlier run."""
+"""End of the text in the column `detail` of `rejects` if recognition of the document also failed in an earlier run whose
+status is done."""
 _REJECTED = "doc_id string, stage string, code string, detail string"
 
 
@@ -45,7 +46,8 @@ def find_failures_to_retry(tables: Tables, last: RunRow | None) -> DataFrame | N
     """Return a DataFrame with the doc_id of each document whose recognition failed for the first time in run `last`.
 
     Recognition of a document fails if the document crashes the tagger (the model's process) or makes it hang. The next run
-    retries the document once, because the machine may be to blame.
+    retries the document once, because the machine may be to blame. Failures before run `last` count only if they happened in
+    runs whose status is done.
 
     Args:
         last: row of `runs` of the last run; None if there was no run.
@@ -79,13 +81,15 @@ class FailureRecorder:
     def record(self, recognized: DataFrame, unit: PlannedUnit) -> tuple[DataFrame, DataFrame]:
         """Count a unit's documents whose recognition failed, write them to `rejects`, and separate them from the others.
 
+        In `rejects`, the `detail` of a document that also failed in earlier runs (`before`) ends with AGAIN.
+
         Args:
             recognized: DataFrame of the unit's documents, with the columns schemas.RECOGNIZED; `failure` is null if
                 recognition of the document succeeded.
             unit: unit of work to which the documents belong.
 
         Returns:
-            The documents that did not fail, and a DataFrame with the doc_id of the failed documents.
+            The documents that did not fail (see `exclude_failed`), and a DataFrame with the doc_id of the failed documents.
 
         Raises:
             RejectedError: a larger share of documents failed than limits.max_reject_ratio allows. The rows that this call

@@ -53,7 +53,7 @@ class Plan:
     changed_settings: names of settings, such as `model.path`, that have changed, so that documents must be recomputed.
     hours, core_hours: estimated wall-clock hours, and these hours multiplied by the number of cores. None if there is no
         earlier run on which to base the estimate.
-    same_model: whether the estimate is based on a run with the same model and settings.
+    same_model: whether the estimate is based on a run with the same model and settings; also True without an estimate.
     """
 
     new: int
@@ -178,7 +178,8 @@ def _find_changed_settings(settings: Settings, tables: Tables, fingerprint: str)
 
     `fingerprint` is the digest of this run's model and settings. The current settings are compared with the settings of the
     latest run that ended with status done and had another fingerprint. The tuple is empty if there is no such run. The tuple
-    is also empty if only this program or the files of the model have changed since that run.
+    is also empty if only this program or the files of the model have changed since that run. Settings that only one of the
+    two runs has are ignored.
     """
     if not tables.exists("runs"):
         return ()
@@ -228,8 +229,10 @@ class Estimate:
 def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores: int) -> Estimate | None:
     """Estimate the cost of a run; return None if no earlier run recognized documents.
 
-    The estimate is based on the run with the most code points among the latest runs, because small runs are measured less
-    precisely. If any of the latest runs has the given fingerprint, only runs with this fingerprint are used.
+    Only the latest _MAX_RUNS runs that recognized documents, and ended with status done or stopped, are considered. The time
+    for recognition and writing is based on the run with the most code points, because small runs are measured less
+    precisely. It is chosen among the runs with the given fingerprint, if there are any. The time for preparation and reading
+    the source is based on the latest run.
 
     Args:
         fingerprint: digest of the model and settings of the run to estimate.

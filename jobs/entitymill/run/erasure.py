@@ -47,10 +47,12 @@ MAX_IDS = 100_000
 class Findings:
     """Where the documents to erase were found.
 
-    rows: for each table name, a dict from doc_id to the number of the document's rows in the table's current version. For
-        `runs`, the dict has the number of rows whose error message or `source.where` contains the id.
-    in_old_files: whether data files, including files of older versions, contain any of the ids; None if this is unknown,
-        because some files cannot be read.
+    rows: for each existing table, a dict from doc_id to the number of the document's rows in the table's current version;
+        ids without rows are left out. For `runs`, the dict has the number of rows whose error message or `source.where`
+        contains the id.
+    in_old_files: whether data files, including files of older versions, contain any of the ids. Also True if there are files
+        that may contain ids, but cannot be searched (see `_search_files`). None if this is unknown, because some files
+        cannot be read.
     run_is_active: whether a run may be active, and could still publish the documents.
     """
 
@@ -72,9 +74,10 @@ def find_documents(spark: SparkSession, settings: Settings, ids: Sequence[str]) 
     """Return where the documents with these ids occur in the tables and in the tables' old files, without changing anything.
 
     Raises:
-        OutputError: the tables do not exist.
+        OutputError: the tables do not exist or cannot be read, or another program or version wrote them.
         SettingsError: the tables belong to another source.
-        SourceError: the source still contains some of the documents, perhaps in rows that `source.where` excludes.
+        SourceError: the source cannot be read, or still has some of the documents, perhaps in rows that `source.where`
+            excludes.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         return _find_documents(own, settings, ids)
@@ -90,17 +93,19 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
     source still had these documents. Such a run notices that the lease was taken, and opens the source again.
 
     Args:
-        findings: result of `find_documents` for these ids; if None, this function searches the tables itself.
+        findings: result of `find_documents` for these ids; if None, this function searches the tables itself. Only whether
+            anything was found is used: the rows are counted again under the lease.
 
     Returns:
         A dict from table name to number of erased rows, counted as in `Findings.totals`; in `runs`, only texts are replaced.
         The dict is empty if there was nothing to erase; then no erasure is recorded.
 
     Raises:
-        OutputError: the tables do not exist, a run still works on the output after `limits.wait_seconds`, or another run
+        OutputError: as for `find_documents`; or a run still works on the output after `limits.wait_seconds`; or another run
             took over before the erasure was complete.
         SettingsError: the tables belong to another source.
-        SourceError: the source still contains some of the documents, perhaps in rows that `source.where` excludes.
+        SourceError: the source cannot be read, or still has some of the documents, perhaps in rows that `source.where`
+            excludes.
     """
     with open_private_session(spark, settings.source.time_zone, build_write_confs(settings.output)) as own:
         found = findings or _find_documents(own, settings, ids)
@@ -229,7 +234,8 @@ def _count_table(tables: Tables, name: str, id_frame: DataFrame) -> dict[str, in
 def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> bool | None:
     """Return whether any data file contains one of the ids; None, with a warning in the log, if this cannot be known.
 
-    It cannot be known if some files cannot be read, and none of the others contains an id.
+    It cannot be known if some files cannot be read, and none of the others contains an id. Also return True if a table
+    cannot be searched, or if a run's temporary table exists (see `_search_files`).
     """
     try:
         found, complete = data_files.search_with_fallback(tables, partial(_search_files, tables, ids, id_frame))

@@ -140,6 +140,8 @@ def _run_or_record_idle(
             small = source.size is not None and source.size <= SMALL_BYTES
             with override_conf(spark, {} if small else large_source_confs):
                 run.execute()
+            summary.exit_code, summary.stage = 0, "done"
+            lease.end("done")
         except BaseException as error:
             reason = _find_reason(error, lease)
             if isinstance(reason, StorageError):
@@ -153,8 +155,6 @@ def _run_or_record_idle(
             if reason is error:
                 raise
             raise reason from error
-        summary.exit_code, summary.stage = 0, "done"
-        lease.end("done")
 
 
 def _find_reason(error: BaseException, lease: Lease) -> BaseException:
@@ -182,6 +182,8 @@ def _record_idle(
     runs: Runs, tables: Tables, settings: Settings, provenance: Provenance, summary: Summary, clock: Clock
 ) -> None:
     """Append the row of an idle run (a run with nothing to do) to `runs`; set the summary's mode, stage and exit code.
+
+    The settings in the row lack `source.where`, which may contain ids of documents.
 
     If the output is in a directory (not in a catalog schema), first write a heartbeat file, and look for heartbeat files of
     other runs. If another run is alive, append no row, and log this.

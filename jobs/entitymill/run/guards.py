@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 def locate_source(spark: SparkSession, source: SourceSettings) -> str:
     """Return where a source is: an absolute path on the local disk, a URI without credentials, or a table's full name.
 
-    If the storage of a path cannot be reached, the result is the path in the settings, without credentials.
+    A table's name is in lower case. If the storage of a path cannot be reached, the result is the path in the settings,
+    without credentials.
     """
     if source.format == "table":
         levels = split_name(source.path)
@@ -260,6 +261,7 @@ def find_changes(
 
     If this run can rely on the last run's results, and the source shows which rows changed since then, compare only
     these rows. Otherwise, and with `full`, compare all rows. The caller must call `Changes.close`, to release cached data.
+    Raise OutputError if documents have another fingerprint, and `incremental.on_fingerprint_change` is `refuse`.
 
     Args:
         tables: tables of the output; `documents` must not be empty.
@@ -292,6 +294,7 @@ def _find_feed_changes(
 ) -> Changes | None:
     """Return what a run must change, judging only by the rows of the source that changed since the last run.
 
+    Documents whose recognition failed for the first time in the last run are retried, even if their rows have not changed.
     Return None if there was no earlier run, or if the source does not show which rows changed.
 
     `published` has the rows of `documents`; `policy` has the rules that decide which documents are recomputed.

@@ -83,7 +83,11 @@ class Run:
     options: Options
 
     def __post_init__(self) -> None:
-        """Take `commits` and `earlier_runs` from the lease, and create helper objects; no table is read or written."""
+        """Take `commits` and `earlier_runs` from the lease, and create helper objects; no table is read or written.
+
+        `units` is a temporary table for the texts of all units. `meter` measures the run's costs from now on. `execute` sets
+        `versions_before`, the tables' versions at the start, and `trusted`, whether the tables needed no repair.
+        """
         self.commits = self.lease.commits
         self.earlier_runs = self.lease.earlier_runs
         self.units = TemporaryTable(self.tables, self.lease.epoch)
@@ -97,10 +101,11 @@ class Run:
         These are steps 3 to 6 of "The table protocol" in docs/decisions.md; `Lease` performs the other steps.
 
         Raises:
-            RejectedError: too many rows would be rejected, or too many documents removed; nothing is published. Or too many
-                documents of a unit crash the tagger or make it hang; only earlier units are published.
+            RejectedError: too many documents would be removed, or too many rows are rejected; nothing is published, but the
+                rejected rows are written to `rejects`. Or too many documents of a unit crash the tagger or make it hang;
+                only earlier units are published.
             LimitError: the run reached limits.max_core_hours; it has published its finished units.
-            OutputError: a check of the tables failed, or another run took over the lease.
+            OutputError: a table check failed, `incremental.on_fingerprint_change` refuses the run, or another run took over.
         """
         self.summary.stage = "source"
         self.trusted = self._prepare_tables()

@@ -38,7 +38,8 @@ class Summary:
     output_versions: Delta version of each table when the run ended.
     documents, sentences, tokens: number of documents, sentences and tokens that the run processed.
     split_sentences: number of sentences longer than the model's limit.
-    removed: number of documents that were removed because the source no longer has a valid row for them.
+    removed: number of documents to remove, because the source no longer has a valid row for them. They are counted before
+        the first unit; if the run ended early, some of them are still in the output.
     units: number of units of work (documents that are published together).
     planned: number of documents to process, counted before the first unit.
     units_done: number of units published so far.
@@ -58,8 +59,9 @@ class Summary:
     cores: number of tasks that Spark's executors can run at once, when it was last counted; 0 if it was never counted.
     core_seconds: seconds of the run so far, multiplied by the number of cores. Each `CostMeter.update` counts the cores,
         and adds the seconds since the previous update times this number.
-    cpu_seconds: dict with two keys. RECOGNITION_CPU has the CPU seconds of Python workers and their child processes. JOB_CPU
-        has the CPU seconds of the whole job, if Spark reports them.
+    cpu_seconds: dict with two keys. RECOGNITION_CPU has the CPU seconds of Python workers and their child processes; they
+        are 0 with the engine sparknlp, which does not measure them. JOB_CPU has the CPU seconds of the whole job, including
+        those of RECOGNITION_CPU; the key is missing if Spark does not report its CPU time.
     application_id: id of the Spark application or, with Spark Connect, of the session.
     log: path of this program's log file.
     plan: plan of a dry run; None for other runs.
@@ -152,7 +154,7 @@ class Summary:
     def build_row(self, settings: Settings, provenance: Provenance) -> RunRow:
         """Return the run's row in `runs`, with secrets in the settings masked.
 
-        Columns such as status, ended_at and epoch are not set; the class `Lease` sets them when it writes the row.
+        Columns such as status, ended_at and epoch are not set; the caller, usually the class `Lease`, sets them.
         """
         counted = {name: getattr(self, name) for name in run_row.COLUMN_NAMES if hasattr(self, name)}
         about = {

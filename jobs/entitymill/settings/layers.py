@@ -48,7 +48,8 @@ class Layers:
         """Add, as the next layer, the settings in those environment variables whose names begin with ENVIRONMENT_PREFIX.
 
         ENTITYMILL__SOURCE__PATH sets source.path, for example. After the prefix, case does not matter, except in names of
-        Spark properties (see `_split_variable`). Raise a SettingsError if a value is not valid YAML, or if a variable
+        Spark properties (see `_split_variable`). A list, mapping or null is parsed as YAML. Raise a SettingsError if a list
+        or mapping is not valid YAML, if a variable sets a key inside a setting that has a single value, or if a variable
         without this prefix looks like a misspelled setting. `all_keys` has the key paths of all settings.
         """
         for name, text in sorted(environment.items()):
@@ -60,7 +61,8 @@ class Layers:
     def add_option(self, override: str) -> None:
         """Add the text `key.path=value` of one option `--set` as the next layer.
 
-        Raise a SettingsError if the text does not have this form, or if the value is not valid YAML.
+        A list, mapping or null is parsed as YAML. Raise a SettingsError if the text does not have this form, if a list or
+        mapping is not valid YAML, or if the key is inside a setting that has a single value.
         """
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
@@ -96,7 +98,7 @@ class Layers:
                 value = bounded_yaml.construct(bounded_yaml.compose(text))
         except bounded_yaml.YamlLimitError as error:
             raise SettingsError(f"{key_path}: the value {error}.") from error
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid date
             raise SettingsError(f"{key_path}: a value that begins with [ or {{ must be a YAML list or mapping.") from error
         into = self.merged
         for key in path[:-1]:
@@ -209,8 +211,9 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 def _find_lines(node: yaml.Node | None, file: Path, at: str = "") -> Iterator[tuple[str, int]]:
     """Yield (key path, line number) for each key of a YAML node; a key comes before the keys inside its value.
 
-    `at` is the key path of the node, and empty for the root of the file. Raise a SettingsError if a mapping contains a key
-    twice: the YAML parser would silently use the last value. `file` is only for the message.
+    Keys of mappings in lists are skipped. `at` is the key path of the node, and empty for the root of the file. Raise a
+    SettingsError if a mapping contains a key twice: the YAML parser would silently use the last value. `file` is only for
+    the message.
     """
     if not isinstance(node, yaml.MappingNode):
         return

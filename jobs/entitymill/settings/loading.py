@@ -200,7 +200,8 @@ def _describe_errors(error: ValidationError, layers: Layers, all_keys: Sequence[
 def _find_key(fault: ErrorDetails, all_keys: Sequence[str]) -> str:
     """Return the key path of the setting to which a validation error belongs.
 
-    If the setting allows several types, pydantic adds a type to the key path; this function removes the type.
+    If the setting allows several types, pydantic adds a type to the key path; this function removes the type. The index of
+    a wrong item in a list stays. For an error that involves several sections, the result is empty.
     """
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] in ("extra_forbidden", "missing") or fault["loc"][:2] == ("spark", "conf"):

@@ -120,6 +120,8 @@ _FREE_TEXT = {"source.where"}
 def mask_settings(settings: Any, key: str = "") -> Any:
     """Return a copy of settings in which MASK replaces each value, or each part of an address, that may be a credential.
 
+    A value whose key is in none of the allow-lists of this module is always replaced, unless it is None.
+
     Args:
         settings: all settings, or the value of one key, as plain data from pydantic's `model_dump`.
         key: key path of `settings`; empty for all settings.
@@ -169,7 +171,8 @@ def mask_address(address: str, *, with_digest: bool = True) -> str:
     since a run compares them to decide whether an output belongs to its job. In local paths and URIs of Hadoop storages,
     the text after `?`, `#` or `;` belongs to the path, and may be all that differs. So if they name no user, a digest of the
     masked text follows MASK, unless `with_digest` is False. A connection string, such as `AccountKey=…`, is masked as a
-    whole, with a digest in the same way.
+    whole, with a digest in the same way. If it is unclear which part of a URI is a credential, all text after the scheme is
+    masked.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None or address.startswith(_PRETRAINED):
@@ -226,8 +229,8 @@ def _digest(hidden: str) -> str:
 def remember_addresses(settings: Any, key: str = "") -> None:
     """Make `mask_text` mask the credentials in all addresses of these settings, including those that are not URIs.
 
-    This lasts until the process ends. Addresses with fewer than _MIN_HIDDEN_CHARACTERS characters are left out. `settings`
-    and `key` are as in `mask_settings`.
+    This lasts until the process ends. Addresses without a credential, or with fewer than _MIN_HIDDEN_CHARACTERS characters,
+    are left out. `settings` and `key` are as in `mask_settings`.
     """
     if isinstance(settings, dict):
         for name, value in settings.items():
@@ -252,7 +255,8 @@ def mask_text(text: str) -> str:
 def refuse_secrets(layer: Any, path: Path, key: str = "") -> None:
     """Raise a SettingsError if a settings file contains a secret, because settings files are often copied and committed.
 
-    The message names the key of the secret, and does not contain its value.
+    A secret is a string or number whose key path names a secret, or a string that contains one (see _SECRET_KEY,
+    _SECRET_REFERENCE and _SECRET_VALUES). The message names the key of the secret, and does not contain its value.
 
     Args:
         layer: content of the file, or the value of one key in it.

@@ -20,7 +20,8 @@ def describe_conversion(kind: str, path: str) -> str:
     # Without these options, pandas would turn columns of digits into numbers, and texts such as NA into missing values.
     read, exactly = "read_csv", "dtype=str, keep_default_na=False"
     if kind == "JSON":
-        read, exactly = "read_json", f"lines={not path.lower().endswith('.json')}, dtype=False"
+        is_array = _PACKED.sub("", path.rstrip("/").lower()).endswith(".json")
+        read, exactly = "read_json", f"lines={not is_array}, dtype=False"
     name = PurePosixPath(path).name.split(".")[0] or "texts"
     return (
         f"convert it to Parquet in Python with pandas.{read}({path!r}, {exactly}).to_parquet('{name}.parquet'), "

@@ -251,7 +251,8 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
 def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list[Row]:
     """Return the log entries by which versions `first` to `last` change rows, columns or properties; at most MAX_FILES + 1.
 
-    `root` is the table's URI. This runs a Spark job. A Row has the added file's path, if any, and flags such as `removes`.
+    `root` is the table's URI. This runs a Spark job. A Row has the added file's `path` (or null) and flags: adds, removes (a
+    data file), alters (columns or properties), deletion_vector (the added file has deleted rows), data_change (rows differ).
     """
     commits = [f"{root}/_delta_log/{version:020}.json" for version in range(first, last + 1)]
     actions = spark.read.schema(_ACTIONS).option("mode", "FAILFAST").options(**_STRICT_OPTIONS).json(commits)
@@ -269,7 +270,7 @@ def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list
 
 
 def _select_added_paths(actions: list[Row]) -> list[str]:
-    """Return the paths of the data files that the log entries `actions` add, relative to the table's directory.
+    """Return the paths, decoded and sorted, of data files that the entries `actions` add, relative to the table's directory.
 
     Raise FeedUnavailableError if an entry does anything but add a data file, or there are more than MAX_FILES entries.
     """

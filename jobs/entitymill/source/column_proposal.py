@@ -97,7 +97,8 @@ def propose_columns(
 
     Args:
         table: path of the table, or its name in the catalog.
-        key, text: names of the id column and the text column that the user chose; None to find a suitable column.
+        key, text: names of the id column and the text column that the user chose. None to find one: as text, the string
+            column with the longest strings on average; as id, see `_choose_id`.
 
     Returns:
         A tuple: settings with only the table's format and its absolute path or name; and the proposal.
@@ -220,7 +221,8 @@ def _is_internal(name: str) -> bool:
 def _choose_id(table: DataFrame, candidates: Iterable[ColumnProfile], rows: int, path: str) -> ColumnProfile:
     """Return the first candidate, in the order of `_rank_as_id`, with few null and repeated ids. This may run Spark jobs.
 
-    Few means at most MAX_REJECT_RATIO of the inspected rows. Raise SourceError if there is no such candidate.
+    Few means at most MAX_REJECT_RATIO of the inspected rows. Binary columns that are not valid UTF-8 are skipped. Raise
+    SourceError if there is no such candidate.
     """
     closest = None
     for column in sorted(candidates, key=_rank_as_id):

@@ -58,7 +58,8 @@ def compare_events(
 ) -> FeedComparison:
     """Compare change events with the output; look up an id in the source if its events do not show its current rows.
 
-    This runs Spark jobs. If ids are looked up, log for each reason how many.
+    Documents with the status PENDING (left incomplete by a dead run) are also looked up, even if they have no event. This
+    runs Spark jobs. If ids are looked up, log for each reason how many.
 
     Args:
         source: the source, opened at the version that this run reads.
@@ -99,10 +100,13 @@ def compare_events(
 
 
 def _add_ids_to_look_up(latest: DataFrame, ids: DataFrame) -> DataFrame:
-    """Return `latest` with a column `must_look_up`, true for the ids in `ids` and null for all other ids.
+    """Return `latest` with a new column `must_look_up`: true for each doc_id in `ids`, null for all other ids.
 
-    `latest` is the result of `change_feed.aggregate_events`. An id that is only in `ids` gets a new row, with 0 as
-    rows_written and net_rows. Null ids in `ids` are ignored.
+    `latest` is the result of `change_feed.aggregate_events`. `ids` has the doc_id of each document that the run must retry.
+    `compare_events` looks up these ids in the source, because their rows may have no change event to read the text from.
+
+    An id that has no event gets a new row. In this row, rows_written and net_rows (rows added minus removed) are 0, since no
+    event wrote, added or removed a row. Null ids in `ids` are ignored.
     """
     flagged = ids.where("doc_id IS NOT NULL").select("doc_id").distinct().withColumn("must_look_up", F.lit(True))
     return latest.join(flagged, "doc_id", "full").fillna(0, ["rows_written", "net_rows"])
@@ -112,7 +116,7 @@ def _validate_latest(latest: DataFrame, max_chars: int) -> DataFrame:
     """Return one row per id in `latest`: the text that the latest commit wrote for the id, and whether the row is valid.
 
     `latest` is the result of `change_feed.aggregate_events`, perhaps with the column must_look_up. The columns are doc_id,
-    text, `passthrough` (if configured), rows_written, net_rows, copies (always 1), and these:
+    text, `passthrough` (if configured), rows_written and net_rows as in `latest`, copies (always 1), and these:
 
     - present: whether the latest commit wrote exactly one row with the id. If false, the text is meaningless.
     - must_look_up: true if the id must be looked up in the source in any case; otherwise false or null.

@@ -103,7 +103,7 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
         SettingsError: `source.format` is parquet, but the source is a Delta table or inside one.
         SourceError: the source is missing, unreadable or cached (see `open_table`). Or a column that the settings name is
             missing or of an unsuitable type, or `source.where` is invalid.
-        StorageError: the storage of a catalog table failed.
+        StorageError: the storage of the source does not answer, or rejects the credentials.
     """
     table = open_table(spark, settings)
     source_columns.check_unreadable_columns(table.rows, settings, table.unreadable)
@@ -126,7 +126,8 @@ def open_source(spark: SparkSession, settings: SourceSettings) -> Source:
 def select_rows(table: DataFrame, settings: SourceSettings, *extra_columns: str) -> DataFrame:
     """Return doc_id, text, `passthrough` if configured, and `extra_columns` of the rows that meet `source.where`.
 
-    `table` has all columns of the source. Raise SourceError if `source.where` is not a valid condition for `table`.
+    doc_id is the id column, cast to string. `table` has all columns of the source. Raise SourceError if `source.where` is
+    not a valid condition for `table`.
     """
     selected = source_columns.apply_condition(table, settings)
     columns = [F.col(quote_part(column)) for column in settings.passthrough]
@@ -238,7 +239,7 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> SourceTable:
         SettingsError: `source.format` is parquet, but the source is a Delta table or inside one.
         SourceError: the source is missing or unreadable. Or the source is a view, or a catalog table that is not Delta, and
             Spark would read cached rows, which may be outdated.
-        StorageError: the storage of a catalog table failed.
+        StorageError: the storage of the source does not answer, or rejects the credentials.
     """
     try:
         if settings.format == "parquet":

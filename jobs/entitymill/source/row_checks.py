@@ -55,9 +55,10 @@ def validate_rows(rows: DataFrame, max_chars: int) -> DataFrame:
 
 
 def select_documents(validated: DataFrame) -> DataFrame:
-    """Return doc_id, text, text_hash, chars and, if the column exists, `passthrough` of the rows that are documents.
+    """Return doc_id, text, text_hash, chars and, if `validated` has it, `passthrough` of all rows without a reject code.
 
-    `validated` is the result of `validate_rows`.
+    These rows are the documents. `validated` is the result of `validate_rows`. `text_hash` is computed here: the SHA-256 of
+    the text, in hexadecimal. The other columns are copied.
     """
     passthrough = [name for name in validated.columns if name == "passthrough"]
     return validated.where(F.col(REJECT_CODE).isNull()).select(
@@ -66,9 +67,10 @@ def select_documents(validated: DataFrame) -> DataFrame:
 
 
 def select_rejects(validated: DataFrame, max_chars: int) -> DataFrame:
-    """Return doc_id, stage, code and detail of the rejected rows, for the `rejects` table.
+    """Return doc_id, stage (always `source`), code and detail of all rows with a reject code, for the `rejects` table.
 
-    `validated` is the result of `validate_rows` with the same `max_chars`.
+    The detail is the reason in words. `validated` has at least the columns doc_id, copies, chars and REJECT_CODE of a result
+    of `validate_rows` with the same `max_chars`.
     """
     cases = " ".join(f"WHEN '{code}' THEN {detail}" for code, (_, detail) in REJECT_CODES.items()).format(most=max_chars)
     return validated.where(F.col(REJECT_CODE).isNotNull()).select(

@@ -23,7 +23,8 @@ class Outcome(StrEnum):
 
     NEW and CHANGED documents are recognized. ADOPTED documents are unchanged, and are only assigned to the run's slice (the
     rows that source.where selects). REMOVED documents are deleted from the output. REJECTED rows are written to `rejects`.
-    SAME documents need no work. The ids of UNDECIDED documents must first be looked up in the source.
+    SAME documents need no work: they are unchanged, or they are in another slice and missing in the source, or in neither
+    source nor output. The ids of UNDECIDED documents must first be looked up in the source.
     """
 
     NEW = "new"
@@ -55,21 +56,26 @@ def compare_rows(
     """Return the Outcome of each row of `validated`, and of each document that is only in `published`.
 
     Args:
-        validated: result of `row_checks.validate_rows`, with one more column, `present`: whether the row is in the source.
+        validated: result of `row_checks.validate_rows`, with one more column, `present`. If `present` is false, the source
+            no longer contains the id, or `undecided` has a reason; the row must then have no reject code.
         published: DataFrame with COMPARED_COLUMNS of documents in the output.
         policy: rules that decide which documents are recomputed.
-        undecided: expression for the reason why an id must be looked up in the source; it is null for all other ids. Its
-            columns have the aliases s (`validated`) and o (`published`). None if no id needs to be looked up.
+        undecided: expression for the reason why an id must first be looked up in the source. Ids with a reason are
+            UNDECIDED; otherwise the expression is null. It is evaluated in the full join of `validated` (alias s) and
+            `published` (alias o) on doc_id. None if no id needs to be looked up.
         known_ids: DataFrame with the column doc_id; only rows of `validated` with these ids are compared. None compares all.
 
     Returns:
-        A DataFrame with the columns doc_id, kind, chars, copies, REJECT_CODE, and these:
+        A DataFrame with the columns doc_id, and these:
 
+        - kind: the Outcome.
+        - chars, copies, REJECT_CODE: code points of the text, number of rows with the id, and reject code, of `validated`.
         - in_output: whether `published` has the id.
-        - is_removed: whether the run must remove the document with this id from the output.
-        - other_fingerprint: the published document's fingerprint if the policy refuses it; otherwise null. The caller must
-          raise an error if the run would change such a document.
-        - cause: the Cause of a changed document; null for other documents.
+        - is_removed: whether the run must remove the document: true for REMOVED. For REJECTED, it is true if a published
+          document has the id, and belongs to the run's slice or to none.
+        - other_fingerprint: the published document's fingerprint if the policy refuses it, except for a REJECTED row that
+          removes nothing; otherwise null. The caller must raise an error if the run would change such a document.
+        - cause: the Cause of a changed document, or null.
         - Only with `undecided`: reason (the value of `undecided`), present, and output_row (struct of COMPARED_COLUMNS).
     """
     text_hash = F.when(F.col(REJECT_CODE).isNull(), F.sha2("text", 256)).alias("text_hash")
@@ -88,28 +94,26 @@ def compare_rows(
     if undecided is not None:
         kind = F.when(undecided.isNotNull(), Outcome.UNDECIDED.value).otherwise(kind)
         output_row = F.struct(*(F.col(f"o.{name}") for name in COMPARED_COLUMNS))
-        more = [
-            undecided.alias("reason"),
-            F.coalesce("present", F.lit(False)).alias("present"),
-            output_row.alias("output_row"),
-        ]
+        is_present = F.coalesce("present", F.lit(False))
+        more = [undecided.alias("reason"), is_present.alias("present"), output_row.alias("output_row")]
+    # A published document whose row is now rejected is removed, unless it belongs to another slice.
+    is_of_this_slice = is_in_run_slice(policy) | F.col("o.slice").isNull()
+    is_removed = F.when(is_rejected, in_output & is_of_this_slice).otherwise(kind == Outcome.REMOVED)
+    is_refused = in_output & has_refused_fingerprint(policy) & (~is_rejected | is_removed)
     return joined.select(
         F.coalesce("s.doc_id", "o.doc_id").alias("doc_id"),
         kind.alias("kind"),
         *("chars", "copies", REJECT_CODE),
         in_output.alias("in_output"),
-        # A published document whose row is now rejected is removed, unless it belongs to another slice.
-        F.when(is_rejected, in_output & (is_in_run_slice(policy) | F.col("o.slice").isNull()))
-        .otherwise(kind == Outcome.REMOVED)
-        .alias("is_removed"),
-        F.when(in_output & has_refused_fingerprint(policy), F.col("o.fingerprint")).alias("other_fingerprint"),
+        is_removed.alias("is_removed"),
+        F.when(is_refused, F.col("o.fingerprint")).alias("other_fingerprint"),
         F.when(kind == Outcome.CHANGED, _explain_change(policy)).alias("cause"),
         *more,
     )
 
 
 def _classify(policy: Policy) -> Column:
-    """Return an expression for the Outcome of a row in the join of the source (alias s) and the documents (alias o)."""
+    """Return an expression for the Outcome, except UNDECIDED, of a row in the join of source (s) and documents (o)."""
     in_output = F.col("o.doc_id").isNotNull()
     is_present = F.coalesce("present", F.lit(False))
     return (
@@ -124,10 +128,13 @@ def _classify(policy: Policy) -> Column:
 
 
 def _is_changed(policy: Policy) -> Column:
-    """Return a condition that is true if a document, which is in both source and output, must be recomputed."""
+    """Return a condition that is true if a document, which is in both source and output, must be recomputed.
+
+    If the policy ignores other fingerprints, they still count for documents of other slices. Such a document is adopted only
+    if it equals what this run would write.
+    """
     fingerprint_differs = _fingerprint_differs(policy)
     changed = _is_pending() | _text_differs() | _passthrough_differs(policy)
-    # A document of another slice is adopted only if it equals what this run would write.
     changed |= (
         fingerprint_differs if policy.reprocesses_other_fingerprints else fingerprint_differs & ~is_in_run_slice(policy)
     )
@@ -221,7 +228,7 @@ class Totals:
     sums: list[Row]
 
     def sum_column(self, column: str, *kinds: Outcome) -> int:
-        """Return the total of a column over the rows of these kinds: `rows` is their number, `chars` their code points."""
+        """Return the total of a column of `sums` (rows, chars, in_output or is_removed) over the rows of these kinds."""
         return sum(row[column] or 0 for row in self.sums if row["kind"] in kinds)
 
     def count_by(self, column: str, kind: Outcome) -> dict[str, int]:
@@ -233,7 +240,7 @@ class Totals:
         return counts
 
     def find_refused_fingerprint(self) -> str | None:
-        """Return the refused fingerprint of a document that the run would change; None if there is no such document."""
+        """Return the refused fingerprint of a document that the run would change, or None if there is no such document."""
         found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Outcome.SAME, Outcome.UNDECIDED))
         return next((fingerprint for fingerprint in found if fingerprint is not None), None)
 

@@ -52,7 +52,7 @@ _KEYWORDS = frozenset({"all", "and", "any", "between", "case", "else", "in", "li
 def check_columns(table: DataFrame, settings: SourceSettings) -> list[T.StructField]:
     """Check the columns that the settings name, and return the passthrough columns' fields for the schema of `entities`.
 
-    Raise SourceError if a column is missing or has an unsuitable type.
+    Raise SourceError if a column is missing or has an unsuitable type, or if a passthrough column has an unsuitable name.
     """
     path = settings.path
     [key] = find_fields(table, [settings.id_column], "id_column", path)

@@ -26,7 +26,11 @@ _UNREADABLE_TYPE = re.compile(r"Parquet type[^:]*: (.+?)\.?(?:\s*SQLSTATE.*)?$",
 
 
 def explain_read_error(spark: SparkSession, settings: SourceSettings, error: Exception) -> str:
-    """Return a sentence that says why Spark, Delta or the storage cannot read a source, and what to do about it."""
+    """Return a sentence that says why Spark, Delta or the storage cannot read a source, and what to do about it.
+
+    To find out, this looks for the source in the storage. Raise StorageError if the storage does not answer, or rejects the
+    credentials.
+    """
     path = settings.path
     features = _FEATURES.search(str(error))
     if features:

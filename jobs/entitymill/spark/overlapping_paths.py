@@ -92,7 +92,7 @@ def check_output_path(source: str, output: str, exists: Exists, names: Names) ->
 
 
 def find_enclosing_table(address: str, exists: Exists, names: Names | None = None) -> str | None:
-    """Return the directory of the table that is at a path or contains the path; None if no table is found.
+    """Return the URI of the directory of a table that is at a path or contains the path; None if no table is found.
 
     Args:
         address: path or URI of a directory or file, which need not exist.

@@ -89,8 +89,8 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
 
     The properties in PINNED, the time zone and `confs` are set; the properties in UNSET are unset. The copy has the
     tables, temporary views, functions and cached data of the caller's session, but its own properties. So if a run sets
-    Delta's txnVersion in the copy, statements of other threads do not use this value. The copy is the active session until
-    the block ends; then the caller's session becomes active.
+    Delta's txnVersion in the copy, statements of other threads do not use this value. In the JVM, the copy is this thread's
+    active session until the block ends; then the caller's session becomes active.
 
     Spark Connect cannot copy a session. Instead, the properties of the caller's session are changed, and restored at the
     end of the block. Runs in the same session then wait for each other.

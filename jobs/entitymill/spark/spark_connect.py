@@ -152,13 +152,16 @@ def list_files(spark: SparkSession, path: str) -> Iterator[tuple[str, int, int]]
 def list_names(spark: SparkSession, pattern: str) -> list[str]:
     """Return the sorted names of the files that match `pattern`, a path with wildcards in its last part.
 
-    On this program's own disk, the result includes names of matching directories. On other storage, it includes no
-    directories, but also matching files in subdirectories. There, raise OSError if the directory is missing or unreadable.
+    The last part may also be a choice of several patterns, such as {_SUCCESS,part-*}. On this program's own disk, the result
+    includes names of matching directories. On other storage, it includes no directories, but also matching files in
+    subdirectories. There, raise OSError if the directory is missing or unreadable.
     """
-    directory, _, name = pattern.rpartition("/")
+    directory, _, last = pattern.rpartition("/")
+    choices = last[1:-1].split(",") if last.startswith("{") and last.endswith("}") else [last]
     if exists_here(to_local_path(directory)):
-        return sorted(path.name for path in to_local_path(directory).glob(name))
-    return sorted(fnmatch.filter((address.rpartition("/")[2] for address, *_ in list_files(spark, directory)), name))
+        return sorted({path.name for choice in choices for path in to_local_path(directory).glob(choice)})
+    names = [address.rpartition("/")[2] for address, *_ in list_files(spark, directory)]
+    return sorted({name for choice in choices for name in fnmatch.filter(names, choice)})
 
 
 def list_local_files(top: Path) -> Iterator[tuple[str, int, int]]:

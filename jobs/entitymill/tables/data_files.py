@@ -95,13 +95,14 @@ def list_files(tables: Tables, name: str) -> list[tuple[str, int, int]] | None:
 def count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, int]]) -> int:
     """Return how many data files VACUUM left in a table's directory although the table's current version does not use them.
 
-    VACUUM may keep such a file if the clock of the machine that wrote or removed it is ahead of this machine's clock.
+    VACUUM may keep such a file if the clock of the machine that wrote or removed it is ahead of this machine's clock. The
+    result is the number of .parquet files that count and still exist, minus the current version's numFiles, and at least 0.
 
     Args:
         files: path, size in bytes and modification time in ms of each file that may count, listed before VACUUM. A file does
             not count if its name, or that of a directory except _change_data, begins with an underscore or a full stop.
 
-    Raise OutputError if the table cannot be read, or its files cannot be listed.
+    Raise OutputError if the table cannot be read, or if `list_files` returns None.
     """
     root = tables.location(name).rstrip("/")
     listed = {path for path, *_ in files if path.endswith(".parquet")}
@@ -123,7 +124,7 @@ def select_deletable_files(
 
     Two kinds of files are left out if they are younger than a day: data files that no commit has added or removed, and all
     files of deletion vectors. Another program may be about to commit such a file, for example by OPTIMIZE or DELETE. Delta
-    would accept this commit even if VACUUM deleted the file.
+    would accept this commit even if VACUUM deleted the file. Files of the Delta log and of change data are never left out.
 
     Args:
         files: path, size in bytes and modification time in ms of each file in the table's directory. The caller must have
@@ -145,6 +146,7 @@ def select_files_in_log(tables: Tables, name: str, files: Sequence[tuple[str, in
 
     Files of the Delta log itself are never returned. A younger data file that is in no commit is left out, because another
     program may be about to commit the file. For an older file, the log may no longer contain the commit that removed it.
+    Files of change data and of deletion vectors are not looked up in the log: only those older than 30 days are returned.
 
     `files` has the path, size in bytes and modification time in ms of each file in the table's directory. The time of the
     Delta log's newest file serves as the current time.

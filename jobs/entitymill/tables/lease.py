@@ -130,10 +130,11 @@ class Lease:
             self._heartbeat.stop()
 
     def end(self, status: str) -> None:
-        """Stop the heartbeats, write the run's final status (done, failed or stopped) to `runs`, and release the lease.
+        """Stop the heartbeats, and write the run's final status (done, failed or stopped) to `runs`; this ends the lease.
 
-        If another run took over the output, Delta skips the write. In this case, raise OutputError if `status` is done; if
-        it is failed or stopped, raise nothing, because the caller already has an error.
+        Where runs write heartbeat files, others wait until the end of the `with` block, which deletes this run's file. If
+        another run took over the output, Delta skips the write. In this case, raise OutputError if `status` is done; if it
+        is failed or stopped, raise nothing, because the caller already has an error.
         """
         self._stopped.set()
         self._thread.join()
@@ -223,7 +224,8 @@ class Lease:
     def _begin(self, earlier_runs: Record, epoch: int) -> bool:
         """Take the lease: commit this run's row to `runs`, and set dead runs to the status died; return whether this worked.
 
-        `earlier_runs` and `epoch` are the summary of `runs` and the epoch that `_choose_epoch` returned.
+        Return False if Delta refuses or skips the commit, usually because another run has begun. `earlier_runs` and `epoch`
+        are the results of `_choose_epoch`. Set the attributes epoch, commits and started and, on success, earlier_runs.
         """
         self.epoch = epoch
         self.commits = Commits(self._tables, self._run_id, epoch)
@@ -246,7 +248,7 @@ class Lease:
         return True
 
     def _build_row(self, status: str) -> RunRow:
-        """Return the run's row of `runs`: the result of `build_row` with new times, status, epoch and process."""
+        """Return the run's row of `runs`: the result of `build_row` with new times, status, epoch, settled and process."""
         now = datetime.now(timezone.utc)
         running = status == "running"
         # If somebody has put back an old copy of `runs`, the tables have greater epochs than `runs`. The current time in

@@ -110,6 +110,8 @@ def compact_small_files(tables: Tables) -> None:
 def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange]:
     """Delete the files that no table version of the last `hours` hours refers to, and return how each table's files changed.
 
+    In `runs`, files that are in no commit are kept for 30 days, if files can be listed (`data_files.select_files_in_log`).
+
     Call this in `shared_access`. A job may run at the same time, but a frozen (suspended) run could wake up and commit files
     that are deleted now. If a run may be frozen, this function first takes the lease and a new epoch, so that Delta refuses
     the commits of that run. A run may be frozen if it left changes incomplete, or sent no heartbeat for `hours` / 2 hours.
@@ -142,9 +144,9 @@ def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange
 def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableChange]:
     """Wait until no job is running, then delete removed rows from the storage; return how each table's files changed.
 
-    Files that contain removed rows are rewritten without them, and files of old table versions are deleted. A file that a
-    dead run wrote but did not commit is deleted if it is at least a day old. The Spark session of `tables` must come from
-    `open_private_session`.
+    Only DOCUMENT_TABLES are purged. Files that contain removed rows are rewritten without them, and files of old table
+    versions are deleted. A file that a dead run wrote but did not commit is deleted if it is at least a day old. The Spark
+    session of `tables` must come from `open_private_session`.
 
     Args:
         hours: keep the files of the table versions of the last `hours` hours, even if they contain removed rows.
@@ -161,11 +163,12 @@ def purge(tables: Tables, settings: Settings, hours: float = 0) -> list[TableCha
 def exclusive_access(tables: Tables, settings: Settings, run_id: str, note: str | None = None) -> Iterator[Lease]:
     """Hold the lease (the right to write the output) inside the context, so that no job runs, and yield the lease.
 
-    On entry, make Delta refuse later commits of earlier runs, remove their temporary tables, and repair changes that dead
-    runs left incomplete. On exit, update the Parquet export, unless the `with` block raised an error.
+    On entry, make Delta refuse later commits of earlier runs, and remove their temporary tables. If dead runs published
+    documents only partially, mark them, so that the next job recomputes them (`recovery.settle`). On exit, update the
+    Parquet export, unless the `with` block raised an error.
 
-    The lease writes a row with the mode MAINTENANCE to `runs`. This row contains the tables' versions only if nothing had to
-    be repaired and no other program has changed rows. If a row has no versions, the next run compares all documents.
+    The lease writes a row with the mode MAINTENANCE to `runs`. This row contains the tables' versions only if earlier runs
+    left no change incomplete and no other program has changed rows. Without versions, the next run compares all documents.
 
     Args:
         tables: tables of the output; their Spark session must come from `open_private_session`.
@@ -265,7 +268,8 @@ def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, 
     """Delete the files of a table that no table version of the last `hours` hours refers to.
 
     `files` has path, size in bytes and modification time in ms of each file that may be deleted; None allows all files. If
-    the Delta of a platform does not accept such a list, all files are allowed, too.
+    the Delta of a platform does not accept such a list, all files are allowed, too. `hours` is rounded up, and files of the
+    Delta log in `files` are ignored.
     """
     spark = tables.spark
     tasks = _LISTING_TASKS_PER_CORE * spark_connect.count_cores(spark)

@@ -43,7 +43,8 @@ class SampleRequest:
 
     count: number of mentions to draw from all strata together, as evenly as the sizes of the strata allow.
     strategy: how mentions of a stratum are drawn. RANDOM: at random. LEAST_CONFIDENT: lowest confidence first. RARE:
-        one mention of each spelling (`entity_normalized`), beginning with the spellings that have the fewest mentions.
+        one mention of each spelling (`entity_normalized`), beginning with the spellings that have the fewest mentions; if
+        a stratum has too few spellings, fewer than `count` mentions are drawn.
     by: column whose values are the strata: LABEL, or a passthrough column.
     seed: any number; another seed gives another sample.
     """
@@ -81,7 +82,7 @@ def draw_sample(spark: SparkSession, settings: Settings, request: SampleRequest,
     With `show_text`, a mention is left out if the source no longer has the text in which the mention was found.
 
     Raises:
-        OutputError: the entity tables do not exist, or have no mention.
+        OutputError: the tables do not exist, are not of this version of the program, or have no mention.
         SettingsError: `request.by` is neither LABEL nor a passthrough column, or this column has too many values
             (more than MAX_STRATA).
         SourceError: the source cannot be read, or no longer has the text of any drawn mention.
@@ -103,7 +104,7 @@ def draw_sample(spark: SparkSession, settings: Settings, request: SampleRequest,
 
 
 def _check_stratum_column(entities: DataFrame, settings: Settings, by: str) -> None:
-    """Raise SettingsError if `by` is neither LABEL nor a passthrough column."""
+    """Raise SettingsError if `by` is neither LABEL nor a passthrough column that `entities` has."""
     allowed = [LABEL, *(name for name in settings.source.passthrough if name in entities.columns)]
     if by not in allowed:
         raise SettingsError(f"--by: {by} is neither label nor a passthrough column; choose one of {', '.join(allowed)}.")
@@ -140,7 +141,10 @@ def _draw_mentions(entities: DataFrame, sizes: dict[str | None, int], request: S
     """Draw the rows of lowest rank from each stratum of `entities`, and return them sorted by stratum, rank and hash.
 
     The rank is the confidence (LEAST_CONFIDENT), the number of mentions with the same spelling (RARE), or 0 (RANDOM). Among
-    rows of the same rank, those with the smallest hashes are drawn. `sizes` is the result of `_count_strata`.
+    rows of the same rank, those with the smallest hashes are drawn. With RARE, only one mention of each spelling can be
+    drawn: the one with the smallest hash. `sizes` is the result of `_count_strata`.
+
+    The returned rows have the columns MENTION_COLUMNS, _SENTENCE_SPAN, _STRATUM, _RANK and _HASH.
     """
     own_hash = F.xxhash64(F.lit(str(request.seed)), F.col("mention_id")).alias(_HASH)
     spelling = F.xxhash64("entity_normalized").alias(_SPELLING)
@@ -203,7 +207,8 @@ def _add_sentences(
     """Return the sample with the sentences around its mentions, which are read from the source.
 
     At most CONTEXT_CHARS code points of a sentence are shown before and after a drawn mention. Leave out mentions of
-    documents whose text the source no longer has; raise SourceError if no mention remains.
+    documents whose text the source no longer has, and mentions whose run_id is not that of their document in `documents`;
+    raise SourceError if no mention remains.
 
     Args:
         entities: the table `entities`, from which all mentions in the sentences are read.

@@ -168,7 +168,10 @@ class Commits:
         self._tries = 1
 
     def _commit(self, name: str, commit: Callable[[], object], *, after_conflict: bool = True) -> None:
-        """Call `commit`, which commits to the table `name`; retry it after temporary errors, and count the commit."""
+        """Call `commit`, which commits to the table `name`; retry it after temporary errors, and count the commit.
+
+        If the last attempt fails, `settled` is False for the rest of the run, except if the table is `runs`.
+        """
         # Commits to `runs` change no documents, and the heartbeat thread may make one at any time: `settled` ignores them.
         with nullcontext() if name == "runs" else self.track_change():
             retry(name, commit, self._tries, after_conflict=after_conflict)
@@ -234,7 +237,11 @@ def is_concurrent_write(error: Exception) -> bool:
 
 
 def is_retryable(error: Exception) -> bool:
-    """Return whether a retry may succeed: another writer committed first, or the storage failed temporarily."""
+    """Return whether a retry may succeed: another writer committed first, or the storage failed temporarily.
+
+    Return False if the error names one of _PERMANENT_ERRORS, even if another writer committed first. Errors that are
+    neither Py4JJavaError nor PySparkException, such as OSError and StorageError, are never retryable.
+    """
     classes = _describe_java_causes(error)
     if any(name in classes for name in _PERMANENT_ERRORS):
         return False
@@ -242,9 +249,12 @@ def is_retryable(error: Exception) -> bool:
 
 
 def _describe_java_causes(error: Exception) -> str:
-    """Return the Java classes and messages of an error and its causes, each cut to 300 characters, joined by spaces.
+    """Return a text in which callers look for class names of Java exceptions; its content depends on the error's type.
 
-    For an error of PySpark, return the first 2,000 characters of its message; for any other error, return its class name.
+    - Py4JJavaError: Java class and message of the exception and of each of its causes, each cut to 300 characters, joined by
+      spaces.
+    - PySparkException: the first 2,000 characters of its message. Its causes are not walked.
+    - Any other error: only the name of its Python class, without message and causes.
     """
     if isinstance(error, Py4JJavaError):
         named, cause = [], error.java_exception

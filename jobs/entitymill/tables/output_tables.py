@@ -68,7 +68,7 @@ class Tables:
         """Return a table's URI, or its unquoted name in a catalog.
 
         If `name` is not in NAMES, it must be the name of a temporary table, without the prefix of temporary tables. This
-        method adds the prefix.
+        method adds the prefix. With `output.format: parquet`, the URI of `entities` is that of DELTA_ENTITIES.
         """
         temporary = name not in NAMES
         if self.root is not None:
@@ -115,7 +115,11 @@ class Tables:
         )
 
     def version(self, name: str) -> int:
-        """Return the number of a table's current version; a Spark job runs only if the Delta log cannot be listed."""
+        """Return the number of a table's current version: that of the newest commit file in the Delta log's directory.
+
+        On Spark Connect, and if the directory cannot be listed or has no commit files, a Spark job reads the number from
+        DESCRIBE HISTORY.
+        """
         if not spark_connect.is_remote(self.spark):
             with contextlib.suppress(OSError, StorageError):
                 names = storage.list_names(self.spark, f"{self.location(name)}/_delta_log/{'[0-9]' * 20}.json")
@@ -126,7 +130,7 @@ class Tables:
     def detail(self, name: str) -> Row | None:
         """Return the result of DESCRIBE DETAIL for a table; None if there is no such Delta table or the query fails.
 
-        The result is cached until `forget` is called. Raise StorageError if the storage cannot be reached.
+        A row is cached until `forget` is called; None is not cached. Raise StorageError if the storage cannot be reached.
         """
         if name not in self._details:
             try:
@@ -182,11 +186,11 @@ class Tables:
         return self.exists("documents") and self.exists("entities")
 
     def on_object_store(self) -> bool:
-        """Return whether the output is on an object store, which cannot rename a directory atomically."""
+        """Return whether the output is on an object store (no atomic rename of directories); always False in a catalog."""
         return self.address("entities").startswith(_OBJECT_STORES)
 
     def cached_properties(self, name: str) -> dict[str, str]:
-        """Return the properties of a Delta table from the cached result of `detail`; empty if `detail` returns None."""
+        """Return the properties of a Delta table from `detail`, whose cached result may be outdated; empty if it is None."""
         found = self.detail(name)
         return {} if found is None else dict(found["properties"])
 

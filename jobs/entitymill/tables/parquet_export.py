@@ -63,7 +63,8 @@ def check_export(tables: Tables) -> None:
 def restore_previous(tables: Tables) -> None:
     """Move the previous export back if there is no export, because a run died while it was replacing the previous one.
 
-    If several old exports were moved away, choose the newest that has a marker file. If none has one, do nothing.
+    If several old exports were moved away, choose the one whose marker file has the greatest table version. If none has a
+    marker file, do nothing.
     """
     if storage.exists(tables.spark, _address(tables)):
         return

@@ -61,8 +61,7 @@ class Provenance:
 def select_table_columns(rows: DataFrame, schema: T.StructType) -> DataFrame:
     """Return rows with exactly the columns of a table's schema.
 
-    On Spark Connect, the columns become nullable: results may come from a temporary table, whose columns are all
-    nullable. Delta checks for nulls when it writes the rows.
+    On Spark Connect, all columns become nullable, as in temporary tables; Delta checks for nulls when it writes the rows.
     """
     return rows.to(_make_nullable(schema) if spark_connect.is_remote(rows.sparkSession) else schema)
 
@@ -100,7 +99,7 @@ def build_entities(recognized: DataFrame, provenance: Provenance) -> DataFrame:
 
 
 def build_documents(recognized: DataFrame, provenance: Provenance) -> DataFrame:
-    """Return one row of `documents` per recognized document; a document without tokens has status `blank`, others `done`."""
+    """Add the columns of `documents` to recognized documents; the status is `blank` for no tokens, and otherwise `done`."""
     return recognized.withColumns(
         {
             "status": F.when(F.col("tokens") == 0, "blank").otherwise("done"),
@@ -115,7 +114,7 @@ def build_documents(recognized: DataFrame, provenance: Provenance) -> DataFrame:
 
 
 def build_rejects(rejected: DataFrame, provenance: Provenance) -> DataFrame:
-    """Return rows of `rejects` from rows with the columns doc_id, stage, code and detail."""
+    """Return rows of `rejects`: the given rows (doc_id, stage, code, detail) with this run's slice, id and start time."""
     return rejected.withColumns(
         {
             "slice": F.lit(provenance.slice).cast("string"),
@@ -185,7 +184,8 @@ class Publisher:
     def publish(self, unit: Unit) -> None:
         """Replace the results of a unit's documents, and delete the documents in `unit.removed`.
 
-        If `unit.in_output` is False and nothing is removed, the rows are only appended. An empty unit makes no commit.
+        If `unit.in_output` is False and nothing is removed, the rows are only appended. An empty unit makes no commit. A run
+        that writes no annotations deletes these documents' old ones. Large tables first get deletion vectors if rows change.
         """
         if unit.doc_ids.first is None and unit.removed is None:
             return

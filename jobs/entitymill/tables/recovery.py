@@ -58,10 +58,11 @@ def block_earlier_runs(tables: Tables, commits: Commits) -> None:
 
 
 def settle(tables: Tables, commits: Commits) -> int:
-    """Block commits of older runs to every table, then mark unsound documents for recomputation (status PENDING).
+    """Block commits of older runs to the tables in FENCED, then mark unsound documents for recomputation (status PENDING).
 
-    A document is unsound if `entities` does not have exactly the mentions that `documents` records. Return the number of
-    unsound documents; raise OutputError if a run that began after this run has written to a table.
+    `find_unsound_documents` says which documents are unsound. If `documents` has no row of such a document, add one, with 0
+    entities. Return the number of unsound documents, and set `commits.earlier_runs_settled` to True. Raise OutputError if a
+    run that began after this run has written to a table.
     """
     block_earlier_runs(tables, commits)
     with ExitStack() as cached:
@@ -92,8 +93,9 @@ def read_settled_documents(tables: Tables) -> DataFrame:
 def find_unsound_documents(tables: Tables) -> DataFrame:
     """Return a DataFrame with doc_id, run_id and slice of each unsound document that is not PENDING yet.
 
-    If `documents` has no row of the document, `run_id` comes from its rows in `entities` or `annotations`. `slice` is a
-    digest of source.where if a run replaced only the rows that source.where selects; otherwise null.
+    If `documents` has no row of the document, `run_id` comes from its rows in `entities` or `annotations`, and `slice` from
+    that run's row of `runs`. `slice` is a digest of source.where if a run replaced only the rows that source.where selects;
+    otherwise null.
 
     A document is sound if all of these are true:
 
@@ -189,8 +191,9 @@ def tables_unchanged_since(tables: Tables, latest: RunRow | None) -> bool:
 def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, run_id: str | None) -> bool:
     """Return whether, between two table versions, no commit except those of run `run_id` changed rows.
 
-    If `run_id` is None, no commit at all may have changed rows. Commits such as OPTIMIZE do not change rows. If the result
-    is False, log a warning with the reason. `before` and `present` are the older and the current version.
+    If `run_id` is None, no commit at all may have changed rows. Commits such as OPTIMIZE do not change rows. Also return
+    False if `present` is less than `before`, or if the history lacks commits between the two. If the result is False, log a
+    warning with the reason. `before` and `present` are the recorded and the current version.
     """
     since = tables.history(name, max(present - before, 0) + _LATER_COMMITS)
     since = since.where((F.col("version") > before) & (F.col("version") <= present))
@@ -220,7 +223,7 @@ def select_undisturbed_runs(tables: Tables, run_ids: frozenset[str]) -> frozense
     """Return the given run ids, except those of runs whose results another program may have changed.
 
     In each existing table of PUBLISHED_TABLES, look for the run's first commit. A run is left out if another program changed
-    rows after this commit, or if the commit is missing from the table's history or is the oldest there.
+    rows after this commit. It is also left out if the commit is missing from the table's history or is the oldest there.
     """
     selected = run_ids
     for name in filter(tables.exists, PUBLISHED_TABLES):

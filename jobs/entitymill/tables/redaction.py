@@ -79,7 +79,8 @@ def redact(
             only labels that mentions in the tables have. If models or settings are mixed, `labels` must be empty.
 
     Raises:
-        OutputError: the entity tables do not exist, or `to` exists and `redact` did not write it.
+        OutputError: the entity tables do not exist or fail `check_tables`; or `to` cannot be reached, or exists, but
+            `redact` did not write it.
         SettingsError: a label in `labels` is unknown, or some of its mentions may be missing from the tables, and so would
             stay unmasked; or `to` overlaps the source or is inside another table.
         SourceError: documents would be left out, and `partly` is False.

@@ -163,7 +163,8 @@ class Runs:
 
         Args:
             commits: object that makes this run's commits.
-            mark_dead: whether other runs have the status running; if True, the same commit changes their status to died.
+            mark_dead: whether other runs have the status running; if True, the same commit changes their status to died. If
+                another writer commits meanwhile, its conflict is then raised, and not retried.
             heartbeats: dict from the id of a dead run to its last heartbeat. With `mark_dead`, the dead run's row gets the
                 values of the columns listed in PROGRESS from its heartbeat.
         """

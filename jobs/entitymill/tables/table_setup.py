@@ -181,7 +181,11 @@ def create_table(tables: Tables, name: str, schema: T.StructType) -> bool:
 
 
 def _choose_properties(tables: Tables, name: str, *, is_new: bool) -> dict[str, str]:
-    """Return the schema version and the properties for the settings; `auto` sets deletion vectors to false if `is_new`."""
+    """Return the table properties to set: schema version, and deletion vectors and change feed as in the settings.
+
+    With `output.deletion_vectors: auto`, a new table has no deletion vectors, and an existing table keeps its property. Only
+    PUBLISHED_TABLES ever get deletion vectors, and only `entities` and `documents` a change feed.
+    """
     properties = {PROPERTY: schemas.VERSION}
     if is_new or tables.settings.deletion_vectors != "auto":
         properties[_VECTORS] = str(tables.settings.deletion_vectors is True and name in PUBLISHED_TABLES).lower()
@@ -191,7 +195,7 @@ def _choose_properties(tables: Tables, name: str, *, is_new: bool) -> dict[str, 
 
 
 def _create_with_sql(tables: Tables, name: str, schema: T.StructType, properties: dict[str, str]) -> None:
-    """Create any table except `annotations`; if its directory has files, Delta takes it for a table and does nothing."""
+    """Create any table except `annotations`; if the directory has files, Delta takes it for a table, and creates nothing."""
     columns = ", ".join(map(_column_ddl, schema))
     partitions = f"PARTITIONED BY ({_PARTITIONED[name]})" if name in _PARTITIONED else ""
     tables.spark.sql(

@@ -96,7 +96,7 @@ class TemporaryTable:
         """Return whether a later run has dropped the table from the catalog, because this run was frozen.
 
         If so, tasks of this run may have written texts into the table's directory since. No other run would delete these
-        texts. With Spark Connect, which gives no access to files, the result is False.
+        texts. Outside a catalog, and with Spark Connect, which gives no access to files, the result is False.
         """
         tables = self._tables
         if tables.root is not None or spark_connect.is_remote(tables.spark):
@@ -105,7 +105,7 @@ class TemporaryTable:
 
 
 def find_temporary_tables(tables: Tables) -> list[str]:
-    """Return the names of the temporary tables of all runs, active or dead."""
+    """Return the names of the temporary tables of all runs, active or dead, in the form that `list_temporary` returns."""
     return tables.list_temporary(_PREFIX)
 
 

@@ -81,8 +81,8 @@ class ReviewedSentence:
     """A sentence of a corrected CoNLL file.
 
     where: file and line of the sentence, for messages.
-    mentions: all mentions that the entity table has in the sentence, from the comment before it; their dicts have the keys
-        mention_id, begin, end, label and confidence.
+    mentions: the mentions in the comment before the sentence, which `format_conll` wrote; each is a dict with the keys
+        mention_id, begin, end, label, confidence and drawn.
     drawn: ids of the mentions that are in the sample.
     tokens: the tokens, with their tags after the review.
     """
@@ -98,7 +98,10 @@ class ReviewedSentence:
         return set(_join_tokens(self.tokens))
 
     def fit_mentions_to_tokens(self) -> None:
-        """Cut blanks off both ends of each of `mentions`, in place: no token is blank, so the tags cannot mark blanks."""
+        """Cut blanks off both ends of each of `mentions`, in place: no token is blank, so the tags cannot mark blanks.
+
+        A mention that contains no complete token is kept unchanged.
+        """
         for mention in self.mentions:
             begin, end = mention["begin"], mention["end"]
             inside = [token for token in self.tokens if begin <= token[0] and token[1] <= end]
@@ -109,8 +112,9 @@ class ReviewedSentence:
 def read_sentences(text: str, where: str) -> Iterator[ReviewedSentence]:
     """Yield the sentences of a CoNLL file whose tags a person has corrected.
 
-    `text` is the file's content. Raise SourceError if a line is malformed, or if a sentence lacks its comments or tokens.
-    The error message begins with `where`, followed by the number of the line.
+    `text` is the file's content. Raise SourceError if a line is malformed, if a line before the first comment with a
+    document's id is not blank, or if a sentence lacks its second comment or its tokens. The error message begins with
+    `where`, followed by the number of the line.
     """
     first: int | None = None
     lines: list[str] = []
@@ -121,6 +125,9 @@ def read_sentences(text: str, where: str) -> Iterator[ReviewedSentence]:
             continue
         if first is not None:
             yield _read_sentence(lines, where, first)
+        elif any(before.strip() for before in lines):
+            wrong = next(at for at, before in enumerate(lines, 1) if before.strip())
+            raise SourceError(f"{where} {wrong} does not belong here; {_EDIT_ONLY_TAGS}")
         first, lines = number, []
 
 
@@ -153,19 +160,23 @@ def _read_sentence(lines: Sequence[str], where: str, first: int) -> ReviewedSent
 
 
 def _check_facts(mention: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts about a mention, from the comment before a sentence, with begin and end as integers.
+    """Return a mention's dict with the keys mention_id, label, confidence, drawn, begin and end; drop its other keys.
 
-    Raise KeyError, OverflowError, TypeError or ValueError if a fact that `format_conll` wrote is missing or malformed.
+    `mention` is an item of the comment before a sentence. Convert begin and end to integers, but do not check
+    label, confidence and drawn. Raise KeyError if a key is missing. Raise OverflowError, TypeError or ValueError if begin
+    or end is no number, or if the id is no string.
     """
     facts = {name: mention[name] for name in ("mention_id", "label", "confidence", "drawn")}
+    if not isinstance(mention["mention_id"], str):
+        raise TypeError("the id of a mention is not a string")
     return {**facts, "begin": int(mention["begin"]), "end": int(mention["end"])}
 
 
 def _read_token(line: str) -> Token:
-    """Return the token on a line of a CoNLL file.
+    """Return (begin, end, prefix, label) from the line of one token in a CoNLL file; the token's text is left out.
 
     Raise ValueError if the line does not have the four columns token, begin, end and tag, separated by tabs. Also raise it
-    if the tag is not O, B-LABEL or I-LABEL.
+    if begin or end is no integer, or if the tag is not O, B-LABEL or I-LABEL.
     """
     _, begin, end, tag = line.split("\t")
     prefix, _, label = tag.strip().partition("-")

@@ -53,8 +53,8 @@ def visible(text: str, *, lines: bool = True) -> str:
     which could for example overwrite the clipboard.
 
     Args:
-        lines: whether to keep line breaks and tabs. If False, they become escapes, too: for text that must stay on one line,
-            such as a table cell.
+        lines: whether to keep tabs and line breaks (`\r\n` becomes `\n`). If False, they become escapes, too: for text that
+            must stay on one line, such as a table cell.
     """
     if lines:
         return _CONTROLS.sub(_escape, text.replace("\r\n", "\n"))
@@ -116,7 +116,7 @@ def open_console(**options: Any) -> Console:
 
 
 class SafeFormatter(logging.Formatter):
-    """Formats log records without control characters, credentials of addresses, and messages that may quote a document."""
+    """Formats log records without control characters, credentials, and exceptions' messages that may quote a document."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a log record as text, with control characters replaced by escapes, and credentials in addresses masked."""
@@ -130,9 +130,10 @@ class SafeFormatter(logging.Formatter):
 def describe_exception(error: BaseException | None) -> str:
     """Return a traceback as one text: the types, stack frames, error classes and SQL states of an exception and its causes.
 
-    The root cause comes first; at most 10 exceptions are described. Messages of EntityMillError are included, because they
-    never quote a document. Spark's messages may quote documents, for example in `cast('…' as int)` or `raise_error`. So of
-    all other messages, only the parts that `_extract_safe_message` and `_find_inner_frames` return are included.
+    `error` itself comes last, after its causes; at most 9 causes are described. For None, the result is empty. Messages of
+    EntityMillError are included, because they never quote a document. Spark's messages may quote documents, for example in
+    `cast('…' as int)` or `raise_error`. So of all other messages, only the parts that `_extract_safe_message` and
+    `_find_inner_frames` return are included.
     """
     parts: list[str] = []
     while error is not None and len(parts) < _MAX_CAUSES:
@@ -145,7 +146,11 @@ def describe_exception(error: BaseException | None) -> str:
 
 
 def _extract_safe_message(error: BaseException) -> str:
-    """Return a colon and the part of an exception's message that cannot quote a document; empty if there is no such part."""
+    """Return a colon and the part of an exception's message that cannot quote a document; empty if there is no such part.
+
+    This part is the whole message of an EntityMillError, an ImportError's module, an OSError's reason and file, or the error
+    class and SQL state of PySpark's exceptions.
+    """
     if isinstance(error, EntityMillError):
         return f": {error}"
     if isinstance(error, ImportError):
@@ -172,7 +177,10 @@ def shows_colors(console: Console) -> bool:
 
 
 def shorten(entity: str) -> str:
-    """Return a mention's text for display; if it is longer than MAX_MENTION_CHARS, only its beginning and end."""
+    """Return a mention's text for display; if it is longer than MAX_MENTION_CHARS, only its beginning and end.
+
+    Between them is the number of characters that are left out.
+    """
     if len(entity) <= MAX_MENTION_CHARS:
         return entity
     end = MAX_MENTION_CHARS // 3
@@ -213,7 +221,7 @@ def mark_mentions(
             overlap, only the remaining part of the later mention is marked, so each character is shown once.
         colors: whether to mark mentions with colors; otherwise a mention and its label are written as [Paris LOC].
         first: where the returned part begins, in code points.
-        last: where the returned part ends, or None for the end of the text.
+        last: where the returned part ends, or None for the end of the text; no mention may end after it.
     """
     line, at = Text(), first
     for begin, end, label in clip_overlaps(spans, first):

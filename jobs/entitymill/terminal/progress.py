@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from entitymill.terminal.console_text import open_console, visible
 
@@ -73,8 +74,11 @@ class Progress:
     def measure(self, summary: Summary) -> dict[str, Any]:
         """Return a dict with the stage, the counts, the speed and the estimated remaining seconds of a run.
 
-        While a unit of work (documents that are published together) is recognized, the number of its finished documents is
-        not known. It is estimated from the share of Spark tasks that are finished.
+        `unit` is the number, from 1, of the current unit of work (documents that are published together); `units` is the
+        number of all units. `waiting` describes the run for which this run waits now, or is None. `at` is the current time.
+
+        While a unit is recognized, the number of its finished documents is not known. So `documents` includes an estimate
+        from the share of Spark tasks that are finished. This object remembers the estimate, so that it never falls.
         """
         done = summary.documents
         if summary.stage == _RECOGNITION:
@@ -130,7 +134,8 @@ class Progress:
             while not self._stopped.wait(self._seconds):
                 state = self.measure(summary)
                 grid = Table.grid(padding=(0, 1))
-                grid.add_row(ProgressBar(max(1, state["planned"]), state["documents"], _BAR_WIDTH), describe_progress(state))
+                bar = ProgressBar(max(1, state["planned"]), state["documents"], _BAR_WIDTH)
+                grid.add_row(bar, Text(describe_progress(state)))
                 live.update(grid, refresh=True)
 
 
@@ -150,7 +155,7 @@ def describe_progress(state: dict[str, Any]) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as text, such as "90 s", "5 min", "3 h" or "4 days"."""
+    """Return a duration as text, such as "90 s" or "5 min": in the largest of s, min, h and days that fits into it twice."""
     for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

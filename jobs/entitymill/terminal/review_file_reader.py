@@ -212,7 +212,7 @@ def _add_sentence(
 
     Args:
         marked: the spans that the reviewer marked.
-        mentions: all mentions that the `entities` table has in the sentence, as dicts.
+        mentions: all mentions that the `entities` table has in the sentence, as dicts (see `build_mention_facts`).
         drawn: ids of the mentions that are in the sample.
         where: beginning of the error message, which names the file and the line or task.
     """

@@ -32,9 +32,9 @@ FEW_CORE_HOURS = 0.1
 
 
 def print_summary(console: Console, summary: Summary, settings: Settings, tables: Tables) -> None:
-    """Print the counts, costs and seconds of a run, and the paths or names of its tables, but no text of documents.
+    """Print the counts, costs and seconds of a run, its model and precision, and the paths or names of its tables.
 
-    If the run had nothing to do, print only one line.
+    No text of documents is printed. If the run had nothing to do, print only one line.
     """
     if summary.mode == "none":
         message = f"run {summary.run_id}: nothing to do, the source has not changed since the last run"
@@ -72,9 +72,10 @@ def print_summary(console: Console, summary: Summary, settings: Settings, tables
 
 
 def _build_seconds_table(spent: dict[str, float]) -> Table:
-    """Return a table, for the terminal, of the seconds of each stage of a run; `spent` is `Summary.seconds`.
+    """Return a table, for the terminal, of the wall-clock seconds of each stage of a run; `spent` is `Summary.seconds`.
 
-    Below the row `recognition` are rows for the parts of recognition. A part is left out if the engine has not measured it.
+    Below the row `recognition` are rows for the parts of recognition, in core-seconds (seconds summed over all cores). A
+    part is left out if it is 0 or was not measured. If Spark's part was not measured, the row of the idle time includes it.
     """
     seconds = Table(title="Seconds", title_justify="left")
     seconds.add_column("stage")

@@ -73,8 +73,8 @@ def _run_or_send_error(connection: Connection, make: Callable[[], Any], *, hides
     """Call the function `make` and return its result; if it fails, send the error to the parent, and end this process.
 
     If memory runs out or Rust code panics, no error is sent, and the parent sees only the exit code. With `hides_message`,
-    an error that is not an EntityMillError is sent without its message. The message may quote a document, and Spark would
-    log it.
+    an error that is not an EntityMillError is replaced by a WorkerError, which names the type and omits the message. The
+    message may quote a document, and Spark would log it. An error that cannot be pickled is replaced by a RuntimeError.
     """
     try:
         return make()

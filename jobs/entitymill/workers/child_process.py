@@ -131,7 +131,7 @@ class Child:
         Raises:
             ModelError: a file of the model crashes the child.
             WorkerError: the child cannot be started, dies for another reason, or is not ready in time.
-            Exception: any error that the factory raised.
+            Exception: any error that the factory raised; a RuntimeError replaces an error that cannot be pickled.
         """
         self.work = work
         self.closed = False
@@ -173,7 +173,7 @@ class Child:
 
         Raises:
             ChildLostError: the child died, or exceeded the time limit.
-            Exception: any error that the child raised while it processed the batch.
+            EntityMillError: the function for batches failed in the child; a WorkerError replaces other types of errors.
         """
         return deserialize_batch(self._request(lambda: self._connection.send_bytes(serialize_batch(batch)), seconds))
 
@@ -228,7 +228,8 @@ class Child:
     def _describe_start_failure(self, lost: ChildLostError) -> EntityMillError:
         """Return the error to raise because the child ended before it was ready.
 
-        This is a ModelError if the child crashed while it was loading a file of the model, and otherwise a WorkerError.
+        This is a ModelError if the child crashed while it was loading a file of the model. It is a WorkerError if no file
+        was being loaded, the time limit was exceeded, or the end is listed in _ENDS_NOT_CAUSED_BY_FILE.
         """
         if self._file and lost.code == CRASHED and lost.detail not in _ENDS_NOT_CAUSED_BY_FILE:
             return ModelError(

@@ -33,9 +33,9 @@ def open_recognition(
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """Load and test the sentence detector and the model, and return a function that recognizes documents.
 
-    The returned function takes a window (a batch of documents sent to the child process at once). It returns one row per
-    document, with the columns schemas.RECOGNIZED, `passthrough` if the window has this column, and schemas.ANNOTATIONS if
-    `options.annotations` is True.
+    The memory of this process is limited during loading. The returned function takes a window (a batch of documents sent to
+    the child process at once). It returns one row per document, with the columns schemas.RECOGNIZED, `passthrough` if the
+    window has this column, and schemas.ANNOTATIONS if `options.annotations` is True.
 
     Args:
         model: tuple of a dict from the names of the bundle's files to their local paths, the manifest, and the bundle's path
@@ -60,7 +60,10 @@ def open_recognition(
     gc.freeze()  # the model is never freed, so the garbage collector need not scan it
 
     def recognize(window: pa.RecordBatch) -> pa.RecordBatch:
-        """Return one row with mentions per document of a window; meanwhile, limit the memory of this process."""
+        """Return one row with mentions per document of a window; meanwhile, limit the memory of this process.
+
+        The first row has the wall-clock and CPU seconds that this process spent on the whole window; other rows have 0.
+        """
         seconds_before, cpu_before = asdict(recognizer.seconds), time.process_time()
         characters = sum(window.column("chars").to_pylist())
         with limited_memory(loaded + compute_tagging_limit(characters, options.memory_mb, share=options.memory_share)):

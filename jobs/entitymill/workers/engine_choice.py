@@ -41,7 +41,7 @@ class Engine:
         function. The second function takes a DataFrame of documents (doc_id, text, text_hash, chars, and optionally
         passthrough). It returns a DataFrame with the columns schemas.RECOGNIZED, passthrough if the documents have it, and,
         if `output.annotations` is set, schemas.ANNOTATIONS. `load` raises ModelError if the model or the detector is
-        missing, altered or not usable.
+        missing, altered or not usable, and EntityMillError if one was replaced after `open_engine`.
     """
 
     name: str
@@ -54,7 +54,7 @@ def open_engine(spark: SparkSession, settings: Settings) -> Engine:
 
     Engine openvino reads the model's weights only in `Engine.load`, since the run may have no documents to recognize.
     Engine sparknlp reads the weights in this function. If the section `entities` of the settings selects mentions, the
-    engine's results contain only the selected mentions.
+    column `mentions` of the engine's results contains only these. The columns schemas.ANNOTATIONS are not filtered.
 
     Raises:
         ModelError: the model or the detector is missing, or does not fit the settings.
@@ -163,7 +163,10 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _list_result_settings(settings: Settings) -> dict[str, Any]:
-    """Return a dict of the settings that affect a document's rows in the tables; it becomes part of the fingerprint."""
+    """Return a dict, for the fingerprint, of the settings outside model, detector and engine that affect a document's rows.
+
+    It always has `trim`, `decoding` and `consistent_labels`. Other settings are in it only if they are not the default.
+    """
     passthrough = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
     annotations = {"annotations": True} if settings.output.annotations else {}
     # Default values are left out, so that the fingerprints of older outputs stay the same.

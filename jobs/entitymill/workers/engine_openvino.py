@@ -178,7 +178,8 @@ def _identify_without_files(kind: DetectorKind) -> str:
 def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
     """Return a dict from the names of a saved detector's two files, metadata and network, to their paths.
 
-    `model` is the detector's path or URI. Raise a ModelError if the detector is missing, or is not a saved detector.
+    `model` is the detector's path or URI. Raise a ModelError if it is on Spark NLP's models hub, is missing, or does not
+    contain exactly one file metadata/part-*. Whether the network's file exists is not checked.
     """
     if PRETRAINED.fullmatch(model):
         raise ModelError(

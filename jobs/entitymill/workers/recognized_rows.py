@@ -66,6 +66,8 @@ def build_rows(
 def build_failure_row(document: pa.RecordBatch, code: str, detail: str, *, annotations: bool) -> pa.RecordBatch:
     """Return a batch with one row, for a document that could not be recognized: it has a `failure` and no mentions.
 
+    The numbers of sentences and tokens and all seconds are 0.
+
     Args:
         document: batch of one row with the columns doc_id, text_hash, chars, and optionally `passthrough` and `ner`. They
             are copied.

@@ -126,7 +126,8 @@ class Worker:
 
         Raises:
             ModelError: a model file on this machine differs from the file that the driver checked, or cannot be loaded.
-            WorkerError: the child cannot be started, or more than MAX_FAILED_DOCUMENTS documents get a `failure`.
+            WorkerError: the child cannot be started, recognition raises an unexpected error in the child, or more than
+                MAX_FAILED_DOCUMENTS documents get a `failure`.
         """
         try:
             yield from self._recognize_all(batches)
@@ -134,7 +135,11 @@ class Worker:
             raise sign_error(error, self.signature) from error
 
     def _recognize_all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of all documents of a task; the column cpu_seconds includes the CPU time of this process.
+        """Yield batches with the rows of all documents of a task; add this process's CPU time to the child's in cpu_seconds.
+
+        The child puts its CPU seconds for a batch into the batch's first row, and 0 into the others. This method adds to the
+        first row the CPU seconds of this process since the previous batch. So the column may be summed: the sum is the CPU
+        time of both processes, without that of children that died.
 
         If more than MAX_FAILED_DOCUMENTS documents get a `failure`, log their ids on the worker, and raise a WorkerError.
         """

@@ -189,7 +189,7 @@ def check_file(path: Path, expected: str, name: str, where: str) -> None:
 def read_tags(path: Path) -> tuple[str, ...]:
     """Return a model's tags in the order of the network's outputs: O and tags such as B-PER and I-PER.
 
-    Raise a ModelError if the file is not a JSON list of O and distinct tags, or if
+    Raise a ModelError if the file cannot be read or is not a JSON list of O and distinct tags, or if
     `check_labels_as_directory_names` finds an invalid label.
     """
     try:
@@ -243,14 +243,15 @@ def find_label_fault(label: str) -> str | None:
 
 
 def shorten_label(label: str) -> str:
-    """Return the first 40 characters of a label, for error messages, with unprintable characters escaped."""
+    """Return a label for an error message: its first 40 characters, unprintable ones escaped, and … if it is longer."""
     return repr(label[:_QUOTED_CHARACTERS])[1:-1] + ("…" if len(label) > _QUOTED_CHARACTERS else "")
 
 
 def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
-    """Write the file manifest.json of a bundle, with the SHA-256 of each of the bundle's files, and return the manifest.
+    """Write a bundle's manifest.json, which lists those files in `directory` whose names are in FILES; return the manifest.
 
-    `manifest` has values of `Manifest`'s fields except `files`. Raise a ModelError if one is invalid or a file is missing.
+    `manifest` has values of `Manifest`'s fields except `files`, the files' SHA-256, which is computed here. Raise a
+    ModelError, and write nothing, if a value is invalid or a required file is missing.
     """
     files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name in FILES}
     written = read_manifest(json.dumps({**manifest, "files": files}), str(directory))
@@ -259,7 +260,7 @@ def write_manifest(directory: Path, manifest: dict[str, object]) -> Manifest:
 
 
 def update_manifest(directory: Path, **fields: object) -> Manifest:
-    """Rewrite a bundle's manifest with new values of `fields` and each file's current SHA-256; return the new manifest."""
+    """Replace the given fields in a bundle's manifest.json, and recompute each file's SHA-256; return the new manifest."""
     manifest, _ = read_directory(directory)
     return write_manifest(directory, manifest.model_copy(update=fields).model_dump(exclude={"files"}))
 

@@ -154,7 +154,7 @@ class Tagger:
         *,
         scores: bool = False,
     ) -> Tags:
-        """Return the tags of all sentences' tokens, and add the time spent to `seconds`.
+        """Return the tags of all sentences' tokens, and add the time spent on encoding and inference to `seconds`.
 
         Args:
             tokens: the tokens of all sentences, concatenated.
@@ -191,8 +191,8 @@ class Tagger:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
         """Return the tagged tokens, the probability of every tag for each, and the sentences longer than the model's limit.
 
-        Tokens and sentences are returned as indices; the shapes are [tagged], [tagged, labels] and [long sentences]. `tag`
-        explains the arguments, but here no sentence may be empty. The time spent is added to `seconds`.
+        Tokens and sentences are returned as indices into the arguments; the shapes are [tagged], [tagged, labels] and [long
+        sentences]. `tag` explains the arguments, but here no sentence may be empty. The time spent is added to `seconds`.
         """
         began = perf_counter()
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

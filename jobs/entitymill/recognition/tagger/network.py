@@ -82,7 +82,10 @@ def get_embedding_shape(model: ov.Model) -> tuple[int, int]:
 
 
 def check_max_length(model: ov.Model, max_length: int, where: str) -> None:
-    """Raise a ModelError if a network's position embedding (see `count_positions`) has fewer than `max_length` rows."""
+    """Raise a ModelError if a network has positions for fewer than `max_length` pieces, according to `count_positions`.
+
+    `where` is the bundle's path or URI, for the error message.
+    """
     available = count_positions(model)
     if available is not None and max_length > available:
         raise ModelError(
@@ -92,11 +95,12 @@ def check_max_length(model: ov.Model, max_length: int, where: str) -> None:
 
 
 def count_positions(model: ov.Model) -> int | None:
-    """Return the number of rows of a network's position embedding, or None if the network has no such table.
+    """Return the number of rows of a network's position embedding; no sentence may have more pieces than this.
 
-    A sentence must not have more pieces than this number, but OpenVINO accepts longer sentences without an error. So callers
-    must check the length. The position embedding is the smallest table that is as wide as the word embedding and has at
-    least MIN_POSITIONS rows. (The embedding of token types has fewer rows, or was folded into a constant.)
+    OpenVINO accepts longer sentences without an error, so callers must check the length. RoBERTa's real limit is lower,
+    because some rows are never used. The smallest table that is as wide as the word embedding and has at least MIN_POSITIONS
+    rows is taken for the position embedding. (The embedding of token types has fewer rows, or was folded into a constant.)
+    If the network has no position embedding, this is the word embedding itself. If no table has enough rows, return None.
 
     Raise a ModelError if the network has no word embedding.
     """
@@ -113,8 +117,8 @@ def count_positions(model: ov.Model) -> int | None:
 def compile_model(model: ov.Model, precision: Precision, threads: int) -> ov.CompiledModel:
     """Return a network compiled for one Spark task, with one inference stream.
 
-    Unless the precision is int8, `model` is changed in place: activations are no longer quantized, and the 8-bit weights of
-    matrix products become floats.
+    Unless the precision is int8, `model` is changed in place: activations are no longer quantized, and the compressed
+    weights (8-bit or bf16) of matrix products become f32.
 
     Args:
         model: the network. Call `check_precision` before, because this function does not check the precision.
@@ -146,7 +150,7 @@ def remove_activation_quantization(model: ov.Model) -> None:
 
 
 def decompress_weights(model: ov.Model) -> None:
-    """Convert the 8-bit weights of matrix products to floats, in place, so that no inference has to convert them.
+    """Convert the compressed weights (8-bit or bf16) of matrix products to f32, in place, so that no inference has to.
 
     The embeddings remain compressed, because an inference converts only the rows that it selects.
     """
@@ -167,6 +171,8 @@ def decompress_weights(model: ov.Model) -> None:
 
 def build_precision_properties(precision: Precision, group: int) -> dict[str, str | int]:
     """Return OpenVINO's properties for running a network in a precision, as a dict from names to values.
+
+    In int8, the operations that are not quantized run in bf16, if the processor supports it.
 
     Args:
         group: number of activations that share a scale in int8; has no effect on a calibrated network.

@@ -60,7 +60,7 @@ class WordCache(ABC):
 
     @abstractmethod
     def _encode(self, words: list[str]) -> Sequence[Sequence[object]]:
-        """Return, for each word, a list of the values to store: one for each of the word's pieces."""
+        """Return, for each word, a list of the values to store, one for each of its pieces; abstract, for subclasses."""
 
     def _clear(self) -> None:
         """Remove all words from the cache."""
@@ -128,7 +128,7 @@ class Encoder(WordCache):
         self.truncated.clear()
 
     def _encode(self, words: list[str]) -> list[list[int]]:
-        """Return the ids of the pieces of each word."""
+        """Return the ids of each word's first `max_pieces` pieces, or of [UNK]; add longer words to `truncated`."""
         encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(words, add_special_tokens=False)]
         self.truncated.update(word for word, ids in zip(words, encoded, strict=True) if len(ids) > self._max_pieces)
         return [ids[: self._max_pieces] or [self._unk_id] for ids in encoded]
@@ -195,7 +195,7 @@ class RowMaker(Protocol):
     max_length: int
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Return the rows of sentences; a long sentence may have several rows.
+        """Return the rows of sentences. Interface only: an encoding may return several rows or none for a sentence.
 
         Args:
             tokens: the tokens of all sentences, concatenated.
@@ -228,7 +228,7 @@ class CompleteRows:
     def _find_sentences_with_cut_words(
         self, tokens: Sequence[str], starts: NDArray[np.int64], piece_starts: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Return the indices of the sentences that have a token with more pieces than fit in a row."""
+        """Return the index of the sentence of each token with more pieces than fit in a row; an index may be repeated."""
         full = np.flatnonzero(np.diff(piece_starts) >= self.max_length - SPECIAL_PIECES)
         cut = [token for token in full.tolist() if tokens[token] in self._encoder.truncated]
         return np.searchsorted(starts, np.array(cut, np.int64), side="right") - 1
