@@ -13,7 +13,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from entitymill.tables import Tables, maintenance, table_setup
+from entitymill.tables import Tables, data_files, maintenance, table_setup
 
 from .conftest import Writing, tables_at
 
@@ -119,6 +119,10 @@ def test_a_change_copies_no_neighbours_where_readers_know_deletion_vectors(
     assert sorted(pq.ParquetFile(file).metadata.num_rows for file in more) == ([1] if vectors else [1, 9])
     assert writing.tables.properties("entities")["delta.enableDeletionVectors"] == str(vectors).lower()
     assert writing.held()[0][TEN[0][0]] == ["Bob", "Cairo"]
+    assert any(place(writing, "entities").rglob("deletion_vector_*.bin")) == vectors
+    rows = data_files.read_all_files(writing.tables, "entities", "doc_id string, entity string", skip_unreadable=False)
+    found = {row["entity"] for row in rows.where(F.col("doc_id") == TEN[0][0]).collect()}
+    assert found == {"Anna", "Berlin", "Bob", "Cairo"}, "files of older versions are searched, too"
 
 
 def test_a_table_gets_deletion_vectors_when_it_is_large_and_a_row_is_replaced(

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 FILE = "file"
 Found = TypeVar("Found")
 """Type of the result of a search."""
-_READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true"}
-"""Spark options: read all subdirectories, and skip files that are deleted during the read."""
+_READER_OPTIONS = {"recursiveFileLookup": "true", "ignoreMissingFiles": "true", "pathGlobFilter": "*.parquet"}
+"""Spark options: read all subdirectories, without deletion vectors (.bin); skip files that are deleted during the read."""
 READ_ERRORS = (PySparkException, Py4JJavaError, OSError, StorageError)
 """Errors that `read_all_files`, or an action on the DataFrame that it returns, raises if the files cannot be read.
 

@@ -87,14 +87,16 @@ def find_old_files_with_ids(tables: Tables, ids: Sequence[str], *, skip_unreadab
 
 
 def list_files(tables: Tables) -> set[str]:
-    """Return the names of all files in the directory of `runs` and its subdirectories; an empty set on Spark Connect.
+    """Return the names of all files of `runs`, except those of its Delta log; an empty set on Spark Connect.
 
-    If the files cannot be listed, log a warning, and return an empty set.
+    A checkpoint in the log is a Parquet file, too, but must never be deleted here. If the files cannot be listed, log a
+    warning, and return an empty set.
     """
     if spark_connect.is_remote(tables.spark):
         return set()
     try:
-        return {path.rpartition("/")[2] for path, *_ in storage.list_files(tables.spark, tables.location("runs"))}
+        paths = (path for path, *_ in storage.list_files(tables.spark, tables.location("runs")))
+        return {path.rpartition("/")[2] for path in paths if "/_delta_log/" not in path}
     except READ_ERRORS as error:
         _warn_about_old_files(tables, error)
         return set()
