@@ -17,10 +17,9 @@ from entitymill.errors import OutputError
 from entitymill.run.erasure import erase
 from entitymill.tables import Tables, maintenance, parquet_export
 from expected_tables import MENTION, TEXT_POOL, ExpectedTables
-
-from .conftest import Job
-from .delta_source import BASE
-from .stub_world import hook
+from integration.conftest import Job
+from integration.delta_source import BASE
+from integration.stub_world import hook
 
 OPTIONS = ("output.format=parquet", "output.adopt_source=true")
 """Settings of all runs; adopt_source is needed in a copied output, because the copy's source has another path."""

@@ -11,9 +11,8 @@ import pytest
 from delta_reader import read_delta
 from entitymill.run import work_units
 from expected_tables import TEXT_POOL, ExpectedTables
-
-from .conftest import Job
-from .delta_source import FEED, Source
+from integration.conftest import Job
+from integration.delta_source import FEED, Source
 
 
 @pytest.mark.deep

@@ -11,9 +11,8 @@ from deltalake import DeltaTable
 
 from entitymill.run import extraction
 from entitymill.run.erasure import erase
+from integration.stub_world import World, world
 from page_code import read_code_block
-
-from .stub_world import World, world
 
 __all__ = ["world"]
 NIGHTS = 10

@@ -17,8 +17,7 @@ from entitymill.run.extraction import extract
 from entitymill.tables import Tables
 from entitymill.terminal import summaries
 from expected_tables import TEXT_POOL, ExpectedTables
-
-from .conftest import Job
+from integration.conftest import Job
 
 DAYS = [dt.date(2026, 11, day) for day in (1, 2)]
 LENIENT = "limits.max_reject_ratio=1"

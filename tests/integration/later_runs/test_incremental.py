@@ -11,9 +11,8 @@ from pyspark.sql import functions as F
 from entitymill.errors import OutputError
 from entitymill.run import work_units
 from expected_tables import TEXT_POOL, ExpectedTables
-
-from .conftest import Job
-from .delta_source import BASE, Source
+from integration.conftest import Job
+from integration.delta_source import BASE, Source
 
 
 def test_by_hashes_only_what_differs_is_done_and_annotations_follow(job: Job, truth: ExpectedTables) -> None:

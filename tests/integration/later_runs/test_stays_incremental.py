@@ -8,8 +8,7 @@ from entitymill.run import extraction, recognition_ahead
 from entitymill.run.erasure import erase
 from entitymill.source import change_feed
 from entitymill.tables import publisher
-
-from .stub_world import World, hook, make_texts, world
+from integration.stub_world import World, hook, make_texts, world
 
 __all__ = ["world"]
 

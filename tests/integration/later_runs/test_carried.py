@@ -18,8 +18,7 @@ from entitymill.errors import OutputError, SettingsError, SourceError
 from entitymill.source import changes
 from entitymill.source.reader import Source, open_source
 from entitymill.spark.private_session import open_private_session
-
-from .conftest import Job
+from integration.conftest import Job
 
 Main = Callable[..., tuple[int, str]]
 TEXT = "Angela Merkel met Emmanuel Macron in Paris."
