@@ -40,8 +40,9 @@ def open_pipeline(spark: SparkSession, settings: Settings) -> tuple[str, dict[st
     session.
 
     Returns:
-        The model's name; a dict with everything about the model that affects results; and a function that recognizes the
-        documents of a DataFrame (see `recognize`). If a value of the dict changes, the next run recomputes all documents.
+        The model's name; a dict that identifies the sentence detector, the model, the engine and the precision; and a
+        function that recognizes the documents of a DataFrame (see `recognize`). If a value of the dict changes, so does the
+        fingerprint (digest of model and settings), and by default the next run recomputes all documents.
 
     Raises:
         ModelError: a model is missing or damaged, could run code, has an unsupported class, or cannot run in this session.

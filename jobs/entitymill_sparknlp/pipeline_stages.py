@@ -122,8 +122,8 @@ def check_runnable(model: SavedModel, precision: Precision, *, has_classes: bool
 def configure_openvino(spark: SparkSession, precision: Precision) -> None:
     """Tell OpenVINO's Java binding, on the driver and in every task, where OpenVINO's library is and how to run models.
 
-    The binding (`jars/sparknlp/src`) reads this from the local properties of a Spark job and, on the driver, from system
-    properties.
+    The binding (`jars/sparknlp/src`) reads these values from the local properties of a Spark job and, on the driver, from
+    system properties.
     """
     context = spark.sparkContext
     jvm: Any = context._jvm
@@ -245,7 +245,7 @@ def _check_parameters(stage: Any, setting: str) -> None:
 def build_stages(spark: SparkSession, kind: DetectorKind, model: str) -> list[Any]:
     """Build the stages that add the columns `_document`, `_sentence` and `_token` to a table with the `text` column.
 
-    `kind` and `model` say which sentence detector to load (see `load_detector`). Raise ModelError if it cannot be loaded.
+    `kind` and `model` say which sentence detector to load (see `load_detector`). Raise ModelError as `load_detector` does.
     """
     pipeline = [
         DocumentAssembler().setInputCol("text").setOutputCol("_document"),

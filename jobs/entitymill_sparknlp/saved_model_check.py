@@ -47,7 +47,7 @@ _COPY_AGAIN = "copy the model again from a source that you trust"
 
 
 def check_model_files(spark: SparkSession, address: str, setting: str) -> dict[str, Any]:
-    """Check every visible file of a saved model and, if the model is a pipeline, the class of each stage.
+    """Check each file of a saved Spark NLP model that Spark could read and, in a pipeline, the class of each stage.
 
     The class of the model itself is not checked: the caller must check the value of `class` in the returned metadata.
     `setting` is the name of the setting that contains `address`, for error messages.
@@ -127,7 +127,7 @@ def _parse_metadata(file: Path, where: str) -> dict[str, Any]:
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return pairs as a dict; raise ValueError if a key occurs twice, because Spark might use another value than Python."""
+    """Return a JSON object's pairs as a dict; raise ValueError for a duplicate key: Spark might use its other value."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a duplicate key")

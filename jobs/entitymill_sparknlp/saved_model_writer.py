@@ -36,7 +36,8 @@ _PAIRS_IN_RECORD = 10
 def write_saved_model(directory: Path, into: Path, *, keep_calibration: bool = False) -> None:
     """Write the bundle `directory` as a saved Spark NLP model to the empty directory `into`.
 
-    The bundle's files are not compared with its manifest: the caller must have done this, or written the bundle itself.
+    The bundle's files are not compared with the digests in its manifest.json. The caller must have compared them, or written
+    the bundle itself.
 
     `keep_calibration` says whether to keep the measured ranges of activations if the bundle is calibrated. With these
     ranges, Spark NLP quantizes activations even in f32, so it finds other mentions than this program in f32.

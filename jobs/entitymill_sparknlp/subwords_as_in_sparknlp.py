@@ -37,13 +37,13 @@ _CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0xF900, 0xFAFF))
 
 
 class SparkNlpRows(WordCache):
-    """Converts sentences to input rows of the model as Spark NLP does: the encoding `sparknlp`."""
+    """Converts sentences to input rows of the model as Spark NLP does, for the setting `recognition.encoding: sparknlp`."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, *, lowercase: bool) -> None:
-        """Create the encoding with the vocabulary of a bundle's tokenizer.
+        """Take only the vocabulary, with the ids of special pieces such as [CLS], from a bundle's tokenizer.
 
-        `max_length`, Spark NLP's parameter maxSentenceLength, is the maximum number of pieces (subwords) in an input row.
-        `lowercase` is the opposite of Spark NLP's parameter caseSensitive.
+        `max_length`, Spark NLP's parameter maxSentenceLength, is the maximum number of pieces (subwords) in an input row,
+        including [CLS] and [SEP]. `lowercase` is the opposite of Spark NLP's parameter caseSensitive.
         """
         super().__init__(2)
         self.cls_id, self.sep_id, self.pad_id, self._unknown = (find_special_id(tokenizer, piece) for piece in BERT_PIECES)

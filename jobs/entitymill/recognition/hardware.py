@@ -62,7 +62,7 @@ def read_processor(file: Path = _CPU_INFO) -> Processor:
     """Return the processor of this machine, as Linux describes it in `file`.
 
     If the file lacks the name, it comes from Python's module platform. If the file lacks the instruction sets, as on ARM,
-    the set is empty. A file that cannot be read lacks both.
+    the set is empty. A file that cannot be read counts as empty.
     """
     try:
         lines = file.read_text(encoding="utf8").splitlines()

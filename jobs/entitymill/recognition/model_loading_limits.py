@@ -24,7 +24,8 @@ MAX_UNPACKED_RATIO = 200
 UNPACKED_BASE_BYTES = 2**20
 """Bytes added to the limit that follows from MAX_UNPACKED_RATIO, so that small archives are not rejected."""
 MAX_DETECTOR_FILE_BYTES = 64 * 2**20
-"""Maximum size of each file in a sentence detector's archive; the largest in models/sentence_detector has 0.6 MB."""
+"""Maximum size of each unpacked file in a saved sentence detector's zip archive, the file generic_classifier_tensorflow. The
+largest in models/sentence_detector has 0.6 MB."""
 MAX_DETECTOR_TABLE_BYTES = 256 * 2**20
 """Maximum size, in memory, of the look-up tables computed from a sentence detector's network. The tables of
 models/sentence_detector take 0.15 MB."""
@@ -156,8 +157,8 @@ def compute_tagging_limit(
 ) -> int:
     """Return how many bytes of memory a process may use to tag texts, in addition to its loaded model.
 
-    If `megabytes` is set, it alone is the result. Otherwise, the result is 1 GiB plus 512 bytes per character, or less if
-    this container has a memory limit or `share` is set.
+    If `megabytes` is set, the result is that many megabytes, whatever the other arguments are. If it is None, the result is
+    1 GiB plus 512 bytes per character, or less if this container has a memory limit or `share` is set.
 
     Args:
         characters: total number of characters in the texts.

@@ -83,11 +83,14 @@ class Texts:
 
     @cached_property
     def _code_point_positions(self) -> NDArray[np.int64]:
-        """Return the position at which each code point begins and, as last value, the end; shape [code points + 1]."""
+        """Return the index of each code point's first UTF-16 code unit, and last, the end; shape [code points + 1]."""
         return np.append(np.flatnonzero((self.code_units & 0xFC00) != 0xDC00), len(self.code_units))
 
     def extract_substrings(self, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> list[str]:
-        """Return the substring from each position in `begins` to the matching position in `ends` (exclusive)."""
+        """Return the substring from each position in `begins` to the matching position in `ends` (exclusive).
+
+        A position is an index into the concatenation of all texts, in UTF-16 code units.
+        """
         edges = zip(self.to_code_points(begins).tolist(), self.to_code_points(ends).tolist(), strict=True)
         return [self.text[begin:end] for begin, end in edges]
 

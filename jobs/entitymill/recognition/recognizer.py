@@ -33,7 +33,7 @@ class Recognition:
 
     sentences, tokens: int32, number of sentences and of tokens; a sentence has at least one token.
     split_sentences: int32, number of sentences longer than the model's limit. They are tagged in overlapping parts or, with
-        `encoding: sparknlp`, truncated.
+        `recognition.encoding: sparknlp`, truncated.
     mentions: list of the text's mentions in order; each is a struct with the fields of `python_api.Mention`. The fields
         entity and label are strings, confidence is float32, and all others are int32. Offsets are in code points of the
         text, and ends are exclusive. token_count is the number of tokens that the mention overlaps.
@@ -50,7 +50,7 @@ class Recognition:
 class Recognizer:
     """A sentence detector and a tagger that together find the mentions in texts. Not thread-safe.
 
-    White space outside ASCII, such as a no-break space, separates words, unless the tagger's encoding is sparknlp.
+    White space outside ASCII, such as a no-break space, separates words, unless `recognition.encoding` is sparknlp.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Recognizer:
         """Return texts with blanks or line feeds in place of HTML tags and white space outside ASCII; no position changes.
 
         `texts` and `original` contain the same texts. HTML tags are replaced only if the recognizer's `markup` is html,
-        and white space outside ASCII only if the tagger's encoding is not sparknlp.
+        and white space outside ASCII only if the setting `recognition.encoding` is not sparknlp.
         """
         visible = original
         if self._markup == "html":
@@ -110,10 +110,10 @@ class Recognizer:
         return visible if self._tagger.encoding == "sparknlp" else visible.replace_wide_blanks()
 
     def _find_breaks(self, visible: Texts, original: Texts) -> NDArray[np.int64]:
-        """Return the positions where sentences begin or end, from the detector and from HTML tags such as <p>.
+        """Return the positions where sentences begin or end, from the sentence detector and from HTML tags such as <p>.
 
-        `visible` has line feeds in place of these tags. Each of these line feeds becomes a break, because not every detector
-        ends a sentence at a line feed.
+        `visible` has line feeds in place of these tags. Each of these line feeds becomes a break, because not every sentence
+        detector ends a sentence at a line feed.
         """
         breaks = self._detector.find_breaks(visible)
         if self._markup == "none":
@@ -235,7 +235,7 @@ def build_annotations(tagged: TaggedTexts, original: Texts) -> dict[str, pa.List
 
 
 def _build_tag_column(tagged: TaggedTexts, scores: NDArray[np.float32]) -> pa.ListArray:
-    """Return the `ner` column: an annotation per entry of `tagged.tags`; metadata: `scores`, the probability of each tag."""
+    """Return the `ner` column: one annotation per entry of `tagged.tags`, with the tags' probabilities in its metadata."""
     names, tokens = tagged.labels, tagged.tags.tokens
     segments = tagged.segments
     sentence = segments.sentence_of[tokens] - segments.sentence_starts[tagged.texts.find_texts(segments.token_begin[tokens])]

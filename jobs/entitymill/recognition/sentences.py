@@ -1,6 +1,6 @@
 """Find sentences with a saved SentenceDetectorDLModel, with Spark NLP's rules, or with the package sentencex.
 
-The first two are re-implementations of Spark NLP's detectors, and run without Spark NLP.
+Spark NLP itself is not needed: its SentenceDetectorDLModel and its rules are re-implemented in this package.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ grows with the square of the number of quotation marks in a passage."""
 def choose_detector_kind(kind: DetectorKind | None, model: object) -> DetectorKind:
     """Return the kind of sentence detector to use: `kind` or, if it is None, a default that depends on `model`.
 
-    If `model`, the path of a saved detector, is None, the default is sentencex. Otherwise, it is dl.
+    `model` is the path of a saved SentenceDetectorDLModel, or None. The default is dl if `model` is set, and sentencex if
+    `model` is None.
     """
     return kind if kind is not None else ("sentencex" if model is None else "dl")
 
@@ -49,7 +50,7 @@ class Detector(Protocol):
 
 
 class SentencexDetector:
-    """A detector that uses the English rules of the package sentencex, which is written in Rust.
+    """A sentence detector that uses the English rules of the package sentencex, which is written in Rust.
 
     sentencex panics (crashes) on some white-space characters outside ASCII, such as a no-break space before an initial. So
     all white space outside ASCII is replaced with blanks. If sentencex still panics on a text, the sentences of that text
@@ -113,15 +114,15 @@ def _find_passage_end(text: str, at: int) -> int:
 
 
 def open_detector(kind: DetectorKind, files: dict[str, Path], where: str = "") -> Detector:
-    """Return a sentence detector of the given kind; only kind dl reads files.
+    """Return a sentence detector of the given kind; only the kind dl reads files.
 
     Args:
-        files: dict from METADATA and NETWORK (constants of `sentences_dl_saved`) to the local paths of a saved detector's
-            two files, as `find_detector_files` returns it; may be empty for the other kinds.
-        where: path or URI of the saved detector, for error messages.
+        files: for the kind dl, a dict from METADATA and NETWORK (constants of `sentences_dl_saved`) to the local paths of a
+            saved SentenceDetectorDLModel's two files, as `find_detector_files` returns it. Ignored for rules and sentencex.
+        where: path or URI of the saved model's directory, for error messages.
 
     Raises:
-        ModelError: the saved detector is missing, damaged, or not a supported SentenceDetectorDLModel.
+        ModelError: the kind is dl, and the saved model is missing, damaged, or not a supported SentenceDetectorDLModel.
     """
     if kind == "rules":
         return RuleDetector()
@@ -133,9 +134,9 @@ def open_detector(kind: DetectorKind, files: dict[str, Path], where: str = "") -
 
 
 def find_detector_files(directory: Path) -> dict[str, Path]:
-    """Return the local paths of a saved detector's two files, as the argument `files` of `open_detector` needs them.
+    """Return the local paths of a saved SentenceDetectorDLModel's two files, for the argument `files` of `open_detector`.
 
-    Raise a ModelError if `directory` lacks a file, or has several files metadata/part-*. The files are not read.
+    Raise a ModelError if `directory` lacks one of the two, or has several files metadata/part-*. The files are not read.
     """
     parts = sorted((directory / sentences_dl_saved.METADATA).glob("part-*"))
     network = directory / sentences_dl_saved.NETWORK

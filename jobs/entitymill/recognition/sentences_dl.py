@@ -56,7 +56,7 @@ class Network:
     """
 
     def __init__(self, detector: SavedDetector) -> None:
-        """Compute the look-up tables from the weights of a saved detector; `read_detector` must have checked the weights."""
+        """Compute the look-up tables, one for each place in a context, from weights that `read_detector` has checked."""
         weights = {name: array.astype(np.float64) for name, array in detector.weights.items()}
         embedding = weights[saved.EMBEDDING][: max(detector.ids.values()) + 1]
         taps = np.einsum("vd,kdf->kvf", embedding, weights[saved.KERNEL])
@@ -103,7 +103,7 @@ class DeepDetector:
     """A re-implementation of Spark NLP's SentenceDetectorDLModel in NumPy, which finds the same sentences."""
 
     def __init__(self, detector: SavedDetector) -> None:
-        """Build the network of a saved detector; store the ids of characters, and the words after which no sentence ends."""
+        """Build the network; store the ids of characters, and the words after which no sentence ends, from a saved model."""
         self._network = Network(detector)
         self._ids = np.zeros(_CODE_UNITS, np.uint16)
         for character, number in detector.ids.items():
@@ -150,7 +150,7 @@ class DeepDetector:
 
         Args:
             marks: positions of the marks in `texts`.
-            collapsed: the same texts, with one blank in place of consecutive blanks and line feeds.
+            collapsed: the texts of `texts`, with one blank in place of consecutive blanks and line feeds.
             collapsed_marks: indices of the same marks in the arrays of `collapsed`.
             begins: position where the text of each mark begins, without leading blanks. As in Spark NLP, the code unit at
                 this position counts as missing.
@@ -198,7 +198,7 @@ class DeepDetector:
 
         Args:
             begins: position where the text of each mark begins, without leading blanks.
-            marks: positions of the marks in `texts`.
+            marks: positions in `texts` of the marks (characters that may end a sentence).
             lefts: the five code units to the left of each mark, shape [marks, 5].
             count: how many of these five code units exist, shape [marks].
         """
@@ -239,8 +239,8 @@ def _find_distinct_contexts(contexts: NDArray[np.uint16]) -> tuple[NDArray[np.in
 def _collapse_blanks(texts: Texts, marks: NDArray[np.int64]) -> tuple[_CollapsedTexts, NDArray[np.int64]]:
     """Replace each sequence of blanks and line feeds by one blank; return the result, and each mark's index in its arrays.
 
-    `marks` are positions in `texts`, which must contain at least one character. A sequence ends with its text. The arrays
-    have _SIDE + 1 values of padding at both ends.
+    `marks` are positions in `texts`, which must contain at least one character. A sequence never continues in the next
+    text. The arrays have _SIDE + 1 values of padding at both ends.
     """
     skip, size = (texts.classes & SKIP) != 0, len(texts.classes)
     kept = ~skip

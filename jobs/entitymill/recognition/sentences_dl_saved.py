@@ -26,7 +26,7 @@ from entitymill.recognition import model_loading_limits
 from entitymill.recognition.model_loading_limits import convert_loading_errors
 
 METADATA, NETWORK = "metadata", "generic_classifier_tensorflow"
-"""Names of the two parts of a saved detector: METADATA is a directory with one file part-*, and NETWORK is a file."""
+"""Names of the two parts of a saved sentence detector: METADATA is a directory with one file part-*, NETWORK is a file."""
 EMBEDDING, KERNEL, FILTER_BIAS = "embedding/embeddings", "conv1d/kernel", "conv1d/bias"
 HIDDEN, HIDDEN_BIAS, OUTPUT, OUTPUT_BIAS = "dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"
 """Names of the network's weight arrays in the checkpoint: of the embedding, the convolution and two dense layers."""

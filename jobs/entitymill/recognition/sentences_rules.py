@@ -102,8 +102,8 @@ _FIRST_QUOTE = re.compile(r"(?:(?<=\s)|^)'", re.ASCII)
 def _enclose_single_quotes(text: str) -> str:
     r"""Put each single-quoted part of a text between the markers _OPEN and _CLOSE, so that no sentence ends in it.
 
-    Spark NLP's expression is (?:(?<=\s)|^)'[\w\s?!\.,|'\w]+'(?:\W). In a sequence of the characters in these brackets, a
-    match extends from the first to the last quote.
+    Spark NLP's expression is (?:(?<=\s)|^)'[\w\s?!\.,|'\w]+'(?:\W). In a sequence of characters that the square
+    brackets match, a match extends from the first to the last quote.
     """
     if "'" not in text:
         return text
@@ -260,7 +260,7 @@ class RuleDetector:
     def find_breaks(self, texts: Texts) -> NDArray[np.int64]:
         """Return the positions where sentences begin and end (see `sentences.Detector.find_breaks`).
 
-        A text of two or more characters without a sentence gets two equal breaks, after its first character.
+        A text that has two or more characters but no sentence gets two equal breaks, after its first character.
         """
         breaks = []
         for first, last in itertools.pairwise(texts.to_code_points(texts.edges).tolist()):

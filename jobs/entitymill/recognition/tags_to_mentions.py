@@ -63,7 +63,7 @@ class TagScheme:
 
         For example, B-PER, I-PER, O, I-LOC become a PER span and a LOC span. A span begins at a B- tag, or at an I- tag that
         comes first in its sentence or after an O. A span gets the label of its first tag, and ends before the next B- or O.
-        So an I- with a different label continues the span. But if `splits_kinds` is set, it begins a new span. No span
+        So an I- tag with a different label continues the span or, if `splits_kinds` is set, begins a new span. No span
         crosses the end of a sentence. (Source: NerTagsEncoding in Spark NLP 5.5.3.)
 
         Args:
@@ -130,7 +130,7 @@ def measure_trim(entity: str) -> tuple[int, int]:
     What is trimmed: an HTML tag, or the end of one, at the front; everything from a later tag on; emoji at either end; a
     possessive ending; quotes and brackets that enclose the mention or are unpaired; other punctuation with which no name
     begins or ends; a full stop at the end, unless it belongs to an abbreviation. Nothing is trimmed if no letter or digit
-    would remain, or from more than MAX_TRIMMED_CHARS characters. Trimming a trimmed mention changes nothing.
+    would remain, or if the mention has more than MAX_TRIMMED_CHARS characters. Trimming a trimmed mention changes nothing.
     """
     return _measure_trim(entity) if len(entity) <= MAX_TRIMMED_CHARS else (0, 0)
 

@@ -2,8 +2,8 @@
 
 A word ends at ASCII white space or at `offsets.NUMERIC_SEPARATOR`. All punctuation (one of .,;:!?*-()"') at the beginning
 of a word is one token, and so is all punctuation at its end. A word of only punctuation is one token. White space outside
-ASCII does not end a word. But unless the encoding is sparknlp, the recognizer replaces such white space with blanks before
-it calls this module.
+ASCII does not end a word. But unless `recognition.encoding` is sparknlp, the recognizer replaces such white space with
+blanks before it calls this module.
 """
 
 from __future__ import annotations
@@ -133,9 +133,9 @@ def _drop_invisible_sentences(
     Like Spark NLP, keep these tokens if the sentence is a complete text of at least two UTF-16 code units.
 
     Args:
-        breaks: positions where sentences begin.
+        breaks: positions where sentences begin or end, ascending.
         begin, end: position where each token begins and ends (exclusive), shape [tokens].
-        sentence: index in `breaks` of each token's sentence, shape [tokens].
+        sentence: index in `breaks` of the last position at or before each token; it identifies the sentence. Shape [tokens].
     """
     # Spark NLP drops a sentence if Java's String.trim leaves nothing of it. But if SentenceDetectorDLModel finds no sentence
     # in a text of two or more code units, Spark NLP treats the text as one sentence.

@@ -46,8 +46,8 @@ def find_failures_to_retry(tables: Tables, last: RunRow | None) -> DataFrame | N
     """Return a DataFrame with the doc_id of each document whose recognition failed for the first time in run `last`.
 
     Recognition of a document fails if the document crashes the tagger (the model's process) or makes it hang. The next run
-    retries the document once, because the machine may be to blame. Failures before run `last` count only if they happened in
-    runs whose status is done.
+    retries the document once, because the machine may be to blame. Documents that also failed in a run before `last` are
+    left out if that run's status is done.
 
     Args:
         last: row of `runs` of the last run; None if there was no run.
@@ -92,8 +92,8 @@ class FailureRecorder:
             The documents that did not fail (see `exclude_failed`), and a DataFrame with the doc_id of the failed documents.
 
         Raises:
-            RejectedError: a larger share of documents failed than limits.max_reject_ratio allows. The rows that this call
-                added to `rejects` are kept.
+            RejectedError: a larger share of documents failed than limits.max_reject_ratio allows (see `check_ratio`). The
+                rows that this call added to `rejects` are kept.
         """
         rows = recognized.where(F.col("failure").isNotNull()).select("doc_id", "failure.code", "failure.detail")
         # Collect the failures on the driver: if Spark recomputed them later, other documents might fail.
@@ -114,7 +114,7 @@ class FailureRecorder:
         all documents of the unit whose recognition failed.
         """
         ratio = self.settings.limits.max_reject_ratio
-        # Otherwise, a unit of only a few documents that fail in every run would stop every run.
+        # If known failures counted, a unit of only a few documents that fail in every run would stop every run.
         new = sum(doc_id not in self.before for doc_id in failed)
         if new > 1 and new > ratio * unit.rows:
             raise RejectedError(

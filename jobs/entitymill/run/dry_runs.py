@@ -46,10 +46,12 @@ _MAX_RUNS = 20
 class Plan:
     """Numbers that describe what a run would do.
 
-    new, changed, removed, unchanged: number of documents.
+    new: number of documents to recognize that are not in the output.
+    changed: number of documents to recognize again; `causes` says why.
+    removed, unchanged: number of the output's documents to remove, and to keep as they are.
     refused: for each reject code, the number of rows that would be rejected.
     units: number of units of work (documents that are published together).
-    causes: number of changed documents for each Cause (reason why a document counts as changed).
+    causes: number of changed documents for each Cause (reason why a document counts as changed); each has one Cause.
     changed_settings: names of settings, such as `model.path`, that have changed, so that documents must be recomputed.
     hours, core_hours: estimated wall-clock hours, and these hours multiplied by the number of cores. None if there is no
         earlier run on which to base the estimate.
@@ -148,7 +150,7 @@ def _build_plan(
     fingerprint: str,
     speed: float | None,
 ) -> Plan:
-    """Return the plan of a run with estimated hours; the field `changed_settings` stays empty.
+    """Return the plan of a run with estimated hours; `changed_settings` stays empty, and `plan_run` sets it later.
 
     Args:
         found: what the run would change.
@@ -230,9 +232,9 @@ def estimate_run(tables: Tables, fingerprint: str, chars: int, units: int, cores
     """Estimate the cost of a run; return None if no earlier run recognized documents.
 
     Only the latest _MAX_RUNS runs that recognized documents, and ended with status done or stopped, are considered. The time
-    for recognition and writing is based on the run with the most code points, because small runs are measured less
-    precisely. It is chosen among the runs with the given fingerprint, if there are any. The time for preparation and reading
-    the source is based on the latest run.
+    for recognition and writing is based on the one with the most code points, because small runs are measured less
+    precisely. For this, only runs with the given fingerprint are considered, if there are any. The time for preparation and
+    reading the source is based on the latest run, whatever its fingerprint.
 
     Args:
         fingerprint: digest of the model and settings of the run to estimate.

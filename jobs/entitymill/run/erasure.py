@@ -93,8 +93,8 @@ def erase(spark: SparkSession, settings: Settings, ids: Sequence[str], findings:
     source still had these documents. Such a run notices that the lease was taken, and opens the source again.
 
     Args:
-        findings: result of `find_documents` for these ids; if None, this function searches the tables itself. Only whether
-            anything was found is used: the rows are counted again under the lease.
+        findings: result of `find_documents` for these ids; if None, this function searches the tables itself. It uses only
+            `findings.empty`, and counts the rows again under the lease.
 
     Returns:
         A dict from table name to number of erased rows, counted as in `Findings.totals`; in `runs`, only texts are replaced.
@@ -234,8 +234,8 @@ def _count_table(tables: Tables, name: str, id_frame: DataFrame) -> dict[str, in
 def _occurs_in_old_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame) -> bool | None:
     """Return whether any data file contains one of the ids; None, with a warning in the log, if this cannot be known.
 
-    It cannot be known if some files cannot be read, and none of the others contains an id. Also return True if a table
-    cannot be searched, or if a run's temporary table exists (see `_search_files`).
+    The result is None if some files cannot be read, and no readable file contains an id. It is also True if a table cannot
+    be searched, or if a run's temporary table exists (see `_search_files`).
     """
     try:
         found, complete = data_files.search_with_fallback(tables, partial(_search_files, tables, ids, id_frame))
@@ -251,7 +251,7 @@ def _search_files(tables: Tables, ids: Sequence[str], id_frame: DataFrame, *, sk
 
     Data files keep the rows of removed documents until the files are deleted. Files of the current version are also
     searched, except current files of `runs`. Two things are not searched, although they may contain ids: a temporary table
-    of a run, and a table whose files have other column names than the table. If there is one, return True.
+    of a run, and a table whose files have other column names than the table. If either exists, return True.
     """
     if temporary_tables.find_temporary_tables(tables):
         return True

@@ -72,13 +72,12 @@ def check_owner(settings: Settings, here: str, owner: str | None) -> None:
 def is_another_source(settings: Settings, here: str, owner: str | None) -> bool:
     """Return whether the output belongs to a different source than the settings name; False if output.adopt_source is set.
 
-    Spellings of a path and symbolic links make no difference. An `owner` without a scheme, such as `/data`, also counts as
-    the same source if source.path is the same text. An earlier run with Spark Connect, which does not know the scheme, may
-    have recorded such an owner.
+    Spellings of a path and symbolic links make no difference. With Spark Connect, an earlier run may have recorded an owner
+    without a scheme, such as `/data`. Such an owner is not another source if source.path is the same text.
 
     Args:
-        here: where the settings' source is: the result of `locate_source`.
-        owner: the same for the source from which the output was written; None if there has been no run.
+        here: result of `locate_source` for the source in the settings.
+        owner: result of `locate_source` for the source from which the output was written; None if there has been no run.
     """
     if owner is None or settings.output.adopt_source:
         return False
@@ -229,7 +228,7 @@ def has_nothing_to_do(record: Record, tables: Tables, summary: Summary, provenan
     Args:
         record: summary of the `runs` table before this run.
         summary: summary of this run, whose `scope` must be set.
-        provenance: fingerprint and source version of this run.
+        provenance: fingerprint (digest of model and settings) and source version of this run.
     """
     last = record.last
     if last is None or provenance.source_version == "unversioned":
@@ -261,7 +260,8 @@ def find_changes(
 
     If this run can rely on the last run's results, and the source shows which rows changed since then, compare only
     these rows. Otherwise, and with `full`, compare all rows. The caller must call `Changes.close`, to release cached data.
-    Raise OutputError if documents have another fingerprint, and `incremental.on_fingerprint_change` is `refuse`.
+    Without `full`, raise OutputError if documents in the output have another fingerprint (digest of model and settings)
+    than this run, and `incremental.on_fingerprint_change` is `refuse`.
 
     Args:
         tables: tables of the output; `documents` must not be empty.

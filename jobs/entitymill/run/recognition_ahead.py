@@ -33,7 +33,7 @@ next unit uses the cores that are already free."""
 log = logging.getLogger(__name__)
 POOL = "recognition"
 """Name of the Spark scheduler pool in which units are recognized. With spark.scheduler.mode=FAIR, short jobs of the main
-thread can run meanwhile. Without it, these short jobs wait until all tasks of the recognition have started."""
+thread can run meanwhile. In any other mode, these short jobs wait until all tasks of the recognition have started."""
 _POOL_PROPERTY = "spark.scheduler.pool"
 _CANCEL_SECONDS, _POLL_SECONDS = 60.0, 0.2
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class UnitInRecognition:
     work: the unit's documents to recognize and to remove.
     recognized: DataFrame of the recognized documents, with the columns schemas.RECOGNIZED, cached or in a temporary table.
         The caller must call `wait` before reading it.
-    lists_ids: whether the rows that `wait` returns contain the ids of all documents of the unit. They do if the unit has at
+    lists_ids: whether the rows that `wait` returns contain the ids of all recognized documents. They do if the unit has at
         most MAX_LISTED_IDS documents to recognize, and may replace or remove rows of the output. A unit that only appends
         rows needs no ids.
     action: the action in the background that recognizes the documents and stores the results.
@@ -128,7 +128,7 @@ def recognize_ahead(
 
 
 def _release(unit: PlannedUnit | UnitInRecognition) -> None:
-    """Remove the stored results of a unit, if it has any."""
+    """Cancel a unit's recognition and remove its stored results; do nothing if it has no documents to recognize."""
     if isinstance(unit, UnitInRecognition):
         unit.release()
 

@@ -101,9 +101,9 @@ class Run:
         These are steps 3 to 6 of "The table protocol" in docs/decisions.md; `Lease` performs the other steps.
 
         Raises:
-            RejectedError: too many documents would be removed, or too many rows are rejected; nothing is published, but the
-                rejected rows are written to `rejects`. Or too many documents of a unit crash the tagger or make it hang;
-                only earlier units are published.
+            RejectedError: too many documents would be removed; nothing is published. Or too many rows are rejected; only
+                these rows are written, to `rejects`. Or too many documents of a unit crash the tagger or make it hang;
+                earlier units stay published.
             LimitError: the run reached limits.max_core_hours; it has published its finished units.
             OutputError: a table check failed, `incremental.on_fingerprint_change` refuses the run, or another run took over.
         """
@@ -134,8 +134,8 @@ class Run:
         previous export back. Also store the versions of existing tables in `versions_before`.
 
         Return True if the tables need no repair: earlier runs completed all their changes, no table was missing, and no
-        other program has changed rows. This is also the case in the first run, if no table existed. Otherwise repair the
-        tables, and return False. A run with --full always repairs existing tables.
+        other program has changed rows. Also return True in the first run, if no table existed. In all other cases, repair
+        the tables, and return False. A run with --full always repairs existing tables.
 
         Raise OutputError if a check of the tables fails, or a later run has written to a table.
         """
@@ -208,10 +208,12 @@ class Run:
         return FailureRecorder(self.spark, self.settings, self.summary, rejects, before)
 
     def _publish(self, found: Changes, sizes: UnitSizes, failures: FailureRecorder) -> None:
-        """Recognize and publish the units of work, until limits.max_core_hours is reached; count them in the summary.
+        """Publish the units of work, until limits.max_core_hours is reached; count their documents in the summary.
 
-        A run that replaces a slice (the rows that source.where selects) then assigns the documents in `found.adopted` to
-        its slice. A run that replaces the whole output, and publishes all units, sets the slice of all documents to null.
+        A unit's documents are recognized first; some units only remove documents. If the run has nothing to recognize, no
+        model is loaded. After the last unit, a run that replaces a slice (the rows that source.where selects) assigns
+        `found.adopted` to its slice: unchanged documents that had another slice or none. A run that replaces the whole
+        output, and was not stopped by the limit, sets the slice of all documents to null.
 
         Args:
             found: what the run must change.
@@ -232,13 +234,11 @@ class Run:
             )
             with keep_process_state():
                 recognized = recognize(documents)
-            # The run id makes the query plan unique. Otherwise, Spark might use rows that another run in this process has
-            # cached, from older files of the same path.
+            # Make the query plan unique: Spark must not use rows that another run cached from older files of the path.
             return recognized.withColumn("run_id", F.lit(self.provenance.run_id))
 
         busy, spark_before = BusySeconds(), self.meter.read_spark_seconds()
-        # If cached rows are lost, Spark reads the source again. If the source has changed meanwhile, old and new rows would
-        # mix in a unit.
+        # If cached rows are lost, Spark rereads the source. If that has changed, a unit would mix old and new rows.
         store = not self.source.is_pinned and not spark_connect.keeps_caches(self.spark)
         planned_units = work_units.split_work(found, sizes, always_store=store, write=self.units.write)
         split_work = self.meter.limit_units(planned_units)
@@ -301,7 +301,7 @@ class Run:
         self.meter.update()
 
     def record_versions(self) -> None:
-        """Record the tables' versions in the summary, unless another program has changed rows during this run.
+        """Record the tables' versions in the summary, unless another program has changed the tables' rows during this run.
 
         Errors are ignored. Without versions, the next run checks and compares all documents.
         """

@@ -40,13 +40,13 @@ class Summary:
     split_sentences: number of sentences longer than the model's limit.
     removed: number of documents to remove, because the source no longer has a valid row for them. They are counted before
         the first unit; if the run ended early, some of them are still in the output.
-    units: number of units of work (documents that are published together).
+    units: planned number of units of work (documents that are published together); after the last unit, `units_done`.
     planned: number of documents to process, counted before the first unit.
-    units_done: number of units published so far.
+    units_done: number of units published so far, without those that only remove documents.
     stage: current stage of the run: `preparation`, `waiting`, `source`, `recognition`, `writing` or `done`.
     waiting: description of the other run for which this run waits, or waited last; empty if this run never waited.
     by_label: number of mentions for each label.
-    rejects: number of rejected rows for each reject code.
+    rejects: number of rejected rows for each reject code; documents that crash the tagger or make it hang count, too.
     seconds: dict with two groups of keys. The first group has wall-clock seconds: `preparation`, `waiting` (only
         if the run waited for another run), `source`, `recognition` (the time until each unit was recognized, without the
         time in which another unit was published), `writing`, `total` (the whole run), and RECOGNIZING_SECONDS. The second
@@ -120,14 +120,14 @@ class Summary:
         self.seconds["idle"] = rest - self.seconds.get("spark", 0.0)
 
     def start_waiting(self, holder: str) -> None:
-        """Set the stage to `waiting`; `holder` describes the run that holds the lease."""
+        """Set the stage to `waiting`; `holder` describes the run that holds the lease (the right to write the output)."""
         self.stage, self.waiting = "waiting", holder
 
     def add_counts(self, rows: list[Row], *, ids_collected: bool = False) -> UnitIds:
-        """Add a unit's counts to the summary; return its doc_ids: the smallest, the greatest and, if collected, all.
+        """Add a unit's counts to the summary; return the unit's smallest and greatest doc_id and, if collected, all ids.
 
         The result also says whether recognition of any document failed (crashed the tagger or made it hang). The
-        characters of such documents are added to `chars`, but no other count includes them. Their ids are returned, too.
+        characters of such documents are added to `chars`, but no other count includes them. Their ids are in the result.
 
         Args:
             rows: rows of `count_unit_results` for the unit.
@@ -154,7 +154,8 @@ class Summary:
     def build_row(self, settings: Settings, provenance: Provenance) -> RunRow:
         """Return the run's row in `runs`, with secrets in the settings masked.
 
-        Columns such as status, ended_at and epoch are not set; the caller, usually the class `Lease`, sets them.
+        Columns such as status, ended_at and epoch (the number of a run that took the lease; higher is later) are not set:
+        the caller, usually the class `Lease`, sets them.
         """
         counted = {name: getattr(self, name) for name in run_row.COLUMN_NAMES if hasattr(self, name)}
         about = {

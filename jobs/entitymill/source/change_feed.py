@@ -138,7 +138,7 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
 
     `recorded_ms` is the commit time of `after` that the last run recorded, in ms since 1970 UTC. Raise FeedUnavailableError
     if that time is None, a commit is not in the history or may lack change events, or there are more than MAX_COMMITS. Raise
-    SourceReplacedError if `after` is newer than the version that this run reads, or `recorded_ms` is not its commit time.
+    SourceReplacedError if `after` is newer than the version that this run reads, or has another commit time than recorded.
     """
     until = int(source.version)
     if until - after > MAX_COMMITS:
@@ -172,8 +172,8 @@ def _read_commits_since(spark: SparkSession, source: Source, after: int, recorde
 def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> list[Row]:
     """Return the commits of version `oldest` and later, newest first.
 
-    The list lacks `oldest` if the history no longer has it. If other programs commit while the history is read, a few
-    commits that are older than `oldest` may be at its end.
+    The list lacks `oldest` if the history no longer has it. If other programs commit while the history is read, the list may
+    end with a few commits that are older than `oldest`.
     """
     # Version `oldest` should come last: only the last commit's time is reliable. If two commits in a result of DESCRIBE
     # HISTORY have the same time, Delta changes the newer one's time. Equal times are frequent on S3, which stores seconds.
@@ -191,7 +191,8 @@ def _read_history_since(spark: SparkSession, source: Source, oldest: int) -> lis
 def aggregate_events(feed: Feed) -> DataFrame:
     """Return one row per id in the change events, which summarizes all events of the id.
 
-    The latest commit of an id is the last one with events of this id; all added files are one commit. Columns: doc_id and:
+    The latest commit of an id is the last one with events of this id. With Mode.ARRIVALS, the rows of all added data files
+    count as one commit. The columns are doc_id, and these:
 
     - row: one of the rows with this id that the latest commit inserted or updated, as a struct of text and, if present,
       `passthrough`; null if this commit only deleted rows.
@@ -251,8 +252,8 @@ def read_appended_rows(spark: SparkSession, source: Source, first: int, last: in
 def _read_actions(spark: SparkSession, root: str, first: int, last: int) -> list[Row]:
     """Return the log entries by which versions `first` to `last` change rows, columns or properties; at most MAX_FILES + 1.
 
-    `root` is the table's URI. This runs a Spark job. A Row has the added file's `path` (or null) and flags: adds, removes (a
-    data file), alters (columns or properties), deletion_vector (the added file has deleted rows), data_change (rows differ).
+    `root` is the table's URI. A Row has the added file's `path` (or null) and flags: adds, removes (a data file), alters
+    (columns or properties), deletion_vector (added file has deleted rows), data_change (false if rows only moved).
     """
     commits = [f"{root}/_delta_log/{version:020}.json" for version in range(first, last + 1)]
     actions = spark.read.schema(_ACTIONS).option("mode", "FAILFAST").options(**_STRICT_OPTIONS).json(commits)

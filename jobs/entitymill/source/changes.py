@@ -23,7 +23,8 @@ __all__ = [
     "select_all_documents",
 ]  # fmt: skip
 BROADCAST_SLICE = 500_000
-"""Up to this number of ids (about 50 MB), Spark sends the ids of a run's slice to every executor, to avoid a shuffle."""
+"""Up to this number of ids (about 50 MB), Spark sends the ids of a run's slice (the rows that source.where selects) to every
+executor, to avoid a shuffle."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Changes:
     close: function that releases the cached data of the DataFrames above; call it when they are no longer needed.
     stale_rejects: number of `compared_ids` that already have rows in `rejects`, which the run must replace; 0 if
         `compared_ids` is None. A null in `compared_ids` counts as such an id if `rejects` has any rows.
-    causes: dict from each Cause (why a document counts as changed) to the number of changed documents.
+    causes: dict from each Cause (why a document counts as changed) to the number of documents; each counts for one Cause.
     """
 
     mode: Mode
@@ -205,8 +206,9 @@ def _build_changes(
 ) -> Changes:
     """Return `Changes` from a comparison; the caller sets `rows`, `close` and, for a feed, `compared_ids`, `stale_rejects`.
 
-    `outcomes` is a result of `rows_against_output.compare_rows`, without rows of kind SAME. `totals` counts its rows and,
-    for a feed, also rows of kind SAME. `documents` has at least all new and changed documents, with their texts.
+    `outcomes` is a result of `rows_against_output.compare_rows`, without rows of kind SAME. `totals` counts the rows in
+    `outcomes` and, for a feed, also rows of kind SAME. `documents` has at least all new and changed documents, with their
+    texts.
 
     If rows are rejected and documents are removed, a Spark job counts the removed documents. Raise OutputError if the policy
     refuses the fingerprint (digest of models and settings) of a document that the run would change.

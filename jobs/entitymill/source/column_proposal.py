@@ -64,7 +64,7 @@ class ColumnProfile:
 
     @property
     def rejected(self) -> int:
-        """Number of inspected rows that a run with this id column rejects because of their ids."""
+        """Number of inspected rows that a run with this id column rejects because of their ids; 0 if not counted."""
         return self.null_ids + self.repeated_ids
 
 

@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 BROADCAST_IDS = 100_000
 """Up to this number of ids, Spark sends all ids to every executor (a broadcast), and need not shuffle the source's rows."""
 _REJECTED, _NULL = "in rejects", "null"
-"""Reasons to look up an id: the `rejects` table contains it, or it is null."""
+"""Reasons to look up an id in the source: the `rejects` table contains the id, or the id is null."""
 
 
 @dataclass(frozen=True)
 class FeedComparison:
     """Result of a comparison of change events with the output.
 
-    outcomes: one row, with its Outcome, for each row or document for which the run has something to do: the result of
-        `rows_against_output.compare_rows`, without the kinds SAME and UNDECIDED.
-    totals: numbers of all compared rows, also those of kind SAME, by Outcome, reject code and Cause.
+    outcomes: result of `rows_against_output.compare_rows` for the rows of the source and the documents for which the run has
+        something to do, so without rows whose Outcome (column kind) is SAME or UNDECIDED.
+    totals: numbers of all compared rows, also those whose Outcome is SAME, by Outcome, reject code and Cause.
     documents: DataFrame with at least all new and changed documents, with the columns doc_id, text, text_hash, chars and, if
         there are passthrough columns, `passthrough`.
     compared_ids: DataFrame with each doc_id that was compared; null stands for rows without an id.

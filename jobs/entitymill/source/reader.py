@@ -172,7 +172,7 @@ def commit_time_ms(commit: Row) -> int:
 
 
 def read_version(spark: SparkSession, settings: SourceSettings, version: str) -> DataFrame:
-    """Return all rows and columns of a Delta source at one version."""
+    """Return all rows and columns of a Delta source at `version`, the number of a Delta version; ignore `source.where`."""
     return _load(spark.read.format("delta").option("versionAsOf", version), spark, settings)
 
 
@@ -184,7 +184,7 @@ def _load(reader: Any, spark: SparkSession, settings: SourceSettings) -> DataFra
 
 
 def read_change_feed(spark: SparkSession, settings: SourceSettings, first: int, last: int) -> DataFrame:
-    """Return all rows of a Delta source's change feed for the versions `first` to `last` (inclusive)."""
+    """Return the change events (all rows and columns of the change feed) of a Delta source's versions `first` to `last`."""
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     reader = reader.option("startingVersion", first).option("endingVersion", last)
     return _load(reader, spark, settings)
@@ -193,7 +193,8 @@ def read_change_feed(spark: SparkSession, settings: SourceSettings, first: int, 
 def read_texts(spark: SparkSession, settings: SourceSettings, doc_ids: list[str]) -> dict[str, str]:
     """Return a dict from doc_id to text for a few documents, to show the texts to a user.
 
-    Only rows that meet `source.where` are read. An id that occurs in none of these rows is not in the dict.
+    Only rows that meet `source.where` are read. An id that occurs in none of these rows is not in the dict; an id in several
+    rows gets the text of any of them. Raise the errors of `open_table`, and SourceError if `source.where` is invalid.
     """
     rows = (
         select_rows(open_table(spark, settings).rows, settings).where(F.col("doc_id").isin(doc_ids)).select("doc_id", "text")

@@ -23,9 +23,9 @@ REJECT_CODES = {
 }
 """Dict from each reject code to two SQL expressions: the condition for rejecting a row, and the detail for `rejects`.
 
-{most} stands for `source.max_chars`. If several conditions are true, a row gets the first code. When Java decodes bytes to a
-string, it replaces invalid UTF-8. Encoding the string again then gives different bytes, which the two `malformed` conditions
-detect.
+{most} stands for `source.max_chars`. If several conditions are true, a row gets the first of their codes. When Java decodes
+bytes to a string, it replaces invalid UTF-8. Encoding the string again then gives different bytes, which the two `malformed`
+conditions detect.
 """
 
 

@@ -57,11 +57,11 @@ def compare_rows(
 
     Args:
         validated: result of `row_checks.validate_rows`, with one more column, `present`. If `present` is false, the source
-            no longer contains the id, or `undecided` has a reason; the row must then have no reject code.
+            no longer contains the id, or `undecided` has a reason; a row with false must have no reject code.
         published: DataFrame with COMPARED_COLUMNS of documents in the output.
         policy: rules that decide which documents are recomputed.
         undecided: expression for the reason why an id must first be looked up in the source. Ids with a reason are
-            UNDECIDED; otherwise the expression is null. It is evaluated in the full join of `validated` (alias s) and
+            UNDECIDED; all others have null. The expression is evaluated in the full join of `validated` (alias s) and
             `published` (alias o) on doc_id. None if no id needs to be looked up.
         known_ids: DataFrame with the column doc_id; only rows of `validated` with these ids are compared. None compares all.
 
@@ -73,8 +73,8 @@ def compare_rows(
         - in_output: whether `published` has the id.
         - is_removed: whether the run must remove the document: true for REMOVED. For REJECTED, it is true if a published
           document has the id, and belongs to the run's slice or to none.
-        - other_fingerprint: the published document's fingerprint if the policy refuses it, except for a REJECTED row that
-          removes nothing; otherwise null. The caller must raise an error if the run would change such a document.
+        - other_fingerprint: the published document's fingerprint if the policy refuses it. Null if not, and for REJECTED
+          rows whose is_removed is false. The caller must raise an error if the run would change a document where it is set.
         - cause: the Cause of a changed document, or null.
         - Only with `undecided`: reason (the value of `undecided`), present, and output_row (struct of COMPARED_COLUMNS).
     """
@@ -130,8 +130,9 @@ def _classify(policy: Policy) -> Column:
 def _is_changed(policy: Policy) -> Column:
     """Return a condition that is true if a document, which is in both source and output, must be recomputed.
 
-    If the policy ignores other fingerprints, they still count for documents of other slices. Such a document is adopted only
-    if it equals what this run would write.
+    A document outside the run's slice must be recomputed if its fingerprint (digest of models and settings) differs from
+    this run's, even if the policy ignores other fingerprints. So if the run assigns a
+    document to its slice without recomputing it, the document equals what the run would write.
     """
     fingerprint_differs = _fingerprint_differs(policy)
     changed = _is_pending() | _text_differs() | _passthrough_differs(policy)
@@ -171,7 +172,7 @@ def _fingerprint_differs(policy: Policy) -> Column:
 
 
 def _passthrough_differs(policy: Policy) -> Column:
-    """Return a condition that is true if the fingerprint is the same, but the passthrough columns differ."""
+    """Return a condition that is true if fingerprints of document and run are equal, but the passthrough columns differ."""
     # If the fingerprints differ, passthrough columns are not compared: the policy decides about the document.
     return ~_fingerprint_differs(policy) & ~F.col("s.passthrough_hash").eqNullSafe(F.col("o.passthrough_hash"))
 
@@ -222,17 +223,17 @@ def build_fingerprint_error(refused: str, policy: Policy) -> OutputError:
 class Totals:
     """Numbers of compared rows (new, changed, removed, rejected and others) in a comparison of the source with the output.
 
-    sums: result of `sum_outcomes`: one Row per combination of Outcome, reject code and Cause.
+    sums: results of one or more calls of `sum_outcomes`; each Row has the totals for an Outcome, a reject code and a Cause.
     """
 
     sums: list[Row]
 
     def sum_column(self, column: str, *kinds: Outcome) -> int:
-        """Return the total of a column of `sums` (rows, chars, in_output or is_removed) over the rows of these kinds."""
+        """Return the sum of `column` (rows, chars, in_output or is_removed) over the Rows in `sums` with these Outcomes."""
         return sum(row[column] or 0 for row in self.sums if row["kind"] in kinds)
 
     def count_by(self, column: str, kind: Outcome) -> dict[str, int]:
-        """Return a dict from each value of `column` (REJECT_CODE, cause or reason) to the number of rows of this kind."""
+        """Return the number of rows of this Outcome for each value of `column` (REJECT_CODE, cause or reason)."""
         counts: dict[str, int] = {}
         for row in self.sums:
             if row["kind"] == kind:
@@ -240,16 +241,17 @@ class Totals:
         return counts
 
     def find_refused_fingerprint(self) -> str | None:
-        """Return the refused fingerprint of a document that the run would change, or None if there is no such document."""
+        """Return a fingerprint that the policy refuses, of any document that the run would change; None if there is none."""
         found = (row["other_fingerprint"] for row in self.sums if row["kind"] not in (Outcome.SAME, Outcome.UNDECIDED))
         return next((fingerprint for fingerprint in found if fingerprint is not None), None)
 
 
 def sum_outcomes(outcomes: DataFrame) -> list[Row]:
-    """Count the rows of a result of `compare_rows` with a Spark job; return one Row per combination of kind, code and cause.
+    """Count the rows of a result of `compare_rows` with a Spark job, by kind (the Outcome), reject code and Cause.
 
-    If `outcomes` has the column reason, each combination also has a reason. The other columns of a Row are rows (how many
-    were counted), the totals of chars, in_output and is_removed, and other_fingerprint (one of the values, or null).
+    Return one Row per combination of these and, if `outcomes` has the column reason, of the reason. Its other columns are
+    rows (number of rows), chars (sum), in_output and is_removed (how many rows have true in this column; null if the column
+    is always null), and other_fingerprint (one of the values, or null).
     """
     by = ["kind", REJECT_CODE, "cause", *(name for name in outcomes.columns if name == "reason")]
     sums = outcomes.groupBy(*by).agg(

@@ -100,7 +100,8 @@ DELTA = {
 def install_command(extra: str = "") -> str:
     """Return the shell command that installs a pip extra (a key of MAKE_TARGETS) or, for "", what every run needs.
 
-    In a clone, it is a `make` command. It never makes pip search PyPI for Entity Mill: anyone may register that name.
+    In a clone, the command is `make`; otherwise, it is `pip install` with the path of the wheel. The command never makes pip
+    search PyPI for Entity Mill, because anyone may register that name.
     """
     if _REPOSITORY is not None:
         target = MAKE_TARGETS.get(extra, "install")

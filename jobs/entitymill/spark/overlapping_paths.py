@@ -92,7 +92,9 @@ def check_output_path(source: str, output: str, exists: Exists, names: Names) ->
 
 
 def find_enclosing_table(address: str, exists: Exists, names: Names | None = None) -> str | None:
-    """Return the URI of the directory of a table that is at a path or contains the path; None if no table is found.
+    """Walk up from a path, and return the URI of the first directory that is a table; None if no table is found.
+
+    The path itself comes first. For a local path, the directories above the targets of its symbolic links are also searched.
 
     Args:
         address: path or URI of a directory or file, which need not exist.

@@ -93,7 +93,7 @@ def open_private_session(spark: SparkSession, time_zone: str, confs: Mapping[str
     active session until the block ends; then the caller's session becomes active.
 
     Spark Connect cannot copy a session. Instead, the properties of the caller's session are changed, and restored at the
-    end of the block. Runs in the same session then wait for each other.
+    end of the block. So with Spark Connect, runs in the same session wait for each other.
 
     Args:
         spark: the caller's session.

@@ -181,7 +181,10 @@ def remove(spark: SparkSession, path: str) -> None:
 
 
 def rename(spark: SparkSession, path: str, to: str) -> bool:
-    """Rename the file or directory `path` to `to`, and return True; if this fails, return False or raise OSError."""
+    """Rename the file or directory `path` to `to`, and return True.
+
+    If this fails, return False or raise OSError, depending on the file system's client; the caller must handle both cases.
+    """
     system, source = get_file_system_and_path(spark, path)
     _, target = get_file_system_and_path(spark, to)
     with _translate_errors(path):

@@ -122,7 +122,7 @@ class Child:
     """A child process that has called the factory of its `Work`, and processes batches, one after the other.
 
     work: the `Work` with which the child was started.
-    closed: whether this object has killed the child process, in `close` or after an error, so that it cannot be used again.
+    closed: whether this object has killed the child process (in `close` or after an error), and cannot be used again.
     """
 
     def __init__(self, work: Work, seconds: float = START_SECONDS) -> None:
@@ -270,7 +270,8 @@ def get_child(work: Work) -> Child:
     that of the running child, the running child is killed first.
 
     Raises:
-        ModelError, WorkerError: the child cannot be started.
+        ModelError: a file of the model crashes the new child.
+        WorkerError: the child cannot be started, dies for another reason, or is not ready in time.
         Exception: any error that the factory raised.
     """
     if not _children or _children[0].closed or _children[0].work != work:

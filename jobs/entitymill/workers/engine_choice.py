@@ -28,7 +28,7 @@ from entitymill.workers.worker import RecognitionOptions
 
 log = logging.getLogger(__name__)
 RESULTS_VERSION = 5
-"""Part of the fingerprint. A developer must increase it when a change of the code changes the mentions that are found."""
+"""A part of every fingerprint. Increase this number when a change of the code changes the mentions that are found."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def _build_mention_filter(chosen: EntitySettings) -> Callable[[Column], Column]:
 
 
 def _open_openvino(spark: SparkSession, settings: Settings) -> Engine:
-    """Return engine `openvino` for the model bundle and the detector that the settings name, without reading the weights.
+    """Return engine `openvino` for the model and the sentence detector in the settings, without reading the model's weights.
 
     `Engine.load` reads the weights, and sends all files to the executors. A warning is logged if Spark runs only on this
-    machine, and the machine's processor is slow in the chosen precision. Raise ModelError if the model or the
+    machine, and the machine's processor is slow in the chosen precision. Raise ModelError if the model or the sentence
     detector is missing or does not fit the settings. Raise SettingsError if the settings name a label that the model does
     not have.
     """
@@ -163,9 +163,10 @@ def _open_sparknlp(spark: SparkSession, settings: Settings) -> Engine:
 
 
 def _list_result_settings(settings: Settings) -> dict[str, Any]:
-    """Return a dict, for the fingerprint, of the settings outside model, detector and engine that affect a document's rows.
+    """Return a dict of settings that affect a document's rows in the output tables, as a part of the fingerprint.
 
-    It always has `trim`, `decoding` and `consistent_labels`. Other settings are in it only if they are not the default.
+    The dict always has `trim`, `decoding` and `consistent_labels`. It has other settings only if they are not the default.
+    The caller adds the settings of the model, the sentence detector and the engine.
     """
     passthrough = {"passthrough": list(settings.source.passthrough)} if settings.source.passthrough else {}
     annotations = {"annotations": True} if settings.output.annotations else {}

@@ -157,10 +157,10 @@ def identify_detector(spark: SparkSession, kind: DetectorKind, model: str) -> st
 
     Args:
         kind: dl, rules or sentencex.
-        model: path or URI of the saved detector; used only for kind dl.
+        model: path or URI of a saved SentenceDetectorDLModel of Spark NLP; used only for kind dl.
 
     Raises:
-        ModelError: the detector's model is missing, or is not a saved sentence detector.
+        ModelError: the kind is dl, but `model` is missing, cannot be read, or is a name on Spark NLP's models hub.
     """
     if kind != "dl":
         return _identify_without_files(kind)
@@ -171,15 +171,15 @@ def identify_detector(spark: SparkSession, kind: DetectorKind, model: str) -> st
 
 
 def _identify_without_files(kind: DetectorKind) -> str:
-    """Return the string that identifies a detector of kind rules or sentencex in the fingerprint."""
+    """Return the string that identifies a sentence detector of kind rules or sentencex (see `identify_detector`)."""
     return kind if kind == "rules" else f"{kind} {metadata.version(kind)}"
 
 
 def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
-    """Return a dict from the names of a saved detector's two files, metadata and network, to their paths.
+    """Return a dict from the names of a saved SentenceDetectorDLModel's two files, metadata and network, to their paths.
 
-    `model` is the detector's path or URI. Raise a ModelError if it is on Spark NLP's models hub, is missing, or does not
-    contain exactly one file metadata/part-*. Whether the network's file exists is not checked.
+    `model` is the path or URI of its directory. Raise a ModelError if `model` is a name on Spark NLP's models hub, is
+    missing, or does not contain exactly one file metadata/part-*. Whether the network's file exists is not checked.
     """
     if PRETRAINED.fullmatch(model):
         raise ModelError(
@@ -204,7 +204,7 @@ def _locate_detector_files(spark: SparkSession, model: str) -> dict[str, str]:
 
 
 def _build_detector_error(model: str, reason: object) -> ModelError:
-    """Return the error for a saved detector that cannot be read, for the given reason; `model` is its path or URI."""
+    """Return the error for a saved sentence detector that cannot be read, with the reason; `model` is its path or URI."""
     return ModelError(
         f"segmentation.model: {model} cannot be read as a saved SentenceDetectorDLModel ({reason}). Copy the model again, "
         "or set segmentation.detector=sentencex."

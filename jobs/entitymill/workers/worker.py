@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 WINDOW_BYTES = 64 * 2**20
 """A window (the batch of documents that a child gets at once) ends when it has this many bytes, even if its texts are short.
-Otherwise, long passthrough columns could make the window too large."""
+Without this limit, long passthrough columns could make the window too large."""
 MAX_WAIT_SECONDS = 14 * 86_400.0
 """Greatest time limit of a window: 14 days, in seconds. A 32-bit counter of milliseconds would overflow after 24 days."""
 MAX_FAILED_DOCUMENTS = 20
@@ -78,7 +78,7 @@ class RecognitionOptions:
     """The options of recognition.
 
     execution: precision, encoding, threads and decoding of the model.
-    detector: kind of sentence detector.
+    detector: kind of sentence detector: dl, rules or sentencex.
     trim: whether to cut off surrounding punctuation and possessive endings from mentions (see
         `tags_to_mentions.measure_trim`), and to drop mentions without a letter or digit.
     annotations: whether to also return annotations: mentions and every tag in Spark NLP's format.

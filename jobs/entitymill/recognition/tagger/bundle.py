@@ -71,7 +71,7 @@ class Manifest(BaseModel):
     def digest(self) -> str:
         """Return a SHA-256, in hex, that identifies the files, the tagging scheme and the scaling of confidences.
 
-        No other field affects this digest. It is part of a run's fingerprint, to which `engine_choice` adds other fields.
+        No other field affects this digest. `engine_choice` makes it part of a run's fingerprint, with some other fields.
         """
         scheme = {} if self.scheme == "iob2" else {"scheme": self.scheme}
         scaling = {"confidence": self.model_dump(include={"confidence"})["confidence"]} if self.confidence else {}

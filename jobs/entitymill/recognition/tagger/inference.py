@@ -258,7 +258,7 @@ def _empty_result(labels: int) -> tuple[NDArray[np.int64], NDArray[np.int16], ND
 
 
 def build_row_maker(tokenizer: Tokenizer, manifest: bundle.Manifest, encoding: Encoding) -> RowMaker:
-    """Return the object that turns the tokens of sentences into rows of the network's input, with the given encoding.
+    """Return the object that turns the tokens of sentences into rows for the model, for a value of `recognition.encoding`.
 
     Raises:
         ModelError: the vocabulary lacks a special piece, such as [CLS].

@@ -100,7 +100,7 @@ def count_positions(model: ov.Model) -> int | None:
     OpenVINO accepts longer sentences without an error, so callers must check the length. RoBERTa's real limit is lower,
     because some rows are never used. The smallest table that is as wide as the word embedding and has at least MIN_POSITIONS
     rows is taken for the position embedding. (The embedding of token types has fewer rows, or was folded into a constant.)
-    If the network has no position embedding, this is the word embedding itself. If no table has enough rows, return None.
+    If the network has no position embedding, the word embedding is taken for it. If no table has enough rows, return None.
 
     Raise a ModelError if the network has no word embedding.
     """

@@ -18,8 +18,8 @@ from openvino import opset13 as ops
 from entitymill.recognition.tagger import network
 
 ROW_PIECES = 64
-"""Length of a row in pieces. A longer sentence gets a row of 2, 4, 8, … times this length. AMX, the matrix unit of some
-processors, needs multiples of 16. With AMX, lengths of 64 and 128 are equally fast; without AMX, 64 is faster."""
+"""Length of an input row, in pieces. A longer sentence gets a row of 2, 4, 8, … times this length. AMX, the matrix unit of
+some processors, needs multiples of 16. With AMX, lengths of 64 and 128 are equally fast; without AMX, 64 is faster."""
 BATCH_PIECES = 768
 """Size of a batch in pieces. The activations of more than about 1,000 pieces do not fit in the cache of a processor core."""
 IDS, MASK = "input_ids", "attention_mask"
@@ -29,7 +29,7 @@ POSITIONS, SEGMENTS = "positions", "segments"
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch: the rows that the network processes together.
+    """A batch: the rows of the network's input that the network processes together.
 
     items: int64, shape [items]; the sentences in the batch, as indices into the argument `lengths` of `plan_batches`.
     row: int64, shape [items]; the row of each sentence, counted from 0 in the batch.
@@ -69,7 +69,7 @@ def _plan_packed_batches(lengths: NDArray[np.int64]) -> Iterator[Batch]:
 
 
 def _assign_rows(lengths: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
-    """Return two lists with one value per row: the row's sentences, as indices into `lengths`, and its size in pieces.
+    """Return two lists with one value per input row: its sentences, as indices into `lengths`, and its size in pieces.
 
     The size of a row includes room that stays empty. The size is ROW_PIECES, doubled until the row's longest sentence fits.
 
@@ -128,9 +128,9 @@ def _plan_unpacked_batches(lengths: NDArray[np.int64], limit: int) -> Iterator[B
 def find_distinct_rows(
     ids: NDArray[np.int32], begins: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[list[int], NDArray[np.int64]]:
-    """Return the indices of the distinct sentences, and for each sentence its index among the distinct sentences.
+    """Return the indices of the distinct sentences, and for each sentence the position of its equal in this list.
 
-    With the result, the caller runs the network only once for a sentence that occurs several times.
+    Of equal sentences, the list has only the first, so the caller runs the network only once for all of them.
 
     Args:
         ids: piece ids of all sentences, shape [pieces].

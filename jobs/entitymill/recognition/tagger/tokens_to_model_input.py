@@ -72,8 +72,7 @@ class WordCache(ABC):
     def _encode_tokens(self, tokens: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Return the stored values of all tokens' pieces, concatenated, and the index at which each token's values start.
 
-        The shapes are [pieces, *shape] and [tokens + 1]. New words are added to the cache; if it would grow too large, it
-        is cleared first.
+        Shapes: [pieces, *shape] and [tokens + 1]. Add new words to the cache; clear it first if it would become too large.
         """
         new = [word for word in dict.fromkeys(tokens) if word not in self._word_numbers]
         added = sum(map(len, new))
@@ -88,7 +87,7 @@ class WordCache(ABC):
         return gather_rows(self._values, self._starts, words)
 
     def _add_words(self, words: list[str]) -> None:
-        """Encode distinct words that are not in the cache, and add them to it."""
+        """Encode words that are distinct and not in the cache, and add the words to the cache."""
         encoded = self._encode(words)
         for word in words:
             self._word_numbers[word] = len(self._word_numbers)
@@ -102,10 +101,10 @@ class Encoder(WordCache):
     """A cache that encodes tokens with a bundle's tokenizer; it stores the id of each piece."""
 
     def __init__(self, tokenizer: Tokenizer, max_pieces: int) -> None:
-        """Look up the ids of a tokenizer's special pieces, and switch off the tokenizer's truncation and padding.
+        """Create an encoder for a tokenizer, and switch off the tokenizer's truncation and padding.
 
-        Special pieces are ROBERTA_PIECES if the vocabulary has <s> but not [CLS], otherwise BERT_PIECES. If one is missing,
-        raise a ModelError. `encode` drops the pieces of a token after the first `max_pieces`.
+        The special pieces are ROBERTA_PIECES if the tokenizer's vocabulary has <s> but not [CLS], and BERT_PIECES if not.
+        Raise a ModelError if the vocabulary lacks one of them. `encode` keeps only the first `max_pieces` pieces of a token.
         """
         self.truncated: set[str] = set()
         """Words in the cache that have more than `max_pieces` pieces."""
@@ -137,7 +136,7 @@ class Encoder(WordCache):
 def gather_rows(
     values: NDArray[np.int32], starts: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return values and starts of only some `rows` of a ragged array, where row i is values[starts[i]:starts[i + 1]]."""
+    """Return `rows` of a ragged array as a new one (values and starts); row i of each is values[starts[i]:starts[i + 1]]."""
     counts = starts[rows + 1] - starts[rows]
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     shift = np.repeat(starts[rows] - ends[:-1], counts)
@@ -167,7 +166,7 @@ class Rows:
 
     ids: int32, shape [pieces]; the piece ids of all sentences, without [CLS] and [SEP], which the tagger adds later.
     begin, end: int64, shape [rows]; row r contains the pieces ids[begin[r]:end[r]].
-    tokens: int64, shape [tagged]; indices of the tokens that get a tag, row by row.
+    tokens: int64, shape [tagged]; the tokens that get a tag, row by row, as indices into `tokens` of `RowMaker.make_rows`.
     positions: int64, shape [tagged]; position in the row (0 is [CLS]) of the piece that decides the token's tag.
     starts: int64, shape [rows + 1]; row r decides the tags of tokens[starts[r]:starts[r + 1]].
     split: indices of the sentences longer than the model's limit; encoding sparknlp truncates these sentences.
@@ -183,7 +182,7 @@ class Rows:
 
 
 class RowMaker(Protocol):
-    """The interface of an encoding, which turns the tokens of sentences into rows for the model.
+    """The interface of the classes that turn sentences into rows for the model; `recognition.encoding` selects the class.
 
     cls_id, sep_id, pad_id: piece ids of [CLS], [SEP] and [PAD].
     max_length: maximum number of pieces in a row, including [CLS] and [SEP].
@@ -195,7 +194,7 @@ class RowMaker(Protocol):
     max_length: int
 
     def make_rows(self, tokens: Sequence[str], starts: NDArray[np.int64], begins: NDArray[np.int64]) -> Rows:
-        """Return the rows of sentences. Interface only: an encoding may return several rows or none for a sentence.
+        """Return the rows of sentences (interface only); depending on the class, a sentence has one or more rows, or none.
 
         Args:
             tokens: the tokens of all sentences, concatenated.
@@ -205,10 +204,13 @@ class RowMaker(Protocol):
 
 
 class CompleteRows:
-    """The default encoding, which splits a long sentence into overlapping windows. Only a token longer than a row is cut."""
+    """A `RowMaker` for `recognition.encoding: complete`, which splits a long sentence into several overlapping rows.
+
+    Every token (word) gets a tag. If one token has more pieces (subwords) than fit in a row, its last pieces are dropped.
+    """
 
     def __init__(self, encoder: Encoder, max_length: int) -> None:
-        """Create the encoding; `encoder` must return at most `max_length - SPECIAL_PIECES` pieces for a token."""
+        """Set the size of a row in pieces; `encoder` must return at most `max_length - SPECIAL_PIECES` pieces of a token."""
         self._encoder = encoder
         self.max_length = max_length
         self.cls_id, self.sep_id, self.pad_id = encoder.cls_id, encoder.sep_id, encoder.pad_id
@@ -235,7 +237,7 @@ class CompleteRows:
 
 
 def find_truncated_sentences(tagged: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the indices of the sentences that were truncated: their last token is not in `tagged`, the tokens with a tag.
+    """Return the indices of the truncated sentences: their last token is not in `tagged`, the indices of the tagged tokens.
 
     `starts` says where the tokens of each sentence start, shape [sentences + 1]; no sentence may be empty.
     """
@@ -250,8 +252,8 @@ class Windows:
 
     begin: index, across all sentences, of the row's first token.
     end: index, across all sentences, of the token after the row's last token.
-    own_begin, own_end: like begin and end, but only of the tokens whose tags this row decides. The tag of each token is
-        decided by exactly one row, even if windows overlap.
+    own_begin, own_end: index of the first token whose tag this row decides, and of the token after the last such token.
+        The rows of a sentence overlap, but exactly one row decides the tag of each token.
     split_sentences: shape [sentences with more than one row]; indices of these sentences.
     """
 
@@ -263,7 +265,7 @@ class Windows:
 
 
 def plan_windows(piece_starts: NDArray[np.int64], sentence_starts: NDArray[np.int64], capacity: int) -> Windows:
-    """Return rows of at most `capacity` pieces for sentences; a sentence of more pieces gets several overlapping rows.
+    """Return rows of at most `capacity` pieces (subwords) for sentences; a longer sentence gets several overlapping rows.
 
     Args:
         piece_starts: where the pieces of each token start, shape [tokens + 1]; a token must have at most `capacity` pieces.
@@ -285,9 +287,9 @@ def plan_windows(piece_starts: NDArray[np.int64], sentence_starts: NDArray[np.in
 def _plan_sentence_windows(
     piece_starts: NDArray[np.int64], sentence_begin: int, sentence_end: int, capacity: int
 ) -> NDArray[np.int64]:
-    """Return the rows of one long sentence: windows with as many tokens as fit, which overlap by about a quarter.
+    """Return the rows of one long sentence: overlapping windows, each with as many tokens as fit into `capacity` pieces.
 
-    The last window may overlap more. The columns are begin, end, own_begin and own_end of `Windows`; shape [windows, 4].
+    An overlap has about `capacity` / 4 pieces; the last may be larger. Columns: begin, end, own_begin, own_end of `Windows`.
     """
     context = capacity // CONTEXT_SHARE
     spans: list[tuple[int, int]] = []
@@ -302,8 +304,7 @@ def _plan_sentence_windows(
         spans.append((start, end))
         overlap = int(np.searchsorted(piece_starts, piece_starts[end] - 2 * context, side="left"))
         start = min(max(overlap, start + 1), end)
-    # The first half of an overlap belongs to the first window, and the second half to the second window. So tokens in the
-    # middle have the same amount of context in either window.
+    # The first half of an overlap belongs to the first window, so tokens in its middle have equal context in both windows.
     middles = [(second_begin + first_end) // 2 for (_, first_end), (second_begin, _) in pairwise(spans)]
     edges = [sentence_begin, *middles, sentence_end]
     return np.array([(a, b, edges[i], edges[i + 1]) for i, (a, b) in enumerate(spans)], np.int64)
