@@ -73,7 +73,7 @@ class Bin:
 
 
 def fit_scalings(mentions: ScoredMentions) -> dict[str, Scaling]:
-    """Fit a scaling of confidences for each label, and return a dict from labels to scalings.
+    """Fit a scaling (temperature and offset) of confidences for each label; return a dict from each label to its scaling.
 
     A label's scaling minimizes the logarithmic loss of the confidences of the label's mentions. If a label has fewer than
     MIN_MENTIONS mentions, or only correct or only wrong ones, its scaling is fitted to the mentions of all labels.
@@ -95,10 +95,11 @@ def fit_scalings(mentions: ScoredMentions) -> dict[str, Scaling]:
 
 
 def _fit_scaling(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -> Scaling:
-    """Return the scaling that minimizes the logarithmic loss of confidences, with both numbers rounded to 4 decimals.
+    """Return the scaling (temperature and offset) that minimizes the logarithmic loss of the confidences of mentions.
 
-    The temperature is limited to e^-3 … e^6 (0.05 … 403), and the offset to -20 … 20. `correct` says of each mention whether
-    it is correct. Both arrays have the shape [mentions]. Raise SettingsError if scipy is not installed.
+    The temperature is limited to e^-3 … e^6 (0.05 … 403), and the offset to -20 … 20. Each is rounded to 4 decimals.
+    `confidences` and `correct` have the shape [mentions]; `correct` says of each mention whether it is correct. Raise
+    SettingsError if scipy is not installed.
     """
     try:
         from scipy import optimize  # noqa: PLC0415  # part of the extra prepare
@@ -144,14 +145,14 @@ def calibrate_bundle(directory: Path, table: Path, console: Console) -> None:
     """Fit scalings of a bundle's confidences to a table of sentences with gold tags, and write them to the manifest.
 
     `table` has the columns `tokens` and `tags`: lists of strings, with one correct IOB2 tag for each token. The bundle runs
-    in f32 with Viterbi decoding, and without scalings that its manifest already has: the new ones replace them. The scalings
+    in f32 with Viterbi decoding. Scalings that its manifest already has are not applied, and are replaced. The new scalings
     in the manifest are fitted to all sentences. To show the effect, other scalings are fitted to every second sentence. For
-    the other half, the expected calibration errors without and with these scalings are printed.
+    the other half, the expected calibration errors without and with these other scalings are printed.
 
     Raises:
         ModelError: the bundle cannot be run.
         SettingsError: the table cannot be read, a row has no tags, or scipy is not installed. Also raised if the mentions
-            that the model finds in half of the sentences are fewer than MIN_MENTIONS, all correct, or all wrong.
+            that the model finds in every second sentence are fewer than MIN_MENTIONS, all correct, or all wrong.
     """
     sample = precision_loss.read_sample(table, OPTION)
     if sample.gold is None:

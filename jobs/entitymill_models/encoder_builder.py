@@ -70,7 +70,7 @@ def build_classifier(weights: Weights, names: Names, shape: Shape, where: str) -
 
     `names` are the names of the parameters in `weights`. The inputs of the network are input_ids and attention_mask, int64,
     shape [batch, length]. The output is logits, float32, shape [batch, length, tags]. Raise ModelError if a parameter is
-    missing, or does not fit the others in shape; or if the width is not a multiple of the number of heads.
+    missing, or does not fit the others in shape; or if the hidden size is not a multiple of the number of attention heads.
     """
     try:
         return _Builder(weights, names, shape, where).build()
@@ -112,7 +112,8 @@ class _Builder:
     def _build_embeddings(self, ids: ov.Node) -> ov.Node:
         """Build the normalized sum of the embeddings of words, positions and, if the architecture has segments, segment 0.
 
-        `ids` are the ids of pieces (subwords), shape [batch, length]. The result has the shape [batch, length, width].
+        Segments are token types. `ids` are the ids of pieces (subwords), shape [batch, length]. The result has the shape
+        [batch, length, width].
         """
         axis = ops.constant(np.int64(0))
         positions = self._build_constant(f"{self._names.positions}.weight", self._read_segment_embedding())
@@ -121,16 +122,16 @@ class _Builder:
         return self._build_normalization(summed, self._names.normalized)
 
     def _read_segment_embedding(self) -> NDArray[np.float32] | None:
-        """Return the embedding of segment 0, to which every piece belongs; None if the architecture has no segments."""
+        """Return the embedding of segment (token type) 0, which every piece has; None if the architecture has none."""
         name = self._names.segments
         return None if name is None else self._read_parameter(f"{name}.weight")[0]
 
     def _build_positions(self, ids: ov.Node) -> ov.Node:
         """Build the positions: for each piece (subword), the index of its row in the table of position embeddings.
 
-        If `Shape.padding` is None, positions are 0, 1, 2, …, shape [1, length]. Otherwise, the shape is [batch, length].
-        The pieces of each row, except padding, are then numbered from the id of the padding piece plus 1. The position of
-        padding is the id itself.
+        If `Shape.padding` is None, positions are 0, 1, 2, …, shape [1, length]. If `Shape.padding` is the id of the padding
+        piece, the shape is [batch, length]: the pieces of each input sequence, except padding, are numbered from this id
+        plus 1. The position of padding is this id.
         """
         zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
         if self._shape.padding is None:

@@ -174,9 +174,9 @@ def _read_weights(directory: Path, where: str) -> encoder_builder.Weights:
 
 
 def _list_weight_files(directory: Path, where: str) -> list[Path]:
-    """Return the paths of a model's safetensors files: all that the index lists or, without an index, the only one.
+    """Return the paths of a model's safetensors files: all that the file INDEX lists or, without INDEX, the only one.
 
-    Raise ModelError if there is no safetensors file, there are several files but no index, or the index is not valid.
+    Raise ModelError if there is no safetensors file, there are several files but no INDEX, or INDEX is not valid.
     """
     if (directory / INDEX).is_file():
         shards = read_json(directory / INDEX).get("weight_map")

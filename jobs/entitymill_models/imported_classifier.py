@@ -117,8 +117,8 @@ def write_parts(parts: Parts, directory: Path) -> None:
     """Write all files of a bundle, except the manifest, to a directory: network, tags, and tokenizer or vocabulary.
 
     Raises:
-        ModelError: a piece of the vocabulary contains a line break; or the tags are not distinct or lack O; or another tag
-            lacks the prefix B- or I-, or has a label that cannot be a directory's name. Tags are checked after writing.
+        ModelError: a piece of the vocabulary contains a line break; the tags are not distinct or lack O; or a tag other than
+            O lacks the prefix B- or I-, or has a label that cannot be a directory's name. Tags are checked after writing.
     """
     ov.save_model(parts.network, directory / bundle.NETWORK, compress_to_fp16=False)
     if parts.tokenizer is not None:

@@ -281,7 +281,10 @@ class _Reader:
                 self._read_own_data()
 
     def _read_own_data(self) -> None:
-        """Check the values after the fields of a class with SC_WRITE_METHOD; skip blocks of bytes, and the end marker."""
+        """Move past the data after the fields of a class whose flags are _WITH_OWN_DATA, and past their end marker.
+
+        Values are checked; blocks of bytes are skipped without a check.
+        """
         while (kind := self._content[self._at]) != _END:
             if kind in (_BLOCK, _LONG_BLOCK):
                 self._at += 1

@@ -16,7 +16,8 @@ from entitymill_models.imported_classifier import Casing, parse_json, read_json,
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 MAX_PIECES, DEFAULT_LENGTH = 512, 128
-"""Maximum numbers of pieces (subwords) in an input row: the largest accepted from a model's files, and the default."""
+"""Maximum numbers of pieces (subwords) in one input row of the network: MAX_PIECES replaces a larger number in a model's
+files, and DEFAULT_LENGTH is used if the files state no valid number."""
 _FOLDERS = ("", "assets")
 """Where the files may be: in the model's directory, or in its folder assets/, where Spark NLP's import expects them."""
 
@@ -72,7 +73,7 @@ def adapt_to_single_words(text: str, where: str) -> tuple[str, Casing]:
 
     In byte-level BPE, the first piece (subword) of a word contains the space before the word. For a single word, the
     tokenizer must add this space; otherwise it uses pieces that occur only inside words. Truncation and padding are switched
-    off. The casing is "uncased" if the tokenizer converts words to lower case.
+    off. The casing is "uncased" if the tokenizer converts words to lower case, and "cased" if not.
 
     `where` is the path of the file, for error messages. Raise ModelError if `text` is not a tokenizer.
     """
@@ -179,7 +180,7 @@ def read_config_labels(config: dict[str, object], where: str) -> tuple[str, ...]
 
 
 def read_max_length(directory: Path) -> int:
-    """Return the maximum number of pieces (subwords) in one input row of a model, at most MAX_PIECES.
+    """Return the maximum number of pieces (subwords) in one input row of a model's network, at most MAX_PIECES.
 
     tokenizer_config.json and config.json may each state a maximum. Return the smaller one, or DEFAULT_LENGTH if neither
     states one. A maximum that is not an integer from 1 to 2**20 - 1 is ignored. Raise ModelError if a configuration cannot

@@ -35,10 +35,12 @@ _BYTES = (ov.Type.i8, ov.Type.u8)
 def detect_stored_precision(network: ov.Model, where: str) -> Stored:
     """Return the precision in which the weights of a network are stored.
 
-    "calibrated" means int8 with quantized activations. It is returned for every network with a FakeQuantize operation, and
-    its weights are then not examined. Otherwise, "int8" means that at least one weight has 8 bits, and "bf16" that at least
-    one is bfloat16, but none has 8 bits. Weights in float16 count as "f32". Raise ModelError if the type of a weight is not
-    supported. `where` is the path of the model, for error messages.
+    - "calibrated" (int8 with quantized activations): the network has a FakeQuantize operation. No weight is examined.
+    - "int8": no FakeQuantize operation, and at least one weight has 8 bits.
+    - "bf16": no FakeQuantize operation, at least one weight is bfloat16, and none has 8 bits.
+    - "f32": every other network, also one with float16 weights.
+
+    Raise ModelError if an examined weight has an unsupported type. `where` is the model's path, for error messages.
     """
     operations = network.get_ops()
     if any(node.get_type_name() == "FakeQuantize" for node in operations):
@@ -195,7 +197,8 @@ def encode_sentences(directory: Path, sentences: Sequence[Sequence[str]]) -> lis
     """Return the network inputs for each sentence: a dict from the names of the inputs to arrays of shape [1, length].
 
     `sentences` has the tokens of each sentence. The tokenizer of the bundle `directory` splits tokens into pieces
-    (subwords). Pieces beyond the bundle's maximum number are dropped. [CLS] and [SEP] are added; attention_mask is all ones.
+    (subwords). [CLS] and [SEP] are added. Pieces are dropped from the end if there would be more than the `max_length` of
+    the bundle's manifest, which includes [CLS] and [SEP]. attention_mask is all ones.
     """
     manifest, files = bundle.read_directory(directory)
     capacity = manifest.max_length - SPECIAL_PIECES

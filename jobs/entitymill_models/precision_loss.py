@@ -42,7 +42,7 @@ MAX_SENTENCE_WORDS = 1000
 
 @dataclass(frozen=True)
 class Scores:
-    """The result of comparing a model of reduced precision with its original.
+    """The result of comparing a model of reduced precision with its original or, without an original, with itself in f32.
 
     sentences: number of tagged sentences.
     mentions: number of mentions that the original model finds in f32.
@@ -60,8 +60,8 @@ class Scores:
     def compute_loss(self) -> float:
         """Return how much span F1 the reduced model loses against the original in f32, in the precision that loses most.
 
-        With gold (correct) tags, the loss is the original's F1 in f32 minus the reduced model's F1. It is negative if F1
-        increases. Without gold tags, the loss is 1 minus `agreement`, which is also measured against the original in f32.
+        With gold (correct) tags, the loss is the original's F1 in f32 minus the lowest value in `reduced`. The loss is
+        negative if F1 increases in every precision. Without gold tags, the loss is 1 minus the lowest value in `agreement`.
         """
         if self.reduced:
             return max(self.original["f32"] - score for score in self.reduced.values())
@@ -69,7 +69,7 @@ class Scores:
 
 
 def print_scores(console: Console, scores: Scores) -> None:
-    """Print the numbers of sentences and mentions, and each model's scores in each precision, but no text of sentences."""
+    """Print the numbers of sentences and mentions, the original's F1 in f32, and the reduced model's scores; no texts."""
     console.print(f"checked on {scores.sentences:,} sentences, {scores.mentions:,} mentions found in f32", highlight=False)
     if scores.original:
         console.print(f"  original  f32   F1 {scores.original['f32']:.4f}", highlight=False)
@@ -103,7 +103,7 @@ def compare_bundles(original: Path | None, reduced: Path, sample: Sample) -> Sco
 
 
 def find_mentions(directory: Path, precision: Precision, sentences: Sequence[Sequence[str]]) -> Mentions:
-    """Return the set of mentions that `find_mentions_with_confidences` finds with the most probable tag of each token."""
+    """Return the mentions from `find_mentions_with_confidences` with decoding `argmax`, without their confidences."""
     return set(find_mentions_with_confidences(directory, precision, sentences))
 
 
@@ -223,10 +223,10 @@ def read_sample(path: Path, option: str) -> Sample:
 
 
 def _collect_sentences(rows: Iterator[dict[str, Any]], path: Path, option: str) -> Sample:
-    """Return the sentences in rows, with gold tags if every row has tokens and tags; stop at MAX_SENTENCES or more.
+    """Return the sentences in table rows, with gold tags if every row has tokens and tags; stop at MAX_SENTENCES or more.
 
     The `tokens` of a row are one sentence, left out if empty. A row without `tokens` has a text, which is split into
-    sentences; then no row keeps its tags. If a row is invalid, raise SettingsError, whose message has `path` and `option`.
+    sentences. If any row has no `tokens`, there are no gold tags. Invalid rows raise SettingsError with `path` and `option`.
     """
     sentences: list[list[str]] = []
     gold: list[list[str]] = []
@@ -297,7 +297,7 @@ def _read_table_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _open_delta_table(path: Path) -> Any:
-    """Return a Delta table as a PyArrow dataset; raise ValueError if that fails, SettingsError if deltalake is missing."""
+    """Return a Delta table as a PyArrow dataset; raise SettingsError without deltalake, ValueError if it is not readable."""
     try:
         from deltalake.exceptions import DeltaError  # noqa: PLC0415  - needed only if the sample is a Delta table
     except ImportError as error:

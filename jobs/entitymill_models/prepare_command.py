@@ -133,8 +133,8 @@ def prepare(options: argparse.Namespace, console: Console) -> None:
 def make_model(options: argparse.Namespace, scratch: Path, unpacked: Path) -> None:
     """Read, convert and check a model, and write the result to `scratch`.
 
-    A child process calls this, because a damaged model may crash the process that reads it. The memory of this process is
-    limited meanwhile. ModelError and SettingsError are raised in the same cases as by `prepare`.
+    A child process calls this function, because a damaged model may crash the process that reads it. The function limits
+    the memory of its process while it runs. It raises ModelError and SettingsError in the same cases as `prepare`.
 
     Args:
         scratch: the directory in which the directories `bundle` and, with --to sparknlp, `saved` are created.
@@ -208,9 +208,9 @@ def _read_samples(
 ) -> tuple[precision_loss.Sample | None, list[dict[str, NDArray[np.int64]]]]:
     """Return the sentences on which to check accuracy (None to skip the check), and the network inputs for calibration.
 
-    The check uses the table --sample, otherwise --calibrate, otherwise DEFAULT_SAMPLE. If there is none, skip the check for
-    --precision f32, and raise SettingsError otherwise. Inputs come only from --calibrate, encoded with the tokenizer of the
-    bundle `original`. Their sentences are left out of the check, unless its table has no others.
+    The check uses the table of --sample, or else of --calibrate, or else DEFAULT_SAMPLE if it exists. Without a table, skip
+    the check for --precision f32, and raise SettingsError for other precisions. Network inputs come only from --calibrate,
+    encoded with the tokenizer of the bundle `original`. Their sentences are checked only if the table has no others.
     """
     table = options.sample or options.calibrate or (DEFAULT_SAMPLE if DEFAULT_SAMPLE.exists() else None)
     if table is None and options.precision != "f32":
@@ -230,10 +230,10 @@ def _read_samples(
 def _check_accuracy(
     scores: precision_loss.Scores, options: argparse.Namespace, manifest: dict[str, object], made: Path, console: Console
 ) -> None:
-    """Print scores, and check the loss of F1; with gold tags, also write F1 to `manifest` and to the bundle `made`.
+    """Print scores and check the loss of F1; with gold tags, also write each precision's F1 to `manifest` and bundle `made`.
 
     Raise ModelError if the loss (see `Scores.compute_loss`) exceeds --max-loss. Raise SettingsError if the original, in f32,
-    finds no mention in a table without gold tags, or no correct one in a table with them.
+    finds no mention in a table without gold tags, or no correct mention in a table with gold tags.
     """
     precision_loss.print_scores(console, scores)
     if not scores.mentions and not scores.reduced:
@@ -303,7 +303,7 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def _parse_share(text: str) -> float:
-    """Return a command-line value as a number from 0 to 1; if it is not one, raise an error, which argparse reports."""
+    """Return `text` as a number from 0 to 1; else raise ValueError or ArgumentTypeError, which argparse both reports."""
     share = float(text)
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")

@@ -39,7 +39,7 @@ def convert_labels(found: Parts, where: str, specified: LabelScheme | None = Non
         found: the model; its network is changed and must not be used again.
         where: path of the model, for error messages.
         specified: the scheme that the user specified; in the scheme "plain", a tag is O or a label without a prefix such as
-            B-. None to detect the scheme. The result may be wrong: tags do not always show whether they are IOB1 or IOB2.
+            B-. None to detect the scheme, which may go wrong: tags do not always show whether they are IOB1 or IOB2.
 
     Raises:
         ModelError: the tags follow no known scheme, or a label cannot be the name of a directory; the `entities` table has
@@ -56,9 +56,12 @@ def convert_labels(found: Parts, where: str, specified: LabelScheme | None = Non
 def _convert(labels: Sequence[str], where: str, specified: LabelScheme | None) -> tuple[list[str], Scheme]:
     """Return a bundle's tag for each tag of a model (`labels`), in the same order, and the scheme of the returned tags.
 
-    If `specified` is "plain", or no tag has a prefix such as B-, I- is put before each tag except O, and the scheme is IOB1.
-    Otherwise, the scheme is `specified` or, if this is None, IOB2 if every label has a tag with B-, and IOB1 if not. Raise
-    ModelError if there is no tag O or no other tag, a tag occurs twice, or only some tags have prefixes.
+    - If `specified` is "plain", or no tag has a prefix such as B-: I- is put before each tag except O. The scheme is IOB1.
+    - If every tag except O has a prefix, and `specified` is not "plain": each prefix becomes B- or I-. The scheme is
+      `specified`. If `specified` is None, the scheme is IOB2 if every label has a tag with B-, and IOB1 if not.
+
+    Raise ModelError if there is no tag O or no other tag, a tag occurs twice, or only some tags have prefixes and
+    `specified` is not "plain".
     """
     outside = [label for label in labels if label.upper() == OUTSIDE]
     if len(outside) != 1 or len(set(labels)) != len(labels) or len(labels) < 2:

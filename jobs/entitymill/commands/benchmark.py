@@ -58,9 +58,9 @@ class BenchmarkResult:
 
 
 def recommend(results: Sequence[BenchmarkResult]) -> BenchmarkResult:
-    """Return the fastest result whose F1 is at most F1_TOLERANCE below the best F1.
+    """Return the fastest of the results whose F1 is at most F1_TOLERANCE below the best F1 of all results.
 
-    A result without F1 is treated as accurate enough.
+    The fastest result has the most sentences per CPU second. A result without F1 is treated as accurate enough.
     """
     best = max((result.f1 for result in results if result.f1 is not None), default=0.0)
     accurate = [result for result in results if result.f1 is None or result.f1 >= best - F1_TOLERANCE]
@@ -123,8 +123,8 @@ def measure(
     """Measure how fast a model recognizes texts in each precision that its bundle allows; return one result per precision.
 
     Each precision has its own child process. In each round, every child recognizes all texts once, one child after the
-    other. The first round is not counted. Speed is in sentences per CPU second; core hours and price are those of a million
-    documents at the speed of the best round. F1 is not measured, but is the mean of the scores in the manifest.
+    other. The first round is not counted. Speed is in sentences per CPU second; core-hours and price are those of a million
+    documents at the speed of the fastest round. F1 is not measured, but is the mean of the scores in the manifest.
 
     Args:
         model, manifest: directory of the model bundle, and its manifest.
@@ -182,10 +182,10 @@ def measure(
 def _run_round(
     children: Mapping[Precision, Callable[[pa.RecordBatch, float], pa.RecordBatch]], batch: pa.RecordBatch
 ) -> dict[Precision, tuple[int, float]]:
-    """Let each child process recognize the batch once, one child after the other.
+    """Let each child process recognize the texts in `batch` once, one child after the other.
 
-    Return a dict from each child's precision to (sentences, CPU seconds). Raise ChildLostError if a child crashes, or takes
-    longer than TIMEOUT_SECONDS.
+    Return a dict from each child's precision to (number of sentences in all texts, CPU seconds for all texts). Raise
+    ChildLostError if a child crashes, or takes longer than TIMEOUT_SECONDS.
     """
     found = {precision: child(batch, TIMEOUT_SECONDS).to_pylist()[0] for precision, child in children.items()}
     return {precision: (row["sentences"], row["cpu_seconds"]) for precision, row in found.items()}

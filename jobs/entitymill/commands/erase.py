@@ -73,9 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _erase(settings: Settings, ids: list[str], options: argparse.Namespace, console: Console) -> None:
     """Start Spark, find the documents, ask for confirmation, erase them, and print the number of erased rows per table.
 
-    Do not ask if --yes is set, or if nothing was found and no run is active. Even then, `erasure.erase` searches again, and
-    completes an interrupted erasure of these ids. In a dry run, or if the user does not confirm, change nothing. Raise
-    SettingsError if there is no terminal on which to ask, and neither --yes nor --dry-run is set.
+    Do not ask if --yes is set, or if nothing was found and no run is active. Even if nothing was found, call
+    `erasure.erase`, which searches again, and completes an interrupted erasure of these ids. In a dry run, or if the user
+    does not confirm, change nothing.
+
+    Raise SettingsError if there is no terminal on which to ask, and neither --yes nor --dry-run is set.
     """
     if not (options.yes or options.dry_run or _is_on_terminal()):
         raise SettingsError(
@@ -133,7 +135,10 @@ def _describe_old_files(findings: Findings) -> str:
 
 
 def _describe_findings(findings: Findings) -> str:
-    """Return a phrase, for questions and messages to the user, with the number of rows to be erased from each table."""
+    """Return a phrase, for questions and messages to the user, with the number of rows to be erased from each table.
+
+    Rows of `runs` stay: the phrase says in how many of them a text contains an id. A row with several ids counts repeatedly.
+    """
     rows = findings.totals()
     nouns = {"documents": "documents", "entities": "mentions", "rejects": "rejects"}
     counts = ", ".join(f"{rows.get(table, 0):,} {noun}" for table, noun in nouns.items())

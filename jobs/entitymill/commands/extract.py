@@ -122,7 +122,10 @@ def _open_observer(settings: settings_module.Settings, *, dry_run: bool) -> Abst
 
 
 def _is_small_local_source(path: str, size: int) -> bool:
-    """Return whether a path names a local file or directory of at most `size` bytes in total; False if it is unreadable."""
+    """Return whether a path names a local file or directory of at most `size` bytes in total.
+
+    Return False if there is nothing at this path, or if it cannot be read.
+    """
     source = Path(path)
     try:
         sizes = (file.stat().st_size for file in itertools.chain([source], source.rglob("*")))
@@ -136,7 +139,7 @@ def _run_job(
 ) -> None:
     """Check the installation and the source, start Spark, run the job, show its progress, and print its summary.
 
-    In a dry run, print what a run would do instead of a summary. `results` has the log's path under the key `log`. As soon
+    In a dry run, print no summary, but print what a run would do. `results` has the log's path under the key `log`. As soon
     as the run begins, this function adds its summary under the key `summary`; the run then updates this summary. `observer`
     writes the run's report page, metrics and lineage; it is None if the settings ask for none of them.
     """

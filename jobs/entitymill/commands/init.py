@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         """Start Spark, inspect the table, write a new settings file, and print the proposed columns.
 
         Before Spark starts, raise SettingsError if the file exists already. Raise SourceError if the table is missing, or
-        lacks a column that the user named. If Spark is needed to see this, the error is raised after Spark has started.
+        lacks a column that the user named; if only Spark can read the table, raise SourceError after Spark has started.
         """
         file = options.to or Path(f"{_build_file_stem(options.table)}.yaml")
         if exists_here(file):

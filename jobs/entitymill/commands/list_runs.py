@@ -83,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _read_local_runs(output: OutputSettings, conf: Mapping[str, str], last: int) -> list[RunRow] | None:
     """Return the latest `last` runs, newest first, without starting Spark; None if only Spark can read the tables.
 
-    `conf` is the setting spark.conf. The progress of active runs comes from their heartbeats, as in `read_runs`. Raise
-    OutputError if no run has written the tables yet.
+    `conf` is the setting spark.conf. The progress of active runs comes from their heartbeat files, as in `read_runs`.
+    Raise OutputError if no run has written the tables yet.
     """
     from entitymill.tables import runs_without_spark
 
@@ -110,9 +110,9 @@ def read_runs(tables: Tables, last: int) -> list[RunRow]:
 
 
 def _add_progress(rows: list[RunRow], read_heartbeats: Callable[[], list[RunRow]]) -> list[RunRow]:
-    """Return the rows, after updating the progress of active runs from their heartbeat files, which are newer.
+    """Return `rows`, which are rows of the table `runs`, with newer progress of active runs from their heartbeat files.
 
-    `read_heartbeats` returns the rows in these files; it is called only if a run is active.
+    `read_heartbeats` returns the rows in the heartbeat files; this function calls it only if a run is active.
     """
     if all(row.status != "running" for row in rows):
         return rows
@@ -186,7 +186,11 @@ def _cell(value: str | None) -> Text:
 
 
 def _describe_run(run: RunRow) -> str:
-    """Return a line with an active run's progress, a run's error, or the last stage of a run that died; otherwise empty."""
+    """Return a line of details about a run, or an empty string for a run that ended and neither has an error nor died.
+
+    An active run's line has its progress and, if the run seems dead, the error in its log or the end of its lease. Another
+    run's line has its error or, if a run died without recording one, its last stage and its progress.
+    """
     text, log = "", f" Log: {run.log or 'not recorded'}, on {run.host}."
     if run.status == "running":
         text = f"{run.stage or 'active'}, {_format_progress(run)}"

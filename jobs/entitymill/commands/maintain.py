@@ -114,7 +114,11 @@ def _format_number(value: float | None, decimals: int) -> str:
 
 
 def _print_changes(changes: list[TableChange], note: str) -> None:
-    """Print each table's number of data files, their total MB, and all files on disk, before and after; then the note."""
+    """Print how maintenance changed the files of each table, then the note.
+
+    Per table, print the number of data files, their total size in MB, and the number of all files on disk, each before and
+    after maintenance.
+    """
     table = Table("table", "files", "MB", "files on disk")
     for change in changes:
         counts = zip(change.before, change.after, (0, 1, 0), strict=True)

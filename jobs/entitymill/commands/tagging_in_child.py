@@ -32,8 +32,8 @@ def open_tagger(
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """Load a model, and return a function that maps a batch with the `text` column to a batch with the `mentions` column.
 
-    This function limits the memory of the process that calls it: first to what loading the model needs, and then to what
-    tagging the texts needs.
+    `mentions` has, for each text, the list of its mentions (see `TextTagger.tag_window`). `open_tagger` limits the memory
+    of its process: first to what loading the model needs, and then to what tagging the texts needs.
 
     Args:
         characters: number of characters in the largest batch, from which the memory limit for tagging is computed.

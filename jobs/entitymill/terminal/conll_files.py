@@ -94,7 +94,7 @@ class ReviewedSentence:
 
     @property
     def marked(self) -> set[Span]:
-        """The spans that the tags mark."""
+        """The spans (begin, end, label) that the tags mark after the review, with offsets in the document."""
         return set(_join_tokens(self.tokens))
 
     def fit_mentions_to_tokens(self) -> None:

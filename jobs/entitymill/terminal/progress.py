@@ -58,7 +58,7 @@ class Progress:
         self._done = 0
 
     def watch(self, summary: Summary) -> None:
-        """Start a thread that shows the progress of a run until `close` is called; for the kind `none`, do nothing."""
+        """Start a thread that shows the progress of a run until `close` is called; do nothing if progress is shown as `none`."""
         if self._kind == "none":
             return
         show = self._show_bar if self._kind == "bar" else self._print_lines
@@ -76,9 +76,10 @@ class Progress:
 
         `unit` is the number, from 1, of the current unit of work (documents that are published together); `units` is the
         number of all units. `waiting` describes the run for which this run waits now, or is None. `at` is the current time.
+        `documents` is the number of finished documents, `planned` the number of all documents to process.
 
         While a unit is recognized, the number of its finished documents is not known. So `documents` includes an estimate
-        from the share of Spark tasks that are finished. This object remembers the estimate, so that it never falls.
+        from the share of finished Spark tasks. This object remembers `documents`, so that a later estimate is not lower.
         """
         done = summary.documents
         if summary.stage == _RECOGNITION:

@@ -149,8 +149,8 @@ def _read_confidence(value: object, where: str) -> float:
 def _read_label_studio(file: Path, text: str) -> Review:
     """Return the reviewers' answers in a JSON export of Label Studio.
 
-    `text` is the content of `file`. Raise SourceError if it is not a JSON export, or if a task in it was not made by
-    `entitymill sample`.
+    `text` is the content of `file`. Raise SourceError if it is not a JSON export, if a task in it was not made by
+    `entitymill sample`, or if a confidence is not a number from 0 to 1.
     """
     try:
         tasks = json.loads(text)
@@ -173,7 +173,7 @@ def _read_label_studio(file: Path, text: str) -> Review:
 def _read_conll(file: Path, text: str) -> Review:
     """Return the answers in a CoNLL file: all its sentences count as reviewed.
 
-    Raise SourceError if a line or a comment of a sentence is missing or malformed.
+    Raise SourceError if a line or a comment is missing or malformed, or if a confidence is not a number from 0 to 1.
     """
     review = Review(annotated=Counter(), found=Counter())
     for sentence in read_sentences(text, f"--reviewed: {file}, line"):

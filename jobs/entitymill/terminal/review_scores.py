@@ -38,13 +38,13 @@ class Threshold:
 
 @dataclass(frozen=True)
 class ReviewScore:
-    """The scores of one label in a reviewed sample.
+    """The scores of one label, or of several labels together, in a reviewed sample.
 
     reviewed, correct: number of reviewed mentions, and how many of them are correct.
     precision: correct / reviewed; None if no mention was reviewed.
     low, high: ends of the confidence interval of the precision (see `compute_wilson_interval`).
-    threshold: the smallest `min_confidence` with which the remaining mentions reach the wanted precision; None if there is
-        no such value.
+    threshold: the smallest `min_confidence` with which the remaining mentions reach the wanted precision; None if no
+        `min_confidence` achieves this precision.
     annotated: number of mentions that reviewers marked in the sentences shown to them; None for a CSV file, in which
         reviewers cannot mark mentions.
     recall: share of these marked mentions that are also in the `entities` table; None if `annotated` is None or 0.
@@ -82,9 +82,9 @@ def compute_wilson_interval(correct: int, reviewed: int, level: float = LEVEL) -
 def find_threshold(judgments: Iterable[Judgment], wanted_precision: float) -> Threshold | None:
     """Find the smallest `min_confidence` for which the remaining mentions reach `wanted_precision`; return a Threshold.
 
-    This `min_confidence` is a multiple of 1 / _STEPS, and 0 if all mentions together have at least the wanted precision.
-    Return None if no value achieves it. Every confidence in the sample is tried, because the precision may fall when the
-    threshold rises.
+    The remaining mentions are those with at least this confidence. This `min_confidence` is a multiple of 1 / _STEPS, and 0
+    if all mentions together have at least the wanted precision. Return None if no `min_confidence` achieves this precision.
+    Every confidence in the sample is tried, because the precision may fall when the threshold rises.
 
     Args:
         judgments: the reviewers' answers, one per mention.
@@ -103,7 +103,7 @@ def find_threshold(judgments: Iterable[Judgment], wanted_precision: float) -> Th
 
 
 def list_labels(review: Review) -> set[str]:
-    """Return the labels that occur in the review, including the labels of mentions that reviewers added."""
+    """Return the labels of the reviewed mentions and of mentions that reviewers marked, but not of unreviewed mentions."""
     return {judgment.label for judgment in review.judgments} | set(review.annotated or ())
 
 

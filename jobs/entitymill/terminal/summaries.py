@@ -164,7 +164,7 @@ def _print_sentences(console: Console, spark: SparkSession, settings: Settings, 
     best = short.orderBy(F.desc("labels"), F.desc(F.size("mentions")), "doc_id").limit(SHOWN_SENTENCES * 4).collect()
     candidates = _keep_first_of_each_document(best)
     texts = reader.read_texts(spark, settings.source, [row.doc_id for row in candidates])
-    # `texts` lacks documents of other slices, and documents that were just deleted from the source.
+    # `texts` lacks documents that `source.where` excludes, and documents that were just deleted from the source.
     for row in [row for row in candidates if row.doc_id in texts][:SHOWN_SENTENCES]:
         spans = [(mention.begin, mention.end, mention.label) for mention in row.mentions]
         sentence = mark_mentions(
