@@ -132,7 +132,7 @@ def run_with_settings(
 
 
 def check_output_exists(settings: settings_module.Settings) -> None:
-    """Raise OutputError, before Spark starts, if the path `output.path` does not exist, or access to it is denied.
+    """Raise OutputError, before Spark starts, if the path `output.path` does not exist or cannot be accessed.
 
     Nothing is checked if the output is a catalog schema, or if the path may be on another machine's disk.
     """

@@ -137,7 +137,8 @@ def _describe_old_files(findings: Findings) -> str:
 def _describe_findings(findings: Findings) -> str:
     """Return a phrase, for questions and messages to the user, with the number of rows to be erased from each table.
 
-    Rows of `runs` stay: the phrase says in how many of them a text contains an id. A row with several ids counts repeatedly.
+    Rows of `runs` stay: the phrase says in how many of them a text contains one of the ids. A row
+    counts once for each id in it.
     """
     rows = findings.totals()
     nouns = {"documents": "documents", "entities": "mentions", "rejects": "rejects"}

@@ -198,7 +198,7 @@ def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_
 
 
 def _format_json(scores: dict[str, Score]) -> str:
-    """Return the scores as JSON: an object from label, and ALL, to found, gold, correct, precision, recall and f1."""
+    """Return the scores as a JSON object: for each label and for ALL, found, gold, correct, precision, recall and f1."""
     measures = {label: {"precision": s.precision, "recall": s.recall, "f1": s.f1} for label, s in scores.items()}
     return json.dumps({label: asdict(score) | measures[label] for label, score in scores.items()})
 

@@ -19,8 +19,8 @@ _PATTERN_OR_VERSION = re.compile(r"[*?@]")
 def check_source(settings: settings_module.Settings) -> None:
     """Check, before Spark starts, that `source.path` exists, and that its table has the columns that the settings name.
 
-    Raise SourceError if the path does not exist, if access to it is denied, or if a column is missing. Columns are checked
-    only in tables that `list_columns` can read.
+    Raise SourceError if the path does not exist or cannot be accessed, or if a column is missing. Columns are checked only
+    in tables that `list_columns` can read.
     """
     check_source_exists(settings)
     source = settings.source
@@ -45,7 +45,7 @@ def check_columns(path: str, existing: Collection[str], needed: Iterable[tuple[s
 
 
 def check_source_exists(settings: settings_module.Settings) -> None:
-    """Check, before Spark starts, that `source.path` exists; raise SourceError if not, or if access to it is denied.
+    """Check, before Spark starts, that `source.path` exists; raise SourceError if not, or if it cannot be accessed.
 
     Some sources are not checked: catalog tables, paths with wildcards, versions of Delta tables, and paths that may be on
     another machine's disk.

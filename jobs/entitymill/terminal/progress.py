@@ -58,7 +58,7 @@ class Progress:
         self._done = 0
 
     def watch(self, summary: Summary) -> None:
-        """Start a thread that shows the progress of a run until `close` is called; do nothing if progress is shown as `none`."""
+        """Start a thread that shows the progress of a run until `close` is called; with the kind `none`, do nothing."""
         if self._kind == "none":
             return
         show = self._show_bar if self._kind == "bar" else self._print_lines
