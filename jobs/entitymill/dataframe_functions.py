@@ -171,7 +171,7 @@ class _Options:
 
 
 def _check_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Check the names and values of options, and return those that are not None; None stands for an option's default.
+    """Check the names and values of options, and return the options that are not None. None stands for the default.
 
     Raise SettingsError if a name is unknown, or if an option has a value that is not allowed.
     """

@@ -41,8 +41,8 @@ class Mention:
         end: offset after the mention's last code point.
         entity: text of the mention.
         label: PER, ORG, LOC, MISC, or another label of the model.
-        confidence: mean, over the mention's tokens, of the probability of the assigned tag; scaled if the model's manifest
-            has a scaling for the label.
+        confidence: mean, over the mention's tokens, of the probability of the assigned tag; scaled if manifest.json in the
+            model bundle has a scaling for the label.
         token_count: number of the mention's tokens.
         sentence_id: number of the mention's sentence in the text, from 0.
         sentence_begin: offset of the sentence's first code point in the text.
@@ -89,7 +89,7 @@ class TextTagger:
             of a null text is null.
 
         Raises:
-            TypeError: a text is neither a string nor one of these null values, or `texts` is a DataFrame.
+            TypeError: a text is neither a string nor None, NA or NaN; or `texts` is a DataFrame.
         """
         if isinstance(texts, str):
             return self._tag_list([texts])[0]
@@ -169,13 +169,13 @@ def load(
     """Load a model, and return a `TextTagger`, which finds mentions in texts without Spark.
 
     Args:
-        model: directory of a model bundle, such as models/demo; each file must have the SHA-256 in the bundle's manifest.
+        model: directory of a model bundle, such as models/demo; each file must have the SHA-256 in its manifest.json.
         detector: kind of sentence detector: dl (runs a saved SentenceDetectorDLModel of Spark NLP), rules (reimplements
             Spark NLP's rule-based SentenceDetector) or sentencex (the package sentencex). Spark NLP itself is not needed.
             None means dl if `detector_model` is set, otherwise sentencex.
         detector_model: directory of a saved SentenceDetectorDLModel, for detector dl. None means the directory
-            `sentence_detector` next to the model's directory. If there is none, and this program runs from a clone of its
-            repository, the clone's models/sentence_detector is used.
+            `sentence_detector` next to the model's directory. If this directory does not exist, and this program runs from a
+            clone of its repository, the clone's models/sentence_detector is used.
         precision: number format in which the model runs: f32, bf16 or int8.
         trim: whether to remove possessive endings and stray punctuation from mentions, and to drop mentions that have no
             letter or digit.
@@ -212,7 +212,7 @@ def load(
 
 
 def read_bundle(directory: Path) -> tuple[bundle.Manifest, dict[str, Path]]:
-    """Return the manifest of a model bundle, and a dict from file names to paths; the files' content is not checked.
+    """Return the content of a model bundle's manifest.json, and a dict from file names to paths; do not check the files.
 
     Raise ModelError if the directory is missing or not a bundle, or if the manifest is invalid.
     """

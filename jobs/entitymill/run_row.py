@@ -15,7 +15,7 @@ PROGRESS = (
     "stage", "documents", "planned", "removed", "units", "units_done", "sentences", "rejects", "sentences_per_second",
 )  # fmt: skip
 """Columns that show a run's progress. An active run often rewrites its row in its heartbeat file (see `tables.heartbeats`),
-so these columns have newer values in this file than in the table `runs`."""
+so these columns have newer values in the heartbeat file than in the table `runs`."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,10 @@ class RunRow:
 
     mode: how the run found the documents to process, such as "full" or "feed".
     scope: digest of the settings that select the source's rows.
+    fingerprint: digest of everything, except the texts, that decides the run's results: models, precision and settings.
     planned: number of documents to process, counted before the first unit.
     units, units_done: number of units (documents that are published together), and number of units published so far.
+    epoch: number of a run that may write the tables, greater than the numbers of all earlier runs; None for other runs.
     process: host and process id of the run's driver, and the run's limits.lease_seconds, as JSON.
     until: time when another run may take over the output, unless this run writes a heartbeat before that time.
     settled: whether all changes of the run are known to be complete; otherwise the next run checks the tables.

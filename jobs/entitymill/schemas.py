@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import types as T
 
 VERSION = "5"
-"""Version of these schemas, stored as a property of each table."""
+"""Version of the schemas in this module, stored as a property of each table."""
 
 
 def _column(name: str, kind: T.DataType, comment: str, *, nullable: bool = True) -> T.StructField:
@@ -195,7 +195,8 @@ FAILURE = T.StructType([T.StructField("code", _STRING), T.StructField("detail", 
 """Why a document has no result: the reject code, and a sentence that may contain numbers but never document text."""
 
 PARTS = ("segmentation", "encoding", "inference", "mentions")
-"""The steps of recognition in a worker, in order. `mentions` is everything after inference."""
+"""The steps of recognition in a worker, in order: split documents into sentences (`segmentation`), turn tokens into the
+model's input (`encoding`), run the model (`inference`), and build mentions from its output (`mentions`)."""
 TIMES = (*PARTS, "cpu")
 """Names of the times that a worker measures for each batch of documents, in seconds. Those of PARTS are wall-clock times;
 `cpu` is the CPU time of the worker and its child process."""

@@ -56,7 +56,8 @@ class Drift:
     """The result of comparing a run with earlier runs.
 
     run: the run that was compared; None if the output has no run to compare.
-    runs: number of earlier runs in the comparison; if there were too few sentences to compare, number of those available.
+    runs: number of earlier runs in the comparison; if the run or the earlier runs tagged too few sentences for a comparison,
+        number of earlier runs that could have been compared.
     sentences: total number of sentences that these earlier runs tagged.
     changes: one Change per label for the measure `share`, and one for each other measure; empty if nothing was compared.
     why_not_compared: the reason, as a sentence, if nothing was compared; otherwise empty.
@@ -88,8 +89,8 @@ def compare_runs(run: Run | None, before: Sequence[Run], bounds: ReportSettings)
         run: the run to compare; None if the output has no run to compare.
         before: the earlier runs, newest first. Runs that did not complete or tagged no sentence are ignored. Of the
             rest, the newest MAX_EARLIER_RUNS are used.
-        bounds: the settings `report.drift_*`: the largest changes that are not flagged, and the minimum number of sentences
-            of the run and of the earlier runs together. With fewer sentences, nothing is compared.
+        bounds: the settings `report.drift_*`: the largest changes that are not flagged, and a minimum number of sentences.
+            If the run, or all earlier runs together, tagged fewer sentences, nothing is compared.
     """
     completed = [other for other in before if other.status == "done" and other.sentences][:MAX_EARLIER_RUNS]
     sentences = sum(other.sentences for other in completed)
@@ -129,8 +130,8 @@ def check_drift(drift: Drift | None, bounds: ReportSettings) -> None:
 def _compute_changes(run: Run, before: Sequence[Run], bounds: ReportSettings) -> list[Change]:
     """Return how each label's share, the mentions per 1,000 sentences and the mean confidence differ from earlier runs.
 
-    `before` has the earlier runs. Labels that only some of the runs found are included. The confidence is left out if the
-    table `entities` no longer has any mention of the run, or no longer any of the earlier runs.
+    `before` has the earlier runs. Labels that only some of the runs found are included. Mean confidences cover only mentions
+    that are still in the table `entities`. If the run, or all earlier runs, have no such mention, confidence is left out.
     """
     mentions, earlier_mentions = run.mentions, sum(other.mentions for other in before)
     changes = []

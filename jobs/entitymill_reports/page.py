@@ -146,8 +146,8 @@ def _compute_rates(runs: list[Run], label: str) -> list[float]:
 def _compute_recognition_speed(run: Run) -> float | None:
     """Return how many sentences a run tagged per second of recognition; None if the run recorded no such time.
 
-    The time is `seconds["recognizing"]`, in which any documents were being recognized. If that is missing, it is
-    `recognition`, which leaves out the time in which other documents were being published.
+    The time is `seconds["recognizing"]`, in which any documents were being recognized. If this key is missing, the time is
+    `seconds["recognition"]`, which leaves out the time in which other documents were being published.
     """
     seconds = run.seconds.get("recognizing") or run.seconds.get("recognition")
     return run.sentences / seconds if seconds else None

@@ -105,7 +105,8 @@ class MentionsByPeriod:
 class Lengths:
     """How many sentences with a mention have each length.
 
-    bins: number of sentences in each of the SENTENCE_BINS ranges of lengths; each range is SENTENCE_BIN characters wide.
+    bins: number of counted sentences in each of the SENTENCE_BINS ranges of lengths. Each range is SENTENCE_BIN characters
+        wide, but the last one also includes all longer sentences.
     one_in: n if only the sentences of about one in n documents were counted; 1 if all documents were included.
     """
 

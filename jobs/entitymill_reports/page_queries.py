@@ -23,7 +23,7 @@ STEPS = {"day": 1, "week": 7, "month": 30, "year": 365}
 MAX_STEPS = 70
 """Number of bars that the plot of mentions by time should not exceed. A plot by year may have more bars."""
 SAMPLED_MENTIONS = 1_000_000
-"""Approximate number of mentions for which the lengths of sentences are counted. If the table has at least twice as many,
+"""Approximate number of mentions for which the lengths of sentences are counted. If `entities` has at least twice as many,
 lengths are counted only in a sample of the documents."""
 MAX_LABELS, MAX_CODES = 200, 50
 """Maximum number of labels and of reject codes to read; usually there are only a few."""
@@ -120,7 +120,7 @@ def select_run(runs: Iterable[Run], run_id: str | None) -> Run | None:
 
 
 def _build_runs(rows: list[dict[str, Any]], counts: list[dict[str, Any]]) -> tuple[Run, ...]:
-    """Build a Run from each of `rows`, rows of the table `runs`, in the same order; `counts` is from `_count_mentions`."""
+    """Build a Run from each of `rows`, rows of the table `runs`, in the same order; `_count_mentions` returns `counts`."""
     found = []
     for row in rows:
         own = [count for count in counts if count["run_id"] == row["run_id"]]
@@ -154,9 +154,10 @@ def _build_day_expression(reader: TableReader, name: str | None) -> str | None:
 def _count_mentions(reader: TableReader, day: str | None) -> list[dict[str, Any]]:
     """Count mentions by label, bin of confidence and run, in one pass over the table; return one row per group.
 
-    Each row also has the sum of the confidences, the first and last day, and the number of mentions that have a day. `day`
-    is an SQL expression for the day of a mention, or None if days are not needed. For mentions of runs before the latest
-    MAX_RUNS, run_id is null. If there are more than MAX_LABELS labels, the smallest groups may be missing.
+    In each row, `mentions` is the number of mentions, `confidence` the sum (not the mean) of their confidences, `first` and
+    `last` their first and last day, and `dated` the number of mentions that have a day. For mentions of runs before the
+    latest MAX_RUNS, run_id is null. If there are more than MAX_LABELS labels, the smallest groups may be missing. The
+    argument `day` is an SQL expression for the day of a mention, or None if days are not needed.
     """
     day = day or "CAST(NULL AS DATE)"
     most, last_bin = MAX_LABELS * CONFIDENCE_BINS * (MAX_RUNS + 1), CONFIDENCE_BINS - 1
@@ -254,7 +255,7 @@ def _read_lengths(reader: TableReader, mentions: int) -> page_data.Lengths:
 
 
 def _read_rejects(reader: TableReader) -> tuple[page_data.Reject, ...]:
-    """Return a Reject for each of the MAX_CODES most frequent pairs of stage and reject code; () without `rejects`."""
+    """Return a Reject for each of the MAX_CODES most frequent pairs of stage and reject code; () if `rejects` is missing."""
     if not reader.has("rejects"):
         return ()
     found = []

@@ -225,7 +225,7 @@ def _add_totals(metrics: _Metrics, totals: Totals) -> None:
 
 
 class _Metrics:
-    """Collects the metrics of one output for prometheus_client. Each has the label `output`, and at most one other label."""
+    """Collects one output's metrics for prometheus_client. Each has the Prometheus label `output`, and at most one other."""
 
     def __init__(self, output: str) -> None:
         """Create an empty collector; every metric will have the label `output` with this value."""

@@ -110,9 +110,13 @@ def write_page_and_compare_runs(
 ) -> Drift | None:
     """If report.path is set, write the report page and print its path; return how the run compares with earlier runs.
 
-    The result is None if the run had nothing to do, or if no page was written and report.fail_on_drift is not set. A failure
-    to write the page is reported in the log and on the console, and raises no error, because the run has already published
-    its results. But then, if report.fail_on_drift is set, errors in reading the tables for the comparison are raised.
+    A failure to write the page raises no error, because the run has already published its results. Instead, it is reported
+    in the log and on the console. The first of these cases that applies decides the result:
+    - The run had nothing to do: None.
+    - The page was written: the comparison that the page shows.
+    - No page was written, and report.fail_on_drift is not set: None.
+    - No page was written, and report.fail_on_drift is set: a comparison that is computed from the tables. Only in this case,
+      errors in reading the tables are raised.
     """
     report = settings.report
     drift: Drift | None = None

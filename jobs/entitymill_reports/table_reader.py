@@ -159,7 +159,7 @@ class LocalReader:
         """Return a dict from doc_id to text for a few documents; ids whose text is null or missing are left out.
 
         This reads the columns of ids and texts of the complete source. Raise SourceError if the source can no longer be read
-        without Spark.
+        without Spark, or if one of its files cannot be read.
         """
         source = _open_local_source(self._source)
         if source is None:
@@ -184,7 +184,8 @@ def open_local_reader(settings: Settings) -> LocalReader | None:
     Spark is needed in any of these cases:
     - The package deltalake is not installed.
     - The tables are not on this machine's disk.
-    - A table (except `rejects`) is missing, or one is damaged or from another program version. Spark then raises an error.
+    - A table (except `rejects`) is missing, or one is damaged or from another program version. Reading the
+      tables with Spark raises the error.
     - report.date_column is a timestamp, and source.time_zone is not UTC.
     - The page shows text, and pyarrow might not read the source as Spark does (see `_open_local_source`).
 

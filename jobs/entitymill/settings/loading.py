@@ -61,7 +61,7 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_slice(self) -> Settings:
-        """Raise a ValueError if `output.replace_slice` is set without `source.where`, which selects the slice."""
+        """Raise a ValueError if `output.replace_slice` is set without `source.where`, which selects the rows to replace."""
         if self.output.replace_slice and self.source.where is None:
             raise ValueError("output.replace_slice needs source.where, the condition that selects the rows to replace")
         return self
@@ -76,7 +76,7 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_detector(self) -> Settings:
-        """Raise a ValueError for the detector `sentencex` with the engine `sparknlp`, which does not have this detector."""
+        """Raise a ValueError for the sentence detector `sentencex` with the engine `sparknlp`, which lacks this detector."""
         if self.segmentation.detector == "sentencex" and self.recognition.engine == "sparknlp":
             raise ValueError(
                 "`segmentation.detector: sentencex` needs `recognition.engine: openvino`: Spark NLP has no such detector"
@@ -94,7 +94,7 @@ class Settings(sections.Section):
 
     @model_validator(mode="after")
     def _check_decoding(self) -> Settings:
-        """Raise a ValueError for the decoding `viterbi` with the engine or the encoding `sparknlp`."""
+        """Raise a ValueError for `viterbi` decoding if `recognition.engine` or `recognition.encoding` is `sparknlp`."""
         if self.mentions.decoding == "viterbi" and self._follows_sparknlp:
             raise ValueError(
                 "`mentions.decoding: viterbi` needs `recognition.engine: openvino` and `recognition.encoding: complete`, "
@@ -119,14 +119,17 @@ class Settings(sections.Section):
 
     @property
     def detector_model(self) -> str:
-        """Return the path of the saved model for the detector `dl`: segmentation.model or, if it is None, DETECTOR_MODEL."""
+        """Return the path of the saved model of the sentence detector `dl`.
+
+        The path is segmentation.model or, if this setting is None, DETECTOR_MODEL.
+        """
         return self.segmentation.model or sections.DETECTOR_MODEL
 
     @property
     def trims_mentions(self) -> bool:
         """Return whether to remove possessive endings and stray punctuation from mentions.
 
-        If mentions.trim is None, the result is True unless the engine or encoding is `sparknlp`.
+        If mentions.trim is None, the result is True unless recognition.engine or recognition.encoding is `sparknlp`.
         """
         return not self._follows_sparknlp if self.mentions.trim is None else self.mentions.trim
 
@@ -134,7 +137,8 @@ class Settings(sections.Section):
     def makes_labels_consistent(self) -> bool:
         """Return whether to give the same label to all mentions of a document that are spelled alike.
 
-        If mentions.consistent_labels is None, the result is True unless the engine or encoding is `sparknlp`.
+        If mentions.consistent_labels is None, the result is True unless recognition.engine or recognition.encoding is
+        `sparknlp`.
         """
         chosen = self.mentions.consistent_labels
         return not self._follows_sparknlp if chosen is None else chosen
@@ -143,7 +147,8 @@ class Settings(sections.Section):
     def decoding(self) -> Decoding:
         """Return how tags are chosen from the model's probabilities: `viterbi` or `argmax`.
 
-        If mentions.decoding is None, the result is `viterbi` unless the engine or encoding is `sparknlp`.
+        If mentions.decoding is None, the result is `viterbi` unless recognition.engine or recognition.encoding is
+        `sparknlp`.
         """
         return self.mentions.decoding or ("argmax" if self._follows_sparknlp else "viterbi")
 

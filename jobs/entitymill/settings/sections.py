@@ -148,7 +148,7 @@ class ModelSettings(Section):
 
 
 class RecognitionSettings(Section):
-    """How the model runs: engine, encoding, and precision."""
+    """How the model runs: engine, encoding (how tokens become the model's input), and precision."""
 
     engine: Literal["openvino", "sparknlp"] = Field(
         "openvino", description="openvino: in the Python workers; sparknlp: Spark NLP's own engine in the JVM"

@@ -39,8 +39,8 @@ class IdFinder:
         In these texts, the new finder finds the same ids as this one. A text that is None is ignored.
         """
         everything = "\0".join({text for text in texts if text})
-        # Words are looked up first, since that takes far less time than a search for each id. The words of an id that is not
-        # part of a longer word are words of the text.
+        # First check that the texts have all words of an id, since this takes far less time than a search for the id itself.
+        # The words of an id that is not part of a longer word are words of the text.
         words = set(_WORD.findall(everything))
         found = IdFinder(())
         found._forms = [
@@ -149,7 +149,8 @@ def _warn_about_old_files(tables: Tables, error: Exception) -> None:
 def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str], set[str]]]:
     """Return each distinct row of `runs` whose `error` or `source.where` contains any of `ids`, and which ids it contains.
 
-    A row is a dict; its key `where` has the value of `source.where` from the column `settings`.
+    A row is a dict with the keys run_id, error, settings, where (the value of `source.where` from the column `settings`)
+    and, if `runs` has this column, FILE.
     """
     rows = runs.withColumn("where", F.get_json_object("settings", "$.source.where"))
     rows = rows.where(F.col("error").isNotNull() | F.col("where").isNotNull())
@@ -161,7 +162,7 @@ def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str]
 
 
 def _erase_condition(settings: str | None, finder: IdFinder) -> str | None:
-    """Return a run's settings (JSON); if `source.where` contains an id to erase, it is replaced by ERASED_CONDITION.
+    """Return a run's settings (JSON), in which ERASED_CONDITION replaces a `source.where` that contains an id to erase.
 
     `finder` finds the ids to erase in a text. If `settings` is None, return None.
     """

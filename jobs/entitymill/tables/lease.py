@@ -81,6 +81,7 @@ class Lease:
         self.started = datetime.now(timezone.utc)
         """Start time of this run in UTC; once the lease is taken, later than the start of the latest earlier run."""
         self.epoch = 0
+        """Number of this run, greater than those of all earlier runs; 0 until the first attempt to commit to `runs`."""
         self.earlier_runs = Record()
         """Summary of `runs` before this run took the lease."""
 
@@ -132,9 +133,9 @@ class Lease:
     def end(self, status: str) -> None:
         """Stop the heartbeats, and write the run's final status (done, failed or stopped) to `runs`; this ends the lease.
 
-        Where runs write heartbeat files, others wait until the end of the `with` block, which deletes this run's file. If
-        another run took over the output, Delta skips the write. In this case, raise OutputError if `status` is done; if it
-        is failed or stopped, raise nothing, because the caller already has an error.
+        Where runs write heartbeat files, other runs wait until the end of the `with` block, which deletes this run's file.
+        If another run took over the output, Delta skips the write. In this case, raise OutputError if `status` is done. If
+        `status` is failed or stopped, raise nothing, because the caller already has an error.
         """
         self._stopped.set()
         self._thread.join()
@@ -191,7 +192,7 @@ class Lease:
                 self._heartbeat.stop()
 
     def _choose_epoch(self) -> tuple[Record, int]:
-        """Choose the epoch of this run, one more than the greatest known epoch; return a summary of `runs` and the epoch.
+        """Choose this run's epoch (its number, one more than the greatest known one); return a summary of `runs` and the epoch.
 
         Create the table `runs` if it does not exist. In the summary, `certain` is False if another run may have begun after
         the summary was read.

@@ -41,9 +41,9 @@ def replace_documents(
     """Delete all rows of some documents from the table `name` and insert new rows, in one commit.
 
     Args:
-        old_ids: DataFrame with the distinct doc_ids whose rows are deleted. In the table `rejects`, a null doc_id stands for
-            all rows without a doc_id. If this null doc_id has a `slice` in `old_ids`, it stands only for the rows
-            without a doc_id in this slice; a null `slice` makes no difference.
+        old_ids: DataFrame with the distinct doc_ids whose rows are deleted. For the table `rejects`, it may also have the
+            column slice (digest of source.where), which matters only if doc_id is null. A null doc_id with a null slice
+            stands for all rows without a doc_id; with another slice, for those of them that have this slice.
         rows: rows to insert.
         between: smallest and greatest doc_id in `old_ids`, so that Delta can skip files; None if they are not known.
         confs: Spark properties that apply only to this statement, such as a transaction number.

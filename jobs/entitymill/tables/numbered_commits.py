@@ -30,7 +30,8 @@ APPLICATION, RUNS_APPLICATION = "entitymill", "entitymill-runs"
 """Values of Delta's txnAppId; transaction numbers of different values are independent. `runs` has its own value, because
 the heartbeat thread may write `runs` during a commit to another table."""
 COMMITS_PER_EPOCH = 1_000_000
-"""The n-th commit of a run has the txnVersion epoch * COMMITS_PER_EPOCH + n."""
+"""The n-th commit of a run has the txnVersion epoch * COMMITS_PER_EPOCH + n. `epoch` is the run's number, greater than those
+of all earlier runs."""
 TRIES = 5
 PAUSE_SECONDS = 0.5
 """Pause before the second attempt; each later pause is twice as long as the one before."""
@@ -134,9 +135,10 @@ class Commits:
         self._commit(name, lambda: statement(confs=confs))
 
     def fence(self, name: str) -> None:
-        """Make an empty commit to a table, after which Delta accepts no commit of a run with an older epoch.
+        """Make an empty commit to a table, after which Delta accepts no commit of an earlier run.
 
-        Raise OutputError if a run with a newer epoch has written to the table.
+        Earlier runs are those with a smaller epoch (number of a run). Raise OutputError if a later run has written to the
+        table.
         """
         self.append(self._tables.read(name).limit(0), name)
         self.check_committed(name)
@@ -194,9 +196,9 @@ class Commits:
 def read_notes(tables: Tables, name: str) -> list[dict[str, Any]]:
     """Return the notes that this program wrote in the newest RECENT_COMMITS commits of a table, newest first.
 
-    A note is the JSON object in a commit's userMetadata. Its keys are entitymill (the run id), epoch, number (the
-    transaction number) and, if documents were committed, unit (the number of the unit of work). A note of an idle run has
-    only the key entitymill.
+    A note is the JSON object in a commit's userMetadata. Its keys are entitymill (the run id), epoch (the run's number,
+    greater than those of all earlier runs), number (the transaction number) and, if documents were committed, unit (the
+    number of the unit of work). A note of an idle run has only the key entitymill.
     """
     notes = []
     for row in tables.history(name, RECENT_COMMITS).collect():

@@ -190,7 +190,7 @@ class Tables:
         return self.address("entities").startswith(_OBJECT_STORES)
 
     def cached_properties(self, name: str) -> dict[str, str]:
-        """Return the properties of a Delta table from `detail`, whose cached result may be outdated; empty if it is None."""
+        """Return a Delta table's properties from `detail`, whose cached result may be outdated; if it is None, an empty dict."""
         found = self.detail(name)
         return {} if found is None else dict(found["properties"])
 

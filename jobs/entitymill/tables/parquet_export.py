@@ -29,7 +29,7 @@ _WRITTEN, _REPLACED = "export_", "replaced_"
 class Marker:
     """Content of an export's marker file.
 
-    epoch: epoch of the run that wrote the export.
+    epoch: epoch of the run that wrote the export: the run's number, greater than those of all earlier runs.
     version: version of the Delta table `entities` that the export contains.
     table: id of this Delta table, which changes if somebody removes the table and a run creates it again.
     """
@@ -85,7 +85,7 @@ def export(tables: Tables, epoch: int, check_now: Callable[[], None]) -> None:
     At the end, delete the temporary directories (see _WRITTEN and _REPLACED) of this run and of earlier runs.
 
     Args:
-        epoch: epoch of this run.
+        epoch: epoch of this run: its number, greater than those of all earlier runs.
         check_now: `Lease.check_now`, which raises OutputError if another run took over.
 
     Raises:

@@ -114,7 +114,7 @@ def build_documents(recognized: DataFrame, provenance: Provenance) -> DataFrame:
 
 
 def build_rejects(rejected: DataFrame, provenance: Provenance) -> DataFrame:
-    """Return rows of `rejects`: the given rows (doc_id, stage, code, detail) with this run's slice, id and start time."""
+    """Return the given rows (doc_id, stage, code, detail) with the other columns of `rejects`: slice, run_id and at."""
     return rejected.withColumns(
         {
             "slice": F.lit(provenance.slice).cast("string"),
@@ -184,8 +184,8 @@ class Publisher:
     def publish(self, unit: Unit) -> None:
         """Replace the results of a unit's documents, and delete the documents in `unit.removed`.
 
-        If `unit.in_output` is False and nothing is removed, the rows are only appended. An empty unit makes no commit. A run
-        that writes no annotations deletes these documents' old ones. Large tables first get deletion vectors if rows change.
+        If `unit.in_output` is False and nothing is removed, rows are only appended. Otherwise, large tables first get deletion
+        vectors, and a run without annotations deletes the documents' old annotations. An empty unit makes no commit.
         """
         if unit.doc_ids.first is None and unit.removed is None:
             return
@@ -213,7 +213,7 @@ class Publisher:
         self.publish(Unit(nothing, in_output=True, doc_ids=UnitIds(ids=[]), removed=ids))
 
     def move_to_slice(self, ids: DataFrame) -> None:
-        """In `documents`, set the column `slice` to this run's slice, in the rows whose doc_id is in the DataFrame `ids`."""
+        """In rows of `documents` whose doc_id is in `ids`, set the column `slice` to this run's digest of source.where."""
         rows = ids.select("doc_id", F.lit(self._provenance.slice).alias("slice"))
         table_setup.enable_deletion_vectors_if_large(self.tables, "documents")
         upsert = partial(merge_statements.upsert, self.tables, "documents", rows, ["slice"], insert=False)
@@ -275,7 +275,8 @@ class RejectsWriter:
     def replace_all(self, rejected: DataFrame, *, any_rejected: bool) -> None:
         """Replace all rows of `rejects` by `rejected`; if the run replaces a slice, replace only the rows of this slice.
 
-        If there are neither old nor new rows, nothing is written. `any_rejected` says whether `rejected` has any rows.
+        A slice is the rows that source.where selects. If there are neither rows to replace nor new rows, nothing is written.
+        `any_rejected` says whether `rejected` has any rows.
         """
         condition = f"slice = {quote_literal(self._provenance.slice)}" if self._provenance.slice else None
         if any_rejected or (not self._empty and self._tables.read_latest("rejects").where(condition or "true").take(1)):
@@ -285,8 +286,8 @@ class RejectsWriter:
         """Replace the rows of `rejects` that have one of the ids by `rejected`; keep all other rows.
 
         Args:
-            ids: DataFrame with the column doc_id. A null stands for all rows without an id or, if the run replaces a slice,
-                for the slice's rows without an id.
+            ids: DataFrame with the column doc_id. A null stands for all rows of `rejects` without an id or, if the run
+                replaces a slice (the rows that source.where selects), for the slice's rows without an id.
             rejected: DataFrame with the columns doc_id, stage, code and detail.
             any_rejected: whether `rejected` has any rows.
             any_stale: whether `rejects` may already have rows of these ids; if False, the new rows are only appended.

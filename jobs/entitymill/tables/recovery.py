@@ -134,7 +134,7 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
 def count_rows_by_document(rows: DataFrame, prefix: str, *more: Column) -> DataFrame:
     """Return one row per doc_id in `rows`: doc_id, the number of its rows, and their smallest and greatest run_id.
 
-    `rows` must have the columns doc_id and run_id. The last three columns of the result are named {prefix}_rows,
+    `rows` must have the columns doc_id and run_id. The number is in the result's column {prefix}_rows, and the run_ids are in
     {prefix}_first and {prefix}_last. Each aggregate in `more` adds a column.
     """
     runs = F.min("run_id").alias(f"{prefix}_first"), F.max("run_id").alias(f"{prefix}_last")
@@ -222,8 +222,8 @@ def _is_only_changed_by(tables: Tables, name: str, before: int, present: int, ru
 def select_undisturbed_runs(tables: Tables, run_ids: frozenset[str]) -> frozenset[str]:
     """Return the given run ids, except those of runs whose results another program may have changed.
 
-    In each existing table of PUBLISHED_TABLES, look for the run's first commit. A run is left out if another program changed
-    rows after this commit. It is also left out if the commit is missing from the table's history or is the oldest there.
+    Each run's first commit is searched in the history of each existing table of PUBLISHED_TABLES. A run is left out if, in
+    any of these tables, another program changed rows after this commit, or the commit is missing or the oldest there.
     """
     selected = run_ids
     for name in filter(tables.exists, PUBLISHED_TABLES):

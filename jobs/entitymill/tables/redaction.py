@@ -47,9 +47,9 @@ class RedactionResult:
 
 @dataclass(frozen=True)
 class KnownModel:
-    """The model that the settings name: its labels, and the fingerprint that a run with these settings writes.
+    """The model that the settings name: all its labels, and the fingerprint that a run with these settings writes.
 
-    Rows of `documents` with this fingerprint are results of this model and these settings.
+    A fingerprint is a digest of model and settings: rows of `documents` with this fingerprint are results of both.
     """
 
     labels: Sequence[str]
@@ -197,7 +197,8 @@ def _check_fingerprints(
     are known; of any other model, only the labels of its mentions in the tables are known.
 
     Args:
-        fingerprints: the least and the greatest fingerprint of the documents that are copied.
+        fingerprints: the least and the greatest fingerprint (digest of model and settings) of the documents that are copied;
+            only one if these are equal.
         labels: labels of the mentions to mask; if empty, nothing is checked.
         model: model of the settings; None if the caller does not know it.
     """

@@ -37,7 +37,7 @@ class Record:
     last: row of the latest run that compared the source with the tables, whatever its status.
     owner: path of the source to which the output belongs: the source of the latest run with status done that compared the
         source with the tables. If there is no such run, it is the source of `last`.
-    latest: row of the run with the greatest epoch, which may be maintenance.
+    latest: row of the run with the greatest epoch (number that grows with each run), which may be maintenance.
     sliced: whether any run has replaced a slice (the rows that source.where selects).
     running: whether any row has the status running.
     certain: whether this summary is up to date; False if another run may have begun after it was read and before this run's
@@ -55,7 +55,7 @@ class Record:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the latest run, which is the greatest one; 0 if there has been no run."""
+        """The epoch (number of a run) of the latest run, which is the greatest one; 0 if there has been no run."""
         return 0 if self.latest is None else self.latest.epoch or 0
 
     @property
@@ -82,7 +82,7 @@ class Runs:
     def read_record(self, before: int | None = None) -> Record:
         """Return a summary of the current rows; if the table does not exist, return an empty `Record`.
 
-        If `before` is an epoch, rows of runs with this or a later epoch are left out.
+        If `before` is the epoch (number) of a run, rows of this run and of later runs are left out.
         """
         if not self._tables.exists("runs"):
             return Record()
@@ -115,8 +115,9 @@ class Runs:
     def read_base_epoch(self) -> int:
         """Return the number that precedes the first run's epoch: the creation time of `runs`, in seconds since 1970.
 
-        All runs read the same number, since they read it from the table. Because it is a time, epochs keep growing even if
-        somebody removes the table and a run creates it again. Raise OutputError if the table does not exist.
+        The second run's epoch is one greater than the first run's, and so on. Because this function returns a time, epochs
+        keep growing even if somebody removes the table and a run creates it again. All runs get the same result, since they
+        read it from the table. Raise OutputError if the table does not exist.
         """
         detail = self._tables.detail("runs")
         if detail is None:
@@ -126,7 +127,8 @@ class Runs:
     def read_greatest_epoch_in_history(self) -> int:
         """Return the greatest epoch that the table's history records for recent commits to `runs`; 0 if there is none.
 
-        The history keeps these epochs (see `read_notes`) even if somebody restores an older version of the table.
+        An epoch is the number of a run, greater than those of all earlier runs. The history keeps the epochs (see
+        `read_notes`) even if somebody restores an older version of the table.
         """
         return max((int(note["epoch"]) for note in read_notes(self._tables, "runs") if "epoch" in note), default=0)
 
@@ -144,8 +146,8 @@ class Runs:
     def was_interrupted(self, settings: str, before: int) -> bool:
         """Return whether the latest run with this value of the column `settings` did not end with status done.
 
-        Only runs whose epoch is less than `before` count. If there are none, return False. For example, this finds an
-        erasure that was killed.
+        `before` is the epoch (number) of a run: only earlier runs, with smaller epochs, are searched. If none of them has
+        these settings, return False. For example, this function finds an erasure that was killed.
         """
         rows = self._tables.read_latest("runs").where((F.col("settings") == settings) & (F.col("epoch") < before))
         latest = rows.select("status").orderBy(F.desc("epoch")).limit(1).collect()
@@ -163,8 +165,8 @@ class Runs:
 
         Args:
             commits: object that makes this run's commits.
-            mark_dead: whether other runs have the status running; if True, the same commit changes their status to died. If
-                another writer commits meanwhile, its conflict is then raised, and not retried.
+            mark_dead: whether other runs have the status running. If True, the same commit changes their status to died, and
+                the commit is not retried if another writer commits first: Delta's error is raised.
             heartbeats: dict from the id of a dead run to its last heartbeat. With `mark_dead`, the dead run's row gets the
                 values of the columns listed in PROGRESS from its heartbeat.
         """

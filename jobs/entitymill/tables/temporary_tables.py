@@ -35,7 +35,7 @@ class TemporaryTable:
         """Choose the table's name; this writes nothing.
 
         Args:
-            epoch: epoch of the run, `Lease.epoch`.
+            epoch: epoch of the run (`Lease.epoch`, a number that no other run has), which becomes part of the name.
             results_of: number of the unit whose results will be in the table; None for a table of the texts of all units.
         """
         self._tables = tables
@@ -110,7 +110,7 @@ def find_temporary_tables(tables: Tables) -> list[str]:
 
 
 def remove_leftovers(tables: Tables, epoch: int) -> None:
-    """Remove the temporary tables of runs whose epoch is less than `epoch`."""
+    """Remove the temporary tables of earlier runs: those whose epoch (number of a run) is less than `epoch`."""
     for name in find_temporary_tables(tables):
         number = re.fullmatch(rf"{_PREFIX}(\d+)({_RESULTS}\d+)?", name)
         if number and int(number[1]) < epoch:
