@@ -100,8 +100,8 @@ def count_old_files(tables: Tables, name: str, files: Sequence[tuple[str, int, i
 
     Args:
         files: path, size in bytes and modification time in ms of each file that may count, listed before VACUUM. A file does
-            not count if its name begins with an underscore or a full stop. This is also true of the names of its
-            directories below the table's directory, except _change_data.
+            not count if its name, or that of a directory between the table's directory and the file, begins with an
+            underscore or a full stop. The directory _change_data is an exception.
 
     Raise OutputError if the table cannot be read, or if `list_files` returns None.
     """

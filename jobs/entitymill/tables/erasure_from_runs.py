@@ -150,7 +150,7 @@ def _find_rows(runs: DataFrame, ids: Sequence[str]) -> list[tuple[dict[str, str]
     """Return each distinct row of `runs` whose `error` or `source.where` contains any of `ids`, and which ids it contains.
 
     A row is a dict with the keys run_id, error, settings, where (the value of `source.where` from the column `settings`)
-    and, if `runs` has this column, FILE.
+    and, if `runs` has this column, FILE (the name of the data file that contains the row).
     """
     rows = runs.withColumn("where", F.get_json_object("settings", "$.source.where"))
     rows = rows.where(F.col("error").isNotNull() | F.col("where").isNotNull())

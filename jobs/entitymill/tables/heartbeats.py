@@ -64,9 +64,9 @@ class Heartbeat:
     def read_other_runs(self) -> list[RunRow]:
         """Return the row of `runs` from the heartbeat file of each other live run, and delete the files of dead runs.
 
-        A run counts as dead if its file is at least as old as the longer of two times: `limits.lease_seconds` of this run and
-        of the other run. Rows of dead runs are stored in the attribute `dead`. Call `beat` first: the modification time of
-        this run's own file serves as the current time.
+        A run counts as dead if its file is at least as old as `limits.lease_seconds` of this run or of the other run,
+        whichever is longer. Rows of dead runs are stored in the attribute `dead`. Call `beat` first: the modification time
+        of this run's own file serves as the current time.
         """
         found = {address: modified for address, _, modified in storage.list_files(self._spark, self._directory)}
         now = found.pop(self._own, max(found.values(), default=0))

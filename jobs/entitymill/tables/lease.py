@@ -192,7 +192,7 @@ class Lease:
                 self._heartbeat.stop()
 
     def _choose_epoch(self) -> tuple[Record, int]:
-        """Choose this run's epoch (its number, one more than the greatest known one); return a summary of `runs` and the epoch.
+        """Choose this run's epoch (its number: the greatest known epoch + 1); return a summary of `runs` and the epoch.
 
         Create the table `runs` if it does not exist. In the summary, `certain` is False if another run may have begun after
         the summary was read.

@@ -113,8 +113,8 @@ def vacuum(tables: Tables, settings: Settings, hours: float) -> list[TableChange
     In `runs`, files that are in no commit are kept for 30 days, if files can be listed (`data_files.select_files_in_log`).
 
     Call this in `shared_access`. A job may run at the same time, but a frozen (suspended) run could wake up and commit files
-    that are deleted now. If a run may be frozen, this function first takes the lease, as a new run would, so that Delta
-    refuses the commits of that run. A run may be frozen if it left changes incomplete, or sent no heartbeat for `hours` / 2 hours.
+    that are deleted now. If a run may be frozen, this function first takes the lease like a new run, so that Delta
+    refuses the frozen run's commits. A run may be frozen if it left changes incomplete or sent no heartbeat for `hours` / 2.
 
     Raises:
         SettingsError: `hours` is less than 24, so files of a running job might be deleted.

@@ -43,7 +43,7 @@ def replace_documents(
     Args:
         old_ids: DataFrame with the distinct doc_ids whose rows are deleted. For the table `rejects`, it may also have the
             column slice (digest of source.where), which matters only if doc_id is null. A null doc_id with a null slice
-            stands for all rows without a doc_id; with another slice, for those of them that have this slice.
+            stands for all rows without a doc_id. A null doc_id with any other slice stands for those in this slice.
         rows: rows to insert.
         between: smallest and greatest doc_id in `old_ids`, so that Delta can skip files; None if they are not known.
         confs: Spark properties that apply only to this statement, such as a transaction number.

@@ -190,7 +190,7 @@ class Tables:
         return self.address("entities").startswith(_OBJECT_STORES)
 
     def cached_properties(self, name: str) -> dict[str, str]:
-        """Return a Delta table's properties from `detail`, whose cached result may be outdated; if it is None, an empty dict."""
+        """Return a Delta table's properties as in the result of `detail`, which may be outdated; an empty dict for None."""
         found = self.detail(name)
         return {} if found is None else dict(found["properties"])
 

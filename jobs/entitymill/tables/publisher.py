@@ -184,8 +184,8 @@ class Publisher:
     def publish(self, unit: Unit) -> None:
         """Replace the results of a unit's documents, and delete the documents in `unit.removed`.
 
-        If `unit.in_output` is False and nothing is removed, rows are only appended. Otherwise, large tables first get deletion
-        vectors, and a run without annotations deletes the documents' old annotations. An empty unit makes no commit.
+        If `unit.in_output` is False and nothing is removed, rows are only appended. An empty unit makes no commit. In other
+        cases, large tables first get deletion vectors, and a run without annotations deletes the unit's old annotations.
         """
         if unit.doc_ids.first is None and unit.removed is None:
             return
@@ -213,7 +213,7 @@ class Publisher:
         self.publish(Unit(nothing, in_output=True, doc_ids=UnitIds(ids=[]), removed=ids))
 
     def move_to_slice(self, ids: DataFrame) -> None:
-        """In rows of `documents` whose doc_id is in `ids`, set the column `slice` to this run's digest of source.where."""
+        """Set the column `slice` of `documents` to this run's digest of source.where, in rows whose doc_id is in `ids`."""
         rows = ids.select("doc_id", F.lit(self._provenance.slice).alias("slice"))
         table_setup.enable_deletion_vectors_if_large(self.tables, "documents")
         upsert = partial(merge_statements.upsert, self.tables, "documents", rows, ["slice"], insert=False)
@@ -273,10 +273,9 @@ class RejectsWriter:
         self._empty = tables.is_empty("rejects")
 
     def replace_all(self, rejected: DataFrame, *, any_rejected: bool) -> None:
-        """Replace all rows of `rejects` by `rejected`; if the run replaces a slice, replace only the rows of this slice.
+        """Replace all rows of `rejects` by `rejected`; if the run replaces a slice (see `Provenance`), only the slice's.
 
-        A slice is the rows that source.where selects. If there are neither rows to replace nor new rows, nothing is written.
-        `any_rejected` says whether `rejected` has any rows.
+        If there are neither old nor new rows, nothing is written. `any_rejected` says whether `rejected` has any rows.
         """
         condition = f"slice = {quote_literal(self._provenance.slice)}" if self._provenance.slice else None
         if any_rejected or (not self._empty and self._tables.read_latest("rejects").where(condition or "true").take(1)):

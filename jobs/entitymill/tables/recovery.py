@@ -134,7 +134,7 @@ def find_unsound_documents(tables: Tables) -> DataFrame:
 def count_rows_by_document(rows: DataFrame, prefix: str, *more: Column) -> DataFrame:
     """Return one row per doc_id in `rows`: doc_id, the number of its rows, and their smallest and greatest run_id.
 
-    `rows` must have the columns doc_id and run_id. The number is in the result's column {prefix}_rows, and the run_ids are in
+    `rows` must have the columns doc_id and run_id. The number is in the result's column {prefix}_rows, the run_ids are in
     {prefix}_first and {prefix}_last. Each aggregate in `more` adds a column.
     """
     runs = F.min("run_id").alias(f"{prefix}_first"), F.max("run_id").alias(f"{prefix}_last")

@@ -49,7 +49,8 @@ class RedactionResult:
 class KnownModel:
     """The model that the settings name: all its labels, and the fingerprint that a run with these settings writes.
 
-    A fingerprint is a digest of model and settings: rows of `documents` with this fingerprint are results of both.
+    The fingerprint is a digest of model and settings. Rows of `documents` with it are results of this model and these
+    settings.
     """
 
     labels: Sequence[str]

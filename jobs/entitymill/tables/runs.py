@@ -115,9 +115,9 @@ class Runs:
     def read_base_epoch(self) -> int:
         """Return the number that precedes the first run's epoch: the creation time of `runs`, in seconds since 1970.
 
-        The second run's epoch is one greater than the first run's, and so on. Because this function returns a time, epochs
-        keep growing even if somebody removes the table and a run creates it again. All runs get the same result, since they
-        read it from the table. Raise OutputError if the table does not exist.
+        An epoch is the number of a run, greater than those of all earlier runs. All runs read the same creation time, since
+        they read it from the table. Because of this start, epochs keep growing even if somebody removes the table and a run
+        creates it again. Raise OutputError if the table does not exist.
         """
         detail = self._tables.detail("runs")
         if detail is None:
