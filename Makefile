@@ -19,6 +19,8 @@ EDITABLE = -m pip install --quiet --disable-pip-version-check --no-deps --no-bui
 AIRFLOW_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 # A test that takes longer than faulthandler_timeout (pyproject.toml) ends the run with its name and its stacks.
 LIMITED := -o faulthandler_exit_on_timeout=true
+# Two processes, each of which runs all tests of a file, in the order of the files.
+BY_FILE := --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED)
 OPERATIONS := tests/integration/operations
 LATER_RUNS := tests/integration/later_runs
 AIRFLOW_PYTEST := $(VENV)-airflow/bin/python -m pytest -o faulthandler_timeout=1800 $(LIMITED)
@@ -61,19 +63,19 @@ test-unit: $(DEV_READY) ## run the tests that need no Spark and do not measure t
 .PHONY: test
 test: $(DEV_READY) $(JARS) ## install what is missing, then lint, check types, run unit and stage tests, and tests of whole runs (8 to 14 minutes)
 	$(MAKE) lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m "not deep" --ignore=$(OPERATIONS) --ignore=$(LATER_RUNS)
+	$(BIN)/python -m pytest $(BY_FILE) -m "not deep" --ignore=$(OPERATIONS) --ignore=$(LATER_RUNS)
 
 .PHONY: test-later-runs
 test-later-runs: $(DEV_READY) $(JARS) ## test whole runs over changed sources: change feed, slices, passthrough columns, Parquet export (four minutes)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m "not deep" $(LATER_RUNS)
+	$(BIN)/python -m pytest $(BY_FILE) -m "not deep" $(LATER_RUNS)
 
 .PHONY: test-operations
 test-operations: $(DEV_READY) $(JARS) ## test maintenance, erasure, repair, pages, samples, and other readers of the tables (seven minutes)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m "not deep" $(OPERATIONS)
+	$(BIN)/python -m pytest $(BY_FILE) -m "not deep" $(OPERATIONS)
 
 .PHONY: test-deep
 test-deep: $(DEV_READY) $(AIRFLOW_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) ## run the tests that `make test` leaves out: long ones, and further cases (20 to 40 minutes)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) -m deep
+	$(BIN)/python -m pytest $(BY_FILE) -m deep
 	$(BIN)/python -m pytest $(LIMITED) -m deep tests/spark4
 	$(AIRFLOW_PYTEST) -c tests/airflow/pytest.ini --confcutdir tests/airflow -m deep tests/airflow
 
@@ -81,7 +83,7 @@ test-deep: $(DEV_READY) $(AIRFLOW_READY) $(SPARK4_READY) $(JARS) $(SPARK4_JARS) 
 coverage: $(DEV_READY) $(JARS) ## measure which branches of the core unit, stage and integration tests run (an hour); TESTS=tests/unit measures a part
 	@rm -rf build/coverage
 	@mkdir -p build/coverage
-	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LIMITED) $(TESTS)
+	$(BIN)/coverage run -m pytest $(BY_FILE) $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -11,6 +11,9 @@ from typing import Any, Self
 
 UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=timezone.utc)
 """The value of `started_at` for a run whose start is not known."""
+STAGES = ("preparation", "waiting", "source", "recognition", "writing")
+"""The stages of a run, in order. `seconds` has their wall-clock times; that of `waiting` only if the run waited for another
+run."""
 PROGRESS = (
     "stage", "documents", "planned", "removed", "units", "units_done", "sentences", "rejects", "sentences_per_second",
 )  # fmt: skip

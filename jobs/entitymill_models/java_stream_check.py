@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass, field
 
 from entitymill.errors import ModelError
-from entitymill.recognition.model_loading_limits import MAX_JAVA_DEPTH
+from entitymill.recognition.model_loading_limits import MAX_JAVA_DEPTH, MAX_SUPERCLASSES
 
 _MAGIC = b"\xac\xed\0\5"
 _NULL, _REFERENCE, _CLASS_DESCRIPTION, _OBJECT, _STRING, _ARRAY, _CLASS, _BLOCK, _END = range(0x70, 0x79)
@@ -23,8 +23,6 @@ _PLAIN, _WITH_OWN_DATA = 2, 3
 """Flags of a class: only SC_SERIALIZABLE, or also SC_WRITE_METHOD, which means that more data follows an object's fields."""
 _PRIMITIVES = {"B": 1, "C": 2, "D": 8, "F": 4, "I": 4, "J": 8, "S": 2, "Z": 1}
 """The size in bytes of each primitive type, by the code of the type in a stream."""
-MAX_SUPERCLASSES = 10
-"""Maximum number of superclasses of a class; real models have at most three."""
 _LAMBDA = "java.lang.invoke.SerializedLambda"
 _LAMBDA_OWNER = "com.johnsnowlabs.nlp.util.regex.RuleFactory"
 """The only class whose lambdas a stream may contain: it turns a SerializedLambda only into one of its own functions. It is

@@ -11,9 +11,10 @@ import jinja2
 from markupsafe import Markup
 
 from entitymill import __version__
+from entitymill.run_row import STAGES
 from entitymill_reports import plots
 from entitymill_reports.drift import Drift
-from entitymill_reports.page_data import SENTENCE_BIN, SENTENCE_BINS, STAGES, MentionsByPeriod, PageContent, Run
+from entitymill_reports.page_data import SENTENCE_BIN, SENTENCE_BINS, MentionsByPeriod, PageContent, Run
 
 SHOWN_RUNS = 20
 """Maximum number of runs in the table of runs, and in the plots that compare runs."""

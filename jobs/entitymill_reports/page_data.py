@@ -10,8 +10,6 @@ from typing import Any
 
 from entitymill.run_row import RunRow
 
-STAGES = ("preparation", "waiting", "source", "recognition", "writing")
-"""The stages of a run, in order. Their durations are wall-clock times; `waiting` is the time of waiting for other runs."""
 CONFIDENCE_BINS = 20
 """Number of bins for confidences; the bins have equal widths and cover 0 to 1."""
 SENTENCE_BIN = 20

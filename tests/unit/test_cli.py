@@ -112,6 +112,18 @@ def test_a_retention_that_is_no_number_of_hours_is_refused(
     assert maintain.parser().parse_args([task, "--retain-hours=0"]).retain_hours == 0
 
 
+@pytest.mark.parametrize("command", [evaluate.main, redact.main])
+def test_labels_that_name_none_are_refused(
+    command: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("label,confidence,correct\nPER,0.5,yes\n")
+    chosen = ["--reviewed", f"{tmp_path}/a.csv"]
+    if command is redact.main:
+        chosen = ["--to", f"{tmp_path}/copy", "--set", f"source.path={tmp_path}", "--set", f"output.path={tmp_path}"]
+    assert command([*chosen, "--labels", " , "]) == 2
+    assert "--labels: name at least one label, or leave the option out for all labels." in capsys.readouterr().err
+
+
 def test_a_sample_that_cannot_be_written_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--to: .* cannot be written: File name too long; name another file"):
         sample._check_target(tmp_path / ("a" * 300), 1)

@@ -295,7 +295,9 @@ def test_the_bar_shows_the_name_of_a_host_as_it_is() -> None:
     shown = Progress("bar", 0.01)
     shown._console = Console(file=screen, width=120, force_terminal=True)
     shown.watch(summary)
-    time.sleep(0.2)
+    latest = time.monotonic() + 60
+    while "waiting" not in screen.getvalue() and time.monotonic() < latest:
+        time.sleep(0.01)
     shown.close()
     assert "waiting for run x (host [red]y[/z])" in screen.getvalue()
 

@@ -162,7 +162,8 @@ _WRITTEN = {".py", ".md", ".yaml", ".yml", ".ipynb", ".sh", ".html", ""}
 
 
 def test_what_nobody_expected_is_told_without_spark(tmp_path: Path, packages: Path) -> None:
-    code = "import sys; from entitymill.run.exit_codes import describe_error as f; sys.exit(f(RuntimeError('full disk'))[0])"
+    code = "from entitymill.run import exit_codes; message, _ = exit_codes.describe_error(RuntimeError('a full disk'))"
+    code += "; raise SystemExit(message)"
     assert said([], tmp_path, packages, code) == (1, "RuntimeError; the log has the details.")
 
 

@@ -114,6 +114,18 @@ def positive_number(
     return number
 
 
+def parse_labels(words: Iterable[str]) -> list[str]:
+    """Return the labels in `words`, values of the option --labels, in each of which commas separate labels.
+
+    Raise SettingsError if there are values, but no label in them.
+    """
+    given = list(words)
+    labels = [label.strip() for word in given for label in word.split(",") if label.strip()]
+    if given and not labels:
+        raise SettingsError("--labels: name at least one label, or leave the option out for all labels.")
+    return labels
+
+
 def run_with_settings(
     options: argparse.Namespace, work: Callable[[settings_module.Settings], object], stop_message: str
 ) -> int:

@@ -134,9 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(start_log: Callable[[str | None], str]) -> None:
         """Start the log, score the reviewed sample or, with Spark, the entity table, and print the scores."""
         start_log(None)
-        labels = [label.strip() for label in (options.labels or "").split(",") if label.strip()] or None
+        labels = common.parse_labels([options.labels] if options.labels else [])
         if options.reviewed is not None:
-            _print_review(options.reviewed, options.wanted_precision, labels or [], as_json=options.json)
+            _print_review(options.reviewed, options.wanted_precision, labels, as_json=options.json)
             return
         for option, path in (("--entities", options.entities), ("--gold", options.gold)):
             fault = common.describe_missing_path(path, {})
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 or_not = ", or is not valid JSON" if path.endswith(".jsonl") else ""
                 raise SourceError(f"{option}: a row lacks one of {', '.join(KEY)}{or_not}; correct or remove the row.")
         scores = evaluate(entities, gold, labels)
-        _check_labels(labels or [], scores, "in neither table")
+        _check_labels(labels, scores, "in neither table")
         if options.json:
             print(_format_json(scores))
         else:

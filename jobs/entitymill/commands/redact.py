@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pyspark.sql import SparkSession
 
 from entitymill.commands import common, source_checks
-from entitymill.errors import EntityMillError, SettingsError
+from entitymill.errors import EntityMillError
 from entitymill.settings import Settings
 from entitymill.spark.session import open_session
 from entitymill.tables.redaction import MASK, KnownModel, redact
@@ -54,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work(settings: Settings) -> None:
         """Start Spark, write the redacted table, and print how many mentions were masked and how many rows were left out."""
-        labels = [label.strip() for word in options.labels for label in word.split(",") if label.strip()]
-        if options.labels and not labels:
-            raise SettingsError("--labels: name at least one label, or leave the option out to mask all labels.")
+        labels = common.parse_labels(options.labels)
         common.check_output_exists(settings)
         source_checks.check_source(settings)
         progress.begin_step("starting Spark")

@@ -33,6 +33,8 @@ MAX_DETECTOR_CHARACTERS = 2**16
 """Maximum number of character ids of a sentence detector, since 16 bits are used for an id."""
 MAX_JAVA_DEPTH = 100
 """Maximum nesting depth of Java objects in a file of a saved Spark NLP model; a tokenizer's rules have a depth of 12."""
+MAX_SUPERCLASSES = 10
+"""Maximum number of superclasses of a Java class in such a file; real models have at most three."""
 MAX_LABEL_CHARACTERS = 100
 MAX_LABEL_BYTES = 240
 """Maximum length of a label, in characters and in bytes. The label becomes part of the name of a directory, `label=NAME`,

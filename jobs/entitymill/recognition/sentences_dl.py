@@ -1,8 +1,8 @@
 """Find the sentences that Spark NLP 5.5.3's SentenceDetectorDLModel finds, in all texts at once.
 
 A `.`, `:`, `?`, `!`, `;` or line feed is a mark: it may end a sentence. A small network decides from the mark's context: the
-mark and five UTF-16 code units on either side. Consecutive blanks and line feeds count as one blank; directly beside the
-mark, they are skipped. Spark NLP's rules around the network are reproduced exactly (tests/unit/test_golden_segments.py,
+mark and five UTF-16 code units on either side. Consecutive blanks and line feeds count as one blank; a blank next to the
+mark is skipped. Spark NLP's rules around the network are reproduced exactly (tests/unit/test_golden_segments.py,
 tests/spark_nlp/test_parity.py).
 """
 
@@ -145,7 +145,7 @@ class DeepDetector:
         """Return, for each mark, the ids of its context, the five code units to its left, and how many of these five exist.
 
         A mark is a character that may end a sentence; its context is the mark and five code units on either side. A blank
-        directly beside the mark is skipped. The shapes of the results are [marks, 11], [marks, 5] and [marks]. An id is the
+        next to the mark is skipped. The shapes of the results are [marks, 11], [marks, 5] and [marks]. An id is the
         number that stands for a code unit in the network's input; 0 stands for a missing or unknown code unit.
 
         Args:

@@ -48,7 +48,7 @@ class Plan:
 
     new: number of documents to recognize that are not in the output.
     changed: number of documents to recognize again; `causes` says why.
-    removed, unchanged: number of the output's documents to remove, and to keep as they are.
+    removed, unchanged: numbers of documents in the output that would be removed, and that would not change.
     refused: for each reject code, the number of rows that would be rejected.
     units: number of units of work (documents that are published together).
     causes: number of changed documents for each Cause (reason why a document counts as changed); each has one Cause.

@@ -166,8 +166,8 @@ def compare_feed(
     """Compare the output only with rows of the source that changed since the last run, and return what the run must do.
 
     If the change events do not show in which rows a changed id still occurs, the id is looked up in the source. If Spark
-    fails, for example because files of the events are gone, log the error's type and return None. The caller must then call
-    `compare_all`. This runs Spark jobs, and caches data until `Changes.close` is called.
+    fails, for example because files of the events were deleted, log the error's type and return None. The caller must then
+    call `compare_all`. This runs Spark jobs, and caches data until `Changes.close` is called.
 
     Args:
         source: the source, opened at the version that this run reads.

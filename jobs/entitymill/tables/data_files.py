@@ -36,6 +36,11 @@ _LOG_MS = timedelta(days=30) / timedelta(milliseconds=1)
 """Default of `delta.logRetentionDuration`: for how long the Delta log names a data file that a commit has removed."""
 
 
+def is_in_log(path: str) -> bool:
+    """Return whether the file with this path, in a table's directory, belongs to the table's Delta log."""
+    return "/_delta_log/" in path
+
+
 def read_all_files(tables: Tables, name: str, schema: str, *, skip_unreadable: bool) -> DataFrame:
     """Return the rows of all data files in a table's directory, including rows that the table no longer contains.
 
@@ -155,14 +160,14 @@ def select_files_in_log(tables: Tables, name: str, files: Sequence[tuple[str, in
     named = set()
     log_directory = f"{tables.location(name)}/_delta_log"
     for kind in ("json", "parquet"):
-        if any("/_delta_log/" in path and path.endswith(f".{kind}") for path, *_ in files):
+        if any(is_in_log(path) and path.endswith(f".{kind}") for path, *_ in files):
             # Another program may delete old files of the log meanwhile. No version of the table needs a data file that only
             # these deleted files name.
             reader = tables.spark.read.option("ignoreMissingFiles", "true").schema(_NAMED_FILES)
             names = _select_names(reader.format(kind).load(f"{escape_pattern(log_directory)}/*.{kind}"))
             named |= {row[FILE] for row in names.dropna().distinct().collect()}
-    now = max((modified for path, _, modified in files if "/_delta_log/" in path), default=0)
-    data = (file for file in files if "/_delta_log/" not in file[0])
+    now = max((modified for path, _, modified in files if is_in_log(path)), default=0)
+    data = (file for file in files if not is_in_log(file[0]))
     return [file for file in data if _file_name(file[0]) in named or now - file[2] > _LOG_MS]
 
 
@@ -175,7 +180,7 @@ def _find_uncommitted_files(tables: Tables, files: Sequence[tuple[str, int, int]
     young = _select_young(files, ".parquet")
     if not young:
         return young
-    logs = {path: modified for path, _, modified in files if "/_delta_log/" in path}
+    logs = {path: modified for path, _, modified in files if is_in_log(path)}
     now = max(logs.values())
     # The commit that added a young data file is young, too. If Delta has already deleted the commit's file from the log, a
     # young checkpoint contains the commit.
@@ -196,8 +201,8 @@ def _select_young(files: Sequence[tuple[str, int, int]], ending: str) -> set[str
 
     `files` is as in `select_deletable_files`.
     """
-    now = max(modified for path, _, modified in files if "/_delta_log/" in path)
-    others = {path: modified for path, _, modified in files if "/_delta_log/" not in path and "/_change_data/" not in path}
+    now = max(modified for path, _, modified in files if is_in_log(path))
+    others = {path: modified for path, _, modified in files if not is_in_log(path) and "/_change_data/" not in path}
     return {_file_name(path) for path, time in others.items() if path.endswith(ending) and now - time < _DAY_MS}
 
 

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from entitymill.spark import spark_connect, storage
 from entitymill.spark.private_session import create_frame
 from entitymill.tables import merge_statements
-from entitymill.tables.data_files import FILE, READ_ERRORS, read_all_files, search_with_fallback
+from entitymill.tables.data_files import FILE, READ_ERRORS, is_in_log, read_all_files, search_with_fallback
 from entitymill.tables.numbered_commits import retry
 from entitymill.tables.output_tables import Tables
 
@@ -96,7 +96,7 @@ def list_files(tables: Tables) -> set[str]:
         return set()
     try:
         paths = (path for path, *_ in storage.list_files(tables.spark, tables.location("runs")))
-        return {path.rpartition("/")[2] for path in paths if "/_delta_log/" not in path}
+        return {path.rpartition("/")[2] for path in paths if not is_in_log(path)}
     except READ_ERRORS as error:
         _warn_about_old_files(tables, error)
         return set()

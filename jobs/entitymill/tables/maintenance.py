@@ -279,7 +279,7 @@ def _vacuum(tables: Tables, name: str, hours: float, files: Sequence[tuple[str, 
         if files is None:
             spark.sql(f"VACUUM {tables.sql_name(name)} {retained}")
             return
-        rows = [(path, size, False, modified) for path, size, modified in files if "/_delta_log/" not in path]
+        rows = [(path, size, False, modified) for path, size, modified in files if not data_files.is_in_log(path)]
         inventory = create_frame(spark, rows, "path string, length long, isDir boolean, modificationTime long")
         try:
             merge_statements.run_with_view(
@@ -300,7 +300,8 @@ def _measure_files(tables: Tables, name: str) -> tuple[int, float, int | None]:
     detail = tables.spark.sql(f"DESCRIBE DETAIL {tables.sql_name(name)}").collect()[0]
     on_disk: int | None
     try:
-        on_disk = sum("/_delta_log/" not in address for address, *_ in storage.list_files(tables.spark, detail["location"]))
+        listed = storage.list_files(tables.spark, detail["location"])
+        on_disk = sum(not data_files.is_in_log(path) for path, *_ in listed)
     except (OSError, StorageError):
         # Unity Catalog gives credentials for tables, but not for listing their directories.
         log.info("cannot count the files of table %s in storage, because its directory cannot be listed", name)

@@ -125,9 +125,8 @@ def read_sentences(text: str, where: str) -> Iterator[ReviewedSentence]:
             continue
         if first is not None:
             yield _read_sentence(lines, where, first)
-        elif any(before.strip() for before in lines):
-            wrong = next(at for at, before in enumerate(lines, 1) if before.strip())
-            raise SourceError(f"{where} {wrong} does not belong here; {_EDIT_ONLY_TAGS}")
+        elif misplaced := next((at for at, before in enumerate(lines, 1) if before.strip()), None):
+            raise SourceError(f"{where} {misplaced} does not belong here; {_EDIT_ONLY_TAGS}")
         first, lines = number, []
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from entitymill import schemas
 from entitymill.run.dry_runs import Plan
 from entitymill.run.summary import RECOGNIZING_SECONDS, Summary
+from entitymill.run_row import STAGES
 from entitymill.settings import Settings
 from entitymill.source import reader
 from entitymill.source.rows_against_output import Cause
@@ -80,8 +81,8 @@ def _build_seconds_table(spent: dict[str, float]) -> Table:
     seconds = Table(title="Seconds", title_justify="left")
     seconds.add_column("stage")
     seconds.add_column("seconds", justify="right")
-    waiting = ("waiting",) if "waiting" in spent else ()
-    for stage in ("preparation", *waiting, "source", "recognition", "writing", "total"):
+    stages = (stage for stage in STAGES if stage != "waiting" or stage in spent)
+    for stage in (*stages, "total"):
         seconds.add_row(stage, f"{spent.get(stage, 0):.1f}", style="bold" if stage == "total" else "")
         if stage == "recognition":
             for part in (*schemas.PARTS, "spark", "idle"):
