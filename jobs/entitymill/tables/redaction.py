@@ -168,7 +168,7 @@ def _describe_left_out(tables: Tables, source: Source, left_out: int, total: int
             f"{rejected} were rejected (the `rejects` table says why): correct them in the source, then run the job"
         )
     found = f"{source.settings.path} has {total} rows; of these, {'; '.join(reasons)}."
-    return f"{found} Or use --partly, which leaves these rows out of the copy."
+    return f"{found} Or leave these rows out of the copy with --partly."
 
 
 def _check_labels(entities: DataFrame, labels: Sequence[str], kept: Sequence[str], model: KnownModel | None) -> None:
