@@ -137,6 +137,11 @@ def test_passthrough_and_annotations_come_along(alone: dict[str, Row]) -> None:
     assert alone["b"].ner == []
 
 
+@pytest.mark.parametrize(("address", "name"), [("pretrained:onto_bert/en", "onto_bert"), ("s3a://lake/models/ner/", "ner")])
+def test_a_model_is_named_after_its_address(address: str, name: str) -> None:
+    assert pipeline_stages.SavedModel(address, "DistilBertForTokenClassification", "unknown").name == name
+
+
 def test_a_missing_model_is_named(main: Callable[..., tuple[int, str]], job: Job) -> None:
     job.texts(list(TEXTS.items()))
     code, printed = main(*engine("/nowhere/model"))

@@ -130,6 +130,16 @@ def test_the_core_imports_no_extension() -> None:
     assert imported_by("entitymill", installation.EXTENSIONS) == []
 
 
+def test_unit_tests_do_without_spark_nlp() -> None:
+    """`make test-lowest` runs them where Spark NLP is not installed."""
+    graph = {name: set(imports(path)) for name, path in MODULES.items()}
+    need_it = {name for name, imported in graph.items() if any(within(one, "sparknlp") for one in imported)}
+    while more := {name for name, imported in graph.items() if imported & need_it} - need_it:
+        need_it |= more
+    assert need_it, "no module imports Spark NLP: this test finds nothing"
+    assert not [path.name for path in Path(__file__).parent.glob("*.py") if set(imports(path)) & need_it]
+
+
 def test_every_package_has_its_layer() -> None:
     core = [name for name, path in MODULES.items() if path.name == "__init__.py" and within(name, "entitymill")]
     packages = {name.split(".")[1] for name in core if "." in name}

@@ -14,7 +14,6 @@ from entitymill.errors import ModelError
 from entitymill.spark import spark_connect, storage
 from entitymill_models import java_stream_check, sparknlp_field_files
 from entitymill_sparknlp import saved_model_check
-from entitymill_sparknlp.pipeline_stages import SavedModel
 from unit import hostile, tiny
 from unit.damage import repacked
 
@@ -157,8 +156,3 @@ def test_a_stream_may_not_nest_without_end() -> None:
     deep = b"\xac\xed\0\5" + description + b"\0\0\0\1" + b"uq\0~\0\0\0\0\0\1" * 5000 + b"p"
     with pytest.raises(ModelError, match="not a readable stream of Java objects"):
         java_stream_check.check_stream(deep, "here")
-
-
-@pytest.mark.parametrize(("address", "name"), [("pretrained:onto_bert/en", "onto_bert"), ("s3a://lake/models/ner/", "ner")])
-def test_a_model_is_named_after_its_address(address: str, name: str) -> None:
-    assert SavedModel(address, "DistilBertForTokenClassification", "unknown").name == name
