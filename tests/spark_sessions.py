@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 
 from entitymill.settings import sections
+from entitymill.spark import storage
+from entitymill.spark.private_session import override_conf
 from entitymill.spark.session import open_session
 from small_queries import SMALL_QUERIES
 
@@ -26,3 +30,14 @@ def open_test_session(warehouse: Path, *, sparknlp: bool = False) -> SparkSessio
     jars = f"{ROOT}/build/jars" + (f",{ROOT}/build/jars-sparknlp" if sparknlp else "")
     chosen = sections.SparkSettings(master="local[2]", jars=jars, conf=conf)
     return open_session(chosen, "entitymill tests", sparknlp=sparknlp)
+
+
+@contextmanager
+def use_unreachable_file_system(spark: SparkSession) -> Iterator[None]:
+    """In this block, let the session's default file system be one that cannot be reached: paths without a scheme fail."""
+    try:
+        with override_conf(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):
+            storage.forget_configuration(spark)
+            yield
+    finally:
+        storage.forget_configuration(spark)

@@ -80,7 +80,7 @@ def inspect_model(spark: SparkSession, address: str) -> SavedModel:
         kind = str(saved_model_check.check_model_files(spark, address, "recognition.sparknlp_model").get("class"))
         files = [path for path, _, _ in storage.list_files(spark, address)]
     except OSError as error:
-        raise ModelError(f"{setting} cannot be read: {error}.") from error
+        raise ModelError(f"{setting} cannot be read: {error}. Check the path and the access to it.") from error
     classifier = saved_model_check.CLASSIFIER.fullmatch(kind)
     if kind != saved_model_check.PIPELINE and not classifier:
         raise ModelError(
@@ -206,7 +206,7 @@ class TaggingPipeline:
             kinds = ", ".join(type(stage).__name__ for stage in stages)
             raise ModelError(
                 f"recognition.sparknlp_model: {address} has the stages {kinds}; expected a DocumentAssembler as the "
-                "first stage, and a token classifier."
+                "first stage, and a token classifier. Save a pipeline with these stages."
             )
         last = stages[classifiers[0]]
         sentence, token = _order_inputs(last.getInputCols(), stages[: classifiers[0]])
@@ -239,7 +239,10 @@ def _check_parameters(stage: Any, setting: str) -> None:
     for name, allowed in (("explodeSentences", False), ("cleanupMode", "disabled")):
         found = stage.getOrDefault(name) if stage.hasParam(name) and stage.isDefined(name) else allowed
         if found != allowed:
-            raise ModelError(f"{setting} has a {type(stage).__name__} with {name}={found}, but only {allowed} is supported.")
+            raise ModelError(
+                f"{setting} has a {type(stage).__name__} with {name}={found}, but only {allowed} is supported. Set this "
+                "parameter, and save the model again."
+            )
 
 
 def build_stages(spark: SparkSession, kind: DetectorKind, model: str) -> list[Any]:
@@ -280,10 +283,15 @@ def load_detector(spark: SparkSession, kind: DetectorKind, model: str) -> Senten
             )
         found = str(saved_model_check.check_model_files(spark, address, "segmentation.model").get("class"))
         if found != saved_model_check.DETECTOR:
-            raise ModelError(f"segmentation.model: {model} is a {found.rpartition('.')[2]}, not a SentenceDetectorDLModel.")
+            raise ModelError(
+                f"segmentation.model: {model} is a {found.rpartition('.')[2]}, not a SentenceDetectorDLModel. Specify the "
+                "directory of such a model."
+            )
         detector = SentenceDetectorDLModel.load(address)
     except (Py4JJavaError, OSError, TypeError) as error:
-        what = "cannot be downloaded; use a saved model" if pretrained else "is not a saved SentenceDetectorDLModel"
+        what = (
+            "cannot be downloaded; use a saved model" if pretrained else "is no saved SentenceDetectorDLModel; copy it again"
+        )
         raise ModelError(f"segmentation.model: {model} {what}.") from error
     _check_parameters(detector, f"segmentation.model: {model}")
     return detector

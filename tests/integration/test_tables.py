@@ -16,6 +16,7 @@ from entitymill.run.extraction import extract
 from entitymill.spark.private_session import override_conf
 from entitymill.tables import Tables, output_tables
 from entitymill.workers import engine_openvino
+from spark_sessions import use_unreachable_file_system
 
 from .conftest import ROOT, Job
 
@@ -75,7 +76,7 @@ def test_a_model_on_the_drivers_disk_is_found_whatever_the_default_file_system(s
     demo, detector = tmp_path / "ä b" / "demo", tmp_path / "ä" / "sentence_detector"
     for copy in (demo, detector):
         shutil.copytree(ROOT / "models" / copy.name, copy)
-    with override_conf(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):
+    with use_unreachable_file_system(spark):
         model = engine_openvino.ship_model(spark, str(demo))
         chosen: tuple[DetectorKind, str] = ("dl", str(detector))
         assert engine_openvino.identify_detector(spark, *chosen).startswith("dl ")

@@ -16,12 +16,12 @@ from pyspark.sql import functions as F
 
 from entitymill import settings
 from entitymill.errors import ModelError, SettingsError
-from entitymill.spark.private_session import override_conf
 from entitymill.spark.session import has_class
 from entitymill.workers.engine_choice import open_engine
 from entitymill_models import prepare_command
 from entitymill_sparknlp import pipeline_stages
 from integration.class_path import class_path_without
+from spark_sessions import use_unreachable_file_system
 
 from .conftest import MODELS, ROOT, Job, recognized
 
@@ -257,7 +257,7 @@ def test_a_detector_is_found_whatever_the_default_file_system_and_a_blank_in_its
     """On YARN, the default file system is not the local one. Spark NLP's own reader refuses paths with a space."""
     for place in ("ä", "ä b"):
         shutil.copytree(ROOT / "models" / "sentence_detector", tmp_path / place / "detector")
-    with override_conf(spark, {"fs.defaultFS": "hdfs://nowhere.invalid:1"}):
+    with use_unreachable_file_system(spark):
         pipeline_stages.load_detector(spark, "dl", str(tmp_path / "ä" / "detector"))
     with pytest.raises(ModelError, match="cannot read a path with white space"):
         pipeline_stages.load_detector(spark, "dl", str(tmp_path / "ä b" / "detector"))

@@ -361,7 +361,7 @@ def test_the_command_prints_scores_without_spark(
     scores = json.loads(capsys.readouterr().out)
     assert scores["PER"]["threshold"] == {"min_confidence": 0.9, "precision": 1.0, "mentions": 1}
     assert evaluate.main(["--reviewed", str(file), "--labels", "PERSON"]) == 2
-    assert f"--labels: PERSON is not in {file}; check its spelling" in capsys.readouterr().err
+    assert f"--labels: PERSON is the label of no reviewed mention in {file}; check its spelling" in capsys.readouterr().err
     assert evaluate.main(["--reviewed", str(file)]) == 0
     shown = capsys.readouterr().out
     assert "0.0945 to 0.9055" in shown

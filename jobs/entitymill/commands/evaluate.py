@@ -182,11 +182,11 @@ def _print_review(file: Path, wanted_precision: float, labels: list[str], *, as_
     """Score a reviewed sample, and print the scores as a table or as JSON; an empty list of labels means all labels.
 
     The scores include the smallest `entities.min_confidence` that reaches `wanted_precision`. Below the table, print how
-    many mentions were not reviewed, if any. Raise SettingsError if a label does not occur in the file, and SourceError if
-    the file is not a readable reviewed sample.
+    many mentions were not reviewed, if any. Raise SettingsError if no reviewed mention has one of `labels`, and SourceError
+    if the file is not a readable reviewed sample.
     """
     review = review_file_reader.read_review(file)
-    _check_labels(labels, review_scores.list_labels(review), f"not in {file}")
+    _check_labels(labels, review_scores.list_labels(review), f"the label of no reviewed mention in {file}")
     scores = review_scores.score_review(review, wanted_precision, labels)
     if as_json:
         print(json.dumps({label: asdict(score) for label, score in scores.items()}))

@@ -145,7 +145,7 @@ def fetch(jars: Sequence[Jar], to: Path, client: str | None = None, repository: 
             for jar, fetched in files.items():
                 files_on_this_machine.write_atomically(to / jar.name, fetched.read_bytes())
         except OSError as error:
-            raise OutputError(f"--to {to} cannot be written: {error.strerror}.") from error
+            raise OutputError(f"--to {to} cannot be written: {error.strerror}; name another directory.") from error
 
 
 def _find_installed_release() -> str:

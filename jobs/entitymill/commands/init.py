@@ -185,7 +185,7 @@ def write_configuration(file: Path, text: str) -> None:
     except FileExistsError as error:
         raise SettingsError(f"--to {file} exists already: remove it, or name another file.") from error
     except OSError as error:
-        raise OutputError(f"--to {file} cannot be written: {error.strerror}.") from error
+        raise OutputError(f"--to {file} cannot be written: {error.strerror}; name another file.") from error
     try:
         settings_module.load(file, (), {})
     except SettingsError:

@@ -104,7 +104,7 @@ def read_runs(tables: Tables, last: int) -> list[RunRow]:
     from entitymill.tables.runs import collect_rows
 
     if not tables.exists("runs"):
-        raise OutputError(f"output: no run has written {tables.output} yet.")
+        raise OutputError(f"output: no run has written {tables.output} yet; run the job first.")
     found = collect_rows(tables.read("runs").orderBy(F.desc("started_at")).limit(last))
     return _add_progress(found, lambda: heartbeats.read_all(tables))
 

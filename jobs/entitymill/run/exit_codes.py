@@ -77,7 +77,10 @@ def convert_error(error: BaseException) -> EntityMillError:
     cause = _FIRST_CAUSE.search(text)
     damaged = _UNREADABLE.search(text if cause is None else cause["cause"])
     if damaged and (cause is None or _READING.match(cause["cause"])):
-        return SourceError(f"source.path: {damaged[1]} is damaged, or not of the format that source.format names.")
+        return SourceError(
+            f"source.path: {damaged[1]} is damaged, or not of the format that source.format names. Write the file again, or "
+            "correct source.format."
+        )
     return EntityMillError(f"{type(error).__name__}; the log has the details.")
 
 

@@ -67,7 +67,8 @@ def extract(
     """
     if full and settings.output.replace_slice:
         raise SettingsError(
-            "--full recomputes every document of the output, so it cannot be combined with output.replace_slice."
+            "--full recomputes every document of the output, so it cannot be combined with output.replace_slice. Leave out "
+            "one of the two."
         )
     spark_connect.check_output_supported(spark, settings.output)
     storage.forget_configuration(spark)

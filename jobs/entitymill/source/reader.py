@@ -224,7 +224,10 @@ def read_mentions(spark: SparkSession, address: str, setting: str, columns: Sequ
             pattern = escape_pattern(address)
             found = spark.read.json(pattern) if address.endswith(".jsonl") else spark.read.parquet(pattern)
     except (PySparkException, Py4JJavaError, OSError, ValueError) as error:
-        raise SourceError(f"{setting}: {address} is not a readable table.") from error
+        raise SourceError(
+            f"{setting}: {address} is not a readable table. Check the path or name: a table is Delta, Parquet or a .jsonl "
+            "file."
+        ) from error
     missing = [column for column in columns if column not in found.columns]
     if missing:
         raise SourceError(f"{setting}: {address} has no column {missing[0]}; it has {', '.join(found.columns)}.")

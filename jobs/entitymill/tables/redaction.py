@@ -21,7 +21,7 @@ from entitymill.source.rows_against_output import PENDING
 from entitymill.spark import storage
 from entitymill.spark.private_session import keep_process_state, open_private_session
 from entitymill.spark.spark_connect import cache_on_disk
-from entitymill.spark.sql_text import quote_name, quote_part
+from entitymill.spark.sql_text import MAX_LEVELS, check_name, quote_name, quote_part
 from entitymill.tables import recovery, table_setup
 from entitymill.tables.output_tables import Tables
 from entitymill.tables.text_masking import LABEL, Masker
@@ -223,7 +223,12 @@ def _check_fingerprints(
 def _sql_name(spark: SparkSession, to: str) -> str:
     """Return the target's identifier for SQL statements: the quoted name for table:NAME, otherwise delta.`URI`."""
     if to.startswith(TABLE):
-        return quote_name(spark, to.removeprefix(TABLE))
+        name = to.removeprefix(TABLE)
+        try:
+            check_name(name, MAX_LEVELS)
+        except ValueError as error:
+            raise SettingsError(f"--to: {error}.") from error
+        return quote_name(spark, name)
     return "delta." + quote_part(storage.qualify(spark, to))
 
 

@@ -79,7 +79,7 @@ def write_file(file: Path, content: str, *, private: bool) -> None:
     try:
         files_on_this_machine.write_atomically(file, content.encode("utf8"), private=private)
     except OSError as error:
-        raise OutputError(f"--to: {file} cannot be written: {error.strerror}.") from error
+        raise OutputError(f"--to: {file} cannot be written: {error.strerror}; name another file.") from error
 
 
 def format_csv(mentions: Sequence[Mention], sentences: Sequence[Sentence] | None = None) -> str:

@@ -196,6 +196,8 @@ def test_where_redaction_may_not_write(filled: Job) -> None:
             redact(filled.spark, loaded(filled), to)
     with pytest.raises(SettingsError, match=r"--to: .* is inside the table"):
         redact(filled.spark, loaded(filled), str(filled.output / "entities" / "redacted"))
+    with pytest.raises(SettingsError, match=r"--to: 'a..b' is not a valid table .* name: it has an empty level"):
+        redact(filled.spark, loaded(filled), "table:a..b")
     with pytest.raises(SettingsError, match="no mention in the tables has the label PERS; labels in the tables: LOC, PER"):
         redact(filled.spark, loaded(filled), str(filled.directory / "redacted"), ["PERS"])
 

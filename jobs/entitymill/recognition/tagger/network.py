@@ -78,7 +78,10 @@ def get_embedding_shape(model: ov.Model) -> tuple[int, int]:
             return shape[0].get_length(), shape[1].get_length()
         if node.get_type_name() == "Convert":
             waiting += node.output(0).get_target_inputs()
-    raise ModelError("The network is not a supported token classifier: it has no table of word embeddings for input_ids.")
+    raise ModelError(
+        "The network is not a supported token classifier: it has no table of word embeddings for input_ids. Use another "
+        "model."
+    )
 
 
 def check_max_length(model: ov.Model, max_length: int, where: str) -> None:

@@ -147,7 +147,7 @@ def find_special_id(tokenizer: Tokenizer, piece: str) -> int:
     """Return the id of a special piece, such as [CLS]; raise a ModelError if the vocabulary does not contain it."""
     number = tokenizer.token_to_id(piece)
     if number is None:
-        raise ModelError(f"The model's vocabulary has no {piece}; only the vocabularies of BERT and RoBERTa are supported.")
+        raise ModelError(f"The model's vocabulary has no {piece}, so it is not of BERT or RoBERTa: use another model.")
     return int(number)
 
 
