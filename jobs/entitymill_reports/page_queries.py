@@ -296,9 +296,11 @@ def read_unit_speeds(reader: TableReader, run: Run | None) -> tuple[UnitSpeed, .
 def _count_written_rows(metrics: Mapping[str, str]) -> int:
     """Return the number of rows that a Delta commit added or changed; rows that the commit only copied do not count.
 
-    `metrics` are Delta's operationMetrics of the commit. For MERGE, they have other names than for other operations.
+    `metrics` are Delta's operationMetrics of the commit. Their names depend on the operation: MERGE, UPDATE, or others.
     """
     counted = {name: int(value) for name, value in metrics.items() if name.endswith(("Rows", "Inserted", "Updated"))}
     if "numTargetRowsInserted" in counted:
         return counted["numTargetRowsInserted"] + counted.get("numTargetRowsUpdated", 0)
-    return counted.get("numOutputRows", 0) - counted.get("numCopiedRows", 0)
+    if "numOutputRows" in counted:
+        return counted["numOutputRows"] - counted.get("numCopiedRows", 0)
+    return counted.get("numUpdatedRows", 0)

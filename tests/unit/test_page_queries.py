@@ -112,6 +112,9 @@ def test_days_beyond_what_nanoseconds_can_count_are_no_days(tmp_path: Path, kind
         # Metrics of Delta 3.3 for an overwrite that copies some rows, and for a MERGE.
         ({"numOutputRows": "6", "numCopiedRows": "3", "numDeletedRows": "1", "numRemovedBytes": "0"}, 3),
         ({"numOutputRows": "9", "numTargetRowsInserted": "2", "numTargetRowsUpdated": "1", "numTargetRowsCopied": "6"}, 3),
+        # For an UPDATE and for a DELETE that copy the other rows of the files.
+        ({"numUpdatedRows": "1", "numCopiedRows": "9"}, 1),
+        ({"numDeletedRows": "1", "numCopiedRows": "9"}, 0),
         ({}, 0),
     ],
 )

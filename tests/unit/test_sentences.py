@@ -81,6 +81,13 @@ def test_sentencex_finds_the_same_however_long_the_text_is(monkeypatch: pytest.M
     assert len(whole[0][0].sentences) > 200
 
 
+def test_sentencex_finds_the_end_of_a_long_sentence_wherever_it_is() -> None:
+    for length in range(1980, 2020):
+        long = "The " + "word " * (length // 5 - 2) + "x" * (length % 5) + "said."
+        spans = segment_texts(detector("sentencex"), [f"{long} Next he left. And another went."])[0].sentences
+        assert [end - begin for begin, end in spans] == [len(long), 13, 17], length
+
+
 def test_where_sentencex_breaks_off_the_rules_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
     class PanicException(BaseException):
         pass

@@ -137,3 +137,15 @@ def test_a_part_that_would_unpack_to_gigabytes_is_refused(tmp_path: Path, monkey
     monkeypatch.setattr(model_loading_limits, "MAX_DETECTOR_FILE_BYTES", 1000)
     with pytest.raises(ModelError, match="a file in the archive has more than 1,000 bytes"):
         read(FILES[METADATA], FILES[NETWORK])
+
+
+def test_an_entry_of_the_index_that_ends_after_its_block_is_refused() -> None:
+    """Without this check, the key would contain bytes of the list that follows the entries."""
+    no_restarts, uncompressed = bytes(4), b"\0"
+    for lengths, is_complete in ((b"\0\3\1", True), (b"\0\7\1", False), (b"\0\3\2", False)):
+        block = lengths + b"abcd" + no_restarts
+        if is_complete:
+            assert list(sentences_dl_saved._read_block(block + uncompressed, 0, len(block))) == [(b"abc", b"d")]
+        else:
+            with pytest.raises(ValueError, match="or is incomplete"):
+                list(sentences_dl_saved._read_block(block + uncompressed, 0, len(block)))

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work(settings: Settings) -> None:
-        """Start Spark, write the redacted table, and print how many mentions were masked and how many rows were left out."""
+        """Check the output and the source, open a session, write the redacted table, and print the counts."""
         labels = common.parse_labels(options.labels)
         common.check_output_exists(settings)
         source_checks.check_source(settings)

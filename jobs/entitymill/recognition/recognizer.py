@@ -169,7 +169,7 @@ def build_recognition(
 def _build_mentions(
     tagged: TaggedTexts, original: Texts, scalings: Mapping[str, Scaling], *, trim: bool, consistent_labels: bool
 ) -> pa.ListArray:
-    """Return the mentions of each text, as in `Recognition.mentions`; `build_recognition` explains the arguments."""
+    """Return `Recognition.mentions`: one mention for each span in `tagged`. `build_recognition` explains the arguments."""
     texts, segments = tagged.texts, tagged.segments
     spans = _drop_nameless_spans(tagged) if trim else tagged.spans
     opening, closing = tagged.tokens[spans.begin], tagged.tokens[spans.end - 1]

@@ -27,6 +27,8 @@ LANGUAGE = "en"
 _PASSAGE_CHARACTERS = 2000
 """Maximum number of characters in a passage, the part of a text that sentencex gets at once. The time that sentencex takes
 grows with the square of the number of quotation marks in a passage."""
+_CONTEXT_CHARACTERS = 500
+"""Maximum number of characters by which a passage overlaps the previous one, if that one ends in a long sentence."""
 
 
 def choose_detector_kind(kind: DetectorKind | None, model: object) -> DetectorKind:
@@ -82,22 +84,21 @@ def _find_begins_by_passage(text: str) -> Iterator[int]:
     """Yield the offsets, in code points, at which sentences begin; `text` is passed to sentencex in parts, called passages.
 
     A passage may end inside its last sentence. If that sentence begins in the second half of the passage, the next passage
-    begins with the same sentence. Otherwise, the next passage begins where this passage ends. So each passage begins at
-    least half the maximum length of a passage after the previous passage.
+    begins with the same sentence. Otherwise, the next passage begins a few words before this passage's end, so that
+    sentencex sees whether the long sentence ends exactly there.
     """
-    at, begins_here = 0, True
-    while at < len(text):
+    at, searched = 0, 0  # the next passage begins at `at`; all sentences that begin before `searched` are found
+    while searched < len(text):
         end = _find_passage_end(text, at)
         boundaries = sentencex.get_sentence_boundaries(LANGUAGE, text[at:end])
-        begins = [at + sentence["start_index"] for sentence in boundaries]
-        new = begins if begins_here else [begin for begin in begins if begin > at]
-        repeats_last = end < len(text) and bool(new) and new[-1] > at + _PASSAGE_CHARACTERS // 2
+        begins = [begin for sentence in boundaries if (begin := at + sentence["start_index"]) >= searched]
+        repeats_last = end < len(text) and bool(begins) and begins[-1] > at + _PASSAGE_CHARACTERS // 2
         if repeats_last:
-            yield from new[:-1]
-            at, begins_here = new[-1], True
+            yield from begins[:-1]
+            at = searched = begins[-1]
         else:
-            yield from new
-            at, begins_here = end, False
+            yield from begins
+            at, searched = _find_last_blank(text, end - _CONTEXT_CHARACTERS, end - _CONTEXT_CHARACTERS // 2), end
 
 
 def _find_passage_end(text: str, at: int) -> int:
@@ -107,9 +108,12 @@ def _find_passage_end(text: str, at: int) -> int:
     the last blank in its second half, if there is one.
     """
     end = at + _PASSAGE_CHARACTERS
-    if end >= len(text):
-        return len(text)
-    blank = text.rfind(" ", at + _PASSAGE_CHARACTERS // 2, end)
+    return len(text) if end >= len(text) else _find_last_blank(text, at + _PASSAGE_CHARACTERS // 2, end)
+
+
+def _find_last_blank(text: str, begin: int, end: int) -> int:
+    """Return the offset of the last blank in text[begin:end], or `end` if it has none."""
+    blank = text.rfind(" ", begin, end)
     return end if blank < 0 else blank
 
 

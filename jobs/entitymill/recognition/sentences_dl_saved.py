@@ -213,8 +213,9 @@ def _read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
 def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Yield (key, value) for each entry of the block of `size` bytes at index `offset` of a LevelDB table.
 
-    Raise a ValueError if the block is compressed, or an entry is too long. A key is stored as the length of the prefix that
-    it shares with the previous key, and its remaining bytes.
+    Raise a ValueError if the block is compressed, or if an entry ends after the block, or has a key or value with more than
+    _MAX_ENTRY_BYTES. A key is stored as the length of the prefix that it shares with the previous key, and its remaining
+    bytes.
     """
     block = data[offset : offset + size]
     if data[offset + size] != 0:
@@ -226,8 +227,10 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
         own, at = _read_varint(block, at)
         length, at = _read_varint(block, at)
         key = key[:shared] + block[at : at + own]
-        if max(len(key), length) > _MAX_ENTRY_BYTES:
-            raise ValueError(f"an entry of the checkpoint's index has more than {_MAX_ENTRY_BYTES:,} bytes")
+        if max(len(key), length) > _MAX_ENTRY_BYTES or at + own + length > end:
+            raise ValueError(
+                f"an entry of the checkpoint's index has more than {_MAX_ENTRY_BYTES:,} bytes, or is incomplete"
+            )
         yield key, block[at + own : at + own + length]
         at += own + length
 

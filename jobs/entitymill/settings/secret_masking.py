@@ -156,7 +156,10 @@ def _mask_property(name: str, value: Any) -> str:
 
 
 def _mask_names(value: Any) -> Any:
-    """Return a name, or a list or dict of names, in which MASK replaces each URI and each connection string."""
+    """Return a string, or a list or dict of strings, in which MASK replaces each string that may contain a password.
+
+    These are the strings that contain `://` or one of `= @ ; &`. Keys of a dict are replaced, too.
+    """
     if isinstance(value, dict):
         return {_mask_names(name): _mask_names(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -188,10 +188,11 @@ def _build_session_properties(settings: SparkSettings, jars: list[str], *, brief
 
 
 def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
-    """Check that a session has everything that a run needs, so that the run does not fail later with an unclear error.
+    """Raise SessionError if a session lacks what a run needs, because Spark's own later errors would be unclear.
 
-    With Spark Connect, only the version of Spark is checked, and Spark NLP is refused. On Databricks, Delta is not checked.
-    Raise SessionError if Spark, Delta or (with `sparknlp`) Spark NLP is missing or unsuitable.
+    These things are checked: Spark's version; Delta's jar, its version, and the two properties with which Spark loads Delta;
+    and, with `sparknlp`, Spark NLP's jars and Python package, and Scala's version. With Spark Connect, only Spark's version
+    is checked, and Spark NLP is refused. On Databricks, Delta is not checked.
     """
     installation.check_spark(spark.version)
     if spark_connect.is_remote(spark):
@@ -209,10 +210,16 @@ def check_session(spark: SparkSession, *, sparknlp: bool = False) -> None:
             classes=has_class(spark, "com.johnsnowlabs.nlp.DocumentAssembler"),
             package=importlib.util.find_spec("sparknlp") is not None,
         )
-    spark_extensions = spark.conf.get("spark.sql.extensions", "") or ""
-    if "DeltaSparkSessionExtension" not in spark_extensions and not on_databricks():
+    if on_databricks():
+        return
+    if "DeltaSparkSessionExtension" not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise SessionError(
             f"spark.sql.extensions lacks io.delta.sql.DeltaSparkSessionExtension: submit with --properties-file {DEFAULTS}."
+        )
+    if not spark.conf.get("spark.sql.catalog.spark_catalog", ""):  # the value may be another catalog that knows Delta
+        raise SessionError(
+            "spark.sql.catalog.spark_catalog is not set to org.apache.spark.sql.delta.catalog.DeltaCatalog: submit with "
+            f"--properties-file {DEFAULTS}."
         )
 
 

@@ -86,7 +86,7 @@ def qualify(spark: SparkSession, path: str) -> str:
 def prefer_local_file(path: str) -> str:
     """Return the `file:` URI of a path that exists on the driver's own disk; return any other path unchanged.
 
-    A relative path is looked up in the working directory, then in the Git clone that contains this program.
+    A relative path is looked up in the working directory, then as `find_in_clone` does in the Git clone of this program.
 
     Use this because Hadoop's client looks for a path without a scheme on the default file system, which is not the local
     disk on YARN and Databricks. Databricks mounts its volumes (/Volumes/...) on the local disk, so they are found, too.

@@ -294,6 +294,7 @@ def describe_process(lease_seconds: float) -> str:
 def _rank_as_holder(row: RunRow) -> tuple[bool, bool, datetime]:
     """Return a sort key that is smallest for the heartbeat of the run that holds the lease.
 
+    The status running comes first, then the earliest start; unknown starts come last.
     `row` is the content of a heartbeat file. Until the holder writes the status running, its file looks like the file of a
     waiting run. But the holder's file has the earliest start, because waiting runs rewrite their files with later starts.
     """

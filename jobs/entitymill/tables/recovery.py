@@ -173,8 +173,8 @@ def read_versions_if_undisturbed(tables: Tables, before: dict[str, int], commits
 def tables_unchanged_since(tables: Tables, latest: RunRow | None) -> bool:
     """Return whether the tables still have the rows that they had when the run with the row `latest` ended.
 
-    Return False if `latest` is None or has no output_versions, or if a table has been removed or created since that run.
-    Commits such as OPTIMIZE do not change rows.
+    Return False if `latest` is None or has no output_versions, or if a table has been removed or created since that run. A
+    table that was replaced is noticed only if its version differs. Commits such as OPTIMIZE do not change rows.
     """
     recorded = None if latest is None else latest.output_versions
     if not recorded or any(tables.exists(name) for name in DOCUMENT_TABLES if name not in recorded):

@@ -100,7 +100,10 @@ def _redact(
     partly: bool,
     model: KnownModel | None,
 ) -> RedactionResult:
-    """Do the work of `redact`; `spark` must come from `open_private_session`."""
+    """Check the target, the labels and the documents, and write the copy: see `redact`, which has the same arguments.
+
+    `spark` must come from `open_private_session`.
+    """
     tables = Tables(spark, settings.output)
     if not tables.is_complete():
         raise OutputError(f"output: no entity tables at {tables.output}: run the job first.")

@@ -27,7 +27,7 @@ from entitymill.workers import engine_openvino
 from entitymill.workers.worker import RecognitionOptions
 
 log = logging.getLogger(__name__)
-RESULTS_VERSION = 5
+RESULTS_VERSION = 6
 """A part of every fingerprint. Increase this number when a change of the code changes the mentions that are found."""
 
 
